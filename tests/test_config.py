@@ -101,7 +101,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("train", "trainer.report_to=[wandbb]", "did you mean wandb"),
         ("train", "trainer.optim=adamw_8bit", "pip install bitsandbytes"),
         ("train", "trainer.optim=adamv", "there is no such optimizer; did you mean"),
-        ("train", "++trainer.padding_free=true", "trainer.padding_free=true must be false: a trie shares its tokens"),
+        ("train", "++trainer.padding_free=true", "trainer.padding_free=true must be false: a trie shares tokens"),
         ("train", "++trainer.rpo_alpha=1", "trainer.rpo_alpha: there is no such key; use trainer.loss_type"),
         ("train", "++trainer.epochs=2", "use trainer.num_train_epochs"),
         ("train", "++trainer.adam_beta2=high", "trainer.adam_beta2=high must be a number"),

@@ -1,4 +1,4 @@
-"""The Python interface beyond loading and training: make pairs, score answers, evaluate a model.
+"""The Python interface besides loading and training: make pairs, score answers, evaluate a model.
 
 All functions are available from the package itself, as in ``scramble.make_pairs``; see docs/python.md.
 """
@@ -38,7 +38,7 @@ def make_pairs(
 ) -> dict[str, Any]:
     """Make a data set folder of preference pairs, divided into training, validation and test images.
 
-    A finished folder is reused; one that was made from other data or with other settings is refused.
+    A finished folder is reused. A folder made from different data or with different settings is refused.
 
     Args:
         out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
@@ -55,10 +55,10 @@ def make_pairs(
         A summary: counts per split (``splits``), rejected rows, and the audit's accuracies.
 
     Raises:
-        ConfigError: an unknown source, method or setting, or a setting without a value.
-        SourceError: data that cannot be read, or too many unusable rows.
-        StoreError: the folder was made with other settings.
-        ValueError: rows without ``image`` or ``caption``.
+        ConfigError: a source, method or setting is unknown, or a setting has no value.
+        SourceError: the data cannot be read, or too many rows are unusable.
+        StoreError: the folder was made with different settings.
+        ValueError: a row has no ``image`` or ``caption``.
 
     Examples:
         >>> import scramble
@@ -94,13 +94,13 @@ def score(
     per_token: bool = False,
     score_end: bool = True,
 ) -> list[float]:
-    """Log-probability of each answer to a prompt about an image, all in one pass through the token trie.
+    """Return the log-probability of each answer to a prompt about an image, all in one pass through the token trie.
 
     Args:
         vlm: the model, see :func:`scramble.models.load_vlm`.
-        image: a PIL image or a path; None: no image.
+        image: a PIL image or a path; None for a prompt without an image.
         prompt: the question, without the image's placeholder and the chat template.
-        answers: texts whose probabilities are compared.
+        answers: the texts to score.
         per_token: return the mean over the tokens of each answer instead of the sum.
         score_end: count the end-of-turn token as part of each answer, as in training.
 
@@ -110,8 +110,8 @@ def score(
     Raises:
         ValueError: an answer is empty, or ``answers`` is a single string.
         RecordError: the image cannot be read.
-        EvaluationError: more tokens than the model has positions.
-        ModelError: a text holds a control token of the model.
+        EvaluationError: prompt and answers have more tokens than the model has positions.
+        ModelError: a text contains a control token of the model.
 
     Examples:
         >>> import scramble
@@ -147,18 +147,18 @@ def evaluate(
     limit: int | None = None,
     batch_tokens: int | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Score a model on benchmarks. Replies and results are stored below ``<out>/<benchmark>/`` and reused.
+    """Evaluate a model on benchmarks. Replies and results are stored below ``<out>/<benchmark>/`` and reused.
 
     Args:
         vlm: the model; ``load_vlm(path, adapter=...)`` loads one with an adapter.
         benchmarks: names in ``configs/benchmark``; or a mapping from names to the folder of the benchmark's files, or
             to its options. ``heldout_pairs`` and the embedded world's benchmarks need a split's folder of a data set:
             ``{"heldout_pairs": "pairs/test"}``.
-        out: folder of the results. ``<run>/<arm>`` makes a run whose arms can be compared.
+        out: folder of the results. With ``<run>/<arm>`` the arms of a run can be compared.
         protocol: name of a protocol in ``configs/protocol``, or ``{"name": ..., ...}`` with changed settings;
             ``default`` selects each benchmark's own.
         limit: maximum number of items per benchmark; groups are kept complete.
-        batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU.
+        batch_tokens: maximum number of positions in one forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
 
     Returns:
         Benchmark -> score -> ``value``, ``standard_error``, ``low`` and ``high`` (95 %), all in percent, ``n`` and
@@ -166,7 +166,7 @@ def evaluate(
         and error and interval are None for fewer than 10 items.
 
     Raises:
-        EvaluationError: an unknown benchmark, option or protocol, or data that is missing or damaged.
+        EvaluationError: a benchmark, option or protocol is unknown, or data is missing or damaged.
 
     Examples:
         >>> import scramble
@@ -212,8 +212,10 @@ def evaluate(
 
 
 def _shown(score: Mapping[str, Any]) -> dict[str, Any]:
-    """A score as tables show it: the interval is limited to 0 to 100; error and interval are None if there are few
-    items."""
+    """Return a score as it appears in tables.
+
+    The interval is limited to 0 to 100; error and interval are None for fewer than 10 items.
+    """
     from scramble.evaluation.scoring.statistics import is_few
 
     if is_few(score["n"]):
@@ -227,7 +229,7 @@ def _shown(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The configuration of ``scripts/generate.py`` with the chosen file of each group and changes to its values.
+    """Return the configuration of ``scripts/generate.py`` with the chosen file of each group and changes to its values.
 
     Raises ConfigError for an unknown file, and for a required setting without a value.
     """
@@ -257,7 +259,10 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
 
 
 def _open(image: ImageLike) -> Image.Image:
-    """The image in a form that the model's processor accepts. Raises RecordError for a file that cannot be read."""
+    """Return the image in a form that the model's processor accepts.
+
+    Raises RecordError for a file that cannot be read.
+    """
     from PIL.Image import Image
 
     from scramble.pixels import upright_rgb
@@ -277,7 +282,7 @@ def _path(path: str | Path) -> str:
 def _write_rows(out: Path, rows: Rows) -> Path:
     """Write rows as a caption file in ``<out>/source``, and images in memory as PNG files next to it.
 
-    The files are named by their content, so that other rows never replace those that a finished data set was made from.
+    The files are named by their content, so that new rows never overwrite the rows of a finished data set.
     """
     from scramble.storage.files import write_text
 
@@ -299,7 +304,7 @@ def _write_rows(out: Path, rows: Rows) -> Path:
 
 
 def _write_image(folder: Path, image: Image.Image) -> str:
-    """Write an image as PNG, named by its pixels; returns the absolute path."""
+    """Write an image as PNG, named by a hash of its pixels, and return the absolute path."""
     upright = _open(image)
     path = folder.absolute() / f"{content_key(upright.size, hashlib.sha256(upright.tobytes()).hexdigest())}.png"
     folder.mkdir(parents=True, exist_ok=True)

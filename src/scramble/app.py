@@ -1,8 +1,8 @@
 """Shared code of the scripts: converts a composed configuration to plain values, runs a stage, reports errors.
 
-An error that this package raises on purpose (its own exception classes, or a ValueError from its own code) is a message
-to the user: it is printed as one line and the script ends with status 1. Any other error is a bug and is raised with
-its traceback.
+Errors that this package raises on purpose (its own exception classes, or a ValueError from its own code) are user
+errors: they are printed as one line and the script ends with status 1. Any other error is a bug and is raised with its
+traceback.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
     Args:
         root: the script's name, a key of :data:`scramble.config.roots.ROOTS`.
         sections: sections of the configuration that the script reads.
-        log_file: whether the run's ``log.txt`` records the command and its messages.
+        log_file: whether to record the command and its messages in the run's ``log.txt``.
     """
 
     def decorate(main: Main) -> Main:
@@ -97,7 +97,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
 
 @contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Within the block, a user error or a signal that requests a stop ends the process with one line."""
+    """Within the block, end the process with a one-line message on a user error or a stop signal."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in log files, including the libraries' bars
@@ -119,7 +119,7 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
-    """Run the points of a sweep, one after the other in this process or with the configured launcher.
+    """Run the points of a sweep sequentially in this process, or with the configured launcher.
 
     All points are checked before the first one starts.
 
@@ -132,7 +132,7 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
         completions = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
-        # A fault that several points have in common is reported once.
+        # Report a fault that several points share only once.
         if faults := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
             raise ConfigError(faults)
         if any(cfg.launcher.kind != "inline" and not cfg.dry_run for cfg in configs):
@@ -163,7 +163,7 @@ def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], f
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The whole configuration as plain values, without Hydra's section. Keys without a value remain ``???``."""
+    """Return the whole configuration as plain values, without Hydra's section. Keys without a value remain ``???``."""
     from omegaconf import OmegaConf
 
     sections = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
@@ -217,7 +217,7 @@ def _is_message(error: Exception) -> bool:
 
 
 def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
-    """The named sections of a configuration as plain Python values, with interpolations resolved.
+    """Return the named sections of a configuration as plain Python values, with interpolations resolved.
 
     Raises:
         ConfigError: if a required key (``???``) of these sections has no value; the message names all such keys.

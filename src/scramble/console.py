@@ -45,7 +45,7 @@ class Terminal(logging.Handler):
             else:
                 print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
         except BrokenPipeError:
-            # The program that reads the output (head, less) has exited. The work continues; log.txt has the messages.
+            # The program that reads the output (head, less) has exited. The run continues; log.txt has the messages.
             stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -78,7 +78,7 @@ class RunFile(logging.Handler):
 
 
 def log_to_terminal() -> None:
-    """Configure the package's logger. In a job with several processes only the first one prints more than warnings."""
+    """Configure the package's logger. In a job with several processes, all but the first print only warnings."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a stream in another encoding shows "?"
@@ -90,7 +90,7 @@ def log_to_terminal() -> None:
 
 
 def log_to_run(folder: str | Path | None) -> None:
-    """Also write records to ``log.txt`` in this run folder, and no longer to an earlier run's; None: to no file."""
+    """Write records to ``log.txt`` in this run folder instead of an earlier run's; with None, to no file."""
     for handler in PACKAGE.handlers[:]:
         if isinstance(handler, RunFile):
             PACKAGE.removeHandler(handler)
@@ -101,7 +101,7 @@ def log_to_run(folder: str | Path | None) -> None:
 def log_heading(line: str) -> None:
     """Log a line that the terminal shows only before a further message.
 
-    A command that is refused before any work then prints nothing but its error.
+    A command that is refused before any work therefore prints only its error.
     """
     log.info(line, extra={"heading": True})
 
@@ -124,7 +124,7 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
 
 
 def counter(what: str) -> Callable[[int, int, float], None]:
-    """A progress bar as a function of (done, total, seconds); shown only on a terminal."""
+    """Return a function of (done, total, seconds) that updates a progress bar, which is shown only on a terminal."""
     from tqdm.auto import tqdm
 
     bar = tqdm(desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2)

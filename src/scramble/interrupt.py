@@ -2,8 +2,8 @@
 
 Within :func:`deferred` a request is recorded, and the trainer saves after the current step. Anywhere else the job ends
 immediately; finished work is on disk. The process exits with :data:`EXIT_STOPPED`, which a batch script can distinguish
-from success and failure, and its last line says from where the same command resumes. A second Ctrl-C immediately ends a
-job that is saving.
+from success and failure. Its last line says from where the same command resumes. A second Ctrl-C immediately ends a job
+that is saving.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Message = Callable[[], str]
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal requested a stop. Not an Exception, so that error handlers do not catch it. The message is one line."""
+    """A signal requested a stop. The class is not an Exception, so that error handlers do not catch it."""
 
     def __init__(self, message: str, status: int = EXIT_STOPPED) -> None:
         super().__init__(message)
@@ -37,12 +37,12 @@ def _start_over() -> str:
 
 
 _stop_signal: str | None = None
-_loss: Message | None = None  # within deferred(): describes what a second Ctrl-C would lose
+_loss: Message | None = None  # within deferred(): returns what a second Ctrl-C would lose
 _resume: Message = _start_over
 
 
 def listen() -> None:
-    """Install the signal handlers. Does nothing outside the main thread, because only that receives signals.
+    """Install the signal handlers. Does nothing outside the main thread, because only the main thread receives signals.
 
     An ignored SIGINT remains ignored: shells without job control ignore it in background jobs, so that a Ctrl-C for
     another program does not reach them.
@@ -54,7 +54,7 @@ def listen() -> None:
 
 
 def leave_to_parent() -> None:
-    """Ignore Ctrl-C in a worker process: it reaches all processes of a terminal, and the parent ends its workers."""
+    """Ignore Ctrl-C in a worker process: a terminal sends it to all processes, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -72,7 +72,7 @@ def outlast_signals() -> None:
 
 @contextmanager
 def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -> Iterator[None]:
-    """Within the block, only record a request (:func:`stop_signal`); ``loss`` says what a second Ctrl-C would lose."""
+    """Within the block, only record a stop request; ``loss`` says what a second Ctrl-C would lose."""
     global _stop_signal, _loss
     _stop_signal, _loss = None, loss
     try:
@@ -83,7 +83,7 @@ def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -
 
 @contextmanager
 def resumable(message: Message) -> Iterator[None]:
-    """Within the block, a stopped job ends with this message, which says from where the same command resumes."""
+    """Within the block, end a stopped job with this message, which says from where the same command resumes."""
     global _resume
     previous, _resume = _resume, message
     try:
@@ -93,7 +93,7 @@ def resumable(message: Message) -> Iterator[None]:
 
 
 def stop_signal() -> str | None:
-    """Name of the signal that was recorded within :func:`deferred`, or None."""
+    """Return the name of the signal that was recorded within :func:`deferred`, or None."""
     return _stop_signal
 
 
@@ -113,5 +113,5 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _write(text: str) -> None:
-    """Write to standard error from a signal handler, unbuffered: a buffered write may have been interrupted."""
+    """Write to standard error without buffering, because the signal may have interrupted a buffered write."""
     os.write(2, text.encode())

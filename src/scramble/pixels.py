@@ -26,7 +26,7 @@ WHITE = (255, 255, 255, 255)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image in mode RGB, rotated by EXIF and on white. Opaque 8-bit images are converted as by Pillow."""
+    """Return the image in mode RGB, rotated by EXIF and on white. Opaque 8-bit images are converted as by Pillow."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -43,21 +43,21 @@ def _rgba(image: Image.Image) -> Image.Image:
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The image encoded as PNG."""
+    """Return the image encoded as PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Whether every decoder gives an image the same pixels: 8 bits per channel and no transparency."""
+    """Return whether every decoder gives an image the same pixels: 8 bits per channel and no transparency."""
     if is_deep_grey(image):
         return False
     return not image.has_transparency_data or _rgba(image).getchannel("A").getextrema()[0] == 255
 
 
 def is_deep_grey(image: Image.Image) -> bool:
-    """Whether an image has one channel with more than 8 bits."""
+    """Return whether an image has one channel with more than 8 bits."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
@@ -78,7 +78,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _range(mode: str, smallest: float, largest: float) -> tuple[float, float]:
-    """The values that become black and white. ``smallest > largest`` means that no value is finite."""
+    """Return the values that become black and white. ``smallest > largest`` means that no value is finite."""
     if mode.startswith("I;"):
         return 0.0, 65535.0
     if smallest > largest:

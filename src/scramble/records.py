@@ -46,7 +46,7 @@ class ImageFile:
     path: str | None = None
 
     def read(self) -> builtins.bytes:
-        """The encoded bytes. Raises RecordError if the file is missing, empty or unreadable."""
+        """Return the encoded bytes. Raises RecordError if the file is missing, empty or unreadable."""
         if self.bytes is not None:
             return self.bytes
         try:
@@ -58,7 +58,7 @@ class ImageFile:
         return data
 
     def open(self) -> Image.Image:
-        """The decoded image, upright (EXIF rotation applied), RGB, on white; see :mod:`scramble.pixels`.
+        """Return the decoded image, upright (EXIF rotation applied), RGB, on white; see :mod:`scramble.pixels`.
 
         Raises RecordError if it cannot be decoded.
         """
@@ -180,7 +180,7 @@ class PreferencePair:
         return (*self.history, Turn("user", self.prompt, images))
 
     def singles(self) -> Iterator[PreferencePair]:
-        """A pair for each rejected answer: this one, and pairs ``<id>/rejected2``, ... without edits."""
+        """Yield a pair for each rejected answer: this one, and pairs ``<id>/rejected2``, ... without edits."""
         if not self.other_rejected:
             yield self
             return
@@ -191,7 +191,7 @@ class PreferencePair:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts differ at most in outer whitespace and in the Unicode normalisation of accents.
+    """Return whether two texts differ at most in outer whitespace and in the Unicode normalisation of accents.
 
     Many tokenizers normalise to NFC, so that such texts have the same tokens and neither can be preferred.
     """

@@ -316,7 +316,7 @@ def test_a_missing_image_of_our_own_tables_is_named(tmp_path: Path) -> None:
 
 def test_a_split_without_a_table_is_answered_with_the_benchmark_that_fits(tmp_path: Path) -> None:
     for name in ("world_winoground", "world_vqa", "heldout_pairs"):
-        with pytest.raises(StoreError, match=r"is missing: run the stage that writes it"):
+        with pytest.raises(StoreError, match=r"is missing: first run scripts/generate.py"):
             load_benchmark(name, tmp_path)  # no data set at all
     write_table(tmp_path, ImageRecord, [])
     for name in ("world_winoground", "world_vqa"):

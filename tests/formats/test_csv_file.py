@@ -110,9 +110,9 @@ def test_what_is_no_line_end_here_stays_in_its_row(tmp_path: Path, inside: str) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"image,caption\n0.png,caf\xe9\n", "not text in UTF-8 from line 2 on; save it as UTF-8"),
+        (b"image,caption\n0.png,caf\xe9\n", "not valid UTF-8 in line 2: save the file as UTF-8"),
         (b'"image,caption\n0.png,x\n', "the header has an unclosed quote"),
-        (b"image,caption,caption\n0.png,x,y\n", "two columns are called caption"),
+        (b"image,caption,caption\n0.png,x,y\n", "two columns are named caption"),
         (b"\n\n", "the data set is empty"),
         (b"0.png,A dog\n", "no column image, caption; it has 0.png, A dog"),
     ],
@@ -142,5 +142,5 @@ def test_invisible_signs_around_names_are_no_part_of_them(tmp_path: Path, captio
 
 
 def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="its header contains null characters, like UTF-16 without a mark"):
+    with pytest.raises(SourceError, match="its header contains null characters, as in UTF-16 without a mark"):
         table(tmp_path, "image,caption\na.jpg,A dog.\n".encode("utf-16-le"))

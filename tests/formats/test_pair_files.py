@@ -268,10 +268,10 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("x.json", b"{}", "not a list of rows|empty"),
-        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "contains columns, write a list of rows"),
+        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "contains columns: write a list of rows"),
         ("x.json", b"[", "cannot read"),
         ("x.json", b"", "cannot read"),
-        ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "not text in UTF-8"),
+        ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "not valid UTF-8"),
         ("x.parquet", b"PAR1 nothing PAR1", "not a readable parquet file"),
         ("pairs.parquet", b"", "not a readable parquet file"),
         ("x.bin", b"\x00\x01\xff", "cannot read"),

@@ -64,7 +64,7 @@ def test_turns_that_a_template_refuses_or_drops_are_errors(tiny: Callable[[str],
         vlm.family.num_tokens(vlm.processor, "what is it", (), system)
     vlm = load_vlm(tiny("qwen2_5_vl"))
     vlm.processor.chat_template = "{{ messages[-1]['content'][0]['text'] }}"
-    with pytest.raises(ModelError, match="leaves out the system turn 'be brief'"):
+    with pytest.raises(ModelError, match="omits the system turn 'be brief'"):
         vlm.family.encode_prompt(vlm.processor, "what is it", (), system)
     with pytest.raises(ModelError, match="control token or image placeholder"):
         vlm.family.encode_prompt(vlm.processor, "what is it", (), (Turn("user", vlm.processor.image_token),))

@@ -71,7 +71,7 @@ def test_missing_folder(tmp_path: Path) -> None:
         (hub.RevisionNotFoundError, "a/b has no revision 'v2'"),
         (hub.LocalEntryNotFoundError, "could not be downloaded"),
         (hub.OfflineModeIsEnabled, "could not be downloaded"),
-        (hub.RemoteEntryNotFoundError, "lacks a file"),
+        (hub.RemoteEntryNotFoundError, "lacks a required file"),
     ],
 )
 def test_what_the_hub_says_is_explained(error: type[Exception], words: str) -> None:

@@ -36,7 +36,7 @@ def test_all_item_types(model: Path, world: Path, tmp_path: Path, script: Run) -
         done = script(
             "evaluate", *own, data, BENCHMARKS, f"protocol={protocol}", f"folder={protocol}", "limit=6", "arms=base"
         )
-        assert "the fast path is not available" in done.stdout
+        assert "each sequence is a separate row, which is slower" in done.stdout
         for benchmark in ("world_winoground", "world_vqa"):
             folder = tmp_path / f"{protocol}-limit6" / "base" / benchmark
             result = json.loads((folder / "result.json").read_text())
@@ -52,7 +52,7 @@ def test_all_item_types(model: Path, world: Path, tmp_path: Path, script: Run) -
 def test_a_batch_is_shown_as_rows(model: Path, world: Path, tmp_path: Path, script: Run) -> None:
     own = ("+debug=tiny", "model=any", f"model.path={model}", "model.new=null", f"run.dir={tmp_path}")
     shown = script("train", *own, f"run.data={world / 'data'}", "objective=dpo", "show_batch=1").stdout
-    assert "no description for token tries, so each sequence is one row" in shown
+    assert "so each sequence is a separate row" in shown
     assert "tries in" not in shown and not (tmp_path / "batch.png").exists()
     count = int(shown.rpartition("batch: ")[2].split()[0])
     assert f"batch: {count} examples, {2 * count} rows of " in shown

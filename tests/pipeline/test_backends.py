@@ -73,6 +73,6 @@ def test_a_model_without_trie(script: Run, tmp_path: Path) -> None:
         assert (tmp_path / "run" / "evaluation-limit6" / arm / "world_winoground" / "result.json").exists()
     refused = script("train", *run, "objective=dpo", "trainer.backend=trie", "run.arm=refused", status=1)
     assert (
-        "the family paligemma has no description for the token trie; use trainer.backend=trl or auto"
+        "the family paligemma does not support token tries; use trainer.backend=trl or auto"
         in (refused.stderr.strip().splitlines()[-1])
     )

@@ -99,7 +99,7 @@ def test_names_of_other_systems_are_found(kind: str, on_disk: str, written: str,
         ("https://example.org/a.jpg", "image is a URL, not a path .download the images first."),
         ("file:///home/me/a.jpg", "image is a URL"),
         ("data:image/png;base64,AAAA", "image is a URL"),
-        ("A" * 5000, "image is a string too long for a path"),
+        ("A" * 5000, "image is a string that is too long for a path"),
     ],
 )
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "mmpr"])  # its message differs

@@ -112,7 +112,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
 def test_missing_files_are_errors(release: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"annotations/a\.jsonl is not below .*data\.root"):
         list(mmpr.bundles(release, BadRows(), root=tmp_path))
-    with pytest.raises(SourceError, match=r"nowhere.json does not exist: give the meta.json"):
+    with pytest.raises(SourceError, match=r"nowhere.json does not exist: set data.path to the meta.json"):
         list(mmpr.bundles(tmp_path / "nowhere.json", BadRows()))
 
 
@@ -258,10 +258,10 @@ def test_empty_cells_and_whole_numbers_of_tables(tmp_path: Path) -> None:
 def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no column question; it has text. Rename the column$"):
         questions_of(tmp_path, {"text": "What?"})
-    with pytest.raises(SourceError, match="is a folder: give the JSONL file"):
+    with pytest.raises(SourceError, match=r"is a folder: set data.path to the JSONL file"):
         list(questions.bundles(tmp_path, BadRows()))
 
 
 def test_the_message_about_a_folder_without_meta_json_names_the_key(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"meta.json does not exist: give the meta.json.*data.path=\.\.\."):
+    with pytest.raises(SourceError, match=r"meta.json does not exist: set data.path to the meta.json"):
         list(mmpr.bundles(tmp_path, BadRows()))

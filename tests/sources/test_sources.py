@@ -478,5 +478,5 @@ def test_questions_without_a_scene_graph_are_counted_and_missing_files_named_by_
     output = " ".join(capsys.readouterr().out.split())
     assert "2 questions about images without a scene graph in graphs.json are skipped" in output
     for key in files:
-        with pytest.raises(SourceError, match=rf"gone.json does not exist: give the file .data.{key}=\.\.\."):
+        with pytest.raises(SourceError, match=rf"gone.json does not exist: set data.{key} to the file"):
             list(scene_graphs.bundles(tmp_path, BadRows(), **{**files, key: "gone.json"}))

@@ -169,7 +169,7 @@ def test_jsonl_with_carriage_returns_as_line_ends_is_read(tmp_path: Path) -> Non
         (b'{"a": 1}\n{"a": "caf\xe9"}\n{"a": 2}\n', "line 2: not JSON"),
         (b'{"a": 1} {"a": 2}\n', "line 1: not JSON .more text"),
         (b"[" * 100_000 + b"\n", "line 1: not JSON .nested too deeply"),
-        ("\ufeff".encode("utf-16-le") + b"{\x00\x00\xd8\x22\n", "not text in UTF-16"),
+        ("\ufeff".encode("utf-16-le") + b"{\x00\x00\xd8\x22\n", "not valid UTF-16"),
     ],
 )
 def test_jsonl_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:

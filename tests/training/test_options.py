@@ -100,12 +100,12 @@ def test_the_reference_is_without_a_fresh_adapter_that_does_not_start_at_zero(
 
 
 def test_an_initialisation_that_changes_the_base_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="init_lora_weights=pissa changes the weights of the base"):
+    with pytest.raises(ModelError, match="init_lora_weights=pissa changes the base model's weights"):
         losses(base, data, tmp_path, peft={**LORA, "init_lora_weights": "pissa"})
 
 
 def test_offloading_without_a_gpu_is_refused() -> None:
     from tests.training.settings import config
 
-    with pytest.raises(ValueError, match=r"activation_offloading=true moves activations from a GPU"):
+    with pytest.raises(ValueError, match=r"activation_offloading=true needs a GPU"):
         config(activation_offloading=True)

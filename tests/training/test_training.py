@@ -103,7 +103,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
     fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4)
-    with pytest.raises(StoreError, match=r"other settings \(learning_rate: 1e-05 there, 0.001 here\)"):
+    with pytest.raises(StoreError, match=r"other settings \(learning_rate: 1e-05 then, 0.001 now\)"):
         fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4, learning_rate=1e-3)
 
 
@@ -430,7 +430,7 @@ def test_rows_that_cannot_be_used_are_listed(
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [("a blue <im_col>", "'<im_col>', which molmo reads as a control token"), ("a blue zebra", "output head")],
+    [("a blue <im_col>", "'<im_col>', which molmo interprets as a control token"), ("a blue zebra", "output head")],
 )
 def test_one_answer_with_a_token_that_cannot_be_scored_is_refused(
     answer: str, reason: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -521,7 +521,7 @@ def test_a_truncated_reference_cache_is_refused_and_a_removed_one_rebuilt(
     fit(load_vlm(base), data, tmp_path / "first", **options)
     part = next((tmp_path / "cache").rglob("part-0.jsonl"))
     part.write_text(part.read_text()[:200])
-    with pytest.raises(StoreError, match="a file was truncated or edited; remove the folder"):
+    with pytest.raises(StoreError, match=r"a file was truncated or edited. Remove the folder"):
         fit(load_vlm(base), data, tmp_path / "second", **options)
     shutil.rmtree(tmp_path / "cache")
     fit(load_vlm(base), data, tmp_path / "second", **options)
@@ -545,7 +545,7 @@ def test_autocast_scores_the_reference_as_it_trains(base: Path, data: Path, tmp_
 
 
 def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(NonFiniteError, match=r"step \d+: .*check the learning rate"):
+    with pytest.raises(NonFiniteError, match=r"step \d+: .*Check trainer.learning_rate"):
         fit(
             load_vlm(base),
             data,
@@ -619,7 +619,7 @@ def test_lora_on_experts(tmp_path: Path) -> None:
     [
         ({"peft": LORA}, "the model already has an adapter: set peft=null"),
         ({"precompute_ref_log_probs": False}, "only with a new adapter"),
-        ({"train_vision": True}, "the vision tower is frozen"),
+        ({"train_vision": True}, "LoRA freezes the vision tower"),
     ],
 )
 def test_options_that_contradict_an_adapter(
@@ -658,7 +658,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
         ({"precompute_ref_log_probs": False}, "only with a new adapter"),
         ({"tables": ["captions"]}, "only the sft loss trains"),
         ({"tables": ["images"]}, "name at least one of"),
-        ({"peft": LORA, "train_vision": True}, "the vision tower is frozen"),
+        ({"peft": LORA, "train_vision": True}, "LoRA freezes the vision tower"),
         ({"peft": {"rank": 8}}, "peft: .*unexpected keyword argument 'rank'"),
         (
             {"global_batch_size": 6, "per_device_train_batch_size": 4},

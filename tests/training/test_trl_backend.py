@@ -234,7 +234,7 @@ def test_a_checkpoint_belongs_to_one_backend(llava: Path, data: Path, tmp_path: 
     options = OPTIONS | {"max_steps": 2}
     fit(load_vlm(llava), data, tmp_path, objective="dpo", **options)
     fit(load_vlm(llava), data, tmp_path, objective="dpo", backend="trie", **options)  # auto selected this backend
-    with pytest.raises(StoreError, match="backend: None there, 'trl' here"):
+    with pytest.raises(StoreError, match="backend: None then, 'trl' now"):
         fit(load_vlm(llava), data, tmp_path, objective="dpo", backend="trl", **options)
 
 
@@ -304,7 +304,7 @@ def test_a_family_without_trie(llava: Path, caplog: pytest.LogCaptureFixture) ->
     caplog.set_level("INFO")
     assert select_backend(config(), family) == "trl"
     assert "trainer.backend=auto: TRL's DPOTrainer trains this model" in caplog.text
-    with pytest.raises(ValueError, match=r"llava has no description for the token trie; use trainer\.backend"):
+    with pytest.raises(ValueError, match=r"llava does not support token tries; use trainer\.backend"):
         select_backend(config(backend="trie"), family)
     with pytest.raises(ValueError, match=r"TRL does not have all of these settings; use trainer\.reward_shift=none"):
         select_backend(config("mpo"), family)

@@ -83,9 +83,13 @@ def test_features_are_numbered_along_the_path() -> None:
     [
         ([[1, 2]], [[False, False]], "item 'x', sequence 0: no scored token"),
         ([[1, 2], [1, 3]], [[False, True], [True, True]], "sequence 1: its first token is scored"),
-        ([[1, 2]], [[True]], "2 tokens and 1 mask entries"),
+        ([[1, 2]], [[True]], "2 tokens but 1 mask entries"),
         ([], [], "0 sequences"),
-        ([[8, 1], [1, 2]], [[False, True], [False, True]], "its sequences have \\[0, 1\\] image tokens"),
+        (
+            [[8, 1], [1, 2]],
+            [[False, True], [False, True]],
+            "its sequences share images but have \\[0, 1\\] image tokens",
+        ),
     ],
 )
 def test_bad_input(sequences: list[list[int]], scored: list[list[bool]], message: str) -> None:

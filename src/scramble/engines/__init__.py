@@ -34,7 +34,7 @@ __all__ = [
 
 
 def open_engine(kind: str, **options: Any) -> Engine:
-    """Create an engine by name, with its options (see the classes). Raises EngineError if it cannot work."""
+    """Create an engine by name, with its options (see the classes). Raises EngineError if the engine cannot work."""
     if kind == "openai":
         from scramble.engines.openai_server import OpenAIServer
 

@@ -1,4 +1,4 @@
-"""Yield items with the replies to their requests, in order; later requests are sent ahead, within the window."""
+"""Yield items with the replies to their requests, in order; requests of later items are sent ahead."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def ask_each(
     The function is lazy and can be chained: the items may come from another ``ask_each``.
 
     Raises:
-        EngineError: the server, model or key cannot work; replies so far are in the store.
+        EngineError: the server, model or key cannot work. Earlier replies are in the store.
     """
-    pending: deque[tuple[Item, Any]] = deque()  # item, and why it is skipped or its number of replies
+    pending: deque[tuple[Item, Any]] = deque()  # item, and the reason why it is skipped, or its number of replies
 
     def stream() -> Iterator[Request]:
         for item, skip in items:

@@ -1,4 +1,4 @@
-"""Engines that run a model in this process: requests are collected until a batch is full, and run together."""
+"""The base class of engines that run a model in this process, one batch of requests at a time."""
 
 from __future__ import annotations
 

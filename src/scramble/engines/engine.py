@@ -1,4 +1,4 @@
-"""The interface of all engines: replies come in the order of their requests, and each one is stored at once."""
+"""The interface of all engines: replies come in the order of their requests, and each one is stored immediately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Keep = Callable[[Reply], None]
 
 @dataclass
 class Totals:
-    """An engine's totals so far. Cost is in the currency of the prices and does not include failed attempts."""
+    """Running totals of an engine. The cost is in the currency of the prices and does not include failed attempts."""
 
     num_requests: int = 0
     reused: int = 0
@@ -33,14 +33,14 @@ class Engine(ABC):
     """Generates text with one model.
 
     ``model`` is the name of the model in the content key of replies. ``window`` is the maximum number of requests in
-    flight or pending at once; it bounds the memory of :meth:`generate`.
+    flight or pending; it bounds the memory of :meth:`generate`.
     """
 
     model: str
     window: int
 
     def __init__(self, *, price_prompt: float = 0.0, price_completion: float = 0.0) -> None:
-        """Prices are per million tokens."""
+        """Store the prices, which are per million tokens."""
         self.totals = Totals()
         self._prices = (price_prompt / 1e6, price_completion / 1e6)
         self._totals_lock = threading.Lock()
@@ -60,13 +60,13 @@ class Engine(ABC):
         """Cancel requests in flight and free resources."""
 
     def generate(self, requests: Iterable[Request], store: ReplyStore | None = None) -> Iterator[Reply]:
-        """Yield the reply to each request, in order, reading lazily at most ``window`` requests ahead.
+        """Yield the reply to each request, in order. At most ``window`` requests are read ahead.
 
         With a store, requests with a stored reply are not sent again, equal requests are sent once, and each new reply
         is on disk before it is yielded.
 
         Raises:
-            EngineError: the server, model or key cannot work; replies so far are in the store.
+            EngineError: the server, model or key cannot work. Earlier replies are in the store.
         """
         pending: deque[Future[Reply]] = deque()
         under_way: dict[str, Future[Reply]] = {}

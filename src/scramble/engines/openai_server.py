@@ -1,4 +1,4 @@
-"""Client of servers with OpenAI's chat completions: vLLM, SGLang, TGI, Ollama, ``transformers serve``, hosted ones."""
+"""Client of servers with OpenAI's chat completions API: vLLM, SGLang, TGI, Ollama, ``transformers serve``, OpenAI."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OpenAIServer(Engine):
 
     One thread runs the event loop. Transient failures (connection, timeout, 408, 409, 429, 5xx, a reply that is
     truncated or not JSON) are retried. A request that the server rejects (such as a context overflow) results in an
-    error reply. A wrong key or model, no server, or ``give_up_after`` failed requests in a row raise EngineError.
+    error reply. A wrong key or model, a missing server, or ``give_up_after`` consecutive failures raise EngineError.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class OpenAIServer(Engine):
             api_key_env: the environment variable with the key; None for servers without keys.
             concurrency: maximum number of requests in flight.
             timeout: seconds for one attempt, from sending to the last byte.
-            attempts: maximum number of attempts per request, without rate-limited ones.
+            attempts: maximum number of attempts per request, not counting rate-limited ones.
             backoff: mean first pause in seconds; it doubles up to ``max_backoff``, with full jitter.
             patience: give up on a request after this many seconds of rate limiting.
             structured: how a request's schema is sent: ``json_schema``, ``json_object`` or ``none``; if the server
                 rejects one form, the next weaker form is used.
-            extra_body: fields of this server in addition to OpenAI's.
+            extra_body: request fields that this server accepts in addition to OpenAI's.
             price_prompt, price_completion: prices per million tokens, for the totals.
 
         Raises:
-            EngineError: the variable of the key is not set, or ``base_url`` is not a URL or contains a password.
+            EngineError: the environment variable is not set, or ``base_url`` is not a URL or contains a password.
         """
         super().__init__(price_prompt=price_prompt, price_completion=price_completion)
         parts = urlsplit(base_url)
@@ -146,7 +146,7 @@ class OpenAIServer(Engine):
                 if error.no_server:
                     self._fatal = EngineError(
                         f"no server at {self.base_url} ({error}): start it, or correct the address; "
-                        "answers so far are stored"
+                        "the answers received so far are stored"
                     )
                 reply = Reply("", error=str(error))
             except EngineError as error:
@@ -157,7 +157,7 @@ class OpenAIServer(Engine):
             if self._failed_in_a_row >= self._give_up_after:
                 self._fatal = EngineError(
                     f"{self._failed_in_a_row} consecutive requests failed at {self.base_url}, the last: {reply.error}. "
-                    "Answers so far are stored"
+                    "The answers received so far are stored"
                 )
                 raise self._fatal
             if keep is not None:
@@ -192,7 +192,7 @@ class OpenAIServer(Engine):
         return await retrying(self._ask, request)
 
     async def _ask(self, request: Request) -> Reply:
-        """One attempt."""
+        """Send a request once."""
         import openai
 
         await self._gate.wait()
@@ -221,7 +221,7 @@ class OpenAIServer(Engine):
         return parse_reply(body)
 
     async def _exchange(self, payload: dict[str, Any]) -> tuple[Mapping[str, str], bytes]:
-        """Headers and body of one exchange. The body is read in pieces, to detect an endless one."""
+        """Return the headers and body of a response. The body is read in chunks, to detect an endless one."""
         create = self._client.chat.completions.with_streaming_response.create
         async with create(**payload) as response:
             pieces, size = [], 0
@@ -252,12 +252,12 @@ class OpenAIServer(Engine):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif structured == "json_object":
             body["response_format"] = {"type": "json_object"}
-        # All fields except the model are sent as extra fields: the library would traverse them without effect, which
-        # takes a tenth of its total time.
+        # All fields except the model are sent as extra fields, because the library traverses other fields without
+        # effect, which takes a tenth of its total time.
         return {"model": self.model, "messages": [], "extra_body": body | self._extra_body}
 
     async def _classified(self, error: Any, structured: str) -> Exception:
-        """The exception to raise for a status code."""
+        """Return the exception to raise for a status code."""
         status = error.status_code
         message = self._scrubbed(_message(error))
         what = f"status {status}: {message}"
@@ -301,7 +301,7 @@ class OpenAIServer(Engine):
 
 
 def parse_reply(body: bytes) -> Reply:
-    """The reply in the body of a chat completion. Raises _Transient if the body is malformed."""
+    """Return the reply in the body of a chat completion. Raises _Transient if the body is malformed."""
     try:
         content = json.loads(body)
         choice = content["choices"][0]
@@ -315,7 +315,7 @@ def parse_reply(body: bytes) -> Reply:
     if text is not None and not isinstance(text, str):
         raise _Transient(f"malformed reply: content is {type(text).__name__}")
     prompt_tokens, completion_tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-    text = (text or "").encode(errors="replace").decode()  # a half of an emoji cannot be stored as UTF-8
+    text = (text or "").encode(errors="replace").decode()  # unpaired surrogates cannot be encoded as UTF-8
     return Reply(text, reason, int(prompt_tokens), int(completion_tokens))
 
 
@@ -330,7 +330,7 @@ def _message(error: Any) -> str:
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Whether the connection was refused or the host name is unknown, by the chain of causes."""
+    """Return whether an error was caused by a refused connection or an unknown host name."""
     import socket
 
     while error is not None:
@@ -341,7 +341,7 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 def _transport_errors() -> tuple[type[BaseException], ...]:
-    """The errors of the HTTP library that the client uses: httpx2 from openai 3 on, httpx before."""
+    """Return the errors of the HTTP library that the client uses: httpx2 from openai 3 on, httpx before."""
     try:
         import httpx2
 

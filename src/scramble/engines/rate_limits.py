@@ -14,7 +14,7 @@ UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds in ``Retry-After`` (number or HTTP date) or ``retry-after-ms``; None if neither header is present."""
+    """Return the seconds in ``Retry-After`` (number or HTTP date) or ``retry-after-ms``; None without these headers."""
     if milliseconds := headers.get("retry-after-ms"):
         try:
             return max(0.0, float(milliseconds) / 1e3)
@@ -36,7 +36,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_until_reset(headers: Mapping[str, str]) -> float:
-    """Seconds until the reset of an ``x-ratelimit-remaining-*`` that is 0; 0 if there is none."""
+    """Return the seconds until exhausted rate limits (``x-ratelimit-remaining-*`` is 0) reset; 0 if there are none."""
     wait = 0.0
     for what in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{what}") == "0":
@@ -45,7 +45,7 @@ def seconds_until_reset(headers: Mapping[str, str]) -> float:
 
 
 def duration(text: str) -> float:
-    """Seconds in ``"6m0s"``, ``"20ms"``, ``"1.5s"`` or a bare number; 0 for anything else."""
+    """Return the seconds in ``"6m0s"``, ``"20ms"``, ``"1.5s"`` or a bare number; 0 for anything else."""
     try:
         return max(0.0, float(text))
     except ValueError:
@@ -67,6 +67,6 @@ class Gate:
         self._open_at = max(self._open_at, time.monotonic() + seconds)
 
     async def wait(self) -> None:
-        """Wait until the gate is open. Waiters are spread in time, so that they do not all continue at once."""
+        """Wait until the gate is open, plus a random delay, so that the requests do not all continue at once."""
         while (left := self._open_at - time.monotonic()) > 0:
             await asyncio.sleep(left + random.uniform(0, 0.1 * min(left, 10)))

@@ -22,8 +22,8 @@ PATTERN = "replies*.jsonl"
 class ReplyStore:
     """The replies in a folder: all ``replies*.jsonl`` are read, and one of them is written.
 
-    A shard of a split job writes its own file and also reads the replies that other shards had stored before it
-    started. Only the keys are held in memory (about 200 bytes per reply). Use it as a context manager.
+    Each shard of a job writes its own file and also reads the replies that other shards stored before it started. Only
+    the keys are held in memory (about 200 bytes per reply). Use the store as a context manager.
     """
 
     def __init__(self, folder: str | Path, shard: tuple[int, int] = (0, 1)) -> None:
@@ -41,8 +41,8 @@ class ReplyStore:
         self._file = self.path.open("r+b", buffering=0)
         self._end = self._file.seek(0, os.SEEK_END)
         self._lock = threading.Lock()
-        # A reply that was passed to the operating system survives the end of this process. A background thread syncs
-        # collected replies to disk, which protects against power failure.
+        # A reply that was passed to the operating system survives the end of this process. A background thread also
+        # syncs the replies to disk, which protects them against power failure.
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="replies")
         self._synced: Future[None] | None = None
 
@@ -53,14 +53,14 @@ class ReplyStore:
         return key in self._places
 
     def get(self, key: str) -> Reply:
-        """The stored reply. Raises KeyError if there is none."""
+        """Return the stored reply. Raises KeyError if there is none."""
         file, offset = self._places[key]
         with file.open("rb") as stream:
             stream.seek(offset)
             return row_to_reply(json.loads(stream.readline()))
 
     def add(self, key: str, model: str, reply: Reply) -> None:
-        """Write a reply. After the return, an interruption of the process does not lose it.
+        """Write a reply. Once this method returns, the reply survives an interruption of the process.
 
         An existing key is not overwritten. Replies with an error are not stored.
 
@@ -101,10 +101,10 @@ class ReplyStore:
 
 
 def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
-    """Whether an item, such as an image id, belongs to shard ``i`` of ``n``, by its hash. Every item is in one shard.
+    """Return whether the hash of an item, such as an image id, assigns it to shard ``i`` of ``n``.
 
     Raises:
-        ValueError: not ``0 <= i < n``.
+        ValueError: ``i`` is not in ``0 <= i < n``.
     """
     index, count = shard
     if not 0 <= index < count:
@@ -113,7 +113,7 @@ def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
 
 
 def _index(file: Path) -> Iterator[tuple[str, int]]:
-    """Key and byte offset of each line. An incomplete last line (of an interrupted run) is skipped."""
+    """Yield the key and byte offset of each line. An incomplete last line (of an interrupted run) is skipped."""
     offset = 0
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):

@@ -1,4 +1,4 @@
-"""Requests to a model, its replies, and the content key that links them."""
+"""Requests to a model, the replies, and the content key under which a reply is stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scramble.storage.hashing import content_key
 
 
 class EngineError(RuntimeError):
-    """The server, model or key cannot work, so that no further request can succeed. The message says what to do."""
+    """The server, model or key cannot work, so no further request can succeed. The message says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Message:
 class Request:
     """One prompt with its sampling settings.
 
-    If the last message is by the assistant, it is the beginning of the answer, and the reply continues it.
+    If the last message is the assistant's, it is the beginning of the answer, and the reply continues it.
     ``temperature`` 0 is greedy; ``top_k`` 0 samples from all tokens. ``schema`` is a JSON schema for the reply, which
     is enforced if the engine supports it. Limit the length of every string (``maxLength``) and array (``maxItems``) in
     the schema; otherwise a model may generate an endless one. ``sample`` numbers repeated samples of the same prompt.
@@ -49,7 +49,7 @@ class Request:
     schema: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def key(self, model: str) -> str:
-        """Content key of this request to ``model``, from everything that the reply depends on, with images by hash."""
+        """Return the content key of this request to ``model``: a hash of everything that the reply depends on."""
         messages = [(m.role, m.text, [hashlib.sha256(i).hexdigest() for i in m.images]) for m in self.messages]
         settings = [self.temperature, self.top_p, self.max_tokens, self.seed, self.sample, self.stop]
         settings += [self.top_k] if self.top_k else []  # so that older stored replies keep their keys
@@ -73,8 +73,8 @@ class Reply:
     """A model's answer, or the reason why there is none.
 
     ``finish_reason`` is ``stop`` for a complete answer and ``length`` for one truncated at ``max_tokens``. ``error`` is
-    empty or states briefly why there is no answer; such a reply is not stored, so that the next run asks again. Token
-    counts are those of the engine, or 0.
+    empty or the reason why there is no answer. A reply with an error is not stored, so that the next run repeats the
+    request. Token counts are those reported by the engine, or 0.
     """
 
     text: str
@@ -103,10 +103,10 @@ MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": 
 
 
 def encoded(image: ImageFile) -> bytes:
-    """The image's bytes to send: the file itself if all decoders give the same pixels, else a PNG.
+    """Return the bytes to send for an image: the file itself if all decoders give the same pixels, else a PNG.
 
-    Servers drop transparency and clip 16-bit greys in different ways; :mod:`scramble.pixels` defines the conversion
-    here. Raises RecordError if the file has none of the servers' formats and cannot be decoded.
+    Servers convert transparency and 16-bit greys in different ways, so :mod:`scramble.pixels` converts them before
+    sending. Raises RecordError if the file has none of the servers' formats and cannot be decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -122,15 +122,18 @@ def encoded(image: ImageFile) -> bytes:
 
 
 def data_url(image: bytes) -> str:
-    """An encoded image as a ``data:`` URL. Raises ValueError if servers do not accept its format."""
+    """Return an encoded image as a ``data:`` URL. Raises ValueError if servers do not accept its format."""
     for magic, media_type in MEDIA_TYPES.items():
         if image.startswith(magic):
             return f"data:{media_type};base64,{base64.b64encode(image).decode()}"
-    raise ValueError("image is neither PNG, JPEG, GIF nor WebP: convert it before sending")
+    raise ValueError("the image is not PNG, JPEG, GIF or WebP: convert it to one of these formats")
 
 
 def chat_messages(request: Request) -> list[dict[str, Any]]:
-    """The messages in OpenAI's form. A turn without images is plain text, because text-only servers reject lists."""
+    """Return the messages in OpenAI's form.
+
+    A turn without images is plain text, because text-only servers reject lists.
+    """
     turns: list[dict[str, Any]] = []
     for message in request.messages:
         if not message.images:

@@ -1,6 +1,6 @@
-"""Sample tokens such that a sample depends only on its own seed and logits.
+"""Sample tokens so that each sample depends only on its seed and logits.
 
-Shape suffixes: B rows, V vocabulary, K tokens kept.
+Shape suffixes: B rows, V vocabulary, K tokens after top-k filtering.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 class RowSampler:
     """Top-k and nucleus sampling by the Gumbel trick: the argmax of logits / T + noise is a sample of the softmax.
 
-    Each row has its own generator. The ``top_k`` most likely tokens are kept (0: all), and then their nucleus.
+    Each row has its own generator. Top-k filtering (0: none) is applied before nucleus (top-p) filtering.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, top_k: int = 0) -> None:
@@ -22,7 +22,7 @@ class RowSampler:
         self._temperature, self._top_p, self._top_k = temperature, top_p, top_k
 
     def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
-        """Scores (B, V) whose argmax is the sampled token."""
+        """Return the scores (B, V) whose argmax is the sampled token."""
         logits_BV = scores.float() / self._temperature
         if 0 < self._top_k < logits_BV.shape[-1]:
             # Sorted in vocabulary order, so that near ties get the same noise in any batch.
@@ -32,7 +32,7 @@ class RowSampler:
         return self._noised(logits_BV)
 
     def _noised(self, logits_BV: Tensor) -> Tensor:
-        """The logits plus Gumbel noise for the tokens in the nucleus, and -inf for all others."""
+        """Return the logits plus Gumbel noise for the tokens in the nucleus, and -inf for all others."""
         if self._top_p < 1:
             sorted_BV, order_BV = logits_BV.sort(dim=-1, descending=True)
             before_BV = sorted_BV.softmax(-1).cumsum(-1) - sorted_BV.softmax(-1)

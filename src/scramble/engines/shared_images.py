@@ -1,8 +1,8 @@
-"""Generate with a vision-text model in this process; requests about one image share the image pass and common tokens.
+"""Generate with a vision-text model in this process. Requests about the same image share its features.
 
 Models of families without a trie answer each request alone, with ``model.generate``.
-Samples of one question are one row of :func:`scramble.models.generation.generate_ids`: tower, projector and prompt run
-once for any number of samples.
+All samples of a question are one row of :func:`scramble.models.generation.generate_ids`: tower, projector and prompt
+run once for any number of samples.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """
@@ -27,7 +27,7 @@ from scramble.records import ImageFile, RecordError
 
 
 def takes(request: Request) -> bool:
-    """Whether a request is one user turn, optionally with the beginning of the answer."""
+    """Return whether a request is one user turn, optionally with the beginning of the answer."""
     return [m.role for m in request.messages] in (["user"], ["user", "assistant"])
 
 
@@ -46,7 +46,7 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
             replies[n] = Reply("", error=f"context overflow ({length} + {requests[n].max_tokens} tokens)")
         else:
             prompts[n] = prompt
-            # A row is a trie whose prompts share their images. Without images only samples of one question share a row.
+            # A row is a trie whose prompts share their images. Without images, only samples of a question share a row.
             user, ids = requests[n].messages[0], prompt.input_ids
             image_end = max((k for k, token in enumerate(ids, 1) if token in image_tokens), default=0)
             groups.setdefault((user.images or user.text, *ids[:image_end]), []).append(n)
@@ -67,13 +67,13 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
 
 
 def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: int, ended: bool | None = None) -> Reply:
-    """The reply decoded from the generated token ids, without the stop token.
+    """Return the reply decoded from the generated token ids, without the stop token.
 
     ``ended`` says whether a stop token was generated; by default this follows from the number of tokens.
     """
     ended = len(ids) < request.max_tokens if ended is None else ended
     text = tokenizer.decode(list(ids), skip_special_tokens=True).strip()
-    if request.continues:  # decoded with the text that it continues, so that a space between them is kept
+    if request.continues:  # decode together with the text that it continues, to keep a space between them
         begun = list(tokenizer(request.messages[-1].text, add_special_tokens=False)["input_ids"])
         before = tokenizer.decode(begun, skip_special_tokens=True)
         text = tokenizer.decode([*begun, *ids], skip_special_tokens=True)[len(before) :].rstrip()
@@ -84,7 +84,7 @@ def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: i
 
 
 def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
-    """The prompt of each request with the beginning of its answer, or the reason why it cannot be encoded."""
+    """Return the prompt of each request with the beginning of its answer, or the reason why it cannot be encoded."""
     encoder, stops = PromptEncoder(vlm.family, vlm.processor), stop_tokens(vlm)
     by_images: dict[tuple[bytes, ...], list[int]] = {}
     for n, request in enumerate(requests):
@@ -109,14 +109,14 @@ def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
 
 
 def _row_sampler(request: Request) -> list[RowSampler]:
-    """The logits processors of ``model.generate`` for one request; none for a greedy request."""
+    """Return the logits processors of ``model.generate`` for one request; none for a greedy request."""
     if request.temperature <= 0:
         return []
     return [RowSampler([request.sampling_seed], request.temperature, request.top_p, request.top_k)]
 
 
 def _picker(requests: Sequence[Request], rows: Sequence[Sequence[int]]) -> Any:
-    """A function from logits (B, Q, V) to tokens (B, Q), with a generator per request; None for greedy requests."""
+    """Return a function from logits (B, Q, V) to tokens (B, Q), with a generator per request; None if greedy."""
     first = requests[0]
     if first.temperature <= 0:
         return None

@@ -46,8 +46,8 @@ class TransformersEngine(BatchEngine):
             path: hub id or folder.
             revision: branch, tag or commit; part of the content key.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` (spread over the available devices).
-            loading: further options of :func:`scramble.models.load_vlm`, for a model that takes images.
+            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` (distribute the layers over the available devices).
+            loading: further options of :func:`scramble.models.load_vlm`, for a model that accepts images.
 
         Raises:
             EngineError: the model cannot be loaded, or has no chat template.
@@ -90,10 +90,10 @@ class TransformersEngine(BatchEngine):
         """Reply to requests with the same settings and number of images."""
         first = requests[0]
         if not self._sees and any(message.images for message in first.messages):
-            return [Reply("", error="this model takes no images")] * len(requests)
+            return [Reply("", error="this model does not accept images")] * len(requests)
         try:
             inputs = self._encode(requests)
-        except (ValueError, IndexError, KeyError, OSError) as error:  # for a placeholder in a text or a broken image
+        except (ValueError, IndexError, KeyError, OSError) as error:  # a placeholder in a text, or a broken image
             if len(requests) > 1:  # answer one by one, so that only the bad request fails
                 return [reply for request in requests for reply in self._answer_alike([request])]
             return [Reply("", error=f"refused ({' '.join(str(error).split())[:200]})")]
@@ -133,7 +133,8 @@ class TransformersEngine(BatchEngine):
         else:
             batch = self._processor.apply_chat_template(chats, padding=True, **options)
         floating = self._model.dtype
-        # Tokenizers return token types even if the model has none. In models without a trie they may mark image tokens.
+        # Tokenizers return token types even if the model does not use them. Models without a trie may need them to
+        # mark image tokens.
         dropped = () if self._loaded and not self._loaded.family.has_trie else ("token_type_ids",)
         return {
             key: value.to(self._model.device, floating if value.is_floating_point() else None)
@@ -160,7 +161,7 @@ def _structured_messages(request: Request) -> list[dict[str, Any]]:
 def _load(
     path: str, revision: str | None, dtype: str, device: str | None, options: Mapping[str, Any]
 ) -> tuple[Any, Any, VLM | None]:
-    """Load the model, its processor (or tokenizer), and its VLM wrapper if it takes images."""
+    """Load the model, its processor (or tokenizer), and its VLM wrapper if it accepts images."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 

@@ -1,4 +1,4 @@
-"""vLLM in this process (``pip install scramble[vllm]``; it pins its own transformers: use a separate environment)."""
+"""vLLM in this process. Use a separate environment (``pip install scramble[vllm]``): vLLM pins its own transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scramble.engines.request import EngineError, Reply, Request, chat_messages
 
 
 class VLLMEngine(BatchEngine):
-    """Generates with ``vllm.LLM.chat``. Images are passed as data URLs, schemas as structured outputs.
+    """Generates with ``vllm.LLM.chat``. Images are passed as data URLs and schemas as structured outputs.
 
     vLLM's samples are reproducible only with ``VLLM_BATCH_INVARIANT=1``; stored replies are always reused.
     """
@@ -38,7 +38,7 @@ class VLLMEngine(BatchEngine):
             from vllm import LLM
         except ImportError as error:
             raise EngineError(
-                "vLLM is not installed here: pip install vllm (in its own environment), or run `vllm serve` and use "
+                "vLLM is not installed: run `pip install vllm` in a separate environment, or run `vllm serve` and use "
                 "the openai engine"
             ) from error
         self.model = f"{path}@{revision}" if revision else path
@@ -65,7 +65,7 @@ class VLLMEngine(BatchEngine):
         try:
             outputs = self._llm.chat(chats, [_sampling(request) for request in requests], use_tqdm=False, **template)
         except ValueError as error:
-            if len(requests) == 1:  # vLLM rejects the whole batch for one bad request, such as a context overflow
+            if len(requests) == 1:  # vLLM rejects the whole batch because of one bad request, such as a long prompt
                 return [Reply("", error=f"refused ({error})")]
             return [reply for request in requests for reply in self._answer_alike([request])]
         return [_reply(output) for output in outputs]
@@ -78,7 +78,7 @@ def _sampling(request: Request) -> Any:
     if request.schema is not None:
         from vllm.sampling_params import StructuredOutputsParams
 
-        # With arbitrary white space a model can fill the reply with blanks up to max_tokens.
+        # If the grammar allowed arbitrary white space, a model could generate blanks up to max_tokens.
         structured = StructuredOutputsParams(json=dict(request.schema), disable_any_whitespace=True)
     return SamplingParams(
         temperature=request.temperature,

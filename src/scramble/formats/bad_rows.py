@@ -1,4 +1,4 @@
-"""Rejected rows of the input: they are collected with their reasons, and too many of them stop the stage."""
+"""Collects rejected rows of the input with their reasons. Too many rejected rows stop the stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scramble.storage.files import writing
 
 
 class SourceError(ValueError):
-    """Input data that cannot be read. The message names the file and says how to fix it."""
+    """Input data cannot be read. The message names the file and says how to fix it."""
 
 
 class BadRow(Exception):
@@ -23,10 +23,10 @@ class BadRow(Exception):
 
 
 class BadRows:
-    """Collects the rejected rows of one input in ``rejected_rows.jsonl`` (file, row, reason) and counts the used ones.
+    """Collects the rejected rows of one input in ``rejected_rows.jsonl`` (file, row, reason) and counts the used rows.
 
-    A source is always read from its start, so an earlier file at ``path`` is replaced. Without a path the rows are
-    counted only. Use as a context manager, or call :meth:`close`.
+    A source is always read from its start, so an earlier file at ``path`` is replaced. Without a path the rows are only
+    counted. Use it as a context manager, or call :meth:`close`.
     """
 
     def __init__(self, path: str | Path | None = None, max_fraction: float = 0.05) -> None:
@@ -57,7 +57,7 @@ class BadRows:
             file: the file that contains the row.
             row: the row's number (from 1) or key.
             kind: the reason in a few words; rows with the same reason are counted together.
-            detail: what exactly is wrong, for readers of ``rejected_rows.jsonl``.
+            detail: the exact fault, for readers of ``rejected_rows.jsonl``.
         """
         self.reasons[kind] += rows
         reason = f"{kind}: {detail}" if detail else kind
@@ -69,7 +69,7 @@ class BadRows:
     def check(self, source: str | Path, images_key: str = "") -> None:
         """Check the counts at the end of the input. Raises SourceError if no row is usable or too many were rejected.
 
-        ``images_key`` is the configuration key of the image folder, for the message that all images are missing.
+        ``images_key`` is the configuration key of the image folder, which the message about missing images names.
         """
         total = self.used + self.rejected
         where = f"; all of them are listed in {self.path}" if self.path else ""

@@ -1,4 +1,4 @@
-"""The data set card: counts, sources with licences, how rejected texts were made, and the audit."""
+"""The data set card: counts, sources with licences, the method that produced rejected texts, and the audit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import scramble
 from scramble.records import ImageRecord, PreferencePair
 
 HOMEPAGE = "https://arxiv.org/abs/2504.04740"
-# The known licences of sources. Whoever publishes a data set must state all others.
+# The licences of sources. The publisher of a data set must state the licences of other sources.
 LICENCES = {
     "coco": "captions CC BY 4.0; images under their Flickr licences",
     "scramble_release": "captions CC BY 4.0 (COCO); images under their Flickr licences",
@@ -38,15 +38,15 @@ def dataset_card(
     language: str = "en",
     notes: str = "",
 ) -> str:
-    """The card as Markdown with the hub's metadata block.
+    """Return the card as Markdown with the hub's metadata block.
 
     Args:
         licences: licence by source, or by the part of a source before its colon; overrides :data:`LICENCES`.
-        own_licence: licence of sources that neither has.
+        own_licence: licence of sources without an entry in either.
         audit: column names and rows of the audit's table.
         is_transfer: whether the audit's accuracies are those of classifiers fitted on pairs of other images.
         stage: the record of the data set (its ``stage.json``), which names the excluded benchmarks.
-        command: the command that made the data set.
+        command: the command that created the data set.
         card_license: the hub's licence identifier for the whole data set (``other`` if the sources' licences differ).
     """
     from huggingface_hub import DatasetCard, DatasetCardData
@@ -110,12 +110,12 @@ def dataset_card(
 
 
 def source_licence(source: str, own_licence: str | None = None, licences: Mapping[str, str] = LICENCES) -> str:
-    """The licence of a source of images, for example of ``coco:train2017``; without one ``own_licence``."""
+    """Return the licence of a source of images such as ``coco:train2017``, or ``own_licence`` if it is unknown."""
     return licences.get(source) or licences.get(source.partition(":")[0]) or own_licence or UNKNOWN
 
 
 def contamination(stage: Mapping[str, Any]) -> str:
-    """A sentence about benchmark images in a data set, from the record in its ``stage.json``."""
+    """Return a sentence about benchmark images in a data set, from the record in its ``stage.json``."""
     excluded = stage.get("config", {}).get("pairs", {}).get("exclude_benchmarks")
     if not excluded:
         return (
@@ -126,12 +126,12 @@ def contamination(stage: Mapping[str, Any]) -> str:
     count = sum(sum((split.get("excluded_images") or {}).values()) for split in splits)
     return (
         f"Images of these benchmarks were excluded, by COCO id and by the hash of the file: {', '.join(excluded)} "
-        f"({count} images). Images that were encoded again are not recognised by their hash."
+        f"({count} images). Images that were encoded again cannot be detected by their hash."
     )
 
 
 def citations() -> str:
-    """BibTeX entries of the three papers that describe the methods."""
+    """Return the BibTeX entries of the three papers that describe the methods."""
     return resources.files("scramble.formats").joinpath("citations.bib").read_text(encoding="utf-8")
 
 
@@ -152,7 +152,7 @@ def cell(value: Any) -> str:
 
 
 def size_category(count: int) -> str:
-    """The hub's size category for a number of rows."""
+    """Return the hub's size category for a number of rows."""
     if count < 1000:
         return "n<1K"
     for bound, name in ((10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")):

@@ -1,4 +1,4 @@
-"""Checks that all sources share: whether images are readable and captions are valid."""
+"""Checks shared by all sources: whether images are readable and captions are valid."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from scramble.records import ImageFile, RecordError, decoding_fault
 
 
 def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> ImageFile:
-    """The image file at ``path``, as bytes (``embed``) or as an absolute path.
+    """Return the image file at ``path``, as bytes (``embed``) or as an absolute path.
 
     Args:
-        embed: store the encoded bytes, so that the data set does not depend on the folder; otherwise store the path.
-        verify: decode the image once, to detect a truncated file now instead of in the middle of training.
+        embed: whether to store the encoded bytes, so that the data set does not depend on the folder, or the path.
+        verify: whether to decode the image once, to detect a truncated file before training.
 
     Raises:
         RecordError: the file is missing, empty or cannot be decoded.
@@ -37,7 +37,7 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
 
 
 def exists(file: Path) -> bool:
-    """Whether the file exists; False for names that the operating system rejects, such as too long ones."""
+    """Return whether the file exists; False for names that the operating system rejects, such as very long names."""
     try:
         return file.exists()
     except (OSError, ValueError):
@@ -45,11 +45,11 @@ def exists(file: Path) -> bool:
 
 
 def find_image(folder: Path, name: str) -> Path:
-    """The file for a row's image path, below ``folder`` unless the path is absolute.
+    """Return the file for a row's image path, below ``folder`` unless the path is absolute.
 
     The exact path takes precedence. If there is no such file, spellings of other systems are tried: with backslashes
-    (Windows), with accents in the other Unicode normal form (archives from macOS), or with white space around it. If
-    none exists, the exact path is returned.
+    (Windows), with accents in the other Unicode normal form (archives from macOS), or with outer white space. If none
+    of these files exists, the exact path is returned.
     """
     for spelling in dict.fromkeys(_spellings(name)):
         if exists(folder / spelling):
@@ -64,7 +64,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def image_fault(file: Path) -> str:
-    """The reason why an image file cannot be used, as a short phrase, so that equal reasons can be counted."""
+    """Return the reason why an image file cannot be used, as a short phrase that can be counted."""
     return "unreadable image" if exists(file) else "missing image"
 
 
@@ -84,7 +84,7 @@ def verify_image(image: ImageFile) -> None:
 
 
 def clean_caption(value: Any) -> str:
-    """The caption with each run of white space (line breaks, tabs) replaced by one space.
+    """Return the caption with each run of white space (line breaks, tabs) replaced by one space.
 
     Raises:
         RecordError: the caption is missing, not a string, or empty.
@@ -104,10 +104,10 @@ def clean_caption(value: Any) -> str:
 
 
 def clean_captions(values: Any) -> list[str]:
-    """The captions of a row's value: one string, a list of strings, or a list that is stored as a string.
+    """Return the captions of a row's value: one string, a list of strings, or a list that is stored as a string.
 
-    Tables without a column type for lists store them as strings: ``["A dog.", "A cat."]`` as JSON or as Python prints
-    it. Raises RecordError like :func:`clean_caption`, and for such a string that cannot be parsed as a list.
+    Tables without a column type for lists store them as strings: ``["A dog.", "A cat."]`` in JSON or Python syntax.
+    Raises RecordError like :func:`clean_caption`, and for such a string that cannot be parsed as a list.
     """
     if isinstance(values, str):
         values = _listed(values)
@@ -120,7 +120,10 @@ def clean_captions(values: Any) -> list[str]:
 
 
 def image_name(value: Any) -> str:
-    """The path in a row's image field, which may be a list with one path. Raises RecordError for anything else."""
+    """Return the path in a row's image field, which may be a list with one path.
+
+    Raises RecordError for anything else.
+    """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
@@ -132,12 +135,15 @@ def image_name(value: Any) -> str:
     if _ADDRESS.match(value.strip()):
         raise RecordError("image is a URL, not a path (download the images first)")
     if len(value) > _LONGEST_PATH:
-        raise RecordError("image is a string too long for a path (write the images to files first)")
+        raise RecordError("image is a string that is too long for a path (write the images to files first)")
     return clean_text(value, "image")
 
 
 def clean_id(value: Any) -> str:
-    """The id of a row as a string. Raises RecordError if it is missing, empty, or neither a string nor a number."""
+    """Return the id of a row as a string.
+
+    Raises RecordError if it is missing, empty, or neither a string nor a number.
+    """
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         raise RecordError("row without id")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -164,7 +170,7 @@ def _one(value: Any) -> list[str]:
 
 
 def _listed(text: str) -> Any:
-    """The list (or other JSON value in brackets) that a string stores, or the string itself if it is not a list."""
+    """Parse a list (or other JSON value in brackets) that is stored as a string; other strings are unchanged."""
     text = text.strip()
     if _WRITTEN_OTHER.fullmatch(text):
         raise RecordError("caption is a dictionary or bytes, stored as a string")

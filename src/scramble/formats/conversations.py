@@ -1,7 +1,7 @@
 """Conversations in rows of other projects: messages with the keys of OpenAI or ShareGPT, plain or typed content.
 
-A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the place of an
-image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``).
+A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the position of
+an image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Message:
 
 
 def messages_of(value: Any, what: str) -> list[Message]:
-    """The messages of a conversation; a plain string is a message of the user.
+    """Return the messages of a conversation. A plain string is a message of the user.
 
     Raises FormatError naming ``what`` for any other value.
     """
@@ -52,9 +52,10 @@ def messages_of(value: Any, what: str) -> list[Message]:
 
 
 def answer_of(value: Any, what: str) -> tuple[list[Message], str]:
-    """The messages before an answer, and its text, from a plain string, a message, or a conversation that ends with it.
+    """Return the messages before an answer, and the text of the answer.
 
-    Raises FormatError if the conversation ends with another turn than the assistant's.
+    ``value`` is a plain string, a message, or a conversation that ends with the answer. Raises FormatError if the
+    conversation does not end with a turn by the assistant.
     """
     value = _parsed(value)
     if isinstance(value, str):
@@ -66,7 +67,7 @@ def answer_of(value: Any, what: str) -> tuple[list[Message], str]:
 
 
 def answers_of(value: Any, what: str) -> tuple[list[Message], tuple[str, ...]]:
-    """Like :func:`answer_of`, for one or several answers; a list of strings is several answers."""
+    """Return the same as :func:`answer_of` for one or several answers. A list of strings is several answers."""
     if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         return [], tuple(dict.fromkeys(text.strip() for text in value))
     before, text = answer_of(value, what)
@@ -74,20 +75,20 @@ def answers_of(value: Any, what: str) -> tuple[list[Message], tuple[str, ...]]:
 
 
 def same_conversation(first: Sequence[Message], second: Sequence[Message]) -> bool:
-    """Whether two conversations have the same roles and texts; placeholders of images are not compared."""
+    """Return whether two conversations have the same roles and texts. Image placeholders are not compared."""
     return [(one.role, one.text.strip()) for one in first] == [(one.role, one.text.strip()) for one in second]
 
 
 def history_and_prompt(
     messages: Sequence[Message], num_images: int, check_images: bool
 ) -> tuple[tuple[Turn, ...], str]:
-    """The turns before the last message, each with its number of images, and the text of the last message, the prompt.
+    """Return the turns before the prompt, each with its number of images, and the prompt: the last message's text.
 
-    Without placeholders all images belong to the first message of the user.
+    Without placeholders, all images belong to the first message of the user.
 
     Args:
-        check_images: compare the number of placeholders with ``num_images``. The audit opens no image and knows some
-            only by name; without the check all images belong to the prompt if the numbers differ.
+        check_images: whether to compare the number of placeholders with ``num_images``. The audit does not, because it
+            opens no images. Without the check, all images belong to the prompt if the numbers differ.
 
     Raises:
         FormatError: the last message is not the user's, or the number of placeholders is not ``num_images``.
@@ -109,14 +110,14 @@ def history_and_prompt(
 
 
 def plain(value: Any, what: str) -> str:
-    """The value, which must be a string. Raises FormatError naming ``what``."""
+    """Return the value, which must be a string. Raises FormatError naming ``what``."""
     if not isinstance(value, str):
         raise FormatError(f"{what} is not a string")
     return value
 
 
 def _parsed(value: Any) -> Any:
-    """Parse a conversation that a table stores as a string (JSON or Python syntax); other values are unchanged."""
+    """Parse a conversation that is stored as a string (JSON or Python syntax). Other values are returned unchanged."""
     if not isinstance(value, str) or not _CONVERSATION.match(value):
         return value
     parsed = None
@@ -135,7 +136,7 @@ _CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s
 
 
 def _plain_message(role: str, text: str) -> Message:
-    if role == "assistant":  # images are shown by the user: a placeholder here is text, which training refuses
+    if role == "assistant":  # only the user sends images, so a placeholder here is text, which training refuses
         return Message(role, text.strip())
     return Message(role, text.replace(IMAGE, "").strip(), text.count(IMAGE))
 

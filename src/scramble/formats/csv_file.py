@@ -1,8 +1,7 @@
 """Text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
 
-Rows are parsed strictly, one by one. Python's reader alone would let an unclosed quote consume all rows up to the next
-quote, and would end a caption at an unquoted comma. A row that cannot be parsed with certainty is rejected by its
-number.
+Rows are parsed strictly, one by one. With Python's reader alone, an unclosed quote would consume all rows up to the
+next quote, and an unquoted comma would end a caption. A row that cannot be parsed with certainty is rejected.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 DELIMITERS = (",", ";", "\t", "|")
 COLUMN_KEYS = "data.image_column=..., data.caption_column=..."
 
-_EXCEL = re.compile(r"sep=([,;\t|:])\s*")  # Excel's optional first line, which gives the delimiter
+_EXCEL = re.compile(r"sep=([,;\t|:])\s*")  # Excel's optional first line, which defines the delimiter
 _IMAGE_FILE = re.compile(r"\S.*\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
 
 
 def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of the line (from 1) on which each row starts, and its fields by column. The first row is the header.
+    """Yield the number (from 1) of the first line of each row, and its fields by column. The first row is the header.
 
     The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``. White space around names
-    and fields is dropped. A quoted field may contain line breaks.
+    and fields is removed. A quoted field may contain line breaks.
 
     Args:
-        file: the file, in UTF-8 or in the encoding of its byte-order mark. It is held in memory.
+        file: the file, in UTF-8 or in the encoding of its byte-order mark. It is loaded into memory.
         columns: the columns that the header must have; the first is the image's path.
-        bad: collects rows with more or fewer fields than the header, and rows with an unclosed quote.
+        bad: collects rows with a wrong number of fields or an unclosed quote.
 
     Raises:
         SourceError: the file cannot be read, or its header lacks a column.
@@ -57,7 +56,7 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
             number += 1
             continue
         fields = [field.strip() for field in row]
-        if any(fields):  # spreadsheets write blank rows as delimiters only
+        if any(fields):  # a blank row of a spreadsheet contains only delimiters
             yield number + 1, dict(zip(header, fields, strict=True))
         number += taken
 
@@ -65,7 +64,7 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
 def require_columns(
     file: Path, columns: list[str], names: list[str], *, table: bool = False, named_by: str = COLUMN_KEYS
 ) -> None:
-    """Raise SourceError naming the columns that a file has, if it lacks one of ``columns``.
+    """Raise SourceError if a file lacks one of ``columns``. The message names the columns that the file has.
 
     Args:
         table: whether the names are the first line of a table, which may lack its header.
@@ -84,13 +83,13 @@ def _lines(file: Path) -> list[str]:
         text = read_text(file)
     except StoreError as error:
         raise SourceError(str(error)) from error
-    if "\n" in text:  # then a carriage return alone is white space and does not end a row
+    if "\n" in text:  # in this case a carriage return alone is white space and does not end a row
         text = re.sub(r"\r(?!\n)", " ", text)
     return list(io.StringIO(text, newline=""))  # ends lines at \n, \r\n and \r; str.splitlines also ends them at U+2028
 
 
 def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str, list[str]]:
-    """The index of the first line after the header, the delimiter, and the header's names."""
+    """Return the index of the first line after the header, the delimiter, and the header's names."""
     start = 0
     choices: tuple[str, ...] = DELIMITERS
     if named := _EXCEL.fullmatch(lines[0]):
@@ -100,7 +99,7 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
     if start == len(lines):
         raise SourceError(f"{file}: the data set is empty")
     if "\0" in lines[start]:
-        raise SourceError(f"{file}: its header contains null characters, like UTF-16 without a mark; save it as UTF-8")
+        raise SourceError(f"{file}: its header contains null characters, as in UTF-16 without a mark: save it as UTF-8")
     headers = {}
     for delimiter in choices:
         try:
@@ -110,7 +109,7 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
         headers[delimiter] = names
         if set(columns) <= set(names):
             if twice := [name for name in columns if names.count(name) > 1]:
-                raise SourceError(f"{file}: two columns are called {twice[0]}; rename one of them")
+                raise SourceError(f"{file}: two columns are named {twice[0]}: rename one of them")
             return start + 1, delimiter, names
     if not headers:
         raise SourceError(f"{file}, row {start + 1}: the header has an unclosed quote")
@@ -119,12 +118,12 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
 
 
 def _bare(name: str) -> str:
-    """A column's name without white space around it, including a second byte-order mark or zero-width spaces."""
+    """Return a column's name without white space around it, including a second byte-order mark or zero-width spaces."""
     return name.strip().strip("\ufeff\u200b").strip()
 
 
 def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) -> tuple[list[str], int]:
-    """The fields of the row that starts on a line, and its number of lines. Raises csv.Error with the reason."""
+    """Return the fields of the row that starts on a line, and its number of lines. Raises csv.Error with the reason."""
     try:
         reader = _reader(lines, number, delimiter)
         row = next(reader)
@@ -133,12 +132,12 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
         row, taken = _closed(lines[number], delimiter), 1
         if row is None:
             raise csv.Error(_reason(error)) from error
-    for line in lines[number + 1 : number + taken]:  # check that the quoted field does not contain other rows
+    for line in lines[number + 1 : number + taken]:  # the quoted field must not contain other rows
         fields = [field.strip(' "\t\r\n') for field in line.split(delimiter)]
         if len(fields) >= width and _names_an_image(fields[place], like=row[place] if place < len(row) else ""):
             raise csv.Error("a quote is not closed")
     if len(row) > width and not any(field.strip() for field in row[width:]):
-        row = row[:width]  # some programs write a delimiter at the end of rows, but not of the header
+        row = row[:width]  # some programs write a delimiter at the end of each row except the header
     if len(row) > width:
         raise csv.Error(f"{len(row)} fields for {width} columns (put a text with {delimiter!r} in double quotes)")
     if len(row) < width:
@@ -147,7 +146,7 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
 
 
 def _names_an_image(field: str, like: str) -> bool:
-    """Whether a field is an image file, or a single word if the row's own image is a word without a suffix."""
+    """Return whether a field is the name of an image file, or of the same form as the row's image name ``like``."""
     if _IMAGE_FILE.fullmatch(field):
         return True
     return not _IMAGE_FILE.fullmatch(like.strip()) and len(field.split()) == 1 == len(like.split())
@@ -163,7 +162,7 @@ def _reader(lines: list[str], number: int, delimiter: str) -> Any:
 
 
 def _closed(line: str, delimiter: str) -> list[str] | None:
-    """The fields of a line with white space between a closing quote and the delimiter, which the reader rejects."""
+    """Return the fields of a line after removing white space after closing quotes, which the reader rejects."""
     tight = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|\r?\n?$)', '"', line)
     try:
         return None if tight == line else _parsed([tight], delimiter)
@@ -181,7 +180,7 @@ def _reason(error: csv.Error) -> str:
 
 
 def csv_names(file: Path) -> set[str]:
-    """All column names in the header with any of :data:`DELIMITERS`. Raises SourceError if it cannot be read."""
+    """Return all column names in the header with any of :data:`DELIMITERS`. Raises SourceError if it cannot be read."""
     lines = [line for line in _lines(file) if line.strip()]
     if lines and _EXCEL.fullmatch(lines[0]):
         del lines[0]

@@ -14,7 +14,7 @@ from scramble.formats.provenance import COLUMN, FormatError
 from scramble.storage.files import StoreError, read_json
 
 INFO = "dataset_info.json"
-# The role that each tag names, and ShareGPT's name of it.
+# The role that each tag names, and ShareGPT's name of the role.
 ROLE_TAGS = {
     "user_tag": "human",
     "assistant_tag": "gpt",
@@ -30,7 +30,7 @@ class DataSetEntry:
 
     Attributes:
         file: its file of rows or its folder.
-        columns: name in the file by the name that LLaMA-Factory uses.
+        columns: the file's column name for each of LLaMA-Factory's column names.
         tags: the keys of a message (``role_tag``, ``content_tag``), and the names of the roles.
     """
 
@@ -41,7 +41,7 @@ class DataSetEntry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def sharegpt(self, row: Any) -> Any:
-        """The row with the column names and message keys of the default layout."""
+        """Return the row with the column names and message keys of the default layout."""
         if not isinstance(row, Mapping):
             return row
         names = {name: name for name in ("images", "system", "chosen", "rejected", COLUMN)}
@@ -68,8 +68,10 @@ class DataSetEntry:
 
 
 def find_info(path: Path) -> Path | None:
-    """The ``dataset_info.json`` at a path or in a folder, if it has LLaMA-Factory's layout; ``datasets`` also
-    writes files with this name."""
+    """Return the ``dataset_info.json`` at a path or in a folder, if it has LLaMA-Factory's layout.
+
+    The ``datasets`` library also writes files with this name.
+    """
     file = path / INFO if path.is_dir() else path
     if file.name != INFO or not file.is_file():
         return None
@@ -82,10 +84,10 @@ def find_info(path: Path) -> Path | None:
 
 
 def read_entry(file: Path, name: str | None) -> DataSetEntry:
-    """The preference data set of a ``dataset_info.json`` with this name, or the only one.
+    """Return the preference data set with this name from a ``dataset_info.json``, or the only data set.
 
     Raises:
-        FormatError: there is no such entry, or several; the message lists the names.
+        FormatError: there is no such entry, or there are several. The message lists their names.
     """
     entries = {
         key: entry

@@ -1,4 +1,4 @@
-"""Write and read pair data sets as files of other projects, streamed, with image files or embedded images."""
+"""Write and read pair data sets in the file formats of other projects, with image files or embedded images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def write(
 ) -> tuple[Path, int]:
     """Write a pair data set in the format of another project.
 
-    Images are written to ``folder/images/`` (or into the file for ``trl-parquet``) with unchanged bytes; rows name
-    them relative to ``folder``. ``llama-factory`` also gets its ``dataset_info.json``, ``mmpr`` its ``meta.json``.
+    Images are written with unchanged bytes to ``folder/images/`` (for ``trl-parquet``: into the file), and rows contain
+    their paths relative to ``folder``. For ``llama-factory``, ``dataset_info.json`` is also written, and for ``mmpr``,
+    ``meta.json``.
 
     Returns:
         The file of rows, and its number of rows.
@@ -108,16 +109,16 @@ IMAGE_COLUMNS = ("image", "images", "filename", "image_path")
 
 
 def read_rows(path: Path, on_bad: OnBadRow | None = None) -> Iterator[tuple[int, Any]]:
-    """The number (from 1) and content of each row of a JSON, JSONL, CSV or parquet file; ``on_bad`` gets bad rows.
+    """Yield the number (from 1) and content of each row of a JSON, JSONL, CSV or parquet file.
 
-    JSON is a list of rows or one row per line, whatever the file's suffix. For a CSV file the number is that of the
-    line.
+    ``on_bad`` is called for bad rows. JSON files contain a list of rows or one row per line, independently of their
+    suffix. For a CSV file, the number is the number of the line.
 
     Raises:
-        FormatError: the file cannot be read, or a row cannot be read and there is no ``on_bad``.
+        FormatError: the file cannot be read, or a row cannot be read and ``on_bad`` is None.
     """
     if not path.is_file():
-        raise FormatError(f"{path} does not exist: give the file of rows, or its folder")
+        raise FormatError(f"{path} does not exist: set the path to the file of rows or its folder")
     on_bad = on_bad or refuse
     try:
         if path.suffix.lower() == ".parquet":
@@ -129,11 +130,11 @@ def read_rows(path: Path, on_bad: OnBadRow | None = None) -> Iterator[tuple[int,
     except StoreError as error:
         raise FormatError(str(error)) from error
     except UnicodeDecodeError as error:  # raised by Arrow
-        raise FormatError(f"cannot read {path}: not text in UTF-8 ({error})") from error
+        raise FormatError(f"cannot read {path}: not valid UTF-8 ({error})") from error
 
 
 OnBadRow = Callable[[Path, int | str, str], None]
-"""Called with the file, the row's number or key, and the reason why it cannot be used."""
+"""A function of the file, the row's number or key, and the reason why the row cannot be used."""
 
 
 def refuse(path: Path, row: int | str, reason: str) -> None:
@@ -146,8 +147,7 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        # Verify page checksums if the file has them: without this check a damaged page could be read as a different
-        # text.
+        # Verify page checksums if the file has them. Otherwise a damaged page could be read as a different text.
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=ROW_GROUP):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
@@ -175,9 +175,9 @@ def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 
 
 def _holds_lines(path: Path) -> bool:
-    """Whether a JSON file has one row per line: its first line is a JSON object, and other lines follow.
+    """Return whether a JSON file has one row per line: its first line is a JSON object, and other lines follow.
 
-    A ``.jsonl`` file counts as having one row per line unless it starts with ``[``.
+    A ``.jsonl`` file also counts as having one row per line, unless it starts with ``[``.
     """
     lines = json_lines(path)
     _, first = next(lines, (1, b""))
@@ -190,7 +190,10 @@ def _holds_lines(path: Path) -> bool:
 
 
 def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
-    """Rows with any of :data:`scramble.formats.readers.ANSWERS`. The image column shows where a row begins."""
+    """Yield the rows of a table with any of :data:`scramble.formats.readers.ANSWERS` as columns.
+
+    The image column is used to find where a row begins.
+    """
     from scramble.formats.bad_rows import BadRows, SourceError
     from scramble.formats.csv_file import csv_names, csv_rows
 

@@ -17,7 +17,7 @@ SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF
 def write_images(images: Iterable[ImageRecord], folder: str | Path) -> dict[str, Path]:
     """Write each image's encoded bytes unchanged to ``folder``, and return the file of each id.
 
-    One image is in memory at a time. Ids that are not valid file names are converted to unique valid ones.
+    Only one image is in memory at a time. Ids that are not valid file names are converted to unique valid names.
     """
     files: dict[str, Path] = {}
     for record in images:
@@ -30,7 +30,7 @@ def write_images(images: Iterable[ImageRecord], folder: str | Path) -> dict[str,
 
 
 def file_name(image_id: str, data: bytes) -> str:
-    """A file name for an image: its id with the suffix of its format."""
+    """Return a file name for an image: its id with the suffix of its format."""
     suffix = next((s for magic, s in SUFFIXES.items() if data.startswith(magic)), "")
     stem = image_id.removesuffix(suffix) if suffix else image_id
     safe = re.sub(r"[^\w.\-]+", "_", stem).lstrip(".")
@@ -40,7 +40,7 @@ def file_name(image_id: str, data: bytes) -> str:
 
 
 def names_of(pair: PreferencePair, names: Mapping[str, str]) -> list[str]:
-    """The file names of a pair's images. The FormatError for a missing image names it and the pair."""
+    """Return the file names of a pair's images. Raises FormatError, which names the pair and the missing image."""
     missing = [image_id for image_id in pair.image_ids if image_id not in names]
     if missing:
         raise FormatError(f"pair {pair.pair_id}: its image {missing[0]} is not in the data set's images")

@@ -1,8 +1,8 @@
 """Read and write MMPR, the preference data of InternVL's MPO: a ``meta.json`` lists sets, each a JSONL file.
 
-``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``; a row is ``{image, question,
-chosen, rejected}`` with ``image`` a path below ``root``, a list of paths, or absent. Source: InternVL's documentation
-and trainer (MPO, arXiv 2411.10442).
+A ``meta.json`` is ``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``. A row is
+``{image, question, chosen, rejected}``, where ``image`` is a path below ``root``, a list of paths, or missing. Source:
+InternVL's documentation and trainer (MPO, arXiv 2411.10442).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ REQUIRED = ("root", "annotation")
 
 @dataclass(frozen=True)
 class MmprSet:
-    """One set of a ``meta.json``: the known fields, and ``other`` fields, which are kept unchanged.
+    """One set of a ``meta.json``: the standard fields, and ``other`` fields, which are written back unchanged.
 
-    A ``repeat_time`` below 1 is the share of rows that is used; from 1 on, each row is used as often as its integer
-    part says.
+    A ``repeat_time`` below 1 is the fraction of rows that is used. Otherwise each row is repeated as often as the
+    integer part of ``repeat_time``.
     """
 
     name: str
@@ -43,7 +43,7 @@ class MmprSet:
     other: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The set's entry in ``meta.json``."""
+        """Return the set's entry in ``meta.json``."""
         entry: dict[str, Any] = {
             "root": self.root,
             "annotation": self.annotation,
@@ -66,10 +66,10 @@ def write_meta(path: str | Path, sets: Iterable[MmprSet]) -> None:
 
 
 def read_meta(path: str | Path) -> list[MmprSet]:
-    """The sets of a ``meta.json``, in its order.
+    """Return the sets of a ``meta.json``, in its order.
 
     Raises:
-        FormatError: the file is not a ``meta.json``; the message names set and field.
+        FormatError: the file is not a ``meta.json``. The message names set and field.
     """
     path = Path(path)
     try:
@@ -84,12 +84,12 @@ def read_meta(path: str | Path) -> list[MmprSet]:
 
 
 def is_meta(content: Any) -> bool:
-    """Whether a JSON value looks like the content of a ``meta.json``."""
+    """Return whether a JSON value looks like the content of a ``meta.json``."""
     return isinstance(content, dict) and any(isinstance(v, dict) and "annotation" in v for v in content.values())
 
 
 def find_meta(path: str | Path) -> Path | None:
-    """The ``meta.json`` at a path or in a folder; None if it is not one. The file may have another name."""
+    """Return the ``meta.json`` at a path or in a folder, or None. The file may have another name."""
     meta = Path(path) / META if Path(path).is_dir() else Path(path)
     if meta.suffix.lower() != ".json" or not meta.is_file():
         return None
@@ -131,7 +131,7 @@ def _whole(value: Any) -> bool:
 
 
 def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
-    """Content keys of a ``meta.json`` and of its sets' rows. Other, missing or broken files have no keys."""
+    """Return the content keys of a ``meta.json`` and of its sets' rows. Other, missing or broken files have no keys."""
     meta = find_meta(path)
     if meta is None:
         return {}
@@ -145,10 +145,10 @@ def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, 
 
 
 def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
-    """The used rows of a set in order: numbers below ``length``, shuffled with the set's index as seed.
+    """Return the used rows of a set in order: numbers below ``length``, shuffled with the set's index as seed.
 
-    A ``repeat_time`` below 1 draws that share of the rows, rounded down; from 1 on, each row occurs as often as its
-    integer part says.
+    A ``repeat_time`` below 1 draws this fraction of the rows, rounded down. Otherwise each row occurs as often as the
+    integer part of ``repeat_time``.
     """
     import numpy as np
 
@@ -161,10 +161,10 @@ def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
 
 
 def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0) -> Iterator[tuple[int, int]]:
-    """The (set, row) of every example of the mixed sets.
+    """Yield the (set, row) of every example of the mixed sets.
 
-    The sets follow each other. With ``resample`` the total number is the same, but each example is from a set drawn
-    with the square root of its length as weight; the rows of a set keep their order and start over at its end.
+    The sets follow one another. With ``resample`` the total number is the same, but each example is from a set that is
+    drawn with the square root of its length as weight. The rows of a set keep their order and repeat from the start.
     """
     if not resample:
         for index, rows in enumerate(used):
@@ -185,7 +185,7 @@ def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0
 
 
 class LineFile:
-    """The lines of a text file by number, read on demand; only their offsets are held in memory."""
+    """The lines of a text file by number, read on demand. Only their offsets are in memory."""
 
     def __init__(self, path: str | Path) -> None:
         import numpy as np
@@ -215,12 +215,13 @@ class LineFile:
 
 
 def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path:
-    """Resolve a path of a ``meta.json``: below ``root`` if given, else its folder, those above, or the current one.
+    """Resolve a path in a ``meta.json``.
 
-    Released files have paths relative to the folder that contains ``MMPR/``.
+    The path is searched below ``root`` if given. Otherwise it is searched below the folder of the ``meta.json``, its
+    parent folders and the working directory. Released files have paths relative to the folder that contains ``MMPR/``.
 
     Raises:
-        FormatError: the path does not exist; the message lists the searched folders.
+        FormatError: the path does not exist. The message lists the searched folders.
     """
     home = Path(meta).absolute().parent
     bases = [Path(root)] if root is not None else [home, home.parent, home.parent.parent, Path.cwd()]
@@ -228,4 +229,4 @@ def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path
         if (base / path).exists():
             return base / path
     looked = ", ".join(str(base) for base in dict.fromkeys(bases))
-    raise FormatError(f"{meta}: {path} is not below {looked}; set its folder (data.root=...)")
+    raise FormatError(f"{meta}: {path} is not below {looked}: set its folder (data.root=...)")

@@ -22,18 +22,18 @@ SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
 
 
 def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
-    """The pairs of a data set folder or file. The format is detected from the content.
+    """Yield the pairs of a data set folder or file. The format is detected from the content.
 
-    Reads this project's data sets (a folder with ``pairs.parquet``), rows of any of
+    The input can be a data set of this project (a folder with ``pairs.parquet``), rows of any format in
     :data:`scramble.formats.recognise.READABLE` as JSON, JSONL, CSV or parquet, an MMPR ``meta.json`` (each row of each
-    set once), and SugarCrepe's JSON (a file, or a folder with one file per kind). All JSON files of a folder are read,
+    set once), or SugarCrepe's JSON (a file, or a folder with one file per kind). All JSON files of a folder are read,
     or all files of rows if it has no JSON file.
 
     Args:
-        on_bad: called for each row that cannot be used, which is then skipped; without it such a row is an error.
+        on_bad: called for each row that cannot be used, which is then skipped. Without it, such a row is an error.
 
     Raises:
-        FormatError: the data cannot be read; the message names the file and, where possible, the row.
+        FormatError: the data cannot be read. The message names the file and, if possible, the row.
     """
     path, on_bad = Path(path), on_bad or refuse
     if path.is_dir() and table_path(path, PreferencePair).exists():
@@ -49,7 +49,7 @@ def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[Pre
     if not files:
         train = table_path(path / "train", PreferencePair)
         hint = f"{train.parent}" if train.exists() else "the pair file itself"
-        raise FormatError(f"{path} has neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): give {hint}")
+        raise FormatError(f"{path} has neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): use {hint}")
     for file in files:
         yield from _file_pairs(file, on_bad, names)
 
@@ -61,7 +61,7 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
     if path.suffix.lower() == ".json" and path.is_file() and isinstance(content := _json(path), dict):
         if mmpr.is_meta(content):
             yield from mmpr_pairs(path, on_bad)
-        elif _is_row(content):  # a file with one row per line and only one row
+        elif _is_row(content):  # a JSONL file with only one row
             yield from _row_pairs([(1, content)], path, on_bad, names)
         else:
             yield from sugarcrepe_pairs(content, path, on_bad, names)
@@ -72,7 +72,7 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
 
 
 def _is_row(content: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is a row, not rows by key or columns: one of its two answers is a string or a message."""
+    """Return whether a JSON object is one row and not rows by key or columns: an answer is a string or a message."""
     answers = {name for pair in ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
     values = [content[name] for name in answers & set(content)]
     return any(isinstance(value, str) or _is_message(value) for value in values)
@@ -96,12 +96,12 @@ def _row_pairs(
 
 
 def audited_pair(parsed: ParsedRow, names: ImageNames, root: str = "") -> PreferencePair:
-    """The pair of a row whose images are not opened."""
+    """Return the pair of a row whose images are not opened."""
     return parsed_pair(parsed, names.of_all(parsed.images, root), check_images=False)
 
 
 def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
-    """The pairs of all sets of an MMPR ``meta.json``, each row once. A pair's kind is the name of its set."""
+    """Yield the pairs of all sets of an MMPR ``meta.json``, each row once. A pair's kind is the name of its set."""
     on_bad = on_bad or refuse
     names = ImageNames()
     for one in mmpr.read_meta(path):
@@ -122,7 +122,10 @@ ROW_ERRORS = (FormatError, RecordError, KeyError, TypeError, ValueError, Attribu
 
 
 def reason_of(error: Exception) -> str:
-    """The fault of a row as one line. Rows with the same fault give the same line, so that faults can be counted."""
+    """Return the fault of a row as one line.
+
+    Rows with the same fault have the same line, so that faults can be counted.
+    """
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -134,14 +137,14 @@ def reason_of(error: Exception) -> str:
 def sugarcrepe_pairs(
     content: Mapping[str, Any], path: str | Path, on_bad: OnBadRow | None = None, names: ImageNames | None = None
 ) -> Iterator[PreferencePair]:
-    """The pairs of a SugarCrepe file: ``{key: {filename, caption, negative_caption}}``, keys with gaps.
+    """Yield the pairs of a SugarCrepe file: ``{key: {filename, caption, negative_caption}}``.
 
     The kind is the file's name (``swap_obj.json`` is ``swap-object``), and the pair's id is the kind and the key.
     Source: Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
     path, on_bad, names = Path(path), on_bad or refuse, names or ImageNames()
     if content and not any(isinstance(row, Mapping) for row in content.values()):
-        columns = "; it contains columns, write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
+        columns = "; it contains columns: write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
         raise FormatError(f"{path}: its keys ({', '.join(content):.200}) are not those of a pair file{columns}")
     operation, _, what = path.stem.partition("_")
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
@@ -156,9 +159,9 @@ def sugarcrepe_pairs(
 
 
 class ImageNames:
-    """Ids for the images of rows, which are not opened: the file's base name, or more of the path if that is taken.
+    """Assigns ids to the images of rows without opening them.
 
-    The id of the first image with a base name is that name. The id of another image with the same base name
+    The id of the first image with a base name is this name. The id of another image with the same base name
     (ScienceQA's are all ``image.png``) is its path, without or with suffix. Embedded images with equal bytes are the
     same image. An image without name and bytes is invalid.
     """
@@ -168,7 +171,7 @@ class ImageNames:
         self._owner: dict[str, str] = {}
 
     def of_all(self, images: Sequence[Any], root: str = "") -> tuple[str, ...]:
-        """The ids of a row's images. ``root`` distinguishes images of the same name in several folders.
+        """Return the ids of a row's images. ``root`` distinguishes images of the same name in several folders.
 
         Raises FormatError for a value that is not an image.
         """
@@ -201,7 +204,7 @@ class ImageNames:
         return _digest(key)
 
 
-LONGEST = 300  # characters of an id; a longer text is an encoded image
+LONGEST = 300  # maximum number of characters of an id; a longer text is an encoded image
 
 
 def _digest(data: bytes | str) -> str:
@@ -209,7 +212,7 @@ def _digest(data: bytes | str) -> str:
 
 
 def _json(path: Path) -> Any:
-    """The value in a JSON file; None if it has one row per line or cannot be read, which the rows' reader reports."""
+    """Return the value in a JSON file; None for a JSONL file, or on an error, which the reader of the rows reports."""
     try:
         return read_json(path)
     except StoreError:
@@ -217,11 +220,11 @@ def _json(path: Path) -> Any:
 
 
 def is_own_table(path: Path) -> bool:
-    """Whether a file is this project's table of pairs, and not an export with the same name."""
+    """Return whether a file is this project's table of pairs, and not an export with the same name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return path.is_file() and "pair_id" in pq.read_schema(path).names
     except (pa.ArrowException, OSError, UnicodeDecodeError):
-        return False  # the rows' reader reports it
+        return False  # the reader of the rows reports the error

@@ -1,4 +1,4 @@
-"""Fields of a pair except its conversation, as one JSON value, so that importing an exported pair restores it."""
+"""The fields of a pair except its texts as one JSON value, with which an import restores an exported pair."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ COLUMN = "provenance"
 
 
 class FormatError(ValueError):
-    """A file that does not have the expected format. The message names file and row, in one line."""
+    """A file does not have the expected format. The message names file and row in one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # quoted content can contain line breaks
 
 
 def provenance(pair: PreferencePair) -> dict[str, Any]:
-    """All fields of a pair except those in :data:`TEXTS`, as plain JSON."""
+    """Return all fields of a pair except those in :data:`TEXTS`, as plain JSON."""
     values = {f.name: getattr(pair, f.name) for f in dataclasses.fields(pair) if f.name not in TEXTS}
     values["image_ids"] = list(pair.image_ids)
     values["edits"] = [[list(edit.chosen), list(edit.rejected)] for edit in pair.edits]
@@ -37,9 +37,9 @@ def pair_from(
     history: tuple[Turn, ...] = (),
     other_rejected: tuple[str, ...] = (),
 ) -> PreferencePair:
-    """A pair from its texts (prompt, chosen, rejected) and, if there is one, its provenance.
+    """Create a pair from its texts (prompt, chosen, rejected) and its provenance, if any.
 
-    A row from other software has no provenance: its id is a content key of images and texts, and its kind ``unknown``.
+    A row from other software has no provenance. Its id is a content key of images and texts, and its kind ``unknown``.
 
     Raises:
         FormatError: the provenance was not written by this project.
@@ -61,7 +61,7 @@ def pair_from(
 
 
 def _checked(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
-    """Check that provenance values have the types of their fields and edits lie within texts of these lengths."""
+    """Check that provenance values have the types of their fields and that edits are within texts of these lengths."""
 
     def number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -86,7 +86,7 @@ def _checked(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str,
         if field not in checks:
             raise FormatError(f"{COLUMN} has an unknown field {field}")
         if not checks[field](value):
-            raise FormatError(f"{COLUMN}: {field} is {value!r:.80}")
+            raise FormatError(f"{COLUMN}: {field} has the invalid value {value!r:.80}")
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

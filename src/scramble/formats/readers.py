@@ -1,7 +1,7 @@
 """Parse rows of other projects' preference data: pure functions from a row to texts, conversation and images.
 
-Layouts are those that the projects document: TRL's vision preference data, LLaMA-Factory's ranking data, ms-swift's
-RLHF data, MMPR, RLAIF-V, RLHF-V, VLFeedback, and SCRAMBLe's release, whose layout POVID shares.
+The layouts follow the documentation of the projects: TRL's vision preference data, LLaMA-Factory's ranking data,
+ms-swift's RLHF data, MMPR, RLAIF-V, RLHF-V, VLFeedback, and SCRAMBLe's release, whose layout POVID shares.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ParsedRow:
         images: paths, mappings with ``bytes`` or ``path``, or ids.
         provenance: all other fields of the pair, if this project wrote the row.
         edits: the changed spans of chosen and (first) rejected answer, if the format has them.
-        details: further fields of the row to keep with the pair.
+        details: further fields of the row to store with the pair.
     """
 
     messages: Sequence[Message]
@@ -52,14 +52,14 @@ class ParsedRow:
     details: dict[str, Any] = field(default_factory=dict)
 
     def check_images(self) -> None:
-        """Raise FormatError if the number of placeholders is not the number of images. No image is opened."""
+        """Raise FormatError if the numbers of placeholders and images differ. No image is opened."""
         history_and_prompt(self.messages, len(self.images), check_images=True)
 
 
 def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...], *, check_images: bool = True) -> PreferencePair:
-    """The pair of a parsed row, with its images by id.
+    """Return the pair of a parsed row, with its images by id.
 
-    Raises FormatError if the texts cannot form a pair; for ``check_images`` see
+    Raises FormatError if the texts cannot form a pair. For ``check_images`` see
     :func:`scramble.formats.conversations.history_and_prompt`.
     """
     history, prompt = history_and_prompt(parsed.messages, len(image_ids), check_images)
@@ -87,10 +87,10 @@ IMAGE_NAMES = ("filename", "image_path", "image_id", "img_path")  # columns with
 
 
 def from_answers(row: Row) -> ParsedRow:
-    """A row with two answers (:data:`ANSWERS`) and a prompt (:data:`PROMPTS`), as texts or messages.
+    """Parse a row with two answers (:data:`ANSWERS`) and a prompt (:data:`PROMPTS`), as texts or messages.
 
-    The prompt may be a separate column or the turns before the answers (TRL's implicit prompt); a row without it has no
-    messages.
+    The prompt may be a separate column or the turns before the answers (TRL's implicit prompt). Without a prompt, the
+    result has no messages.
     """
     names = next(pair for pair in ANSWERS if set(pair) <= set(row))
     before, chosen = answer_of(row[names[0]], names[0])
@@ -106,7 +106,7 @@ def from_answers(row: Row) -> ParsedRow:
 
 
 def from_trl(row: Row) -> ParsedRow:
-    """A row of TRL: like :func:`from_answers`, but a prompt is required."""
+    """Parse a row of TRL like :func:`from_answers`, but require a prompt."""
     if missing := [name for name in ("chosen", "rejected") if name not in row]:
         raise FormatError(f"no {missing[0]}")
     parsed = from_answers(row)
@@ -116,7 +116,7 @@ def from_trl(row: Row) -> ParsedRow:
 
 
 def from_llama_factory(row: Row) -> ParsedRow:
-    """A row of LLaMA-Factory's ranking data: ``conversations``, or the columns of its Alpaca form."""
+    """Parse a row of LLaMA-Factory's ranking data: ``conversations``, or the columns of its Alpaca layout."""
     if "conversations" not in row:
         return from_answers(row)
     messages = _with_columns(row, messages_of(row["conversations"], "conversations"))
@@ -126,7 +126,7 @@ def from_llama_factory(row: Row) -> ParsedRow:
 
 
 def from_ms_swift(row: Row) -> ParsedRow:
-    """A row of ms-swift: ``messages`` with the chosen answer last, and the rejected answer or a conversation with it.
+    """Parse a row of ms-swift: ``messages`` with the chosen answer last, and the rejected answer or conversation.
 
     ``rejected_images`` must be equal to ``images``, because a pair has one set of images.
     """
@@ -152,9 +152,9 @@ def from_ms_swift(row: Row) -> ParsedRow:
 
 
 def from_mmpr(row: Row) -> ParsedRow:
-    """A row of MMPR. Placeholders within the question are dropped: images precede it."""
+    """Parse a row of MMPR. Placeholders in the question are removed, because images precede it."""
     if row.get("video"):
-        raise FormatError("video rows cannot be used")
+        raise FormatError("videos are not supported")
     images = images_of(row)
     texts = []
     for key in ("question", "chosen", "rejected"):
@@ -166,7 +166,10 @@ def from_mmpr(row: Row) -> ParsedRow:
 
 
 def without_placeholders(text: str, images: int) -> str:
-    """A question without its image placeholders. Raises FormatError unless it has 0 or ``images`` placeholders."""
+    """Return a question without its image placeholders.
+
+    Raises FormatError unless it has 0 or ``images`` placeholders.
+    """
     places = text.count(IMAGE)
     if places and places != images:
         raise FormatError(f"{places} image placeholders for {images} images")
@@ -175,8 +178,10 @@ def without_placeholders(text: str, images: int) -> str:
 
 
 def from_rlhf_v(row: Row) -> ParsedRow:
-    """A row of RLHF-V, whose ``text`` is a JSON object with question, chosen and rejected. The corrected spans, which
-    are the differences of the two answers, become the pair's edits."""
+    """Parse a row of RLHF-V, whose ``text`` is a JSON object with question, chosen and rejected.
+
+    The corrected spans, which are the differences of the two answers, become the pair's edits.
+    """
     text = row["text"]
     try:
         content = json.loads(text, strict=False) if isinstance(text, str) else text
@@ -189,12 +194,12 @@ def from_rlhf_v(row: Row) -> ParsedRow:
 
 
 def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
-    """The pairs of a VLFeedback row: answers of several models with ratings of several aspects, each from 1 to 5.
+    """Parse the pairs of a VLFeedback row, which has answers of several models, with ratings (1 to 5) of their aspects.
 
-    An answer's rating is the mean of its aspects. ``details`` has the ratings of the chosen and the rejected answers.
+    An answer's rating is the mean over aspects. ``details`` contains the ratings of the chosen and rejected answers.
 
     Args:
-        all_pairs: False: the best against the worst answer. True: each answer against all answers with a lower rating.
+        all_pairs: True pairs each answer with all answers of a lower rating; False pairs only the best with the worst.
 
     Raises:
         FormatError: fewer than two answers are rated, or all have the same rating.
@@ -218,7 +223,7 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
 
 
 def _rated(completions: Any) -> list[tuple[str, float]]:
-    """Text and mean rating of each rated answer. A table stores a list of mappings as a mapping of lists."""
+    """Return text and mean rating of each rated answer. Tables store a list of mappings as a mapping of lists."""
     if isinstance(completions, Mapping):
         columns = {name: values for name, values in completions.items() if isinstance(values, list)}
         rows = zip(*columns.values(), strict=False)
@@ -248,7 +253,7 @@ def _number(value: Any) -> float | None:
 
 
 def from_scramble_release(row: Row) -> ParsedRow:
-    """A row of SCRAMBLe's release or of POVID."""
+    """Parse a row of SCRAMBLe's release or of POVID."""
     parsed = release_row(dict(row))
     return ParsedRow(parsed.messages, parsed.chosen, (parsed.rejected,), [parsed.image], row.get(COLUMN))
 
@@ -257,7 +262,7 @@ def from_scramble_release(row: Row) -> ParsedRow:
 
 
 def images_of(row: Row) -> list[Any]:
-    """The images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
+    """Return the images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
     if isinstance(images, (str, bytes, Mapping, int)) and not isinstance(images, bool):
         return [images]
@@ -267,14 +272,17 @@ def images_of(row: Row) -> list[Any]:
 
 
 def _images(row: Row, messages: Sequence[Message]) -> list[Any]:
-    """The images of a row, of its messages, or those that it only names."""
+    """Return the images of a row or its messages, or the names of images if it contains only names."""
     inline = [image for message in messages for image in message.images]
     return images_of(row) or inline or [row[name] for name in IMAGE_NAMES if row.get(name) not in (None, "")][:1]
 
 
 def _with_columns(row: Row, messages: list[Message], prompt: str = "") -> list[Message]:
-    """The conversation with what Alpaca's layout has in columns: ``system``, ``history`` as (question, answer) pairs,
-    and ``input`` or ``query``, which continues the text of ``instruction``."""
+    """Return the conversation, extended by the columns of Alpaca's layout.
+
+    These are ``system``, ``history`` as (question, answer) pairs, and ``input`` or ``query``, which continues the text
+    of ``instruction``.
+    """
     system, history = row.get("system"), row.get("history")
     if prompt == "instruction" and len(messages) == 1:
         more = next((row[name] for name in ("query", "input") if isinstance(row.get(name), str) and row[name]), "")

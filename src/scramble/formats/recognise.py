@@ -20,9 +20,9 @@ class RowFormat:
     """A format of rows.
 
     Attributes:
-        needs: the columns that a row must have: one of several sets.
+        needs: sets of columns; a row must have all columns of one set.
         read: parses a row.
-        fits: whether a row with these columns has this format; for columns that several formats have.
+        fits: decides whether a row with these columns has this format, if several formats have the same columns.
     """
 
     needs: tuple[tuple[str, ...], ...]
@@ -30,12 +30,12 @@ class RowFormat:
     fits: Callable[[Row], bool] = lambda row: True
 
     def has_columns(self, row: Collection[str]) -> bool:
-        """Whether a row has all columns of one of the sets."""
+        """Return whether a row has all columns of one of the sets."""
         return any(set(needed) <= set(row) for needed in self.needs)
 
 
 def _is_release(row: Row) -> bool:
-    """Whether a row has a question of SCRAMBLe's release; POVID's rows have the same layout and other questions."""
+    """Return whether a row has a question of SCRAMBLe's release. POVID's rows have the same layout."""
     with suppress(FormatError, RecordError):
         return release_row(dict(row)).kind != "unknown"
     return False
@@ -50,7 +50,7 @@ def _is_rlhf_v(row: Row) -> bool:
 
 
 def _has_prompt(row: Row) -> bool:
-    """Whether a row with two answers has a prompt: TRL's rows have it in a column or in both answers."""
+    """Return whether a row with two answers has a prompt, in a column or, as in TRL, in both answers."""
     return "prompt" in row or not all(isinstance(row[name], str) for name in ("chosen", "rejected"))
 
 
@@ -79,8 +79,10 @@ READABLE: dict[str, RowFormat] = {
 
 
 def recognise(row: Row) -> str:
-    """The name in :data:`READABLE` of a row's format. Raises FormatError if no format fits; the message names the
-    nearest one."""
+    """Return the name in :data:`READABLE` of a row's format.
+
+    Raises FormatError if no format matches. The message names the nearest format.
+    """
     if not isinstance(row, Mapping):
         raise FormatError("not a JSON object")
     for name, known in READABLE.items():
@@ -107,16 +109,16 @@ def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
 
 
 def nearest(columns: Collection[str]) -> str:
-    """The format with the fewest missing columns, in words."""
+    """Describe the format with the fewest missing columns."""
     sets = [(name, needed) for name, known in READABLE.items() for needed in known.needs]
     name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)), -len(set(one[1]) & set(columns))))
     missing = [column for column in needed if column not in columns]
-    verb = f"also needs {' and '.join(missing)}" if missing else "needs other values in them"
+    verb = f"also needs {' and '.join(missing)}" if missing else "needs other values in these columns"
     return f"the nearest is {name} ({', '.join(needed)}), which {verb}"
 
 
 def renamed(row: Any, columns: Mapping[str, str]) -> Any:
-    """A row whose columns have the names that the format expects: expected name -> name in the file."""
+    """Rename the columns of a row; ``columns`` maps the names that the format expects to the names in the file."""
     if not columns or not isinstance(row, Mapping):
         return row
     rest = {name: value for name, value in row.items() if name not in columns.values()}

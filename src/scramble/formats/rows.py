@@ -6,8 +6,8 @@
 - SCRAMBLe: see :mod:`scramble.formats.scramble`.
 - MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` is a path, a list or missing.
 
-Image placeholders are ``<image>``, one per image, before the text; TRL's messages have typed parts instead. Several
-rejected answers are kept in the provenance, because a row of these formats has only one.
+Image placeholders are ``<image>``, one per image, before the text. TRL's messages have typed parts instead. Several
+rejected answers are stored in the provenance, because a row of these formats has only one.
 :mod:`scramble.formats.readers` is the inverse.
 """
 
@@ -23,7 +23,7 @@ from scramble.records import PreferencePair
 
 
 def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
-    """A row of vision data for TRL's DPOTrainer."""
+    """Return a row of vision data for TRL's DPOTrainer."""
 
     def message(role: str, text: str, num_images: int = 0) -> dict[str, Any]:
         parts: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
@@ -39,7 +39,7 @@ def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
 
 
 def to_llama_factory(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """A row of LLaMA-Factory's sharegpt ranking format."""
+    """Return a row of LLaMA-Factory's sharegpt ranking format."""
     return {
         "conversations": sharegpt_turns(pair, IMAGE),
         "chosen": {"from": "gpt", "value": pair.chosen},
@@ -57,7 +57,7 @@ DATASET_INFO = {
 
 
 def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """A row of ms-swift's RLHF format."""
+    """Return a row of ms-swift's RLHF format."""
     turns = [{"role": turn.role, "content": IMAGE * turn.num_images + turn.text} for turn in pair.conversation]
     return {
         "messages": [*turns, {"role": "assistant", "content": pair.chosen}],
@@ -68,19 +68,19 @@ def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
 
 
 def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """A row of MMPR. One image is a path, several are a list; without an image there is no key.
+    """Return a row of MMPR. One image is a path, and several images are a list. Without images there is no key.
 
-    Raises FormatError for a pair with earlier turns, for which the format has no place.
+    Raises FormatError for a pair with earlier turns, which the format cannot represent.
     """
     if pair.history:
-        raise FormatError(f"pair {pair.pair_id} has {len(pair.history)} earlier turns: a row of MMPR is one question")
+        raise FormatError(f"pair {pair.pair_id} has {len(pair.history)} earlier turns, which MMPR does not support")
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     question = f"{IMAGE}\n" * len(images) + pair.prompt
     return {**image, "question": question, "chosen": pair.chosen, "rejected": pair.rejected, COLUMN: provenance(pair)}
 
 
 def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """A row of SCRAMBLe's release. Raises FormatError unless the pair has one image, as the format requires."""
+    """Return a row of SCRAMBLe's release. Raises FormatError unless the pair has one image, as the format requires."""
     if len(images) != 1:
-        raise FormatError(f"pair {pair.pair_id} has {len(images)} images: SCRAMBLe's format has one per row")
+        raise FormatError(f"pair {pair.pair_id} has {len(images)} images, but a row of SCRAMBLe's format has one")
     return pair_to_row(pair, images[0]) | {COLUMN: provenance(pair)}

@@ -29,7 +29,7 @@ class ReleaseRow:
 
     @property
     def kind(self) -> str:
-        """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, ``unknown`` for others (POVID's)."""
+        """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, ``unknown`` for others, as in POVID."""
         if {self.chosen.lower().strip("."), self.rejected.lower().strip(".")} == YES_NO:
             return "yes-no"
         return "rearrange" if self.messages[-1].text == "caption:" else "unknown"
@@ -39,7 +39,7 @@ def release_row(row: Any) -> ReleaseRow:
     """Parse one row.
 
     Raises:
-        FormatError, RecordError: an incomplete row; the message names the missing part.
+        FormatError, RecordError: the row is incomplete. The message names the missing part.
     """
     if not isinstance(row, dict):
         raise RecordError("not a JSON object")
@@ -63,7 +63,7 @@ def release_row(row: Any) -> ReleaseRow:
 
 
 def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
-    """The image path and the pair of one row (``number`` counts from 1). Raises as :func:`release_row`."""
+    """Return the image path and the pair of one row (``number`` counts from 1). For errors see :func:`release_row`."""
     parsed = release_row(row)
     history, prompt = history_and_prompt(parsed.messages, 1, check_images=True)
     pair = PreferencePair(
@@ -81,7 +81,7 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
 
 
 def image_ids(paths: Iterable[str]) -> dict[str, str]:
-    """Ids of images by path: the file's name without suffix, or the path if files share that name.
+    """Return the ids of images by path: the file's name without suffix, or the path if files share that name.
 
     COCO's names are unique in all of its releases; ``0/image.png`` and ``1/image.png`` are examples of shared names.
     """
@@ -96,7 +96,7 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
 
 
 def sharegpt_turns(pair: PreferencePair, placeholder: str) -> list[dict[str, str]]:
-    """The turns before the answers with ShareGPT's keys and a placeholder for each image."""
+    """Return the turns before the answers with ShareGPT's keys and a placeholder for each image."""
     names = {"user": "human", "assistant": "gpt"}
     return [
         {"from": names.get(turn.role, turn.role), "value": placeholder * turn.num_images + turn.text}
@@ -110,7 +110,7 @@ def _posix(path: str) -> PurePosixPath:
 
 
 def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
-    """One row of the release format. ``image`` is the file's path to write into the row."""
+    """Return one row of the release format. ``image`` is the file's path to write into the row."""
     turns = sharegpt_turns(pair, f"{IMAGE}\n")
     return {
         "id": pair.image_ids[0],

@@ -1,4 +1,4 @@
-"""The changed words of two texts."""
+"""Finds the words that differ between two texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TOKEN = re.compile(r"\w+|\W")
 
 
 def word_edits(chosen: str, rejected: str) -> tuple[Edit, ...]:
-    """The changed spans of two texts, from a word diff."""
+    """Return the spans that differ between two texts, from a word diff."""
     first, second = list(_TOKEN.finditer(chosen)), list(_TOKEN.finditer(rejected))
     matcher = difflib.SequenceMatcher(a=[t[0] for t in first], b=[t[0] for t in second], autojunk=False)
 

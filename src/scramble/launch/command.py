@@ -17,7 +17,7 @@ PORT = 29500
 def job_command(
     point: Point, launcher: Mapping[str, Any], *, machine: int = 0, address: str | None = None
 ) -> list[str]:
-    """The command that runs a point on one machine.
+    """Return the command that runs a point on one machine.
 
     Args:
         point: the job; its configuration must be on disk.
@@ -47,7 +47,7 @@ def job_command(
 
 
 def strategy_file(strategy: str) -> Path:
-    """The accelerate configuration file of a strategy. Raises LaunchError with the names of all strategies."""
+    """Return the accelerate configuration file of a strategy. Raises LaunchError with the names of all strategies."""
     file = Path(strategy) if strategy.endswith((".yaml", ".yml")) else STRATEGIES / f"{strategy}.yaml"
     if not file.is_file():
         names = ", ".join(sorted(path.stem for path in STRATEGIES.glob("*.yaml")))

@@ -28,7 +28,7 @@ def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[st
 
 
 def slug(varied: Mapping[str, str]) -> str:
-    """The varying overrides as part of a folder's name: ``trainer.beta=0.1`` becomes ``beta0.1``."""
+    """Return the varying overrides as part of a folder's name: ``trainer.beta=0.1`` becomes ``beta0.1``."""
     parts = []
     for key, value in varied.items():
         joint = "" if value[:1].isdigit() and not key[-1:].isdigit() else "-"

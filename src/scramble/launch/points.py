@@ -58,7 +58,7 @@ class Point:
 def make_points(
     script: Path, configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]], folder: Path
 ) -> list[Point]:
-    """The points of a sweep.
+    """Return the points of a sweep.
 
     Args:
         script: the script that each point runs.
@@ -85,7 +85,8 @@ def make_points(
 
 
 def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> str:
-    """Content key of the settings that affect the results, and of the files and local models that the job reads.
+    """Return the content key of the settings that affect the results, and of the files and local models that the job
+    reads.
 
     ``folder_key`` computes the content key of a model's folder. The points of a sweep share a cached one, so that each
     folder is read once.
@@ -105,7 +106,10 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
 
 
 def status(point: Point) -> dict[str, Any]:
-    """The recorded status of a point. ``status`` is new, submitted, running, finished, stopped, killed or failed."""
+    """Return the recorded status of a point.
+
+    ``status`` is new, submitted, running, finished, stopped, killed or failed.
+    """
     file = point.folder / STATUS_FILE
     if not file.exists():
         return {"status": "new"}

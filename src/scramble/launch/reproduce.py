@@ -50,11 +50,11 @@ class Step:
         return [sys.executable, str(SCRIPTS / f"{self.script}.py"), *self.overrides]
 
     def line(self) -> str:
-        """The command as typed in the project's folder."""
+        """Return the command as typed in the project's folder."""
         return shlex.join(["python", f"scripts/{self.script}.py", *self.overrides])
 
     def missing(self) -> list[Path]:
-        """The files that do not exist or are not finished."""
+        """Return the files that do not exist or are not finished."""
         return [
             path
             for path in self.makes
@@ -71,7 +71,7 @@ def plan(
     more: Sequence[str] = (),
     judge: Sequence[str] = (),
 ) -> list[Step]:
-    """The steps of a table: for each run a training sweep over objectives and seeds, then its evaluations.
+    """Return the steps of a table: for each run a training sweep over objectives and seeds, then its evaluations.
 
     Args:
         runs: name -> ``objectives`` and, under ``size``, ``config`` (overrides of every command) and ``evaluations``
@@ -104,7 +104,7 @@ def plan(
 
 
 def _results(evaluation: str, overrides: Sequence[str]) -> str:
-    """The folder that an evaluation writes to, which depends on a ``limit`` in its overrides."""
+    """Return the folder that an evaluation writes to, which depends on a ``limit`` in its overrides."""
     limits = [override.partition("=")[2] for override in overrides if override.startswith("limit=")]
     return results_folder(evaluation, int(limits[-1]) if limits and limits[-1] != "null" else None)
 
@@ -166,7 +166,7 @@ def reproduce(
 
 
 def _selected(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
-    """The runs and objectives named by ``only``. If it names no objective, all objectives are selected."""
+    """Return the runs and objectives named by ``only``. If it names no objective, all objectives are selected."""
     if not only:
         return dict(runs)
     objectives = {name for run in runs.values() for name in run["objectives"]}
@@ -275,7 +275,7 @@ def _column(column: Mapping[str, Any], size: str) -> PaperColumn:
 def _measured(
     runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, against: str, more: Sequence[str]
 ) -> dict[str, list[ScoreRow]]:
-    """Rows by evaluation folder; the methods are named ``<run>/<objective>``."""
+    """Return the rows by evaluation folder; the methods are named ``<run>/<objective>``."""
     from scramble.reporting import comparison
 
     rows_by_folder: dict[str, list[ScoreRow]] = {}

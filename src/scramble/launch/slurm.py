@@ -54,7 +54,7 @@ class Job:
 
 
 def _ends_within(pid: int, seconds: float) -> bool:
-    """Whether a child process ends within some time.
+    """Return whether a child process ends within some time.
 
     ``Popen.wait`` cannot be used: in a signal handler that interrupts another ``wait`` it would deadlock.
     """
@@ -111,7 +111,7 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
 
 
 def _slurm_only(launcher: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that exist only on SLURM; for those without a value the cluster's defaults apply."""
+    """Return the options that exist only on SLURM; for those without a value the cluster's defaults apply."""
     names = ("partition", "account", "qos", "constraint", "setup")
     options = {name: launcher[name] for name in names if launcher.get(name) is not None}
     options |= {"signal_delay_s": launcher["warn_seconds"], "additional_parameters": dict(launcher["options"] or {})}
@@ -122,7 +122,7 @@ def _slurm_only(launcher: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_queued_or_running(point: Point, folder: Path, cluster: str) -> bool:
-    """Whether SLURM reports that a job submitted earlier for this point is queued or running."""
+    """Return whether SLURM reports that a job submitted earlier for this point is queued or running."""
     record = status(point)
     if cluster != "slurm" or record["status"] not in ("submitted", "running", "stopped") or "job" not in record:
         return False

@@ -98,7 +98,7 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
 
 
 def _shares(launcher: Mapping[str, Any]) -> list[list[str]] | None:
-    """The GPUs of each slot of the pool: ``launcher.devices`` divided into groups of one GPU per process."""
+    """Return the GPUs of each slot of the pool: ``launcher.devices`` divided into groups of one GPU per process."""
     devices = launcher.get("devices")
     if devices is None:
         return None
@@ -134,7 +134,7 @@ def _list_unfinished(points: Sequence[Point], count: int) -> str:
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
-    """The last lines of a file; an empty list if the file does not exist."""
+    """Return the last lines of a file; an empty list if the file does not exist."""
     if not log.exists():
         return []
     with log.open("rb") as file:

@@ -15,7 +15,7 @@ from scramble.trie.recurrent import run_along_paths
 
 
 def unwrap(model: Any) -> Any:
-    """The transformers model inside any stack of DDP, torch.compile and PEFT wrappers."""
+    """Return the transformers model inside any stack of DDP, torch.compile and PEFT wrappers."""
     while True:
         if hasattr(model, "get_base_model"):  # PEFT: adapters stay in the base model's layers
             model = model.get_base_model()
@@ -28,7 +28,7 @@ def unwrap(model: Any) -> Any:
 
 
 class FamilyBackbone:
-    """A model (any wrappers allowed) as the trie engine sees it; see the protocol for the attributes."""
+    """The trie engine's interface of a model, which may be wrapped. The protocol documents the attributes."""
 
     def __init__(self, family: Family, model: nn.Module) -> None:
         self.family = family
@@ -60,11 +60,11 @@ class FamilyBackbone:
         return self.family.features(self.model, moved)
 
     def num_patches(self, images: ImageInputs) -> int:
-        """Number of patches that the tower encodes for the images of a prompt."""
+        """Return the number of patches that the tower encodes for the images of a prompt."""
         return self.family.num_patches(self.model.config, images)
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
-        """Token embeddings (..., D) of ids (...)."""
+        """Return the token embeddings (..., D) of ids (...)."""
         return self.family.embed_tokens(self.model, input_ids)
 
     def decode(
@@ -76,7 +76,7 @@ class FamilyBackbone:
         deep_features: DeepFeatures | None = None,
         input_ids: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states (B, L, D), after the final norm and before the head."""
+        """Return the last hidden states (B, L, D), after the final norm and before the head."""
         decoder: Any = self.decoder
         masks = {kind: as_model_mask(decoder, mask, inputs_embeds.dtype) for kind, mask in attention_masks.items()}
         extra = self.family.decoder_inputs(self.model, input_ids)
@@ -87,7 +87,7 @@ class FamilyBackbone:
             }
         output = decoder(
             inputs_embeds=inputs_embeds,
-            # Decoders with layers of several types take a mask for each type.
+            # Decoders with several types of layers expect one mask per type.
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
             position_ids=position_ids[0] if len(position_ids) == 1 else position_ids,
             use_cache=cache is not None,
@@ -108,16 +108,17 @@ class FamilyBackbone:
 
     @property
     def vision(self) -> Sequence[nn.Module]:
-        """Tower and projector."""
+        """The tower and the projector."""
         return [self.model.get_submodule(path) for path in self.family.vision]
 
 
 def as_model_mask(decoder: Any, attention_mask: object, dtype: torch.dtype) -> object:
-    """Convert a mask for the attention implementation: eager attention adds the mask to the scores, others need a
-    Boolean mask or a BlockMask.
+    """Convert a mask for the attention implementation.
+
+    Eager attention adds the mask to the scores; the others need a Boolean mask or a BlockMask.
 
     Raises:
-        ModelError: for FlashAttention 2, which does not support masks.
+        ModelError: the implementation is FlashAttention 2, which does not support masks.
     """
     if decoder.config._attn_implementation.startswith("flash_attention"):
         raise ModelError(

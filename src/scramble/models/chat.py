@@ -21,18 +21,18 @@ def answer(
     temperature: float = 0.0,
     seed: int | None = None,
 ) -> str:
-    """The model's answer to ``text`` about ``images``.
+    """Return the model's answer to ``text`` about ``images``.
 
     Args:
         vlm: the model, with or without adapter.
         text: the user's turn.
-        images: of any mode and size, upright or EXIF-rotated.
+        images: images of any mode and size. EXIF rotation is applied.
         max_new_tokens: maximum number of tokens of the answer.
         temperature: 0 selects the most likely token at each step.
         seed: seed for sampling, if ``temperature`` is above 0.
 
     Raises:
-        ModelError: if the number of tokens or the temperature is invalid.
+        ModelError: the number of tokens or the temperature is invalid.
     """
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ModelError(f"max_new_tokens={max_new_tokens} must be a whole number of at least 1")

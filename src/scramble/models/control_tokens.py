@@ -1,8 +1,8 @@
 """Finds control tokens in texts: end of turn, role markers, image placeholders.
 
-A tokenizer converts the characters ``<|im_end|>`` into the id that ends a turn, anywhere in a text. In an answer this
-would end the turn early; in a question it would insert a false turn. The tokenizers have no option that treats all
-such tokens as plain text, so texts that contain them are refused.
+A tokenizer converts the characters ``<|im_end|>`` into the id that ends a turn, anywhere in a text. In an answer the id
+would end the turn early; in a question it would insert a false turn. Tokenizers have no option to treat all such tokens
+as plain text, so texts that contain them are refused.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from weakref import WeakKeyDictionary
 
 # Reasoning models write these two as visible text. Tokenizers list them as added tokens, but not as special tokens.
 REASONING = frozenset({"<think>", "</think>"})
-# Added tokens that are not special can be ordinary words or runs of spaces (Gemma, OLMo); only markup is control.
+# Added tokens that are not special can be ordinary words or runs of spaces (Gemma, OLMo), so only those with markup
+# characters count as control tokens.
 MARKUP = re.compile(r"[<>\[\]{}|]")
 
 _PATTERNS: WeakKeyDictionary[Any, re.Pattern[str] | None] = WeakKeyDictionary()
 
 
 def control_tokens(processor: Any) -> frozenset[str]:
-    """Texts of all control tokens: special and added tokens of the tokenizer, and placeholders of the processor.
+    """Return all control tokens as text: the tokenizer's special and added tokens, and the processor's placeholders.
 
     Args:
         processor: a processor or a tokenizer.
@@ -37,7 +38,7 @@ def control_tokens(processor: Any) -> frozenset[str]:
 
 
 def find_control_token(processor: Any, text: str) -> str | None:
-    """The first control token in a text (the longest one at that position), or None."""
+    """Return the first control token in a text (the longest one at that position), or None."""
     if processor not in _PATTERNS:
         tokens = sorted(control_tokens(processor), key=len, reverse=True)
         _PATTERNS[processor] = re.compile("|".join(map(re.escape, tokens))) if tokens else None

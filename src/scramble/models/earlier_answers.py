@@ -1,4 +1,4 @@
-"""Where the assistant's earlier answers are in the tokens of a conversation."""
+"""Finds the tokens of the assistant's earlier answers in a conversation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from scramble.trie.build import common_prefix
 def answer_spans(
     family: Family, processor: Any, text: str, sizes: Sequence[tuple[int, int]], history: Sequence[Turn]
 ) -> list[tuple[int, int]]:
-    """First and last position (exclusive) of each answer of ``history``, its end of turn included.
+    """Return the first and last position (exclusive) of each answer in ``history``, including its end of turn.
 
-    An answer begins at the first token where the conversation differs from the prompt before it. A token that joins the
-    prompt's last characters with the answer's first ones belongs to the answer.
+    An answer begins at the first token where the conversation differs from the prompt before the answer. A token that
+    contains both the prompt's last characters and the answer's first characters belongs to the answer.
 
     Args:
         text: the prompt after ``history``.
         sizes: (height, width) of all images of the conversation.
 
     Raises:
-        ModelError: the chat template changes an answer, so that it cannot be found.
+        ModelError: the chat template changes an answer, so the answer cannot be found.
     """
     ids = family.unexpanded_ids(processor, text, len(sizes), history)
     spans = []
@@ -31,7 +31,7 @@ def answer_spans(
         if turn.role != "assistant":
             continue
         if not place or history[place - 1].role != "user":
-            raise ModelError("an earlier answer follows no question, so its tokens cannot be scored")
+            raise ModelError("an earlier answer is not preceded by a question, so its tokens cannot be scored")
         question, before = history[place - 1], history[: place - 1]
         seen = sizes[: sum(earlier.num_images for earlier in history[:place])]
         opened = family.unexpanded_ids(processor, question.text, len(seen), before)

@@ -10,7 +10,7 @@ from scramble.models.hub import explain, is_folder
 from scramble.models.loading import load_vlm, quiet
 from scramble.storage.files import StoreError, atomic_folder, write_json
 
-# Files of a released model other than its weights. Any other file in a model's folder is not copied.
+# Files of a released model other than its weights. No other file in a model's folder is copied.
 SHIPPED = (
     "config.json",
     "generation_config.json",
@@ -39,20 +39,21 @@ def export_model(
     dtype: str = "auto",
     max_shard_size: str = "5GB",
 ) -> Path:
-    """Write the model of ``path``, with ``adapter`` merged, to the folder ``out``, which can be loaded like the base.
+    """Write the model of ``path``, with ``adapter`` merged, to the folder ``out``.
 
-    Tensors have the same names as in the base, and config, tokenizer and processor files are copied unchanged, so that
-    any library that loads the base (transformers, vLLM) can load the result. ``export.json`` records base and adapter.
+    Tensors have the same names as in the base model. Config, tokenizer and processor files are copied unchanged. Any
+    library that loads the base model (transformers, vLLM) can therefore load the result. ``export.json`` records base
+    model and adapter.
 
     Args:
         path, revision, adapter: see :func:`scramble.models.load_vlm`.
-        out: a folder that does not exist or is empty. It is created when all files are written.
-        dtype: dtype of the written weights; ``auto`` keeps the base's.
-        max_shard_size: larger weights are split into several files.
+        out: a folder that does not exist or is empty. It is created after all files have been written.
+        dtype: dtype of the written weights; ``auto`` keeps the base model's dtype.
+        max_shard_size: maximum size of a weight file; larger models are split into several files.
 
     Raises:
         ModelError: see ``load_vlm``.
-        StoreError: if ``out`` is not empty or cannot be written.
+        StoreError: ``out`` is not empty or cannot be written.
     """
     out, path = Path(out), str(path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -63,7 +64,7 @@ def export_model(
     with atomic_folder(out) as folder:
         with quiet():
             model.save_pretrained(folder, max_shard_size=max_shard_size)
-        # The config of the base has its dtype: with another dtype the saved config is kept.
+        # The base model's config contains its dtype, so the saved config is kept if the dtype differs.
         copy_shipped(base, folder, leave=() if dtype == "auto" else ("config.json",))
         record = {"base": path, "revision": revision, "adapter": None if adapter is None else str(adapter)}
         write_json(folder / "export.json", record)
@@ -71,7 +72,7 @@ def export_model(
 
 
 def base_folder(path: str, revision: str | None) -> Path:
-    """The local folder of a model: the given folder, or the snapshot in the hub's cache."""
+    """Return the local folder of a model: the given folder, or the snapshot in the hub's cache."""
     if is_folder(path):
         return Path(path)
     from huggingface_hub import snapshot_download
@@ -83,7 +84,7 @@ def base_folder(path: str, revision: str | None) -> Path:
 
 
 def copy_shipped(base: Path, folder: Path, leave: tuple[str, ...] = ()) -> None:
-    """Copy the files of a released model other than its weights; files in ``leave`` are not copied."""
+    """Copy the files of a released model except its weights and the files in ``leave``."""
     files = [file for pattern in SHIPPED for file in sorted(base.glob(pattern)) if file.name not in leave]
     if not any(file.name == "tokenizer_config.json" for file in files):
         raise ModelError(f"{base} has no tokenizer: it is not a complete model")

@@ -1,7 +1,7 @@
 """The interface of a model family: loading, prompts, token counts, and the parts of the model.
 
 A family is a subclass of :class:`Family` in its own file; :mod:`scramble.models.families.registry` lists all families.
-The rest of the project (trie, trainer, evaluation) uses this interface and no model class.
+The rest of the project (trie, trainer, evaluation) uses only this interface and never a model class.
 
 Shape legend: A axes of position ids, B batch, L tokens, D decoder width, F features of one prompt, S vectors per
 feature.
@@ -27,14 +27,14 @@ from scramble.trie.backbone import ImageInputs, Positions
 
 
 class ModelError(ValueError):
-    """A model, processor or adapter that cannot be used. The message names the cause and says how to fix it."""
+    """A model, processor or adapter cannot be used. The message names the cause and says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """An encoded prompt: token ids with expanded image placeholders, and the inputs of the vision tower.
 
-    For families without a trie, ``images`` holds all further inputs of ``model.forward``, with or without images.
+    For families without a trie, ``images`` holds all other inputs of ``model.forward``, even if there are no images.
     """
 
     input_ids: list[int]
@@ -52,23 +52,23 @@ class Family:
         model_types: values of ``config.model_type`` of this family.
         language_model, head: module paths in the unwrapped model.
         vision: module paths of tower and projector.
-        lora_targets: regular expression of the linear layers that get a LoRA adapter by default; PEFT matches it with
+        lora_targets: regular expression of the linear layers that get a LoRA adapter by default. PEFT matches it with
             whole module names, so it must include the path of the language model.
         minimum, below: versions of transformers that have the family's native classes: minimum <= version < below.
         combine: see :class:`scramble.trie.backbone.Backbone`.
-        has_trie: whether the family describes its models well enough for token tries. Without a trie, sequences are
-            scored one per row (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
+        has_trie: whether the family supports token tries. Without a trie, sequences are scored one per row
+            (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
         block_per_run: see :class:`scramble.trie.backbone.TokenRules`.
         block_layers: see :class:`scramble.trie.backbone.Backbone`.
         recurrent: name of the modules in decoder layers of type ``linear_attention``, which run along the paths of a
             trie (see :mod:`scramble.trie.recurrent`); empty for decoders without them.
         template_options: variables of the chat template.
         position_inputs: image inputs from which :meth:`positions` computes position ids; the feature cache keeps them.
-        token_types: argument of ``generate`` that is 1 at the tokens of images and 0 at others; empty without one.
+        token_types: argument of ``generate`` that is 1 at image tokens and 0 at others; empty if there is none.
         answer_token_type: value of ``token_type_ids`` at the tokens of an answer.
-        processor_class: class of the processor; None for the one that the checkpoint names.
+        processor_class: class of the processor; None selects the class that the checkpoint names.
         tile_limit: setting of the image processor that limits the tiles per image; empty if it makes no tiles.
-        needs_torchvision: whether the family's processor cannot be built without torchvision.
+        needs_torchvision: whether the family's processor requires torchvision.
         image_options: preprocessing of an image before the family's own preprocessing.
     """
 
@@ -102,7 +102,7 @@ class Family:
     # ---------------------------------------------------------------------------------------------------- loading
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The processor saved at a hub id or folder."""
+        """Return the processor saved at a hub id or folder."""
         from transformers import AutoProcessor
 
         return (self.processor_class or AutoProcessor).from_pretrained(path, revision=revision or "main")
@@ -114,26 +114,28 @@ class Family:
             check_image_token(processor, token, self.feature_tokens(config))
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Limit the number of tiles per image, in addition to the view of the whole image. With 1 most processors make
-        only this view. Raises ModelError if the family does not divide images into tiles."""
+        """Limit the number of tiles per image, not counting the view of the whole image.
+
+        With 1, most processors make only this view. Raises ModelError if the family does not divide images into tiles.
+        """
         if not self.tile_limit:
             raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
         setattr(processor.image_processor, self.tile_limit, max_tiles)
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
         """Limit the number of pixels per image. Raises ModelError if the family has no such limit."""
-        raise ModelError(f"{self.name} has no limit of pixels per image here: remove model.max_pixels={max_pixels}")
+        raise ModelError(f"{self.name} cannot limit the pixels per image: remove model.max_pixels={max_pixels}")
 
     def max_length(self, config: Any) -> int:
-        """The maximum sequence length in tokens, image tokens included, for which the decoder has positions."""
+        """Return the maximum sequence length in tokens, image tokens included, for which the decoder has positions."""
         return int(config.get_text_config().max_position_embeddings)
 
     # ---------------------------------------------------------------------------------------------------- prompts
 
     def messages(self, text: str, num_images: int, history: Sequence[Turn] = ()) -> list[dict[str, Any]]:
-        """The turns of ``history`` and a user turn in chat-template format: in each turn its images, then its text.
+        """Return the turns of ``history`` and a user turn in chat-template format. Images precede the text of a turn.
 
-        ``num_images`` is the number of images in all turns; those that ``history`` does not have are in the last one.
+        ``num_images`` is the number of images in all turns; images that are not in ``history`` are in the last turn.
         """
 
         def message(turn: Turn) -> dict[str, Any]:
@@ -145,17 +147,17 @@ class Family:
         return [message(turn) for turn in conversation(text, num_images, history)]
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """The conversation and the start of the assistant's turn as text; image placeholders are not expanded.
+        """Return the conversation and the start of the assistant's turn as text; image placeholders are not expanded.
 
         BOS is added if the tokenizer adds it and the template does not, as ``apply_chat_template(tokenize=True)`` does.
 
         Args:
             text: the last turn of the user.
             num_images: number of images in all turns.
-            history: the turns before.
+            history: the turns before ``text``.
 
         Raises:
-            ModelError: the chat template does not accept the turns of ``history``, or leaves one out.
+            ModelError: the chat template does not accept the turns of ``history``, or omits one of them.
         """
         try:
             rendered: str = processor.apply_chat_template(
@@ -169,17 +171,17 @@ class Family:
                 raise
             raise ModelError(f"the chat template of {self.name} does not accept the conversation: {error}") from error
         for turn in history:
-            # Templates may remove an answer's reasoning, but a system prompt that is left out would go unnoticed.
+            # Templates may remove an answer's reasoning, but nobody would notice a missing system prompt.
             if turn.role != "assistant" and turn.text.strip() not in rendered:
-                raise ModelError(f"the chat template of {self.name} leaves out the {turn.role} turn {turn.text[:60]!r}")
+                raise ModelError(f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}")
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token or ""
-        if rendered.startswith(bos):  # or there is no BOS; calling the tokenizer is slower
+        if rendered.startswith(bos):  # also if there is no BOS; this test avoids a slow call of the tokenizer
             return rendered
         return bos + rendered if tokenizer("").input_ids[:1] == [tokenizer.bos_token_id] else rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """The text that the chat template appends to the prompt for the answer ``text``, including the end of turn."""
+        """Return the text that the chat template appends to the prompt for the answer ``text`` and its end of turn."""
         messages = self.messages("", 0)
         opened = processor.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, **self.template_options
@@ -188,21 +190,21 @@ class Family:
         whole = processor.apply_chat_template([*messages, answer], tokenize=False, **self.template_options)
         if not whole.startswith(opened):
             raise ModelError(
-                f"{self.name}: the chat template's generation prompt is not a prefix of a whole conversation, so "
-                "prompt and completion cannot be separated; use a processor with another chat template"
+                f"{self.name}: the chat template's generation prompt is not a prefix of the whole conversation, so "
+                "prompt and completion cannot be separated; use a processor with a different chat template"
             )
         return whole[len(opened) :]
 
     def answer_content(self, text: str) -> list[dict[str, Any]] | str:
-        """The content of the assistant's turn in chat-template format."""
+        """Return the content of the assistant's turn in chat-template format."""
         return [{"type": "text", "text": text}]
 
     def encode_prompt(
         self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
     ) -> Prompt:
-        """Token ids of a prompt, with the turns before it, and the tower's inputs for its images.
+        """Return the token ids of a prompt and its history, and the tower's inputs for all images.
 
-        Images may have any Pillow mode and size. Raises ModelError, see :meth:`check_text` and :meth:`render_prompt`.
+        Images may have any Pillow mode and size. Raises ModelError; see :meth:`check_text` and :meth:`render_prompt`.
         """
         self.check_texts(processor, text, history)
         rendered = self.render_prompt(processor, text, len(images), history)
@@ -217,10 +219,10 @@ class Family:
         return Prompt(input_ids, tensors if images else None)
 
     def encode_completion(self, processor: Any, text: str) -> list[int]:
-        """Token ids of the assistant's text and end of turn, tokenised separately from the prompt.
+        """Return the token ids of the assistant's text and end of turn, tokenised separately from the prompt.
 
         TRL's ``DataCollatorForVisionPreference`` also tokenises them separately, so the ids are the same. Raises
-        ModelError, see :meth:`check_text`.
+        ModelError; see :meth:`check_text`.
         """
         self.check_text(processor, text)
         tokenizer = processor.tokenizer
@@ -229,95 +231,101 @@ class Family:
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Length in tokens of a prompt with images of the given (height, width); no image is needed."""
+        """Return the length in tokens of a prompt with images of the given (height, width); no image is needed."""
         unexpanded = self.unexpanded_ids(processor, text, len(sizes), history)
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
     def unexpanded_ids(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> list[int]:
-        """Token ids of a prompt with one placeholder per image. Raises ModelError as :meth:`encode_prompt`."""
+        """Return the token ids of a prompt with one placeholder per image.
+
+        Raises ModelError as :meth:`encode_prompt`.
+        """
         self.check_texts(processor, text, history)
         rendered = self.mark_images(processor, self.render_prompt(processor, text, num_images, history))
         return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """A rendered prompt with one placeholder token per image, in families whose template writes another text."""
+        """Return a rendered prompt with one placeholder token per image, for templates that write another text."""
         return rendered
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Number of tokens of each image of the given (height, width), including start and end tokens."""
+        """Return the number of tokens of each image of the given (height, width), including start and end tokens."""
         if not sizes:
             return []
         image_sizes = [list(self.image_options.size(size)) for size in sizes]
         return list(processor._get_num_multimodal_tokens(image_sizes=image_sizes)["num_image_tokens"])
 
     def image_keys(self, processor: Any) -> frozenset[str]:
-        """Names of the processor's outputs that are inputs of the tower."""
+        """Return the names of the processor's outputs that are inputs of the tower."""
         return frozenset(processor.image_processor.model_input_names)
 
     def check_texts(self, processor: Any, text: str, history: Sequence[Turn]) -> None:
-        """:meth:`check_text` for a prompt and the turns before it."""
+        """Apply :meth:`check_text` to a prompt and the turns before it."""
         for part in (*(turn.text for turn in history), text):
             self.check_text(processor, part)
 
     def check_text(self, processor: Any, text: str) -> None:
-        """Raise ModelError if a prompt or an answer contains a control token, see :mod:`control_tokens`."""
+        """Raise ModelError if a prompt or an answer contains a control token; see :mod:`control_tokens`."""
         token = find_control_token(processor, text)
         if token is not None:
             start = max(0, text.index(token) - 30)  # show the part of a long text that contains the token
             raise ModelError(
-                f"the text contains {token!r}, which {self.name} reads as a control token or image placeholder and not "
-                f"as text: {text[start : start + 80]!r}"
+                f"the text contains {token!r}, which {self.name} interprets as a control token or image placeholder: "
+                f"{text[start : start + 80]!r}"
             )
 
     # -------------------------------------------------------------------------------------------- parts of the model
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
-        """Ids of the tokens that receive image features."""
+        """Return the ids of the tokens that receive image features."""
         return frozenset({int(config.image_token_id)})
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """Ids of the image tokens that attend to each other bidirectionally; empty for causal families."""
+        """Return the ids of the image tokens that attend to each other bidirectionally; empty for causal families."""
         return frozenset()
 
     def positions(self, config: Any) -> Positions | None:
-        """See :class:`scramble.trie.backbone.TokenRules`; the function must be picklable."""
+        """Return the picklable function described in :class:`scramble.trie.backbone.TokenRules`, or None."""
         return None
 
     def attention_windows(self, config: Any) -> dict[str, int | None]:
-        """See :class:`scramble.trie.backbone.Backbone`. Raises ModelError for layers that no mask describes."""
+        """Return the windows described in :class:`scramble.trie.backbone.Backbone`.
+
+        Raises ModelError for layers that no mask describes.
+        """
         return attention_windows(config.get_text_config(), {"linear_attention"} if self.recurrent else set())
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
-        """Number of patches that the tower encodes for the images of a prompt."""
+        """Return the number of patches that the tower encodes for the images of a prompt."""
         size = config.vision_config.patch_size
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         return int(images["pixel_values"].numel()) // (3 * height * width)
 
     def logit_softcap(self, config: Any) -> float | None:
-        """See :class:`scramble.trie.backbone.Backbone`. Most classes ignore this setting of a decoder's config."""
+        """Return the bound of the logits, or None. Most model classes ignore this setting of a decoder's config."""
         return None
 
     def vectors_per_feature(self, config: Any) -> int:
-        """The number S of vectors of an image feature, see :class:`scramble.trie.backbone.Backbone`."""
+        """Return the number S of vectors per image feature; see :class:`scramble.trie.backbone.Backbone`."""
         return 1
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Token embeddings (..., D) of ids (...), before features replace those of image placeholders."""
+        """Return the token embeddings (..., D) of ids (...), before features replace those of image placeholders."""
         return model.get_input_embeddings()(input_ids)
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
+        """Return the features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
         tiles = [inputs["pixel_values"] for inputs in images]
         pooled = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True).pooler_output
         features = torch.cat([tile.reshape(-1, tile.shape[-1]) for tile in pooled])
         return list(features.split([len(t) * len(features) // sum(map(len, tiles)) for t in tiles]))
 
     def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
-        """Further inputs of the decoder that depend on the token ids (B, L)."""
+        """Return the further inputs of the decoder that depend on the token ids (B, L)."""
         return {}
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """The arguments of ``model.generate`` for one prompt, on the model's device."""
+        """Return the arguments of ``model.generate`` for one prompt, on the model's device."""
         ids = torch.tensor([prompt.input_ids])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **(prompt.images or {})}
         if self.token_types:
@@ -327,32 +335,34 @@ class Family:
 
 
 def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> None:
-    """Raise ModelError unless a processor marks images with a token that the model expects; None stands for no
-    token."""
+    """Raise ModelError unless the processor marks images with a token that the model expects.
+
+    None means that the processor has no image token.
+    """
     if token not in expected:
         marks = "has no image token" if token is None else f"marks images with token {token}"
         raise ModelError(
-            f"the processor ({type(processor).__name__}) {marks}, the model expects token "
+            f"the processor ({type(processor).__name__}) {marks}, but the model expects token "
             f"{' or '.join(map(str, sorted(expected)))}: it belongs to another model; use the processor saved with the "
             "model"
         )
 
 
 def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Tensor]:
-    """Features (F_i, D) of each prompt from those of each image; ``num_images`` is the number of images per prompt."""
+    """Group the features of images by prompt, (F_i, D) each; ``num_images`` is the number of images of each prompt."""
     remaining = iter(per_image)
     return [torch.cat(list(islice(remaining, n))) for n in num_images]
 
 
 def conversation(text: str, num_images: int, history: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The turns of ``history`` and the user's last turn; see :meth:`Family.messages`."""
+    """Return the turns of ``history`` and the user's last turn; see :meth:`Family.messages`."""
     return (*history, Turn("user", text, num_images - sum(turn.num_images for turn in history)))
 
 
 def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, int | None]:
-    """For each type of decoder layer with attention, the number of tokens that a token sees, itself included.
+    """Return the attention window in tokens of each type of decoder layer; None means unlimited.
 
-    None stands for all tokens.
+    The window includes the token itself.
 
     Configurations define it in two ways. ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma). If the
     configuration class does not declare ``layer_types``, ``sliding_window`` applies to all layers (Mistral, Mixtral,
@@ -363,7 +373,7 @@ def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, 
         others: supported types of layers without attention.
 
     Raises:
-        ModelError: for other layers that do not use an attention mask, such as recurrent layers.
+        ModelError: the decoder has other layers that do not use an attention mask, such as recurrent layers.
     """
     sliding = getattr(config, "sliding_window", None) or None
     layer_types = getattr(config, "layer_types", None) if hasattr(type(config), "layer_types") else None
@@ -374,7 +384,7 @@ def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, 
     for kind in kinds:
         if kind not in windows:
             raise ModelError(
-                f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask: it cannot "
-                "be trained or scored here; choose a decoder with full attention"
+                f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask, so it "
+                "cannot be trained or scored: use a decoder with full attention"
             )
     return {kind: windows[kind] for kind in kinds}

@@ -1,11 +1,11 @@
 """Generation for several prompts (or several samples of one prompt) on the same images; common prefixes are shared.
 
 The prompts of an image set form one trie in one row, with the same layout and mask as for scoring. Every step appends
-one token per prompt. The token sees the ancestors of its prompt's last node and its own answer, and its position is its
-depth, so that each prompt gets the same result as alone. Shared tokens, image features and their keys and values are
-stored once. Rows of several image sets are batched and padded on the right.
+one token per prompt. This token attends to the path of its prompt and to its own answer, and its position is its depth.
+Each prompt therefore gets the same result as alone. Shared tokens, image features and their keys and values are stored
+once. Rows of several image sets are batched and padded on the right.
 
-Shape legend: A axes of position ids, B rows, L tokens of the tries, Q prompts of a row, K keys so far, D width,
+Shape legend: A axes of position ids, B rows, L tokens of the tries, Q prompts of a row, K cached keys, D width,
 V vocabulary.
 """
 
@@ -61,7 +61,10 @@ def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequ
 def generate_ids(
     vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]], pick: Pick | None = None
 ) -> list[list[list[int]]]:
-    """As :func:`generate`, but returns token ids without the stop token. ``pick`` selects tokens; None is greedy.
+    """Generate as :func:`generate`, but return token ids without the stop token.
+
+    ``pick`` selects tokens; None selects greedily.
+
 
     A group may contain the same prompt several times, once per sample; the samples share the prompt's tokens.
     """
@@ -78,7 +81,7 @@ def generate_ids(
     last_Q = batch.rows_R[batch.target_rows_T[batch.token_targets_M]] % batch.input_ids_BL.shape[1]
     last_BQ = pad_sequence(last_Q.split([len(group) for group in groups]), batch_first=True)
     if batch.paths is not None:
-        # Recurrent layers have a state for each prompt: the paths end with the prompts, also where prompts are equal.
+        # Recurrent layers have one state per prompt, so there is one path per prompt, even if prompts are equal.
         decoder: Any = backbone.decoder
         cache = DynamicCache(config=decoder.config)
         prompt_rows = torch.arange(len(groups), device=last_BQ.device).repeat_interleave(last_BQ.shape[1])
@@ -88,7 +91,7 @@ def generate_ids(
 
     length, width = hidden_BLD.shape[1:]
     hidden_BQD = hidden_BLD.gather(1, last_BQ[..., None].expand(-1, -1, width))
-    # All ancestors of the last node, and this node itself; a layer's window is applied at each step.
+    # The last node and all its ancestors; a layer's window is applied at each step.
     seen_BQK = dense_mask(batch.end_BL)[:, 0].gather(1, last_BQ[..., None].expand(-1, -1, length))
     key_depth_BK, depth_BQ = batch.depth_BL, batch.depth_BL.gather(1, last_BQ) + 1
     positions_ABL = batch.position_ids_ABL
@@ -101,7 +104,7 @@ def generate_ids(
         _append(token_BQ.tolist(), new, live, limits, stops)
         if not any(map(any, live)):
             return new
-        # The new tokens see what the end of their prompt sees, and their own answer: add one column per prompt.
+        # New tokens attend to what the end of their prompt attends to, and to their answer: add a column per prompt.
         seen_BQK = torch.cat([seen_BQK, own_BQQ], dim=2)
         key_depth_BK = torch.cat([key_depth_BK, depth_BQ], dim=1)
         steps_BQK = depth_BQ[:, :, None] - key_depth_BK[:, None, :]
@@ -117,10 +120,10 @@ def generate_ids(
 
 @torch.inference_mode()
 def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor: Sequence[Any] = ()) -> list[int]:
-    """Token ids that ``model.generate`` appends to a prompt, without the stop token.
+    """Return the token ids that ``model.generate`` appends to a prompt, without the stop token.
 
-    The most likely token is selected at each step; ``logits_processor`` may change the scores. Settings of the
-    checkpoint's generation config that change these scores are turned off, as in generation with a trie.
+    The most likely token is selected at each step; ``logits_processor`` may change the scores. Settings in the
+    checkpoint's generation config that would change the scores are disabled, as in generation with a trie.
     """
     stops = stop_tokens(vlm)
     ids = vlm.model.generate(
@@ -139,7 +142,7 @@ def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor
 
 
 def stop_tokens(vlm: VLM) -> frozenset[int]:
-    """Ids that end an answer: those of generation config and tokenizer, and the chat template's end of turn."""
+    """Return the ids that end an answer: those of generation config and tokenizer, and the template's end of turn."""
     tokenizer = vlm.processor.tokenizer
     config = getattr(vlm.backbone.model, "generation_config", None)
     eos = getattr(config, "eos_token_id", None)
@@ -152,13 +155,16 @@ def stop_tokens(vlm: VLM) -> frozenset[int]:
 
 
 def padding_id(tokenizer: Any) -> int:
-    """The id used as padding: the tokenizer's padding token, else EOS, else 0. It is not an image placeholder."""
+    """Return the id used as padding: the tokenizer's padding token, else EOS, else 0. It is no image placeholder."""
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(token) for token in ids if token is not None)
 
 
 def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: int) -> TrieBatch:
-    """The trie of each group in its own row. ``end``, a stop token, is a dummy for the answers, which are unknown."""
+    """Return the trie of each group in its own row.
+
+    The stop token ``end`` replaces the answers, which are not yet known.
+    """
     items = [
         TrieItem(
             [[*prompt.input_ids, end] for prompt in group],

@@ -47,7 +47,7 @@ PICKLE = (
 
 
 def native_id(path: str) -> str:
-    """Return ``path``. Raises ModelError, naming the id to use, if it is a hub id that needs remote code."""
+    """Return ``path``. Raises ModelError with the id to use if ``path`` is a hub id that needs remote code."""
     for pattern, replacement in REMOTE_CODE:
         if match := re.fullmatch(pattern, path):
             if replacement is None:
@@ -60,12 +60,12 @@ def native_id(path: str) -> str:
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path that does not exist can be a model on the hub: ``owner/name``."""
+    """Return whether a path that does not exist can be a model on the hub: ``owner/name``."""
     return path.count("/") == 1 and not path.startswith(("/", ".", "~", "data/", "runs/"))
 
 
 def is_folder(path: str, key: str = "model.path") -> bool:
-    """Whether ``path``, the value of ``key``, is a local folder. Raises ModelError for a missing folder."""
+    """Return whether ``path``, the value of ``key``, is a local folder. Raises ModelError for a missing folder."""
     if Path(path).expanduser().is_dir():
         return True
     if not is_hub_id(path):
@@ -74,11 +74,11 @@ def is_folder(path: str, key: str = "model.path") -> bool:
 
 
 def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
-    """The ``config.json`` of a hub id or folder as a plain dict; no other file is downloaded.
+    """Return the ``config.json`` of a hub id or folder as a dict. No other file is downloaded.
 
     Raises:
-        ModelError: for an unknown or gated id, no connection, a wrong revision, an invalid or missing file, a model
-            with remote code, or a quantised checkpoint.
+        ModelError: the id is unknown or gated, there is no connection, the revision is wrong, the file is invalid or
+            missing, the model needs remote code, or the checkpoint is quantised.
     """
     native_id(path)
     values = _read_object(find_config(path, revision), "download the model again")
@@ -87,10 +87,10 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def find_config(path: str, revision: str | None = None, key: str = "model.path") -> Path:
-    """The ``config.json`` of a folder or of a hub id, downloaded if necessary; ``key`` is the setting with ``path``.
+    """Return the ``config.json`` of a folder or a hub id, downloaded if necessary. ``key`` is the setting of ``path``.
 
     Raises:
-        ModelError: for a missing folder, an unknown or gated id, or no connection.
+        ModelError: the folder is missing, the id is unknown or gated, or there is no connection.
     """
     if not is_folder(path, key):
         return _fetch_config(path, revision, key)
@@ -116,7 +116,7 @@ def _fetch_config(path: str, revision: str | None, key: str) -> Path:
 
     try:
         if not isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):
-            # First a quick request: without a connection, the download would retry for half a minute.
+            # Test the connection with one request, because the download would retry for half a minute without one.
             get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=10)
         return Path(str(cached_file(path, "config.json", revision=revision)))
     except (OSError, errors.HTTPError) as error:
@@ -136,10 +136,7 @@ def _check_config(values: dict[str, Any], path: str) -> None:
 
 
 def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
-    """Why no family can load the model of a ``config.json``: it needs code from a repository, or a newer transformers.
-
-    None if transformers knows the model type.
-    """
+    """Return the error for a model that needs code from a repository or a newer transformers; None for other models."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -197,7 +194,7 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
             f"{key}=FOLDER"
         )
     if has(hub.EntryNotFoundError):
-        return ModelError(f"{at} lacks a file that every model has: {_one_line(error)}")
+        return ModelError(f"{at} lacks a required file: {_one_line(error)}")
     return ModelError(f"{at} could not be read: {_one_line(error)}")
 
 
@@ -222,7 +219,7 @@ def check_weights(folder: Path) -> None:
 
 
 def tensor_names(file: Path) -> frozenset[str]:
-    """Names of the tensors in a safetensors file. Raises ModelError if it is missing, empty or truncated."""
+    """Return the names of the tensors in a safetensors file. Raises ModelError if it is missing, empty or truncated."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -245,14 +242,14 @@ def check_adapter_config(adapter: str) -> None:
         hint = f"did you mean {inside}?" if inside.is_dir() else "the folder has no adapter_config.json"
         raise ModelError(f"there is no adapter at {adapter}: {hint}")
     if not isinstance(_read_object(file, "copy the adapter again").get("peft_type"), str):
-        raise ModelError(f"{file} has no peft_type, so it is not of an adapter: copy the adapter again")
+        raise ModelError(f"{file} has no peft_type, so it does not belong to an adapter: copy the adapter again")
 
 
 def adapter_weights(adapter: str) -> Path:
-    """The file with the weights of an adapter in a folder or on the hub.
+    """Return the file with the weights of an adapter in a folder or on the hub.
 
     Raises:
-        ModelError: if the weights are missing or not in safetensors format.
+        ModelError: the weights are missing or not in safetensors format.
     """
     from huggingface_hub import errors, hf_hub_download
 

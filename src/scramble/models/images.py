@@ -13,7 +13,7 @@ from PIL import Image
 from scramble.pixels import upright_rgb
 
 SMALLEST_SIDE = 4  # px; image processors interpret a side of 1 or 3 as colour channels
-LARGEST_SQUARE = 4096  # px; a padded square of 20,000 px would need over a gigabyte, and is later reduced to 336 px
+LARGEST_SQUARE = 4096  # px; a padded square of 20,000 px would need over 1 GB, and is later reduced to 336 px
 MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, with which LLaVA-1.5 pads images
 
 
@@ -26,7 +26,7 @@ class ImageOptions:
         square_padding: pad the shorter side with the mean colour to a square, as in LLaVA-1.5's training.
 
     Raises:
-        ValueError: if both are set.
+        ValueError: both are set.
     """
 
     resize: int | None = None
@@ -35,7 +35,8 @@ class ImageOptions:
     def __post_init__(self) -> None:
         if self.square_padding and self.resize is not None:
             raise ValueError(
-                f"square_padding=true and resize={self.resize} exclude each other: a resized image is already square"
+                f"square_padding=true and resize={self.resize} exclude each other, because a resized image is already "
+                "square: remove one of them"
             )
 
     def apply(self, image: Image.Image) -> Image.Image:
@@ -55,7 +56,7 @@ class ImageOptions:
         return image
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) of :meth:`apply`'s result for an upright image of ``size``."""
+        """Return the (height, width) of :meth:`apply`'s result for an upright image of ``size``."""
         height, width = size
         if self.resize is not None:
             height = width = self.resize

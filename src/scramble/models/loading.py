@@ -62,14 +62,14 @@ def load_vlm(
             does not support the masks of tries).
         device: ``None`` or ``cpu``; ``cuda`` or ``cuda:N``; ``auto`` distributes the layers over the available devices.
         adapter: folder or hub id of a LoRA adapter to load.
-        quantization: fields of :class:`transformers.BitsAndBytesConfig` (QLoRA; needs a GPU and bitsandbytes).
+        quantization: fields of :class:`transformers.BitsAndBytesConfig` (for QLoRA; needs a GPU and bitsandbytes).
         max_tiles: maximum number of tiles per image, for families that tile images.
         max_pixels: maximum number of pixels per image, for families that keep the size of images (Qwen-VL).
-        square_padding: pad images to a square with the mean colour first.
-        resize: stretch images to a square with this side in pixels first.
+        square_padding: first pad images to a square with the mean colour.
+        resize: first stretch images to a square with this side in pixels.
 
     Raises:
-        ModelError: if the model cannot be loaded; the message names the cause and says how to fix it.
+        ModelError: the model cannot be loaded. The message names the cause and says how to fix it.
 
     Examples:
         >>> import scramble
@@ -84,8 +84,8 @@ def load_vlm(
         raise ModelError(f"{path} is of family {kind.name}, not {family}: set model.path and model.family together")
     if not kind.has_trie:
         log.info(
-            f"{path}: models of type {kind.name} have no description for token tries, so each sequence is one row; "
-            "the fast path is not available"
+            f"{path}: token tries do not support models of type {kind.name}, so each sequence is a separate "
+            "row, which is slower"
         )
     kind.image_options = ImageOptions(resize=resize, square_padding=square_padding)
     load_config(path, revision)
@@ -115,7 +115,7 @@ def load_vlm(
 
 
 def identify(path: str, revision: str | None = None) -> Family:
-    """The family of a hub id or folder, from its config. Raises ModelError, see ``read_config``."""
+    """Return the family of a hub id or folder, from its config. Raises ModelError; see ``read_config``."""
     import transformers
 
     values = read_config(path, revision)
@@ -136,7 +136,7 @@ def identify(path: str, revision: str | None = None) -> Family:
 
 
 def load_config(path: str, revision: str | None = None) -> Any:
-    """The transformers configuration of a hub id or folder. Raises ModelError if its values are invalid."""
+    """Return the transformers configuration of a hub id or folder. Raises ModelError if its values are invalid."""
     from transformers import AutoConfig
 
     try:
@@ -146,7 +146,7 @@ def load_config(path: str, revision: str | None = None) -> Any:
 
 
 def empty_model(config: Any) -> nn.Module:
-    """The model of a config without weights (meta device)."""
+    """Return the model of a config without weights (meta device)."""
     from transformers import AutoModelForImageTextToText
 
     with quiet(), torch.device("meta"):
@@ -154,7 +154,7 @@ def empty_model(config: Any) -> nn.Module:
 
 
 def load_processor(family: Family, path: str, revision: str | None = None) -> Any:
-    """The processor of a hub id or folder. Raises ModelError if it is missing or belongs to another family."""
+    """Return the processor of a hub id or folder. Raises ModelError if it is missing or belongs to another family."""
     from transformers.utils import is_torchvision_available
 
     if family.needs_torchvision and not is_torchvision_available():
@@ -172,8 +172,8 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
     except ImportError as error:
         missing = " ".join(str(error).split())
         raise ModelError(
-            f"the processor saved in {path} belongs to another model than {family.name}, or a package that it needs is "
-            f"not installed: {missing}"
+            f"the processor saved in {path} does not belong to {family.name}, or a package that it needs is not "
+            f"installed: {missing}"
         ) from error
     except Exception as error:  # tokenizers raises plain Exception for a truncated tokenizer.json
         raise ModelError(
@@ -186,7 +186,7 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     """Load the transformers model; all weights must be in the checkpoint.
 
     Raises:
-        ModelError: naming the tensors that are missing or have another shape, or the weight file that is damaged.
+        ModelError: a weight file is damaged, or tensors are missing or have another shape. The message names them.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -205,7 +205,7 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     except OSError as error:
         raise explain(error, path, revision) from error
     except (ValueError, ImportError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        # For example an attention kernel that is not installed, or invalid sizes in config.json.
+        # Causes include an attention kernel that is not installed, and invalid sizes in config.json.
         raise ModelError(f"{path} cannot be loaded with these settings: {_first_line(error)}") from error
     model, report = loaded
     mismatched = sorted(
@@ -227,10 +227,10 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
     Args:
         model: the base model, without adapter.
         adapter: folder or hub id of the adapter.
-        base: hub id or folder of the model; by default from its configuration.
+        base: hub id or folder of the model; None reads it from the model's configuration.
 
     Raises:
-        ModelError: if there is no adapter, or the adapter belongs to another base model.
+        ModelError: there is no adapter, or it belongs to another base model.
     """
     from peft import PeftConfig, PeftModel
 
@@ -259,9 +259,9 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
 
 
 def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) -> None:
-    """Raise ModelError if adapter and model have different LoRA tensors, as for a model with another number of layers.
+    """Raise ModelError if adapter and model have different LoRA tensors, for example another number of layers.
 
-    PEFT silently ignores missing and additional tensors.
+    This check is necessary because PEFT silently ignores missing and additional tensors.
     """
     from peft import get_peft_model_state_dict
 
@@ -279,7 +279,7 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
     if attn_implementation not in ATTENTION:
         raise ModelError(f"model.attn_implementation={attn_implementation}: choose one of {', '.join(ATTENTION)}")
     if attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise ModelError("model.attn_implementation=flash_attention_2 needs the package flash-attn; or use sdpa")
+        raise ModelError("model.attn_implementation=flash_attention_2 needs flash-attn: install it or use sdpa")
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
             f"device={device}, but torch sees no CUDA GPU: use device=cpu, or install a CUDA build of torch"
@@ -288,7 +288,7 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
         raise ModelError("model.quantization needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
 
 
-# Recommended settings for 4-bit weights from QLoRA (arXiv 2305.14314); configured fields override them.
+# Settings for 4-bit weights recommended by QLoRA (arXiv 2305.14314); configured fields override them.
 QLORA = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16", "bnb_4bit_use_double_quant": True}
 
 
@@ -308,7 +308,7 @@ def _quantization(family: Family, fields: Mapping[str, Any], device: str | None)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Disable transformers' loading report (load_model checks it), and progress bars unless there is a terminal."""
+    """Disable transformers' loading report, which load_model checks, and progress bars outside a terminal."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

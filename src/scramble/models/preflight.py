@@ -1,6 +1,6 @@
 """Estimates what a job needs before weights are loaded: parameters, memory per GPU, disk space, access.
 
-Memory is estimated from the config. The estimate is meant to be within 25 % of what a job uses. It includes, per GPU:
+Memory is estimated from the config. The target accuracy is 25 % of a job's real use. The estimate includes, per GPU:
 weights; the gradient and AdamW's two moments of every trained parameter; the activations that are stored for the
 backward pass (one hidden state per layer with gradient checkpointing, otherwise all intermediate results of every
 layer); the attention mask; a chunk of logits; and the memory that CUDA and its allocator use.
@@ -32,13 +32,13 @@ FRAGMENTATION = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """The needs of a job. Sizes are in bytes.
+    """The estimated requirements of a job. Sizes are in bytes.
 
     Attributes:
         path, family: the model.
         parameters, trained: number of parameters of the model, and number of trained parameters (with LoRA, those of
             the adapter).
-        memory: memory of one GPU by purpose.
+        memory: memory needed on one GPU, by purpose.
         available: memory of the smallest GPU, or of the machine if there is no GPU; None if unknown.
         download, disk_free: size of the remaining download, and free space on the disk of the cache.
         gated: whether the hub requires accepting terms; None if unknown or if the model is a folder.
@@ -62,11 +62,11 @@ class Preflight:
         return sum(self.memory.values()) * FRAGMENTATION
 
     def line(self) -> str:
-        """A summary in one line."""
+        """Return a summary in one line."""
         parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.memory.items() if size >= 0.05 * GIB)
         share = "" if self.available is None else f" of {self.available / GIB:.0f}"
         if is_folder(self.path):
-            source = "in a folder"
+            source = "in a local folder"
         else:
             gate = {True: ", gated", False: ", not gated", None: ""}[self.gated]
             source = f"{self.download / GIB:.1f} GiB to download, {self.disk_free / GIB:.0f} GiB of disk free{gate}"
@@ -79,8 +79,8 @@ class Preflight:
         """Raise ModelError with advice if memory or disk space are too small."""
         if self.available is not None and self.total > self.available:
             raise ModelError(
-                f"{self.path} needs about {self.total / GIB:.1f} GiB of memory, but there are only "
-                f"{self.available / GIB:.1f}: try {'; '.join(self.advice)}"
+                f"{self.path} needs about {self.total / GIB:.1f} GiB of memory, but only "
+                f"{self.available / GIB:.1f} are available: try {'; '.join(self.advice)}"
             )
         if self.download > self.disk_free:
             raise ModelError(
@@ -104,21 +104,21 @@ def preflight(
     gradient_checkpointing: bool = False,
     available: float | None = None,
 ) -> Preflight:
-    """Estimate the needs of a job from the model's config and, with a connection, its metadata on the hub.
+    """Estimate the requirements of a job from the model's config and, with a connection, its metadata on the hub.
 
     Args:
         path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
         train: False for scoring and chat.
         lora_r: rank of LoRA; None trains the whole language model.
         lora_targets: layers with LoRA; by default the family's.
-        train_vision: whether tower and projector are trained too (without LoRA).
+        train_vision: whether tower and projector are also trained (without LoRA).
         batch_tokens: tokens per forward pass and GPU, including image tokens and padding.
         row_tokens: tokens per row of the batch; by default ``batch_tokens``.
         gradient_checkpointing: whether layers are recomputed in the backward pass.
         available: bytes of memory per GPU; by default the memory of this machine.
 
     Raises:
-        ModelError: for invalid ids and configs, see :func:`scramble.models.load_vlm`.
+        ModelError: an id or a config is invalid; see :func:`scramble.models.load_vlm`.
     """
     family = identify(path, revision)
     config = load_config(path, revision)
@@ -156,7 +156,7 @@ def preflight(
 
 
 def memory_per_device() -> float | None:
-    """Bytes of memory of the smallest GPU, or of the machine if there is no GPU; None if unknown."""
+    """Return the memory in bytes of the smallest GPU, or of the machine if there is no GPU; None if unknown."""
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         return float(min(torch.cuda.get_device_properties(n).total_memory for n in range(count)))
@@ -174,7 +174,10 @@ def _trained(
     train_vision: bool,
     weight_bytes: int,
 ) -> tuple[int, float]:
-    """Number of trained parameters, and bytes of their gradients and optimizer states (with LoRA also weights)."""
+    """Return the number of trained parameters, and the bytes of their gradients and optimizer states.
+
+    With LoRA the bytes also include the adapter's weights.
+    """
     if lora_r is not None:
         count = sum(lora_r * (m.in_features + m.out_features) for m in adapted)
         return count, count * 4 * 4.0  # adapters are float32 in PEFT: weight, gradient, two moments
@@ -211,7 +214,7 @@ def _activations(
 
 
 def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | None, float]:
-    """Whether the hub requires accepting terms (None: unknown), and the bytes that remain to be downloaded."""
+    """Return whether the hub requires accepting terms (None: unknown), and the bytes that remain to be downloaded."""
     if is_folder(path):
         return None, 0.0
     from huggingface_hub import HfApi, snapshot_download

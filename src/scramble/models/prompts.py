@@ -1,4 +1,4 @@
-"""Encodes prompts and answers; images that several prompts share are preprocessed once."""
+"""Encodes prompts and answers. Images that several prompts share are preprocessed only once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scramble.trie.build import common_prefix
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Where the images are in a prompt's token ids.
+    """The position of the images in a prompt's token ids.
 
     Attributes:
         short: ids with one placeholder per image.
@@ -37,10 +37,10 @@ class _Frame:
 class PromptEncoder:
     """Encodes prompts and answers for one model, for evaluation and engines.
 
-    The processor preprocesses the pixels of an image set once. Further prompts on the same images are tokenised as
-    text, and the image tokens are inserted. The first result of every encoder is compared with the processor's own ids;
-    if they differ, the processor encodes every prompt. It also encodes every prompt in families without a trie, because
-    their prompts have further inputs per token.
+    The processor preprocesses the pixels of an image set once. Further prompts about the same images are tokenised as
+    text, and the image tokens are inserted. The first result of every encoder is compared with the processor's own ids.
+    If they differ, the processor encodes every prompt. It also encodes every prompt in families without a trie, because
+    their prompts have additional inputs per token.
     """
 
     def __init__(self, family: Family, processor: Any) -> None:
@@ -49,14 +49,14 @@ class PromptEncoder:
         self._splices: bool | None = None
 
     def completion(self, text: str) -> list[int]:
-        """Token ids of an answer and its end of turn. Raises ModelError if it contains a control token."""
+        """Return the token ids of an answer and its end of turn. Raises ModelError if it contains a control token."""
         return list(self.family.encode_completion(self.processor, text))
 
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[Prompt]:
-        """Encode texts as prompts about the same images; all prompts share one object of image inputs if the family
-        has a trie.
+        """Encode texts as prompts about the same images.
 
-        Raises ModelError if a text contains a control token.
+        If the family has a trie, all prompts share one object of image inputs. Raises ModelError if a text contains a
+        control token.
         """
         first = self.family.encode_prompt(self.processor, texts[0], images)
         done = {texts[0]: first}
@@ -94,5 +94,5 @@ class PromptEncoder:
 
 
 def common_suffix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common suffix of two sequences."""
+    """Return the length of the longest common suffix of two sequences."""
     return common_prefix(a[::-1], b[::-1])

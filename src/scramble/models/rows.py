@@ -1,12 +1,13 @@
-"""Scores sequences with models without a token trie: each sequence is one row of the unmodified model's forward.
+"""Scores sequences without a token trie: each sequence is one row of a forward pass of the unmodified model.
 
 A prompt's inputs are those of the processor. Inputs with one value per token (``token_type_ids``,
-``mm_token_type_ids``, Mllama's ``cross_attention_mask``) are continued for the answer's tokens as the class's own
-``_update_model_kwargs_for_generation`` continues them in ``generate``. An answer is therefore scored in exactly the
-context in which the model would have generated it; PaliGemma, for example, reads the prompt bidirectionally and the
-answer causally. Rows are padded on the right, so that padding changes neither positions nor what a token attends to.
+``mm_token_type_ids``, Mllama's ``cross_attention_mask``) are extended to the answer's tokens as the model's
+``_update_model_kwargs_for_generation`` extends them in ``generate``. An answer is therefore scored in exactly the
+context in which the model would have generated it. For example, PaliGemma attends bidirectionally in the prompt and
+causally in the answer. Rows are padded on the right, so that padding changes neither positions nor what a token attends
+to.
 TRL's trainers get the same rows (:mod:`scramble.training.trl_backend`). Their batches are built without the model, so
-the rule is written here and not called from the model.
+this module implements the rule instead of calling the model's method.
 
 Shape legend: B rows, L tokens, K last tokens that are projected to the vocabulary, V vocabulary.
 """
@@ -28,7 +29,7 @@ from scramble.models.vlm import VLM
 from scramble.trie.engine import NonFiniteError
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, SequenceScore
 
-# Inputs with one value per token. Gemma's and Qwen's token types mark image tokens, Mllama's mask the visible images.
+# Inputs with one value per token. Gemma's and Qwen's token types mark image tokens; Mllama's mask marks visible images.
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
 
 
@@ -52,16 +53,16 @@ class Row:
 def iter_scores(
     vlm: VLM, groups: Iterable[Sequence[Row]], *, batch_tokens: int | None = None
 ) -> Iterator[list[SequenceScore]]:
-    """Scores of all rows of each group, streamed in order.
+    """Yield the scores of all rows of each group, streamed in order.
 
     Args:
         vlm: the model; put it into evaluation mode first if it has dropout.
-        groups: rows on the same images, which form batches together.
-        batch_tokens: positions per batch, padding included; a longer row forms its own batch. Default 1024 on a CPU and
-            8192 on a GPU.
+        groups: groups of rows about the same images; the rows of a group form batches.
+        batch_tokens: maximum number of positions per batch, including padding. A longer row forms its own batch. The
+            default is 1024 on a CPU and 8192 on a GPU.
 
     Raises:
-        NonFiniteError: for a log-probability that is NaN or infinite, with the row's name.
+        NonFiniteError: a log-probability is NaN or infinite. The message names the row.
     """
     device = vlm.backbone.head.weight.device
     if batch_tokens is None:
@@ -76,10 +77,10 @@ def iter_scores(
 
 
 def extend(family: Family, prompt: Prompt, ids: Sequence[int]) -> Prompt:
-    """The prompt followed by tokens of its answer; inputs with one value per token are continued for them."""
+    """Return the prompt followed by tokens of its answer. Inputs with one value per token are extended to them."""
     inputs = dict(prompt.images or {})
     for name in PER_TOKEN & inputs.keys():
-        last = inputs[name][:, -1:]  # the answer sees the images that the end of the prompt sees (cross_attention_mask)
+        last = inputs[name][:, -1:]  # cross_attention_mask: the answer sees the same images as the end of the prompt
         if name == "token_type_ids":
             last = torch.full_like(last, family.answer_token_type)
         elif name == "mm_token_type_ids":
@@ -89,16 +90,16 @@ def extend(family: Family, prompt: Prompt, ids: Sequence[int]) -> Prompt:
 
 
 def collate(rows: Sequence[Mapping[str, Tensor]], padding: int, multiple: int = 1) -> dict[str, Tensor]:
-    """The arguments of ``model.forward`` for several rows.
+    """Return the arguments of ``model.forward`` for several rows.
 
-    Inputs with one value per token are padded on the right. Processors give images (or tiles, or rows) along the first
-    axis, so that the other inputs are concatenated there; their other axes are padded with zeros to the largest, as
-    processors do for a batch.
+    Inputs with one value per token are padded on the right. The other inputs have images (or tiles, or rows) along the
+    first axis and are concatenated along it. Their other axes are padded with zeros to the largest size, as processors
+    do for a batch.
 
     Args:
-        rows: arguments of one row each.
-        padding: token id that fills rows.
-        multiple: the length of the rows is a multiple of it.
+        rows: the arguments for each row.
+        padding: token id used as padding.
+        multiple: pad the rows to a multiple of this length.
     """
     length = -(-max(row["input_ids"].shape[1] for row in rows) // multiple) * multiple
     columns: dict[str, list[Tensor]] = {}
@@ -112,7 +113,7 @@ def collate(rows: Sequence[Mapping[str, Tensor]], padding: int, multiple: int = 
 
 
 def _lengthened(tensor: Tensor, tokens: int, value: Tensor) -> Tensor:
-    """An input with one value per token (1, L, ...), continued with ``value`` (1, 1, ...) for more tokens."""
+    """Return an input with one value per token (1, L, ...), extended by ``tokens`` times ``value`` (1, 1, ...)."""
     return torch.cat([tensor, value.expand(-1, tokens, *tensor.shape[2:])], dim=1)
 
 
@@ -127,11 +128,11 @@ def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
 
 @torch.inference_mode()
 def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
-    """Scores of rows with the same images: one forward pass."""
+    """Return the scores of rows about the same images from one forward pass."""
     model: Any = vlm.backbone.model
     length = max(len(row.prompt.input_ids) + len(row.completion) for row in rows)
     kept = length - min(len(row.prompt.input_ids) for row in rows) + 1
-    # The head is the largest layer: it runs only on the last tokens if forward has this option.
+    # The head is the largest layer, so it runs only on the last tokens if forward has this option.
     keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
     options = {"logits_to_keep": kept} if keeps else {}
     inputs = [vlm.family.generation_inputs(extend(vlm.family, row.prompt, row.completion), vlm.model) for row in rows]
@@ -145,7 +146,7 @@ def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
         tokens = logps[torch.tensor(row.scored, device=logps.device)].tolist()
         if not all(abs(token) < float("inf") for token in tokens):
             raise NonFiniteError(
-                f"{row.name or 'a sequence'}: a log-probability is NaN or infinite; try model.dtype=float32"
+                f"{row.name or 'a sequence'}: a log-probability is NaN or infinite: set model.dtype=float32"
             )
         scores.append(SequenceScore(tuple(tokens)))
     return scores

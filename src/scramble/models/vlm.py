@@ -34,5 +34,5 @@ class VLM:
 
     @property
     def backbone(self) -> FamilyBackbone:
-        """The unwrapped model as the trie engine sees it; adapters are inside its layers."""
+        """The trie engine's interface of the unwrapped model, whose layers contain the adapters."""
         return FamilyBackbone(self.family, self.model)

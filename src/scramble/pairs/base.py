@@ -71,7 +71,7 @@ class Skip:
     item: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """The row in ``skipped.jsonl``."""
+        """Return the row in ``skipped.jsonl``."""
         return {**self.item, "reason": self.reason}
 
 
@@ -119,7 +119,7 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 
 
 def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
-    """How often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
+    """Return how often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
 
     The draws per kind follow exactly from the turns. Within a kind the draws are divided in proportion to the weights,
     which is exact for a single draw and an approximation for several (drawn without replacement).
@@ -141,7 +141,7 @@ def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
 
 
 def changed_span(before: str, after: str) -> tuple[Edit, ...]:
-    """The span in which two texts differ, as one edit at word boundaries; empty if they are equal.
+    """Return the span in which two texts differ, as one edit at word boundaries; empty if they are equal.
 
     Methods that rewrite a whole caption (a language model) have no finer edits and use this span.
     """

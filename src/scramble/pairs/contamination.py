@@ -35,7 +35,7 @@ class BenchmarkImages:
     hashes: dict[str, str]
 
     def benchmark(self, image: ImageRecord, *, hashed: bool = True) -> str:
-        """The benchmark that contains an image, or "". ``hashed`` also compares the hash of the image file."""
+        """Return the benchmark that contains an image, or "". ``hashed`` also compares the hash of the image file."""
         for name in (image.image_id, Path(image.image.path or "").name):
             number = coco_id(name)
             if number is not None and number in self.coco:

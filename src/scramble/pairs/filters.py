@@ -75,7 +75,7 @@ def text_columns(pair: PreferencePair) -> dict[str, float]:
 
 
 def lemma_identity(nlp: Any) -> Callable[[PreferencePair], dict[str, float]]:
-    """The column ``same_lemmas``: 1 if both texts have the same lemmas in order (lower case, no punctuation)."""
+    """Return the column ``same_lemmas``: 1 if both texts have the same lemmas in order (lower case, no punctuation)."""
 
     def column(pair: PreferencePair) -> dict[str, float]:
         lemmas = [[t.lemma_.lower() for t in nlp(text) if not t.is_punct] for text in (pair.chosen, pair.rejected)]
@@ -102,7 +102,7 @@ def is_within(pair: PreferencePair, name: str, low: float | None, high: float | 
 
 
 def column_value(pair: PreferencePair, name: str) -> float:
-    """A pair's value in a column. ``<score>.gap`` is the chosen text's score minus the rejected text's.
+    """Return a pair's value in a column. ``<score>.gap`` is the chosen text's score minus the rejected text's.
 
     Raises FilterError if the pair lacks the column.
     """
@@ -117,7 +117,7 @@ def column_value(pair: PreferencePair, name: str) -> float:
 
 
 def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:
-    """The column ``near_duplicate``: 1 if an earlier pair about the same image has equal words on both sides.
+    """Return the column ``near_duplicate``: 1 if an earlier pair about the same image has equal words on both sides.
 
     Memory grows with the number of distinct pairs (about 8 bytes each).
     """

@@ -71,16 +71,16 @@ class PairMethod(ABC):
         """
 
     def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
-        """The possible pairs of each item, for refinement. By default no pair has an alternative."""
+        """Yield the possible pairs of each item, for refinement. By default no pair has an alternative."""
         for pair_or_skip in self.pairs(split):
             yield pair_or_skip if isinstance(pair_or_skip, Skip) else CandidateSet((pair_or_skip,), (1.0,), 1)
 
     def expand(self, pair: PreferencePair) -> tuple[PreferencePair, ...]:
-        """The final pairs of a selected candidate; by default the candidate itself."""
+        """Return the final pairs of a selected candidate; by default the candidate itself."""
         return (pair,)
 
     def totals(self) -> dict[str, Any]:
-        """Totals for the split's summary after :meth:`pairs` has ended: requests, tokens, outcomes."""
+        """Return the totals for the split's summary after :meth:`pairs` has ended: requests, tokens, outcomes."""
         return {}
 
     def store_replies(self, split: Path) -> int:
@@ -94,7 +94,7 @@ class PairMethod(ABC):
         self._excluded = image_ids
 
     def share(self, items: Iterable[Item], item_id: Callable[[Item], str]) -> Iterator[Item]:
-        """The items of this shard without those about excluded images."""
+        """Yield the items of this shard without those about excluded images."""
         for item in items:
             image_ids = (item.image_id,) if isinstance(item, ImageRecord) else item.image_ids
             if not self._excluded.isdisjoint(image_ids):

@@ -59,7 +59,7 @@ class MixedPairs(PairMethod):
         yield from mix(pairs_of, self._weights, seed=self.seed)
 
     def totals(self) -> dict[str, Any]:
-        """The number of pairs and the totals of each part."""
+        """Return the number of pairs and the totals of each part."""
         return {"parts": self._counts}
 
     def store_replies(self, split: Path) -> int:
@@ -75,7 +75,7 @@ class MixedPairs(PairMethod):
 def mix(
     parts: Mapping[str, Sequence[PreferencePair]], weights: Mapping[str, float] | None = None, *, seed: int = 0
 ) -> list[PreferencePair]:
-    """The pairs of all parts in random order, with the part's name as a prefix of their ids.
+    """Return the pairs of all parts in random order, with the part's name as a prefix of their ids.
 
     Args:
         weights: relative shares of the parts. The mix is the largest one without repeated pairs in which each share is

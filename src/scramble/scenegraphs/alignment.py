@@ -36,12 +36,12 @@ class Mention:
 
 
 def words(text: str) -> list[Word]:
-    """The words of a text with their offsets."""
+    """Return the words of a text with their offsets."""
     return [Word(m.start(), m.end(), m[0].lower()) for m in _WORD.finditer(text)]
 
 
 def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
-    """Every mention of an object's name, singular or plural, in order. The longest matching name counts.
+    """Return every mention of an object's name, singular or plural, in order. The longest matching name counts.
 
     If objects share a name, the mention refers to the one with the mentioned attributes, or else to the one mentioned
     before.
@@ -94,7 +94,7 @@ def _mention(
 
 
 def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> str | None:
-    """The answer, if the graph supports it, else None.
+    """Return the answer, if the graph supports it, else None.
 
     The graph must contain every object that the question names (``anchors``, ids). An answer other than yes, no or a
     number must be the name or an attribute of an object, or a relation, that is reachable from them.
@@ -108,7 +108,7 @@ def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> st
 
 
 def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """Ids of the objects whose name, attribute or relation is the answer, nearest to the anchors first."""
+    """Return the ids of the objects whose name, attribute or relation is the answer, nearest to the anchors first."""
     related = {end for k in graph.links if k.predicate == answer for end in (k.subject, k.object)}
     ids = [n.id for n in graph.nodes if answer in (n.name, *n.attributes) or n.id in related]
     if not anchors:
@@ -118,7 +118,7 @@ def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]
 
 
 def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
-    """The graphs in which an object lacks one attribute, and the graph in which it lacks its links."""
+    """Yield the graphs in which an object lacks one attribute, and the graph in which it lacks its links."""
     entry = graph.by_id[node]
     for word in entry.attributes:
         yield graph.with_node(replace(entry, attributes=tuple(w for w in entry.attributes if w != word)))
@@ -145,7 +145,7 @@ def write_rationale(graph: SceneGraph, nodes: Sequence[str], answer: str) -> tup
 
 
 def _short(node: Node, answer: str) -> Node:
-    """An object with at most two attributes, without the answer, which the conclusion states."""
+    """Return an object with at most two attributes, without the answer, which the conclusion states."""
     return replace(node, attributes=tuple(word for word in node.attributes if word != answer)[:2])
 
 

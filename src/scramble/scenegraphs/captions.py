@@ -72,7 +72,10 @@ def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
 
 
 def read_docs(docs: Iterable[Any]) -> Parsed:
-    """The graph of a text, from parsed sentences. They are passed one by one, because parsers split captions badly."""
+    """Return the graph of a text, from parsed sentences.
+
+    They are passed one by one, because parsers split captions badly.
+    """
     reader = _Reader()
     for doc in docs:
         reader.read(doc)
@@ -221,14 +224,14 @@ class _Reader:
         return []
 
     def _antecedent(self, pronoun: Any) -> list[_Thing]:
-        """The last subject before a pronoun."""
+        """Return the last subject before a pronoun."""
         return [thing for place, thing in self.named if place < pronoun.i][-1:]
 
     def _conjoined(self, token: Any) -> list[_Thing]:
         return [self.of_token[token.i]] if token.i in self.of_token else []
 
     def _all(self, token: Any) -> list[_Thing]:
-        """The objects named by a noun and its conjuncts."""
+        """Return the objects named by a noun and its conjuncts."""
         things = []
         for part in _with_conjuncts(token):
             if part.lower_ in _PRONOUNS:
@@ -286,7 +289,7 @@ class _Reader:
 
 
 def _verbal(token: Any) -> bool:
-    """Whether a token tagged as a noun is a verb: the last word of a compound, before a preposition."""
+    """Return whether a token tagged as a noun is a verb: the last word of a compound, before a preposition."""
     return (
         token.tag_ in _NOUNS
         and token.lemma_.lower() in _VERBAL
@@ -308,7 +311,7 @@ def _negated(token: Any) -> bool:
 
 
 def _denied_noun(token: Any) -> bool:
-    """Whether the text says that a noun is absent: "no dog", or the indefinite object of a negated verb."""
+    """Return whether the text says that a noun is absent: "no dog", or the indefinite object of a negated verb."""
     determiner = next((c.lower_ for c in token.lefts if c.dep_ in ("det", "neg")), "")
     if determiner in _DENYING:
         return True

@@ -140,7 +140,7 @@ def _by_name(value: dict[str, Any], problems: Counter[str]) -> dict[str, Any]:
 
 
 def _json(text: str) -> Any:
-    """The JSON object in a text, repaired if necessary; None if there is none."""
+    """Return the JSON object in a text, repaired if necessary; None if there is none."""
     start = text.find("{")
     if start < 0:
         return None

@@ -41,7 +41,7 @@ def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]
 
 
 def gqa_graph(entry: Any) -> dict[str, Any] | None:
-    """One entry of GQA; None if it has no objects."""
+    """Return one entry of GQA; None if it has no objects."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), Mapping):
         return None
     objects: list[dict[str, Any]] = []
@@ -68,7 +68,7 @@ def gqa_graph(entry: Any) -> dict[str, Any] | None:
 
 
 def visual_genome_graph(entry: Any) -> dict[str, Any] | None:
-    """One entry of Visual Genome; None if it has no list of objects."""
+    """Return one entry of Visual Genome; None if it has no list of objects."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), list):
         return None
     objects = []
@@ -105,7 +105,7 @@ def _corners(thing: Mapping[str, Any]) -> list[float] | None:
 
 
 def _inner(link: Mapping[str, Any], side: str) -> Any:
-    """The id of an object that a relationship contains as a whole, as in Visual Genome's older files."""
+    """Return the id of an object that a relationship contains as a whole, as in Visual Genome's older files."""
     thing = link.get(side)
     return thing.get("object_id") if isinstance(thing, Mapping) else None
 

@@ -76,11 +76,11 @@ class SceneGraph:
         return frozenset(facts)
 
     def degree(self, node: str) -> int:
-        """The number of links of a node."""
+        """Return the number of links of a node."""
         return sum(node in (link.subject, link.object) for link in self.links)
 
     def distances(self, start: Iterable[str]) -> dict[str, int]:
-        """The minimum number of links from any start node to each reachable node. Cycles are allowed."""
+        """Return the minimum number of links from any start node to each reachable node. Cycles are allowed."""
         lengths = dict.fromkeys(start, 0)
         queue = deque(lengths)
         while queue:
@@ -92,22 +92,22 @@ class SceneGraph:
         return lengths
 
     def without(self, node: str) -> SceneGraph:
-        """The graph without a node and its links."""
+        """Return the graph without a node and its links."""
         nodes = tuple(n for n in self.nodes if n.id != node)
         return replace(self, nodes=nodes, links=tuple(k for k in self.links if node not in (k.subject, k.object)))
 
     def with_node(self, node: Node) -> SceneGraph:
-        """The graph with a node instead of the one with its id."""
+        """Return the graph with a node instead of the one with its id."""
         return replace(self, nodes=tuple(node if n.id == node.id else n for n in self.nodes))
 
     def part(self, ids: Iterable[str]) -> SceneGraph:
-        """The graph of the given nodes and the links between them."""
+        """Return the graph of the given nodes and the links between them."""
         selected = set(ids)
         links = tuple(k for k in self.links if {k.subject, k.object} <= selected)
         return replace(self, nodes=tuple(n for n in self.nodes if n.id in selected), links=links)
 
     def say(self, fact: Fact) -> str:
-        """A fact in words, with nodes by name."""
+        """Return a fact in words, with nodes by name."""
         names = {node.id: node.name for node in self.nodes}
         if fact[0] == "object":
             return fact[2]

@@ -70,25 +70,25 @@ def read_step(text: str) -> tuple[Clause, ...] | None:
 
 
 def value_of(entry: dict[str, Any], kind: str) -> str:
-    """An object's shape, colour or size ("" if it has none)."""
+    """Return an object's shape, colour or size ("" if it has none)."""
     if kind == "shape":
         return str(entry["name"])
     return next((word for word in entry["attributes"] if word in WORDS[kind]), "")
 
 
 def noun_of(entry: dict[str, Any]) -> Noun:
-    """The noun of an object: its colour and shape."""
+    """Return the noun of an object: its colour and shape."""
     return Noun(value_of(entry, "shape"), value_of(entry, "colour"))
 
 
 def asked_kind(question: str) -> str:
-    """The kind of attribute that a question asks for ("" if none)."""
+    """Return the kind of attribute that a question asks for ("" if none)."""
     match = re.match(r"What (shape|colour|size) is", question)
     return match[1] if match else ""
 
 
 def says(clause: Clause, other_clause: Clause) -> bool:
-    """Whether ``clause`` implies ``other_clause``, which may have fewer details; counts must be equal."""
+    """Return whether ``clause`` implies ``other_clause``, which may have fewer details; counts must be equal."""
     if isinstance(clause, Count) or isinstance(other_clause, Count):
         return clause == other_clause
     if isinstance(clause, Exists) and isinstance(other_clause, Exists):
@@ -102,7 +102,7 @@ def says(clause: Clause, other_clause: Clause) -> bool:
 
 
 def _refines(noun: Noun, other: Noun) -> bool:
-    """Whether a noun has at least the words of another."""
+    """Return whether a noun has at least the words of another."""
     pairs = ((noun.shape, other.shape), (noun.colour, other.colour), (noun.size, other.size))
     return all(b in ("", a) for a, b in pairs)
 
@@ -126,7 +126,7 @@ def _noun(words: str) -> Noun:
 
 
 def _one(graph: Graph, noun: Noun) -> dict[str, Any] | None:
-    """The only object that matches the noun, or None."""
+    """Return the only object that matches the noun, or None."""
     ids = matches(graph, noun)
     return next(e for e in graph["objects"] if e["id"] == ids[0]) if len(ids) == 1 else None
 
@@ -170,7 +170,7 @@ def _what_in(graph: Graph, place: str) -> Derived | None:
 
 
 def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
-    """The quarter of the image with the centre of an object's box ("top left", ...).
+    """Return the quarter of the image with the centre of an object's box ("top left", ...).
 
     It is "" if the box or the image's size is unknown, or if the centre is within ``margin`` (a share of the side) of a
     middle line.

@@ -1,4 +1,4 @@
-"""Read real data as records: image folders, COCO, Hugging Face data sets, questions, preference pairs."""
+"""Read image folders, COCO, Hugging Face data sets, questions and preference pairs as records."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ __all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "check", "read"]
 def read(
     kind: str, path: str | Path, *, bad: BadRows | None = None, limit: int | None = None, **options: Any
 ) -> Iterator[ImageRecord]:
-    """Stream the images and captions of one input. At its end the number of rejected rows is checked.
+    """Stream the images and captions of one input. The number of rejected rows is checked at the end.
 
     Args:
         kind: one of :data:`SOURCES`.
-        bad: collects rejected rows; by default a new collection with the default limit.
+        bad: collects rejected rows; None uses the default limit.
         limit: stop after this many images.
         options: options of the source (see its ``read``), including ``embed`` and ``verify``.
 

@@ -9,7 +9,7 @@ from scramble.records import ImageRecord, PreferencePair, Question
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Images, pairs and questions. ``key`` determines the split: the (first) image's id, or the row's id without image.
+    """Images, pairs and questions. ``key`` determines the split: the first image's id, or the row's id without images.
 
     An image can be in several bundles; the table of a split contains it once.
     """

@@ -23,16 +23,16 @@ def read(
 ) -> Iterator[ImageRecord]:
     """Stream COCO images with their captions, in the order of the file.
 
-    The image's id is COCO's twelve digits (``000000000724``). It is the same in the 2014 and 2017 releases and in the
-    benchmarks built on COCO, so that overlaps can be detected.
+    An image's id is its number in COCO with twelve digits (``000000000724``). It is the same in the 2014 and 2017
+    releases and in the benchmarks built on COCO, so that overlaps can be detected.
 
     Args:
         path: COCO's root folder, or the ``captions_*.json`` itself.
         split: the split of a root folder to read.
-        images: the folder of image files; by default it is found from ``path``.
+        images: the folder of image files; None searches for it from ``path``.
 
     Raises:
-        SourceError: the file or folder is missing, or the JSON does not have COCO's form.
+        SourceError: the file or folder is missing, or the JSON does not have COCO's layout.
     """
     file, folder = _layout(Path(path), split, images)
     content = _content(file)
@@ -41,7 +41,10 @@ def read(
 
 
 def _captions(file: Path, content: dict[str, Any], bad: BadRows) -> dict[str, list[str]]:
-    """The captions of each image. Removes the annotations from the content: they take more memory than the captions."""
+    """Return the captions of each image.
+
+    Removes the annotations from the content, because they need more memory than the captions.
+    """
     captions: dict[str, list[str]] = {}
     seen_annotations: set[str] = set()
     image_keys = {_key(image.get("id")) for image in content["images"] if isinstance(image, dict)} - {""}
@@ -108,7 +111,7 @@ def _images(
 
 
 def _key(value: Any) -> str:
-    """The id that links annotations to images, as text, so that 7 and "7" are equal; "" if it is not an id."""
+    """Return the id that links annotations to images as text, so that 7 and "7" are equal; "" for an invalid id."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):

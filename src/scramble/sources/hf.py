@@ -39,19 +39,19 @@ def read(
 ) -> Iterator[ImageRecord]:
     """Stream the images of a data set, each with the captions of all its rows.
 
-    The caption column contains a string or a list of strings; the image column contains a ``datasets`` image, encoded
-    bytes, or a path. Rows belong to the same image if they have the same id in ``id_column`` or, without that column,
-    the same bytes or path; then the image's id is the number of its first row. Captions are held in memory, but images
-    are read one at a time, so the data set is read twice (for a hub id, over the network).
+    The caption column contains a string or a list of strings. The image column contains a ``datasets`` image, encoded
+    bytes, or a path. Rows belong to the same image if they have the same id in ``id_column``. Without this column, they
+    must have the same bytes or path, and the image's id is the number of its first row. Captions are loaded into
+    memory, but images are read one at a time, so the data set is read twice (for a hub id, over the network).
 
     Args:
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, or a folder of parquet files.
-        split: one of the data set's splits; in a folder of parquet files its name is part of the files' or folders'
-            names (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
+        split: one of the data set's splits. In a folder of parquet files, its name is part of the names of files or
+            folders (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
-        revision: the commit of a hub data set; with it the run is repeatable.
-        streaming: read the rows of a hub data set over the network, and with ``limit`` only the first ones; False
-            downloads the split to the ``datasets`` library's cache before it is read.
+        revision: the commit of a hub data set, which makes the run repeatable.
+        streaming: whether to read the rows of a hub data set over the network (with ``limit``, only the first rows), or
+            to download the split to the ``datasets`` library's cache before it is read.
         limit: stop after this many images; rows after the first row of the next image are not read.
 
     Raises:
@@ -84,7 +84,7 @@ def read(
 
 @dataclass(slots=True)
 class _Image:
-    """The data of an image from the first pass, before its bytes are read again."""
+    """The data of an image that the first pass collects, before its bytes are read again."""
 
     first: int  # row, from 1
     content: str
@@ -151,7 +151,7 @@ class HubTable:
                 yield number, {column: row.get(column) for column in columns}
         except Exception as error:  # the connection may be lost during the stream
             raise SourceError(
-                f"{self.path} cannot be read completely ({one_line(error)}); repeat the command"
+                f"{self.path} cannot be read completely ({one_line(error)}): run the command again"
             ) from error
 
 
@@ -162,8 +162,8 @@ def _open(
         for key, value in (("name", name), ("revision", revision)):
             if value is not None:
                 raise SourceError(
-                    f"{path} is a local copy, which has no {key}: remove data.{key}, or give the folder of the "
-                    "intended part (data.path=...)"
+                    f"{path} is a local copy, which has no {key}: remove data.{key}, or set data.path to the folder of "
+                    "the intended part"
                 )
         return open_local(Path(path), split)
     return HubTable(str(path), split, name, revision, streaming=streaming)
@@ -179,7 +179,10 @@ def _require(path: str | Path, columns: list[str], names: list[str]) -> None:
 
 
 def _fields(value: Any) -> tuple[bytes | None, str | None]:
-    """Bytes and path in an image field, which may be a list with one image. Raises RecordError if it has neither."""
+    """Return the bytes and path in an image field, which may be a list with one image.
+
+    Raises RecordError if it has neither.
+    """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, bytes):
@@ -193,7 +196,7 @@ def _fields(value: Any) -> tuple[bytes | None, str | None]:
 
 
 def _content(value: Any) -> str:
-    """The key that rows of the same image share: the hash of the bytes, or the path."""
+    """Return the key that rows of the same image share: the hash of the bytes, or the path."""
     data, path = _fields(value)
     return hashlib.sha256(data).hexdigest() if data is not None else f"path {path}"
 

@@ -1,4 +1,4 @@
-"""Read a JSONL or CSV file of ``image, caption`` with image files."""
+"""Read a JSONL or CSV file with image paths and captions."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def read(
     """Stream the images of a caption file.
 
     A row has an image and one caption or a list of captions. Several rows, adjacent or not, can have the same image.
-    Captions are held in memory; images are read one at a time, in the order of their first rows. The image's id is the
-    value of ``id_column``, or the image's path as written.
+    Captions are loaded into memory. Images are read one at a time, in the order of their first rows. An image's id is
+    the value of ``id_column``, or the image's path as written.
 
     Args:
         path: the file (``.jsonl``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
@@ -76,7 +76,7 @@ def read(
 
 
 def find_file(path: str | Path) -> Path:
-    """The caption file at or in ``path``. Raises SourceError if there is none or more than one."""
+    """Return the caption file at or in ``path``. Raises SourceError unless there is exactly one."""
     path = Path(path)
     if path.is_file():
         return path
@@ -93,7 +93,7 @@ def find_file(path: str | Path) -> Path:
 
 
 def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
-    """The part of a rejected row that shows its fault."""
+    """Return the part of a rejected row that shows its fault."""
     missing = [column for column in (image_column, caption_column) if column not in row]
     if missing:
         return f"no {' and '.join(missing)} among {', '.join(row)} (data.image_column=..., data.caption_column=...)"
@@ -114,11 +114,10 @@ def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, d
 def jsonl_rows(
     file: Path, columns: list[str], bad: BadRows, named_by: str = COLUMN_KEYS
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number (from 1) and content of each row that is a JSON object. The first must have the first column.
+    """Yield the number (from 1) and content of each row that is a JSON object.
 
-    For ``named_by`` see :func:`scramble.formats.csv_file.require_columns`.
-
-    Raises SourceError if it does not, or if the file is not text.
+    For ``named_by`` see :func:`scramble.formats.csv_file.require_columns`. Raises SourceError if the first row lacks
+    the first column, or if the file is not text.
     """
     first = True
     try:

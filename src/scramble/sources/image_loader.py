@@ -1,4 +1,4 @@
-"""Image files by path, each checked once."""
+"""Loads image files by path and checks each file only once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImageLoader:
         self._faults: dict[Path, str] = {}
 
     def load(self, file: Path) -> ImageFile:
-        """The image. Raises RecordError, also for an image that was rejected before."""
+        """Return the image. Raises RecordError if it cannot be read; later calls raise the same error again."""
         if self._faults.get(file):
             raise RecordError(self._faults[file])
         try:

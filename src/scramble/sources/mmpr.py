@@ -37,14 +37,14 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
 
-    A row that is used several times gets a different id each time. An unusable row is added to ``bad`` once: it is not
-    JSON, lacks a text, has the wrong number of image placeholders, or has a missing or broken image.
+    A row that is used several times gets a different id each time. A row is unusable if it is not JSON, lacks a text,
+    has the wrong number of image placeholders, or has a missing or broken image. It is added to ``bad`` only once.
 
     Args:
         path: the ``meta.json``, or its folder.
-        root: folder that the paths in ``meta.json`` are relative to; by default it is found from ``path``.
-        resample: draw sets by the square root of their length (:func:`scramble.formats.mmpr.mixture`).
-        seed: seed of that draw; the rows of a set are shuffled with the set's index as seed.
+        root: folder that the paths in ``meta.json`` are relative to; None searches for it from ``path``.
+        resample: whether to draw sets by the square root of their length (:func:`scramble.formats.mmpr.mixture`).
+        seed: seed for drawing sets; the rows of a set are shuffled with the set's index as seed.
         limit: stop after this many pairs.
 
     Raises:
@@ -52,7 +52,7 @@ def bundles(
     """
     path = Path(path) / mmpr.META if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise SourceError(f"{path} does not exist: give the meta.json, or its folder (data.path=...)")
+        raise SourceError(f"{path} does not exist: set data.path to the meta.json or its folder")
     with ExitStack() as stack:
         try:
             sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
@@ -87,7 +87,7 @@ def _tell_what_is_left_aside(sets: list[_Set]) -> None:
         if entry.length is not None and entry.length != len(one.lines):
             log.info(f"mmpr: set {entry.name} has {len(one.lines)} rows, but its meta.json says {entry.length}")
         if entry.data_augment:
-            log.info(f"mmpr: set {entry.name} asks for data_augment, which is not supported and ignored")
+            log.info(f"mmpr: set {entry.name} has data_augment, which is not supported and ignored")
     patches = {one.entry.max_dynamic_patch for one in sets} - {None}
     if patches:
         log.info(f"mmpr: max_dynamic_patch is {sorted(patches)}; model.max_tiles applies to all sets instead")  # type: ignore[type-var]
@@ -154,7 +154,7 @@ def _name(value: Any) -> str:
 def _named(
     pair: PreferencePair, parsed: ParsedRow, ids: tuple[str, ...], one: _Set, row: int, time: int
 ) -> PreferencePair:
-    """The pair with a unique id, and with its images by their ids here."""
+    """Return the pair with a unique id, and with the ids that its images have here."""
     again = f"#{time}" if time > 1 else ""
     name = one.entry.name
     if parsed.provenance:  # an export of this project: all other fields are kept

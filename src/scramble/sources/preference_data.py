@@ -1,4 +1,4 @@
-"""Read preference data of any known format: pairs with their images, from one input or from several with weights."""
+"""Read preference data of any supported format: pairs with their images, from one input or a weighted mix of inputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from scramble.storage.tables import read_table, table_path
 
 log = logging.getLogger(__name__)
 
-LOOK_AHEAD = 20  # rows from which the format of a file is recognised
+LOOK_AHEAD = 20  # number of rows from which the format of a file is detected
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class PairInput:
     """One input of :func:`bundles`. The fields are those of ``configs/data/pairs.yaml``.
 
     Attributes:
-        format: a name in :data:`scramble.formats.recognise.READABLE`; None: recognised from the columns.
-        columns: name in the file by the name that the format expects.
-        images: folder that image paths are relative to; None: the folder of the rows.
+        format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.
+        columns: the file's column name for each name that the format expects.
+        images: folder that image paths are relative to; None means the folder of the rows.
         root, resample: see :func:`scramble.sources.mmpr.bundles`.
-        ratings: the pairs of rated lists: the best against the worst answer, or all pairs of unequal rating.
-        weight: relative share of this input's pairs.
+        ratings: which pairs of rated answers to use: the best with the worst answer, or all pairs of unequal rating.
+        weight: relative weight of this input in the mix.
     """
 
     path: str
@@ -70,15 +70,15 @@ def bundles(
     """Stream pairs, each with its images.
 
     Args:
-        path: see :func:`scramble.sources.row_files.open_rows`; also a data set folder of this project, and an MMPR
-            ``meta.json``. None with ``mix``.
+        path: see :func:`scramble.sources.row_files.open_rows`. A data set folder of this project and an MMPR
+            ``meta.json`` are also supported. None with ``mix``.
         mix: several inputs, each a mapping of :class:`PairInput`'s fields; see :func:`interleave`.
         seed: seed of MMPR's mixture.
         limit: stop after this many bundles.
         options: fields of :class:`PairInput`.
 
     Raises:
-        SourceError: an input cannot be read, has the columns of an unknown or another format, or has too many bad rows.
+        SourceError: an input cannot be read, its columns do not match the format, or it has too many bad rows.
     """
     inputs = [PairInput(**one) for one in mix] if mix else [PairInput(str(path), **options)]
     inputs = [one for one in inputs if one.weight > 0]
@@ -92,10 +92,10 @@ def bundles(
 
 
 def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], names: Sequence[str]) -> Iterator[Bundle]:
-    """Mix streams in proportion to their weights; the proportion holds at every point of the mix, to within one bundle.
+    """Mix streams in proportion to their weights. The proportion holds at every point of the mix, to within one bundle.
 
-    The mix ends when the stream that is next has no more pairs, so no pair is repeated. Rows are taken in order, so a
-    sorted file must be shuffled first.
+    The mix ends when the next stream has no more pairs, so no pair is repeated. Rows are taken in order, so a sorted
+    file must be shuffled first.
     """
     total, taken = sum(weights), [0] * len(streams)
     while True:
@@ -111,7 +111,7 @@ def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], na
 
 
 class _Reader:
-    """Reads inputs; ids of images and pairs are unique over all of them."""
+    """Reads several inputs and assigns unique ids to their images and pairs."""
 
     def __init__(self, bad: BadRows, seed: int, embed: bool, verify: bool, alone: bool) -> None:
         self._bad, self._seed, self._alone = bad, seed, alone
@@ -119,10 +119,10 @@ class _Reader:
         self._image_ids: dict[tuple[int, str], str] = {}
         self._contents: dict[str, str] = {}
         self._pair_ids: Counter[str] = Counter()
-        self.images_key = "data.images"  # for the message that all images are missing
+        self.images_key = "data.images"  # the message about missing images names this key
 
     def bundles(self, number: int, one: PairInput) -> Iterator[Bundle]:
-        """The bundles of one input."""
+        """Yield the bundles of one input."""
         special = self._special(one)
         if special is not None:
             yield from self._adopted(number, special)
@@ -153,7 +153,7 @@ class _Reader:
         return {"embed": self._loader.embed, "verify": self._loader.verify}
 
     def _special(self, one: PairInput) -> Iterator[Bundle] | None:
-        """The bundles of an input that is not a file of rows: MMPR's ``meta.json`` or this project's tables."""
+        """Return the bundles of an input that is not a file of rows: MMPR's ``meta.json`` or this project's tables."""
         path = Path(one.path).expanduser()
         if not exists(path):
             return None
@@ -204,7 +204,7 @@ class _Reader:
         names: ImageNames,
         by_name: dict[Path, str],
     ) -> Iterator[Bundle]:
-        """The bundles of a row; a row that cannot be used is recorded as rejected."""
+        """Yield the bundles of a row. A row that cannot be used is recorded as rejected."""
         try:
             source = f"{name}:{Path(one.path).stem}"
             found = []
@@ -266,7 +266,7 @@ class _Reader:
         return Bundle(ids[0] if ids else pair.pair_id, tuple(records.values()), (pair,))
 
     def _renamed(self, number: int, bundle: Bundle) -> Bundle:
-        """The bundle of an input that has its own ids, with ids that are unique in the mix."""
+        """Replace the ids of an input's bundle by ids that are unique in the mix."""
         ids = {one.image_id: self._image_id(number, one.image_id, one.image_id, one.image) for one in bundle.images}
         images = tuple(replace(one, image_id=ids[one.image_id]) for one in bundle.images)
         pairs = (replace(pair, image_ids=tuple(ids[name] for name in pair.image_ids)) for pair in bundle.pairs)
@@ -274,7 +274,7 @@ class _Reader:
         return Bundle(key, images, tuple(self._numbered(pair) for pair in pairs))
 
     def _image_id(self, number: int, own: str, wanted: str, image: ImageFile) -> str:
-        """The id of an image: ``wanted`` (from an export's provenance) unless a different image has this id."""
+        """Return the id of an image: ``wanted`` (from an export's provenance) unless a different image has this id."""
         key = (number, own)
         if key not in self._image_ids:
             content = image.sha256
@@ -285,21 +285,21 @@ class _Reader:
         return self._image_ids[key]
 
     def _numbered(self, pair: PreferencePair) -> PreferencePair:
-        """The pair, with ``#2`` after its id if it is the second one with that id, and so on."""
+        """Append ``#2`` to the id of the second pair with the same id, and so on."""
         self._pair_ids[pair.pair_id] += 1
         time = self._pair_ids[pair.pair_id]
         return pair if time == 1 else replace(pair, pair_id=f"{pair.pair_id}#{time}")
 
 
 def _rows(file: RowFile, one: PairInput, opened: OpenedRows, bad: BadRows) -> Iterator[tuple[int, Any]]:
-    """Number and content of each row, with the column names that its format expects."""
+    """Yield the number and content of each row, with columns renamed to those that its format expects."""
     for number, row in file.rows(bad):
         row = renamed(row, one.columns)
         yield number, row if opened.entry is None else opened.entry.sharegpt(row)
 
 
 def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:
-    """The pair with its source, and as kind the data set that the row names; a pair that we exported keeps both."""
+    """Set the pair's source, and its kind to the data set that the row names. Pairs exported by us keep both."""
     if parsed.provenance:
         return pair
     kind = next((row[key] for key in ("origin_dataset", "ds_name") if isinstance(row.get(key), str)), pair.kind)
@@ -307,7 +307,10 @@ def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -
 
 
 def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Row]) -> str:
-    """The format of a file by its first rows. Raises SourceError naming the columns and the key that fixes it."""
+    """Detect the format of a file from its first rows.
+
+    Raises SourceError. The message names the columns and the key that fixes the problem.
+    """
     if opened.entry is not None:
         return "llama-factory"
     seen = ", ".join(dict.fromkeys(str(name) for row in rows for name in row)) or "none: its rows are not JSON objects"
@@ -320,7 +323,7 @@ def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Ro
             needed = " or ".join(" and ".join(names) for names in known.needs)
             raise SourceError(
                 f"data.format={one.format} needs the columns {needed}, but {file} has {seen}: name them "
-                "(data.columns.<needed>=<name>), or set data.format=null to have the format recognised"
+                "(data.columns.<needed>=<name>), or set data.format=null to detect the format"
             )
         return one.format
     for row in rows:

@@ -30,8 +30,8 @@ def bundles(
 
     A row has ``question`` and ``answer`` (a text or number, not needed for DropoutNTP). Optional fields are ``image``
     or ``images`` (a path or a list of paths), ``answers`` (all accepted answers), ``choices`` (options in letter
-    order), ``kind`` (the rule that judges answers, or any name) and ``id``. Image placeholders in the question are
-    dropped, because images precede it.
+    order), ``kind`` (the rule that grades answers, or any name) and ``id``. Image placeholders in the question are
+    removed, because images precede it.
 
     Args:
         path: the ``.jsonl`` file.
@@ -44,7 +44,7 @@ def bundles(
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        raise SourceError(f"{file} {what}: give the JSONL file of questions (data.path=...)")
+        raise SourceError(f"{file} {what}: set data.path to the JSONL file of questions")
     folder = Path(images) if images is not None else file.parent
     seen: set[str] = set()
 
@@ -97,7 +97,7 @@ def _question(row: dict[str, Any], number: int) -> Question:
 
 
 def _choices(row: dict[str, Any]) -> tuple[str, ...]:
-    """The options of a row in letter order, without missing ones at the end."""
+    """Return the options of a row in letter order, without missing options at the end."""
     choices = [_text(value, "choices") for value in _list(row, "choices")]
     while choices and not choices[-1].strip():
         choices.pop()
@@ -107,7 +107,7 @@ def _choices(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _absent(value: Any) -> bool:
-    """Whether a cell is empty, in one of the spellings of tables."""
+    """Return whether a cell is empty, or contains a table's notation for a missing value."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 

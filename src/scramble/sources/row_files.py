@@ -41,7 +41,7 @@ class RowFile:
         return None if self.path is None else self.path.parent
 
     def rows(self, bad: BadRows) -> Iterator[tuple[int, Any]]:
-        """Number (from 1) and content of each row; ``bad`` collects the rows that cannot be read.
+        """Yield the number (from 1) and content of each row. ``bad`` collects the rows that cannot be read.
 
         Raises SourceError if the file cannot be read.
         """
@@ -59,7 +59,7 @@ class RowFile:
 
 @dataclass(frozen=True)
 class OpenedRows:
-    """Files of one data set, and the entry of LLaMA-Factory's ``dataset_info.json`` that describes them, if any."""
+    """The files of a data set, and the entry of LLaMA-Factory's ``dataset_info.json`` that describes them, if any."""
 
     files: list[RowFile]
     entry: DataSetEntry | None = None
@@ -72,11 +72,11 @@ def open_rows(path: str, *, name: str | None = None, split: str = "train", revis
         path: a file of rows (JSON, JSONL, CSV, parquet, arrow), a folder with such files, a folder written by
             ``save_to_disk``, a ``dataset_info.json`` of LLaMA-Factory, a pattern of files, or a hub id.
         name: the entry of a ``dataset_info.json``, or the configuration of a hub data set.
-        split: the split of a folder or of a hub data set; a file is read whatever its name.
+        split: the split of a folder or of a hub data set; it is ignored for a single file.
         revision: the commit of a hub data set.
 
     Raises:
-        SourceError: no file or data set is found; the message names the key.
+        SourceError: no file or data set exists. The message names the key.
     """
     place = Path(path).expanduser()
     if exists(place):
@@ -91,7 +91,7 @@ def open_rows(path: str, *, name: str | None = None, split: str = "train", revis
                 raise SourceError(f"{path} is a local copy, which has no {key}: remove data.{key}")
         place = place if entry is None else entry.file
         if not place.exists():
-            raise SourceError(f"{info}: {place} does not exist (file_name)")
+            raise SourceError(f"{info}: its file_name {place} does not exist")
         files = [place] if place.is_file() else _in_folder(place, split)
         return OpenedRows([RowFile(file) for file in files], entry)
     if is_pattern(path):
@@ -99,12 +99,12 @@ def open_rows(path: str, *, name: str | None = None, split: str = "train", revis
             raise SourceError(f"data.path={path}: no file of rows matches ({', '.join(ROW_FILES)})")
         return OpenedRows([RowFile(file) for file in files])
     if not is_hub_id(path):
-        raise SourceError(f"data.path={path} does not exist: give a file of rows, its folder, a pattern or a hub id")
+        raise SourceError(f"data.path={path} does not exist: use a file of rows, its folder, a pattern or a hub id")
     return OpenedRows([RowFile(hub=HubTable(path, split, name, revision))])
 
 
 def matches(path: str) -> list[Path]:
-    """The files of rows that a pattern matches, sorted; none for a path without a pattern."""
+    """Return the files of rows that a pattern matches, sorted; none for a path without a pattern."""
     if not is_pattern(path) or exists(Path(path).expanduser()):
         return []
     found = [Path(file) for file in sorted(glob.glob(str(Path(path).expanduser()), recursive=True))]
@@ -112,12 +112,12 @@ def matches(path: str) -> list[Path]:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path is a pattern of several files."""
+    """Return whether a path is a pattern of several files."""
     return any(sign in path for sign in "*?[")
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path that does not exist can be a data set on the hub: ``owner/name``."""
+    """Return whether a path that does not exist can be a data set on the hub: ``owner/name``."""
     owner, _, name = path.partition("/")
     return bool(owner.strip(".~")) and bool(name) and "/" not in name and Path(name).suffix.lower() not in ROW_FILES
 
@@ -129,5 +129,5 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
     rows = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in ROW_FILES and file.is_file()]
     rows = [file for file in rows if file.name not in (INFO, mmpr.META)]
     if not rows:
-        raise SourceError(f"{folder} has no files of rows ({', '.join(ROW_FILES)}): give the file (data.path=...)")
+        raise SourceError(f"{folder} has no files of rows ({', '.join(ROW_FILES)}): set data.path to the file")
     return files_of_split(folder, rows, split)

@@ -35,7 +35,7 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream each image that has a scene graph, with its questions, in the order of the graph file.
 
-    Both files are held in memory (see :mod:`scramble.scenegraphs.files`). Graphs are not changed; their defects are
+    Both files are loaded into memory (see :mod:`scramble.scenegraphs.files`). Graphs are not changed; their defects are
     counted when they are used.
 
     Args:
@@ -43,18 +43,18 @@ def bundles(
         graphs: file of scene graphs, GQA's or Visual Genome's, relative to ``path``.
         questions: file of questions, GQA's (``{id: {imageId, question, answer}}``) or Visual Genome's
             (``[{id, qas: [{qa_id, question, answer}]}]``); None reads only images.
-        images: folder of images relative to ``path`` (by default ``path``); it and its sub-folders are searched by the
-            image's id.
+        images: folder of images relative to ``path`` (by default ``path``). Images are searched by id in this folder
+            and its sub-folders.
         limit: stop after this many images.
     Raises:
-        SourceError: a file is missing or has another form.
+        SourceError: a file is missing or has another layout.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise SourceError(f"{folder} does not exist: give the folder with graphs, questions and images (data.path=...)")
+        raise SourceError(f"{folder} does not exist: set data.path to the folder with graphs, questions and images")
     for key, name in (("graphs", graphs), ("questions", questions)):
         if name is not None and not (folder / name).is_file():
-            raise SourceError(f"{folder / name} does not exist: give the file (data.{key}=..., relative to data.path)")
+            raise SourceError(f"{folder / name} does not exist: set data.{key} to the file, relative to data.path")
     questions_of = {} if questions is None else _questions(folder / questions, bad)
     files = _files(folder / images if images else folder)
 
@@ -89,7 +89,7 @@ def bundles(
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """Image files by their names without suffix."""
+    """Return the image files by their names without suffix."""
     files: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in _SUFFIXES:
@@ -114,7 +114,7 @@ def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
             if isinstance(qa, Mapping)
         ]
     if not rows:
-        raise SourceError(f"{file}: not questions of GQA or Visual Genome")
+        raise SourceError(f"{file} does not contain questions of GQA or Visual Genome")
     questions_of: dict[str, list[Question]] = {}
     seen: set[str] = set()
     for number, (key, image_id, row) in enumerate(rows, 1):

@@ -31,10 +31,10 @@ def bundles(
     """Stream each image of a release file with its pairs, in the order of the images' first rows.
 
     Args:
-        path: the file of rows. It is held in memory (58,000 pairs are about 40 MB); images are read one at a time.
-        columns: name in the file by the name that the format expects.
-        images: the folder of COCO images. An image is searched by its path, then by its file name if no other image
-            of the file has the same name.
+        path: the file of rows. It is loaded into memory (58,000 pairs need about 40 MB); images are read one at a time.
+        columns: the file's column name for each name that the format expects.
+        images: the folder of COCO images. An image is searched by its path, and then by its file name if no other image
+            has the same name.
         limit: stop after this many images.
 
     Raises:
@@ -61,7 +61,7 @@ def bundles(
             return
         image_id, file = ids[name], find_image(folder, name)
         base = _base(name)
-        if not exists(file) and files[base] == 1:  # otherwise it could be the image of another row
+        if not exists(file) and files[base] == 1:  # a repeated name could belong to the image of another row
             file = find_image(folder, base)
         try:
             image = load_image(file, embed=embed, verify=verify)

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 from scramble.records import ImageFile, RecordError
 
-FILLED_FIRST = ("train", "test", "val")  # the order in which splits get an image if there are few images
+FILLED_FIRST = ("train", "test", "val")  # the order in which splits are filled if there are few images
 
 
 class Groups:
     """Groups of bundles that must be in the same split because they share an image.
 
-    Two images are the same if their bytes are equal, whatever their ids and paths. A group is identified by a number.
-    Bundles without images are grouped by their key. Memory: about 200 bytes per image.
+    Two images are the same if their bytes are equal, independently of ids and paths. A group is identified by a number.
+    Bundles without images are grouped by their key. Groups need about 200 bytes of memory per image.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Groups:
         self._images: dict[bytes, set[str]] = {}
 
     def add(self, key: str, images: Mapping[str, ImageFile]) -> int:
-        """Return the group of the bundle with this key; ``images`` are its images by id."""
+        """Add the bundle with this key and return its group. ``images`` are its images by id."""
         contents = [self._content(image_id, image) for image_id, image in images.items()]
         contents = contents or [hashlib.sha256(key.encode()).digest()]
         joined = [self._find(self._by_content[content]) for content in contents if content in self._by_content]
@@ -38,15 +38,15 @@ class Groups:
         return group
 
     def duplicates(self) -> int:
-        """The number of images with the same bytes as another image with a different id."""
+        """Return the number of images with the same bytes as another image with a different id."""
         return sum(len(ids) for ids in self._images.values() if len(ids) > 1)
 
     def assign(self, fractions: Mapping[str, float], seed: int) -> list[str]:
-        """The split of each group.
+        """Return the split of each group.
 
-        A group's split depends only on its first key and the seed, so that more images do not move the others. The
-        exception: every split with a fraction above 0 gets a group, in the order of :data:`FILLED_FIRST` if there are
-        few groups.
+        A group's split depends only on its first key and the seed, so that additional images do not move the others.
+        There is one exception: every split with a fraction above 0 gets a group, in the order of :data:`FILLED_FIRST`
+        if there are few groups.
         """
         roots = [self._find(group) for group in range(len(self._parent))]
         places = {root: _place(self._keys[root], seed) for root in dict.fromkeys(roots)}
@@ -67,7 +67,8 @@ class Groups:
             if members[name]:
                 continue
             low, high = ranges[name]
-            # Take a group from a split with fraction 0 if there is one, else from the largest, which has at least two.
+            # Take a group from a split with fraction 0, if any, otherwise from the largest split, which has at least
+            # two groups.
             giver = max(
                 FILLED_FIRST, key=lambda other: (other not in due and bool(members[other]), len(members[other]))
             )
@@ -102,7 +103,7 @@ class Groups:
 
 
 def _place(key: str, seed: int) -> float:
-    """A number from 0 to 1 that depends only on key and seed."""
+    """Return a number from 0 to 1 that depends only on key and seed."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

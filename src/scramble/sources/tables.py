@@ -1,7 +1,7 @@
 """Read local tables in place: parquet files, arrow files, folders of them, and folders written by ``save_to_disk``.
 
 The ``datasets`` library is not used here, because it copies such files into its cache before it reads them, interprets
-brackets and stars in their paths as patterns, and reads a folder's splits as one if it is given the files.
+brackets and stars in their paths as patterns, and merges a folder's splits if it gets a list of files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scramble.storage.files import StoreError, read_json
 
 log = logging.getLogger(__name__)
 
-BATCH = 64  # rows in memory at once; they may contain photographs
+BATCH = 64  # rows in memory at a time; they may contain photographs
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-(\d{5})(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
 _ARROW = (".arrow", ".feather")
@@ -51,9 +51,9 @@ class LocalTable:
         return _open(self.files[0])[0] if self.files else []
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The number (from 1) and content of each row, read in batches with bounded memory.
+        """Yield the number (from 1) and content of each row, read in batches with bounded memory.
 
-        Raises SourceError naming a file that cannot be read or lacks a column.
+        Raises SourceError if a file cannot be read or lacks a column. The message names the file.
         """
         number = 0
         for file in self.files:
@@ -74,7 +74,10 @@ class LocalTable:
 
 
 def open_local(path: Path, split: str) -> LocalTable:
-    """The files of one split. Raises SourceError naming the available splits, or the reason why there are none."""
+    """Return the files of one split.
+
+    Raises SourceError with the available splits, or with the reason why there are none.
+    """
     if path.is_file() and path.suffix.lower() in _OTHERS:
         raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files use data=image_folder")
     if path.is_file():
@@ -96,8 +99,11 @@ def open_local(path: Path, split: str) -> LocalTable:
 
 
 def _check_one_configuration(path: Path, files: list[Path]) -> None:
-    """Raise SourceError if a split's files are in several folders that each have this split. Hub data sets store their
-    configurations (such as other captions of the same images) like this, and these are not one table."""
+    """Raise SourceError if several folders each contain the split.
+
+    Hub data sets store their configurations (such as other captions of the same images) like this. These are not one
+    table.
+    """
     folders = sorted({_above_split(file.relative_to(path)) for file in files})
     if len(folders) > 1:
         named = ", ".join(str(folder) for folder in folders)
@@ -108,13 +114,13 @@ def _check_one_configuration(path: Path, files: list[Path]) -> None:
 
 
 def _above_split(file: Path) -> Path:
-    """The folder above the first part of a relative path that names a split; the top folder if no part does."""
+    """Return the folder above the first part of a relative path that names a split, or else the top folder."""
     parts = file.parts
     return next((Path(*parts[:n]) for n in range(len(parts)) if _split_of(Path(parts[n])) is not None), Path())
 
 
 def _say_what_is_missing(path: Path, files: list[Path]) -> None:
-    """Log if files of a numbered series (``-of-00005``) are missing. This is not an error: it can be intended."""
+    """Log if files of a numbered series (``-of-00005``) are missing. This can be intended and is not an error."""
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():
         if count < int(total):
@@ -122,7 +128,7 @@ def _say_what_is_missing(path: Path, files: list[Path]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error of another library, in one line."""
+    """Return the message of an error of another library, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -135,19 +141,19 @@ def _refuse(path: Path, split: str, names: list[str]) -> list[Path]:
 
 
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
-    """The files of a folder that belong to a split. Raises SourceError naming the available splits."""
+    """Return the files of a folder that belong to a split. Raises SourceError with the available splits."""
     splits = _splits(folder, files)
     match = next((name for name in splits if _is(split, {name})), None)
     return splits[match] if match is not None else _refuse(folder, split, sorted(splits))
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """All parquet files below a folder."""
+    """Return all parquet files below a folder."""
     return [file for file in sorted(folder.rglob("*")) if _is_parquet(file)]
 
 
 def _splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Files by split. If no name has a split, all files are the split ``train``."""
+    """Return the files by split. If no name has a split, all files are the split ``train``."""
     named: dict[str | None, list[Path]] = {}
     for file in files:
         named.setdefault(_split_of(file.relative_to(folder)), []).append(file)
@@ -163,7 +169,7 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split in a relative path: in the file's name, or else in the nearest folder's name."""
+    """Return the split in a relative path: in the file's name, or else in the nearest folder's name."""
     if shard := _SHARD.fullmatch(file.stem):
         return _NAMES.get(shard[1], shard[1])
     for part in (file.stem, *reversed(file.parts[:-1])):
@@ -174,14 +180,14 @@ def _split_of(file: Path) -> str | None:
 
 
 def _saved(path: Path, split: str) -> LocalTable:
-    """A data set written by ``save_to_disk``, whose metadata may have the split."""
+    """Return a data set written by ``save_to_disk``, whose metadata may contain the split."""
     state, files = _state(path)
     own = re.split(r"[\[+]", str(state.get("_split") or "train"))[0]
     return LocalTable(path, files if _is(split, {own}) else _refuse(path, split, [own]))
 
 
 def _saved_splits(path: Path, split: str) -> LocalTable:
-    """A folder of data sets by split, which ``save_to_disk`` writes for a ``DatasetDict``."""
+    """Return a folder of data sets by split, which ``save_to_disk`` writes for a ``DatasetDict``."""
     try:
         names = [str(name) for name in read_json(path / "dataset_dict.json")["splits"]]
     except (StoreError, KeyError, TypeError) as error:
@@ -202,7 +208,7 @@ def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
 
 
 def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
-    """The columns of a file, and its rows in record batches."""
+    """Return the columns of a file, and its rows in record batches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -212,7 +218,7 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
             try:
                 stream = pa.ipc.open_stream(source)
                 return stream.schema.names, (part for batch in stream for part in _parts(batch))
-            except pa.ArrowInvalid:  # the file is in the other arrow format
+            except pa.ArrowInvalid:  # the file has the other arrow format
                 reader = pa.ipc.open_file(source)
                 batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
                 return reader.schema.names, (part for batch in batches for part in _parts(batch))

@@ -1,4 +1,4 @@
-"""Cache folders, keyed by digests of everything that their values depend on and filled by one run at a time."""
+"""Cache folders, named by digests of everything that their values depend on and filled by one run at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 
 
 class CacheError(StoreError):
-    """A cache that belongs to other inputs or is damaged. The message names it and says what to do."""
+    """A cache belongs to other inputs or is damaged. The message names it and says what to do."""
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def open_cache(parent: str | Path, parts: Mapping[str, str]) -> Iterator[Path]:
     Another run that needs the same folder waits until this run has filled it.
 
     Raises:
-        CacheError: if the folder was made for other parts, because it was copied or renamed.
-        StoreError: if the folder cannot be written.
+        CacheError: the folder was created for other parts, because it was copied or renamed.
+        StoreError: the folder cannot be written.
     """
     folder = Path(parent) / content_key(dict(parts))
     with locked(folder) if rank() == 0 else nullcontext():
@@ -46,18 +46,18 @@ def _check_parts(folder: Path, parts: Mapping[str, str]) -> None:
     changed = sorted(name for name in {*recorded, *parts} if recorded.get(name) != parts.get(name))
     if changed:
         raise CacheError(
-            f"the cache {folder} was computed for other {', '.join(changed)}: it was copied or renamed; remove it, and "
-            "it will be computed again"
+            f"the cache {folder} was computed for other {', '.join(changed)}: it was copied or renamed. Remove it to "
+            "compute it again"
         )
 
 
 def rank() -> int:
-    """Rank of this process in a distributed run, otherwise 0."""
+    """Return the rank of this process in a distributed run, otherwise 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes of a distributed run, otherwise 1."""
+    """Return the number of processes of a distributed run, otherwise 1."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

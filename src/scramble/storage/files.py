@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 STAGE_FILE = "stage.json"
-"""File in a stage's folder with its status, settings and summary."""
+"""Name of the file in a stage's folder with its status, settings and summary."""
 
 
 class StoreError(RuntimeError):
-    """A file or folder that cannot be used. The message names the file or folder and says how to fix the problem."""
+    """A file or folder cannot be used. The message names it and says how to fix the problem."""
 
 
 @contextmanager
 def writing(what: str | Path) -> Iterator[None]:
-    """Within the block, an error of the operating system becomes a StoreError: ``what`` cannot be written."""
+    """Within the block, convert an error of the operating system to a StoreError that ``what`` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -32,7 +32,7 @@ def writing(what: str | Path) -> Iterator[None]:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, which replaces ``path`` when the block ends without an error.
 
-    Raises StoreError if the folder cannot be written or the disk is full; ``path`` then keeps its old content.
+    Raises StoreError if the folder cannot be written or the disk is full. ``path`` then keeps its old content.
     """
     path = Path(path)
     with writing(path):
@@ -79,12 +79,12 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def stage_status(folder: str | Path) -> str | None:
-    """``running``, ``failed`` or ``finished``, from the record in a stage's folder; None without a record."""
+    """Return ``running``, ``failed`` or ``finished`` from the record in a stage's folder; None without a record."""
     file = Path(folder) / STAGE_FILE
     return str(read_json(file)["status"]) if file.is_file() else None
 
 
-# The little-endian mark of UTF-32 begins with that of UTF-16, so it must be checked first.
+# The little-endian mark of UTF-32 begins with the mark of UTF-16, so it must be checked first.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -96,7 +96,7 @@ BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file in UTF-8, or in the encoding of its byte-order mark. Line ends are not converted.
+    """Return the text of a file in UTF-8 or the encoding of its byte-order mark. Line ends are not converted.
 
     Raises StoreError naming the file if it is missing or has another encoding.
     """
@@ -113,18 +113,18 @@ def decode_text(data: bytes) -> str:
     except UnicodeDecodeError as error:
         row = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"not text in {encoding.removesuffix('-sig').upper()} from line {row} on; save it as UTF-8"
+            f"not valid {encoding.removesuffix('-sig').upper()} in line {row}: save the file as UTF-8"
         ) from error
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. A byte-order mark and raw control characters in strings are accepted.
+    """Return the value in a JSON file. A byte-order mark and raw control characters in strings are accepted.
 
     Raises StoreError naming the file if it is missing or invalid.
     """
     try:
         return json.loads(read_text(path), strict=False)
     except RecursionError as error:
-        raise StoreError(f"cannot read {path}: nested too deeply") from error
+        raise StoreError(f"cannot read {path}: its JSON is nested too deeply") from error
     except ValueError as error:
         raise StoreError(f"cannot read {path}: {error}") from error

@@ -11,13 +11,13 @@ from typing import Any
 
 
 def content_key(*parts: Any) -> str:
-    """Hex digest (16 digits) of JSON-like values; the same content has the same key on every machine."""
+    """Return the hex digest (16 digits) of JSON-like values; the same content has the same key on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=json_value)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_key(path: str | Path) -> str:
-    """Hex digest (16 digits) of a file's bytes, or of the names and bytes of all files in a folder."""
+    """Return the hex digest (16 digits) of a file's bytes, or of the names and bytes of all files in a folder."""
     path = Path(path)
     digest = hashlib.sha256()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -44,9 +44,9 @@ def json_value(value: Any) -> Any:
 def differing_keys(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", defaults: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Dotted keys whose values differ between two nested configurations, as ``key (old -> new)``.
+    """Return the dotted keys whose values differ between two nested configurations, as ``key (old -> new)``.
 
-    A key that is missing in one of them has its value in ``defaults``, which is nested in the same way.
+    A key that is missing in one of them has its value from ``defaults``, which is nested in the same way.
     """
     defaults, differences = defaults or {}, []
     for key in sorted({*old, *new}, key=str):

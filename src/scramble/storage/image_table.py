@@ -1,4 +1,4 @@
-"""The image files of a table by id, read directly from the parquet file."""
+"""Reads the image files of a table by id, directly from the parquet file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageTable(Mapping[str, ImageFile]):
     def __init__(self, folder: str | Path) -> None:
         self._path = table_path(folder, ImageRecord)
         if not self._path.exists():
-            raise StoreError(f"{self._path} is missing: run the stage that writes it (scripts/generate.py) first")
+            raise StoreError(f"{self._path} is missing: first run scripts/generate.py, which writes it")
         self._open()
         self._index: dict[str, tuple[int, int]] = {}  # id -> (row group, row in the group)
         with self._reading():
@@ -40,7 +40,7 @@ class ImageTable(Mapping[str, ImageFile]):
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, Any] = OrderedDict()
         with self._reading():
-            self._file = pq.ParquetFile(self._path, memory_map=True)  # forked processes then share no file position
+            self._file = pq.ParquetFile(self._path, memory_map=True)  # no shared file position after a fork
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -65,7 +65,7 @@ class ImageTable(Mapping[str, ImageFile]):
         try:
             image = images[row].as_py()
             return ImageFile(image["bytes"], image["path"])
-        except (IndexError, KeyError, TypeError) as error:  # a damaged file that can still be opened
+        except (IndexError, KeyError, TypeError) as error:  # the file is damaged but can be opened
             raise StoreError(f"{self._path} is damaged at image {image_id!r}: generate the data again") from error
 
     def _group(self, group: int) -> Any:

@@ -1,4 +1,4 @@
-"""JSON lines files: appending rows safely, and reading with line numbers in error messages."""
+"""JSON lines files: safe appending of rows, and reading with line numbers in error messages."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class JsonLines:
                 file.truncate(data.rfind(b"\n") + 1)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row to disk. Raises StoreError, for example if the disk is full; earlier rows are kept."""
+        """Write one row to disk. Raises StoreError if that fails, for example on a full disk; earlier rows are kept."""
         self.extend([row])
 
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write several rows to disk. Raises StoreError, for example if the disk is full; earlier rows are kept."""
+        """Write several rows to disk. Raises StoreError if that fails; earlier rows are kept."""
         with writing(self.path):
             self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
@@ -63,7 +63,7 @@ class JsonLines:
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file. An incomplete last line is skipped. A missing file has no rows.
+    """Yield the rows of a JSONL file. An incomplete last line is skipped. A missing file has no rows.
 
     Raises StoreError naming the line that is not a JSON object.
     """
@@ -83,10 +83,10 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Number (from 1) and bytes of each non-blank line of a JSONL file.
+    """Yield the number (from 1) and bytes of each non-blank line of a JSONL file.
 
-    Only line feeds end lines: U+2028, U+0085 and carriage returns can be part of a row's text. A file with the
-    byte-order mark of UTF-16 or UTF-32, as Windows shells write, is decoded as a whole.
+    Only line feeds end lines, because U+2028, U+0085 and carriage returns can be part of a row's text. A file with the
+    byte-order mark of UTF-16 or UTF-32, which Windows shells write, is decoded as a whole.
 
     Raises StoreError if the file cannot be read.
     """
@@ -103,7 +103,7 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def json_values(line: bytes) -> list[Any]:
-    """The JSON values on a line: one value, or several that are separated by carriage returns (old line ends).
+    """Return the JSON values on a line: one value, or several that are separated by carriage returns (old line ends).
 
     A leading byte-order mark and raw control characters in strings are accepted. Raises ValueError for any other
     content.
@@ -111,9 +111,7 @@ def json_values(line: bytes) -> list[Any]:
     try:
         text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"not text in UTF-8 from byte {error.start + 1} of the line on; save the file as UTF-8"
-        ) from error
+        raise ValueError(f"not valid UTF-8 at byte {error.start + 1} of the line: save the file as UTF-8") from error
     decoder = json.JSONDecoder(strict=False)
     values: list[Any] = []
     end = 0
@@ -125,7 +123,7 @@ def json_values(line: bytes) -> list[Any]:
             while text[end : end + 1] in (" ", "\t", "\r"):
                 end += 1
             if end < len(text) and "\r" not in text[stop:end]:
-                raise ValueError(f"more text after column {stop}")
+                raise ValueError(f"unexpected text after column {stop}")
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return values

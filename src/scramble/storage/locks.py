@@ -1,4 +1,4 @@
-"""Locks on folders that one job at a time may write, and waiting for another process's files."""
+"""Locks on folders that only one job at a time may write, and waiting for files of another process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Lock ``folder`` within the block, after waiting for another job's lock. A killed job's lock is released.
+    """Lock ``folder`` within the block, after waiting for another job's lock. The lock of a killed job is released.
 
-    Raises StoreError if the folder cannot be written. On a file system without locks the block runs without protection,
-    and a warning is logged.
+    Raises StoreError if the folder cannot be written. On a file system without locks, a warning is logged and the block
+    runs without protection.
     """
     folder = Path(folder)
     with writing(folder):
@@ -36,9 +36,9 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def wait_for(path: str | Path, ready: Callable[[], bool], seconds: float = 24 * 3600) -> None:
-    """Wait until ``ready()``, while another process of the job makes ``path``. Raises StoreError after ``seconds``."""
+    """Wait until ``ready()`` while another process of the job creates ``path``. Raises StoreError after ``seconds``."""
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
-            raise StoreError(f"the first process did not make {path} within {seconds:.0f} s: see its messages")
+            raise StoreError(f"the first process did not create {path} within {seconds:.0f} s: see its messages")
         time.sleep(0.5)

@@ -86,7 +86,7 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
 
 
 class TableWriter:
-    """Writes records one by one to a parquet table; see :func:`open_table`. ``count`` is the number written so far."""
+    """Writes records one by one to a parquet table; see :func:`open_table`. ``count`` is the number of records."""
 
     def __init__(self, path: Path, record_type: type) -> None:
         import pyarrow.parquet as pq
@@ -115,9 +115,9 @@ class TableWriter:
 
 @contextmanager
 def open_table(folder: str | Path, record_type: type[Record]) -> Iterator[TableWriter]:
-    """A writer for ``folder/<table>.parquet``. The table appears when the block ends without an error.
+    """Yield a writer for ``folder/<table>.parquet``. The table appears when the block ends without an error.
 
-    Incomplete files of killed runs are removed. This is safe because a table has one writer, whose stage has locked the
+    Incomplete files of killed runs are removed. This is safe because the stage that writes a table has locked the
     folder.
     """
     path = table_path(folder, record_type)
@@ -151,7 +151,7 @@ def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: boo
     if not path.exists():
         if missing_ok:
             return
-        raise StoreError(f"{path} is missing: run the stage that writes it (scripts/generate.py) first")
+        raise StoreError(f"{path} is missing: first run scripts/generate.py, which writes it")
     try:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
             for row in batch.to_pylist():
@@ -171,5 +171,5 @@ def read_column(folder: str | Path, record_type: type[Record], column: str) -> I
 
 
 def table_path(folder: str | Path, record_type: type) -> Path:
-    """Path of the table of one record type in a data set folder."""
+    """Return the path of the table of one record type in a data set folder."""
     return Path(folder) / f"{TABLES[record_type]}.parquet"

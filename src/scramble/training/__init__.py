@@ -1,4 +1,4 @@
-"""Preference tuning: losses, reference cache, and a trainer that runs every image through the model once per step."""
+"""Preference tuning: losses, reference cache, and a trainer that computes each image only once per step."""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ Logs = Mapping[str, float] | None
 Metrics = dict[str, float] | None
 
 ROWS = 5  # warnings use the mean of this many log rows, because a single row is too noisy
-FALL = 1.0  # nats; at this fall chosen answers are e times less likely
-SATURATED = 5.0  # margin; beyond it the slope of the sigmoid loss is below 1 % of its maximum
+FALL = 1.0  # nats; a fall by which chosen answers become e times less likely
+SATURATED = 5.0  # margin; at larger margins the slope of the sigmoid loss is below 1 % of its maximum
 
 
 def drop_rows_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Remove a log's rows after ``step``, at which a run resumes (all rows if 0); return the remaining rows."""
+    """Remove the rows of a log after ``step``, at which a run resumes, and return the remaining rows."""
     rows = [row for row in read_jsonl(path) if row["step"] <= step and step]
     if path.exists():
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -122,14 +122,14 @@ class ProgressLines(TrainerCallback):
     """Logs step, loss and margin about :attr:`LINES` times per run; used where no progress bar is shown."""
 
     LINES = 20
-    RECENT = 200  # steps for the estimate of the remaining time; with default settings they include one evaluation
-    FEW = 5  # with fewer measured steps there is no estimate
+    RECENT = 200  # steps that the remaining time is estimated from; with default settings they include one evaluation
+    FEW = 5  # minimum number of measured steps for an estimate
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self._part: int | None = None  # which of the LINES parts of the run was last reported
+        self._part: int | None = None  # index of the last reported one of the LINES parts of the run
         self._started = 0.0  # time.monotonic() at the start of training
-        # Times at the ends of steps: differences of these exclude the first step, which is slower (warm-up of kernels).
+        # Times at which steps ended. Their differences exclude the first step, which is slower (warm-up of kernels).
         self._step_ends: deque[float] = deque(maxlen=self.RECENT + 1)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -156,7 +156,7 @@ class ProgressLines(TrainerCallback):
         )
 
     def _seconds_left(self, steps: int) -> float | None:
-        """Estimated seconds for ``steps`` steps from the recent ones; None if too few have been measured."""
+        """Return the estimated seconds for ``steps`` steps from the recent ones; None if too few have been measured."""
         measured = len(self._step_ends) - 1
         return None if measured < self.FEW else (self._step_ends[-1] - self._step_ends[0]) / measured * steps
 
@@ -218,7 +218,7 @@ class DataFacts(TrainerCallback):
 
 
 class OwnSteps(TrainerCallback):
-    """Makes a resumed run log, evaluate and save as its own settings say; transformers would use the checkpoint's."""
+    """Makes a resumed run use its own logging, evaluation and saving steps instead of those in the checkpoint."""
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         state.compute_steps(args, state.max_steps)
@@ -233,7 +233,7 @@ class LogLastStep(TrainerCallback):
 
 
 class StopWhenAsked(TrainerCallback):
-    """After a signal to any process, makes all processes save after this step and stop. See ``interrupt``."""
+    """Makes all processes save and stop after the current step if any process received a signal; see ``interrupt``."""
 
     def __init__(self) -> None:
         self.reason: str | None = None  # why the run ends before its last step
@@ -241,7 +241,7 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         signal = interrupt.stop_signal()
         if dist.is_available() and dist.is_initialized():
-            # The processes must agree: one that stopped alone would leave the others waiting in a collective operation.
+            # All processes must stop, because a process that stopped alone would block the others in a collective call.
             any_signal = torch.tensor(float(signal is not None), device=args.device)
             dist.all_reduce(any_signal, op=dist.ReduceOp.MAX)
             if any_signal.item() and signal is None:

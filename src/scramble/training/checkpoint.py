@@ -1,4 +1,4 @@
-"""Atomic checkpoints: sealed with checksums, renamed into place, and verified before use."""
+"""Atomic checkpoints: written with checksums, renamed into place, and verified before use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
     with writing(f"checkpoint {final}"):
         files = {str(p.relative_to(working)): file_key(p) for p in sorted(working.rglob("*")) if p.is_file()}
         write_json(working / MANIFEST, {"step": step, "settings": dict(settings), "files": files})
-        for name in files:  # the rename must not reach the disk before the contents do
+        for name in files:  # sync the contents, which must be on disk before the rename
             with (working / name).open("rb") as file:
                 os.fsync(file.fileno())
         if final.exists():
@@ -37,11 +37,11 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
 
 
 def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path | None:
-    """The newest complete checkpoint, or None. A damaged checkpoint is skipped with a warning.
+    """Return the newest complete checkpoint, or None. A damaged checkpoint is skipped with a warning.
 
     A setting that is missing from the checkpoint or from ``settings`` counts as its default.
 
-    Raises StoreError if the checkpoint was written with other settings; the message names those that differ.
+    Raises StoreError if the checkpoint was written with other settings. The message names the settings that differ.
     """
     for path in sorted(Path(folder).glob("step-*"), reverse=True):
         fault = damage(path)
@@ -51,7 +51,7 @@ def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[st
         saved, current = {**defaults, **read_json(path / MANIFEST)["settings"]}, {**defaults, **settings}
         changed = sorted(key for key in {*saved, *current} if saved.get(key) != current.get(key))
         if changed:
-            listed = ", ".join(f"{key}: {saved.get(key)!r} there, {current.get(key)!r} here" for key in changed)
+            listed = ", ".join(f"{key}: {saved.get(key)!r} then, {current.get(key)!r} now" for key in changed)
             raise StoreError(
                 f"{path} was written with other settings ({listed}): choose another folder (run.arm=...) or remove it"
             )
@@ -60,7 +60,7 @@ def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[st
 
 
 def damage(path: Path) -> str | None:
-    """Why a checkpoint is damaged, or None if its files match their checksums."""
+    """Return why a checkpoint is damaged, or None if its files match their checksums."""
     try:
         files = read_json(path / MANIFEST)["files"]
     except (StoreError, KeyError, TypeError):
@@ -74,7 +74,7 @@ def damage(path: Path) -> str | None:
 
 
 def prune(folder: str | Path, keep: int | None, best_step: int | None = None) -> None:
-    """Remove all checkpoints but the newest ``keep`` (None keeps all) and that of ``best_step``.
+    """Remove all checkpoints except the newest ``keep`` (None keeps all) and the checkpoint of ``best_step``.
 
     Also removes the incomplete working folders of killed runs.
     """

@@ -1,4 +1,4 @@
-"""Paths of checkpoints. A separate module, so that a stage can look them up without importing transformers."""
+"""Paths of checkpoints, in a separate module so that a stage can look them up without importing transformers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def checkpoint_path(folder: str | Path, step: int) -> Path:
-    """Folder of the checkpoint of a step."""
+    """Return the folder of the checkpoint of a step."""
     return Path(folder) / f"step-{step:08d}"
 
 
 def working_path(folder: str | Path, step: int) -> Path:
-    """Folder in which the checkpoint of a step is written before it is sealed."""
+    """Return the folder in which the checkpoint of a step is written before it is sealed."""
     return Path(folder) / f".step-{step:08d}"
 
 
 def newest_step(folder: str | Path) -> int | None:
-    """The step of the newest checkpoint in a folder, or None if there is no checkpoint."""
+    """Return the step of the newest checkpoint in a folder, or None if there is no checkpoint."""
     return max((int(path.name.partition("-")[2]) for path in Path(folder).glob("step-*")), default=None)

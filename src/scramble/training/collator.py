@@ -24,8 +24,8 @@ class PairBatch:
         tries: one trie per image.
         chosen_P: sequence index of each example's chosen answer.
         rejected_P: sequence index of its rejected answer; None if the objective has no rejected answers.
-        ref_P2: reference log-probabilities (nats) of chosen and rejected; None if the objective needs none or the
-            training step computes them.
+        ref_P2: reference log-probabilities (nats) of chosen and rejected; None if the objective does not need them or
+            the training step computes them.
         example_ids: ids for error messages.
     """
 
@@ -44,7 +44,7 @@ class PairBatch:
         return PairBatch(self.tries.pin_memory(), **self._tensors(Tensor.pin_memory), example_ids=self.example_ids)
 
     def _tensors(self, move: Callable[[Tensor], Any]) -> dict[str, Any]:
-        """The result of ``move`` for each tensor besides those of the tries, by name."""
+        """Apply ``move`` to each tensor outside the tries, and return the results by name."""
         tensors = {"chosen_P": self.chosen_P, "rejected_P": self.rejected_P, "ref_P2": self.ref_P2}
         return {name: None if tensor is None else move(tensor) for name, tensor in tensors.items()}
 
@@ -56,13 +56,13 @@ def _unpickled_batch(tries: TrieBatch, tensors: dict[str, Any], example_ids: tup
 
 @dataclass(frozen=True)
 class TrieCollator:
-    """Collates examples into micro-batches of tries, for training, validation and the reference. Can be pickled.
+    """Collates examples into micro-batches of tries, for training, validation and the reference. It can be pickled.
 
     Attributes:
         encoder: encodes prompts and answers.
         with_rejected: whether to include each example's rejected answer.
         reference: log-probabilities (nats) of chosen and rejected answer by example id, or None (see ``PairBatch``).
-        row_tokens: tokens per row of a batch; None: length of the longest trie.
+        row_tokens: tokens per row of a batch; None means the length of the longest trie.
     """
 
     encoder: Encoder
@@ -73,10 +73,9 @@ class TrieCollator:
     def items(self, examples: Sequence[Example]) -> tuple[list[TrieItem], list[list[int]]]:
         """Build one trie item per group of examples with the same images.
 
-        Examples share an item if their prompts have the same tokens up to and including the last image token: image
+        Examples share an item if their prompts have the same tokens up to and including the last image token. Image
         tokens are then computed once, and bidirectional image blocks (Molmo2) are identical in all sequences. Each
-        example contributes a sequence for its chosen answer and, with ``with_rejected``, the next
-        one for its rejected answer.
+        example adds a sequence for its chosen answer and, with ``with_rejected``, one for its rejected answer.
 
         Returns:
             The items, and for each item the indices of its examples in the order of its sequences.
@@ -87,7 +86,7 @@ class TrieCollator:
         members: dict[tuple[object, ...], list[int]] = {}
         prompts = [encoder.prompt(example) for example in examples]
         for number, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-            # Prompts with the same images share one object: the engine encodes every distinct object once.
+            # Prompts with the same images share one object, because the engine encodes every distinct object once.
             shared_images.setdefault(example.image_ids, prompt.images)
             is_image = [token in image_tokens for token in prompt.input_ids]
             stop = len(is_image) - is_image[::-1].index(True) if any(is_image) else len(is_image)

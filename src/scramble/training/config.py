@@ -40,11 +40,11 @@ class PreferenceConfig(DPOConfig):
     """Settings of :func:`scramble.training.train`.
 
     Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` either keeps its name and meaning
-    or is refused with a reason (:data:`scramble.training.fields.REFUSED`). The first block below changes defaults; the
-    second block adds fields. Rows longer than ``max_length`` are rejected; they are never truncated.
+    or is refused with a reason (:data:`scramble.training.fields.REFUSED`). The first block below changes defaults, and
+    the second block adds fields. Rows longer than ``max_length`` are rejected and never truncated.
 
     Raises:
-        ValueError: if fields contradict each other or a refused field is set. The message names the field.
+        ValueError: fields contradict each other, or a refused field is set. The message names the field.
     """
 
     # ---- defaults that differ from TRL's
@@ -76,15 +76,15 @@ class PreferenceConfig(DPOConfig):
     backend: str = field(
         default="auto",
         metadata={
-            "help": "trie (this project's trainer), trl (TRL's DPOTrainer or SFTTrainer), or auto: the trie where the "
-            "model's family has one, and TRL otherwise."
+            "help": "trie (this project's trainer), trl (TRL's DPOTrainer or SFTTrainer), or auto: the trie if the "
+            "model's family supports it, otherwise TRL."
         },
     )
     global_batch_size: int | None = field(
         default=32,
         metadata={
-            "help": "Pairs per optimizer step over all processes; accumulation follows from it, so that the number of "
-            "GPUs does not change the run. None: computed from per_device_train_batch_size and "
+            "help": "Pairs per optimizer step over all processes. It determines gradient accumulation, so that the "
+            "number of GPUs does not change the run. None: computed from per_device_train_batch_size and "
             "gradient_accumulation_steps."
         },
     )
@@ -109,7 +109,7 @@ class PreferenceConfig(DPOConfig):
     loss_on_history: bool = field(
         default=False,
         metadata={
-            "help": "In conversations, compute the loss on the assistant's earlier answers too. Both answers of a pair "
+            "help": "In conversations, also compute the loss on the assistant's earlier answers. The answers of a pair "
             "share these earlier answers, so they change the sft loss but not the margins."
         },
     )
@@ -121,8 +121,8 @@ class PreferenceConfig(DPOConfig):
     train_vision: bool | str = field(
         default=False,
         metadata={
-            "help": "Also train vision tower and projector: True trains their weights (only without LoRA), lora adds "
-            "the new adapter to their linear layers, too."
+            "help": "Also train vision tower and projector: True trains their weights (only without LoRA), lora also "
+            "adds the new adapter to their linear layers."
         },
     )
     tower_tokens: int | None = field(
@@ -140,7 +140,7 @@ class PreferenceConfig(DPOConfig):
         default=None, metadata={"help": "Folder that caches a frozen tower's features across epochs and runs."}
     )
     image_cache_mb: int = field(
-        default=512, metadata={"help": "Megabytes of processed images that a process caches in memory."}
+        default=512, metadata={"help": "Memory in megabytes per process for a cache of processed images."}
     )
     reference_cache_dir: str | None = field(
         default=None, metadata={"help": "Folder of reference caches, shared by runs; None: reference/ in the output."}
@@ -149,7 +149,7 @@ class PreferenceConfig(DPOConfig):
         default=4096, metadata={"help": "Tokens per batch while the reference log-probabilities are computed."}
     )
     max_rejected_fraction: float = field(
-        default=0.05, metadata={"help": "Largest accepted fraction of unusable rows; a single row never stops a run."}
+        default=0.05, metadata={"help": "Maximum fraction of unusable rows; a single row never stops a run."}
     )
     log_entropy: bool = field(
         default=False, metadata={"help": "Log the entropy of the next token at scored positions (nats)."}
@@ -189,7 +189,7 @@ class PreferenceConfig(DPOConfig):
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
             super().__post_init__()
         if self.activation_offloading and self.device.type == "cpu":
-            raise ValueError("trainer.activation_offloading=true moves activations from a GPU, and there is none here")
+            raise ValueError("trainer.activation_offloading=true needs a GPU, and there is none: set it to false")
         self.dataloader_num_workers = default_num_workers(self.device) if workers is None else workers
         # One process trains on one GPU: with several visible GPUs, transformers would use torch's DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
@@ -216,7 +216,7 @@ class PreferenceConfig(DPOConfig):
                 "trainer.ld_alpha needs trainer.precompute_ref_log_probs=false: the cache holds sums over whole answers"
             )
         if self.hub_strategy not in ("end", "every_save"):
-            raise ValueError(f"trainer.hub_strategy={self.hub_strategy}: the result is uploaded once, at the end")
+            raise ValueError(f"trainer.hub_strategy={self.hub_strategy}: use end, because only the result is uploaded")
         if self.push_to_hub and not self.hub_model_id:
             raise ValueError("trainer.push_to_hub=true needs trainer.hub_model_id=owner/name")
         self._check_numbers()
@@ -237,7 +237,7 @@ class PreferenceConfig(DPOConfig):
             )
 
     def _check_scheduler(self) -> None:
-        """Create the schedule once; raise ValueError if its options are missing or unknown."""
+        """Create the schedule as a test; raise ValueError if its options are missing or unknown."""
         kind = _plain(self.lr_scheduler_type)
         kwargs = self.lr_scheduler_kwargs
         if kwargs is not None and not isinstance(kwargs, Mapping):
@@ -254,7 +254,7 @@ class PreferenceConfig(DPOConfig):
             ) from error
 
     def _share_batch(self, world: int) -> None:
-        """Compute those of global batch size, micro-batch size and accumulation steps that are not set."""
+        """Compute the missing values among global batch size, micro-batch size and accumulation steps."""
         micro, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
         if self.global_batch_size is None:
             micro, steps = micro or 8, steps or 1
@@ -276,9 +276,9 @@ class PreferenceConfig(DPOConfig):
             self.per_device_eval_batch_size = micro
 
     def settings(self) -> dict[str, Any]:
-        """The fields that affect the trained weights and differ from their defaults, as JSON values.
+        """Return the fields that affect the trained weights and differ from their defaults, as JSON values.
 
-        A checkpoint is resumed only by a run with the same settings. Defaults are left out, so that a run can resume
+        A checkpoint is resumed only by a run with the same settings. Defaults are omitted, so that a run can resume
         its checkpoints even if a new version of transformers has added fields.
         """
         return {name: value for name, value in _binding(self).items() if value != defaults()[name]}
@@ -286,23 +286,23 @@ class PreferenceConfig(DPOConfig):
 
 @cache
 def defaults() -> dict[str, Any]:
-    """The defaults of the fields that affect the trained weights, as JSON values."""
+    """Return the defaults of the fields that affect the trained weights, as JSON values."""
     return _binding(None)
 
 
 def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
     free = operation_fields(args is None or args.load_best_model_at_end)
     names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in free]
-    # It follows from the batch sizes and the number of processes, which may differ when a run resumes.
+    # It depends on the number of processes, which may differ when a run resumes.
     names.remove("gradient_accumulation_steps")
-    names.remove("backend")  # what counts is the backend that was used, see ``train``
+    names.remove("backend")  # ``train`` records the backend that was used instead
     values = {name: default_of(PreferenceConfig, name) if args is None else getattr(args, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(_plain(values), default=str))
     return plain
 
 
 def _plain(value: Any) -> Any:
-    """A value with all enumeration members replaced by their values."""
+    """Return a value with all enumeration members replaced by their values."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):

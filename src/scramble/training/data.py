@@ -25,14 +25,14 @@ EXIF_ORIENTATION = 0x0112
 
 
 class DataError(ValueError):
-    """Training data that cannot be used. The message names the rows and says how to fix them."""
+    """Training data cannot be used. The message names the rows and says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt about images with an answer and, for preference objectives, a worse answer.
+    """A prompt about images with an answer and, for preference objectives, a rejected answer.
 
-    ``history`` are the turns before the prompt.
+    ``history`` contains the turns before the prompt.
     """
 
     example_id: str
@@ -44,32 +44,32 @@ class Example:
 
     @property
     def prompt_key(self) -> str:
-        """The prompt and the turns before it as one text, to look them up; without turns the prompt itself."""
+        """The prompt and the turns before it as one text, used as a lookup key."""
         return json.dumps([*map(astuple, self.history), self.prompt]) if self.history else self.prompt
 
 
 def pair_examples(pairs: Iterable[PreferencePair]) -> Iterator[Example]:
-    """One example per rejected answer of each pair."""
+    """Yield one example per rejected answer of each pair."""
     for pair in pairs:
         for one in pair.singles():
             yield Example(one.pair_id, one.image_ids, one.prompt, one.chosen, one.rejected, one.history)
 
 
 def caption_examples(images: Iterable[ImageRecord], prompt: str) -> Iterator[Example]:
-    """One example per caption, without a rejected answer."""
+    """Yield one example per caption, without a rejected answer."""
     for image in images:
         for index, caption in enumerate(image.captions):
             yield Example(f"{image.image_id}:{index}", (image.image_id,), prompt, caption)
 
 
 def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """One example per question, without a rejected answer."""
+    """Yield one example per question, without a rejected answer."""
     for question in questions:
         yield Example(question.question_id, question.image_ids, question.question, question.answer)
 
 
 def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """One example per question with a rationale: its steps and the answer, without a rejected answer."""
+    """Yield one example per question with a rationale: its steps and the answer, without a rejected answer."""
     for question in questions:
         if question.rationale:
             text = rationales.write(question.rationale, question.answer)
@@ -78,7 +78,10 @@ def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
 
 
 def image_size(image: ImageFile) -> tuple[int, int]:
-    """(height, width) of the upright image, read from the file's header. Raises RecordError for an unreadable file."""
+    """Return the (height, width) of the upright image, read from the file's header.
+
+    Raises RecordError for an unreadable file.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -93,7 +96,7 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 def load_examples(
     data: Data, tables: Sequence[str], caption_prompt: str
 ) -> tuple[Iterator[Example], Mapping[str, ImageFile]]:
-    """The examples in the named tables (see ``PreferenceConfig.tables``) of a data set, and its images by id.
+    """Return the examples in the named tables (see ``PreferenceConfig.tables``) of a data set, and its images by id.
 
     Raises StoreError if a table is missing or damaged.
     """
@@ -123,7 +126,7 @@ def report_rejected(
     if write:
         path.unlink(missing_ok=True)
     if not rejected_rows and not usable:
-        raise DataError("the data set has no rows: there is nothing to train on (trainer.tables names the tables)")
+        raise DataError("the data set has no rows to train on: check trainer.tables, which names the tables")
     if not rejected_rows:
         return
     if write:
@@ -139,7 +142,7 @@ def report_rejected(
 
 
 def group_by_image(examples: Sequence[Example]) -> list[list[int]]:
-    """Indices of the examples with the same images, in order of first appearance; text-only examples are single."""
+    """Group the indices of examples by their images, in order of first appearance. A text-only example is one group."""
     groups: dict[tuple[str, ...], list[int]] = {}
     alone: list[list[int]] = []
     for number, example in enumerate(examples):

@@ -23,14 +23,14 @@ from scramble.training.encoder import Encoder
 log = logging.getLogger(__name__)
 
 GPU_WORKERS = 2
-MANY_CORES = 16  # when the model runs on the CPU it uses all cores, so workers help only if there are many
+MANY_CORES = 16  # a model on the CPU uses all cores, so workers are useful only if there are this many
 SHARED_MEMORY = Path("/dev/shm")  # workers send batches through it; 64 MB by default in a container
 SMALLEST_SHARED_MEMORY = 1 << 30  # bytes
 SIGNAL_SECONDS = 2.0  # time for torch's SIGCHLD handler to report a killed worker
 
 
 class WorkerError(RuntimeError):
-    """The operating system killed a data loading worker. The message says what is lost and which options to lower."""
+    """The operating system killed a data loading worker. The message says what is lost and which settings to lower."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Workers:
     """Options of the ``DataLoader`` workers.
 
     Attributes:
-        number: worker processes; 0: the main process builds each batch when it is needed.
-        prefetch_factor: batches that each worker builds in advance; None: torch's default of 2.
-        pin_memory: copy batches to page-locked memory, for a GPU.
-        multiprocessing_context: how workers start (fork, spawn, forkserver); None: the platform's default.
+        number: number of worker processes. With 0, the main process builds each batch when it is needed.
+        prefetch_factor: number of batches that each worker builds in advance; None means torch's default, 2.
+        pin_memory: whether to copy batches to page-locked memory, for a GPU.
+        multiprocessing_context: how workers start (fork, spawn, forkserver); None means the platform's default.
     """
 
     number: int = 0
@@ -51,7 +51,7 @@ class Workers:
 
     @classmethod
     def of(cls, args: TrainingArguments) -> Workers:
-        """The options in transformers' training arguments."""
+        """Return the options in transformers' training arguments."""
         pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
         context = args.dataloader_multiprocessing_context
         return cls(args.dataloader_num_workers, args.dataloader_prefetch_factor, pin_memory, context)
@@ -61,11 +61,11 @@ IN_PROCESS = Workers()
 
 
 def default_num_workers(device: torch.device) -> int:
-    """Workers per process if ``dataloader_num_workers`` is not set."""
+    """Return the number of workers per process if ``dataloader_num_workers`` is not set."""
     if device.type == "cuda":
         if SHARED_MEMORY.exists() and (free := shutil.disk_usage(SHARED_MEMORY).free) < SMALLEST_SHARED_MEMORY:
             log.warning(
-                "no data loading workers: %s has only %.0f MB free (docker: --shm-size=8g, or --ipc=host)",
+                "no data loading workers, because %s has only %.0f MB free: use docker's --shm-size=8g or --ipc=host",
                 SHARED_MEMORY,
                 free / 1e6,
             )
@@ -84,12 +84,12 @@ def data_loader(
 ) -> DataLoader[Any]:
     """Apply ``work`` to each element of ``dataset``, or to each batch of elements, in worker processes.
 
-    ``encoder`` is the one that ``work`` uses; the workers share its memory limit.
+    ``encoder`` is the encoder that ``work`` uses; the workers share its memory limit.
 
-    The loader yields mappings, which :func:`unwrap` reads. This raises the error of an element in the
-    main process, with its own type and when the element is due; torch would re-raise it with the worker's traceback.
-    The loader has its own generator, because it would otherwise draw its seed from the global random state, which a
-    checkpoint restores.
+    The loader yields mappings, which :func:`unwrap` reads. ``unwrap`` raises the error of an element in the main
+    process, with its original type and when the element is due. torch would re-raise it with the worker's traceback.
+    The loader has its own generator. Otherwise it would draw its seed from the global random state, which a checkpoint
+    restores.
     """
     batches: dict[str, Any] = {"batch_size": None} if batch_sampler is None else {"batch_sampler": batch_sampler}
     return DataLoader(
@@ -106,12 +106,12 @@ def data_loader(
 
 
 def results(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The results of ``work``, element by element. Raises the errors of ``work``."""
+    """Yield the results of ``work``, element by element. Raises the errors of ``work``."""
     return map(unwrap, loader)
 
 
 def unwrap(element: Mapping[str, Any]) -> Any:
-    """The result in an element of a loader; raises the error if the element contains one."""
+    """Return the result in an element of a loader, or raise the error that it contains."""
     if "error" in element:
         raise element["error"]
     return element["batch"]
@@ -121,13 +121,13 @@ def unwrap(element: Mapping[str, Any]) -> Any:
 def worker_failures_explained(cost: Callable[[], str]) -> Iterator[None]:
     """Within the block, raise WorkerError if the operating system kills a worker; ``cost`` describes what is lost.
 
-    torch raises a RuntimeError from a signal handler, at any place in the main process.
+    torch raises a RuntimeError from a signal handler, anywhere in the main process.
     """
     try:
         try:
             yield
         except (ConnectionError, EOFError, FileNotFoundError):
-            # Reading from a worker that is being killed can fail before the signal arrives: wait for the signal.
+            # Reading from a killed worker can fail before the signal arrives, so wait for the signal.
             time.sleep(SIGNAL_SECONDS)
             raise
     except RuntimeError as error:
@@ -135,7 +135,7 @@ def worker_failures_explained(cost: Callable[[], str]) -> Iterator[None]:
         if match is None:
             raise
         raise WorkerError(
-            f"a data loading worker was killed ({match[0].strip()}), most often because memory or shared memory "
+            f"a data loading worker was killed ({match[0].strip()}), probably because memory or shared memory "
             f"({SHARED_MEMORY}) ran out; {cost()}. Lower trainer.dataloader_num_workers (0 builds batches in the main "
             "process), trainer.dataloader_prefetch_factor or trainer.image_cache_mb"
         ) from error

@@ -16,7 +16,7 @@ from scramble.training.encoder import Encoder, check_examples
 
 @dataclass(frozen=True)
 class PairDataset(Sequence[Example]):
-    """The usable examples of a data set. Can be pickled and sent to ``DataLoader`` workers.
+    """The usable examples of a data set. They can be pickled and sent to ``DataLoader`` workers.
 
     Attributes:
         examples: usable examples, in the order of the tables.
@@ -59,12 +59,12 @@ class PairDataset(Sequence[Example]):
 
     @cached_property
     def texts_key(self) -> str:
-        """Digest of all ids, prompts and answers, and of what is scored."""
+        """The digest of all ids, prompts, answers and scored tokens."""
         texts = [[e.example_id, e.image_ids, e.prompt_key, e.chosen, e.rejected] for e in self.examples]
         return content_key(texts, "history") if self.encoder.score_history else content_key(texts)
 
     @cached_property
     def images_key(self) -> str:
-        """Digest of the contents of all images."""
+        """The digest of the contents of all images."""
         images = sorted({image_id for example in self.examples for image_id in example.image_ids})
         return content_key([[image_id, self.encoder.images[image_id].sha256] for image_id in images])

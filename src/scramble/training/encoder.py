@@ -15,13 +15,13 @@ from scramble.training.data import Example, image_size
 class Encoder:
     """Encodes examples with the model's processor and caches recent prompts in memory.
 
-    It contains the processor and what it needs to know about tokens, but not the model, so that it can be pickled and
+    It contains the processor and the facts about tokens that it needs, but not the model, so that it can be pickled and
     sent to worker processes.
 
     Args:
         vlm: model, processor and family.
         images: image files by id.
-        cache_bytes: memory for encoded prompts (mostly pixels); the least recently used are removed first.
+        cache_bytes: memory for encoded prompts (mostly pixels); least recently used prompts are removed first.
         score_history: whether the loss also covers the assistant's answers before the prompt.
 
     Attributes:
@@ -57,11 +57,14 @@ class Encoder:
         return self.__dict__ | empty
 
     def share_memory_limit(self, processes: int) -> None:
-        """Limit the cache to this process's share of ``cache_bytes``; called in every worker."""
+        """Limit the cache to this process's share of ``cache_bytes``. Every worker calls this method."""
         self._free -= self._cache_bytes - self._cache_bytes // processes
 
     def prompt(self, example: Example) -> Prompt:
-        """Token ids and image inputs of an example's prompt. Raises RecordError naming the example and its image."""
+        """Return the token ids and image inputs of an example's prompt.
+
+        Raises RecordError, which names the example and its image.
+        """
         key = (example.image_ids, example.prompt_key)
         if key in self.cached:
             return self.cached[key]
@@ -80,11 +83,11 @@ class Encoder:
         return prompt
 
     def prompts(self, examples: Mapping[str, Example]) -> dict[str, Prompt]:
-        """Encoded prompts of examples, under the same keys."""
+        """Return the encoded prompts of examples, under the same keys."""
         return {key: self.prompt(example) for key, example in examples.items()}
 
     def completion(self, text: str) -> list[int]:
-        """Token ids of an answer, including its end of turn."""
+        """Return the token ids of an answer, including its end of turn."""
         if text not in self._completions:
             if len(self._completions) >= 1 << 18:
                 self._completions.clear()
@@ -92,14 +95,17 @@ class Encoder:
         return self._completions[text]
 
     def scored(self, example: Example, prompt: Prompt) -> list[bool]:
-        """Which tokens of a prompt the loss covers: with ``score_history`` those of the assistant's answers in it."""
+        """Return which tokens of a prompt the loss covers: with ``score_history``, the assistant's earlier answers."""
         scored = [False] * len(prompt.input_ids)
         for start, stop in self.answer_spans(example):
             scored[start:stop] = [True] * (stop - start)
         return scored
 
     def answer_spans(self, example: Example) -> list[tuple[int, int]]:
-        """Positions of the answers before the prompt that the loss covers. Raises ModelError if they are not found."""
+        """Return the positions of the earlier answers that the loss covers.
+
+        Raises ModelError if the chat template changes them.
+        """
         if not self.score_history or not example.history:
             return []
         sizes = [image_size(self.images[image_id]) for image_id in example.image_ids]
@@ -109,7 +115,7 @@ class Encoder:
         return self._spans[key]
 
     def prompt_length(self, example: Example) -> int:
-        """Number of tokens of an example's prompt, image tokens included. No pixels are decoded."""
+        """Return the number of tokens of an example's prompt, including image tokens. No image is decoded."""
         sizes = tuple(image_size(self.images[image_id]) for image_id in example.image_ids)
         key = (example.prompt_key, sizes)
         if key not in self._lengths:
@@ -125,7 +131,7 @@ def _num_bytes(prompt: Prompt) -> int:
 def check_examples(
     encoder: Encoder, examples: Iterable[Example], *, needs_rejected: bool, max_length: int
 ) -> tuple[list[Example], list[dict[str, str]]]:
-    """Split examples into usable and rejected ones, both in order; the latter as ``{"id": ..., "reason": ...}``.
+    """Split examples into usable examples and ``{"id": ..., "reason": ...}`` of rejected ones, both in order.
 
     Lengths are computed from image sizes and texts. Nothing is truncated: an example that is too long is rejected.
     """

@@ -1,4 +1,4 @@
-"""Cache of a frozen vision tower's image features on disk: after the first pass no image is decoded and no tower runs.
+"""Caches a frozen vision tower's image features on disk, so that later passes neither decode images nor run the tower.
 
 The cache saves time if the same images are used in several epochs or runs. Its size is logged before it is written.
 """
@@ -37,7 +37,7 @@ PromptKey = tuple[tuple[str, ...], str]
 
 
 class FeatureBackbone:
-    """A backbone that uses cached features where the image inputs have them and runs the tower otherwise."""
+    """A backbone that uses cached features if the image inputs contain them, and runs the tower otherwise."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -46,23 +46,23 @@ class FeatureBackbone:
         return getattr(self._backbone, name)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, S D) of each prompt's images in token order."""
+        """Return the features (F_i, S D) of each prompt's images in token order."""
         missing = [image for image in images if FEATURES not in image]
         computed = iter(self._backbone.encode_images(missing) if missing else [])
         return [image[FEATURES] if FEATURES in image else next(computed) for image in images]
 
     def num_patches(self, images: ImageInputs) -> int:
-        """Number of patches that the tower encodes: none for cached features."""
+        """Return the number of patches that the tower encodes: none for cached features."""
         return 0 if FEATURES in images else self._backbone.num_patches(images)
 
 
 class CachedPrompts(Mapping[PromptKey, Prompt]):
-    """Prompts by image ids and text, with image features from a finished cache, which is memory-mapped.
+    """Prompts by image ids and text, with image features from a finished, memory-mapped cache.
 
     Args:
         folder: the cache.
-        dtype: type of the features.
-        width: numbers per feature, S D (see :class:`scramble.trie.backbone.Backbone`).
+        dtype: dtype of the features.
+        width: values per feature, S D (see :class:`scramble.trie.backbone.Backbone`).
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype, width: int) -> None:
@@ -81,7 +81,7 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
                 self._ids.update({(images, text): ids for text, ids in row["prompts"].items()})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedPrompts, self._source  # a worker maps the file again; pickling the map would copy it
+        return CachedPrompts, self._source  # a worker maps the file itself, because pickling the map would copy it
 
     def __getitem__(self, key: PromptKey) -> Prompt:
         ids = self._ids[key]
@@ -105,9 +105,9 @@ def cached_prompts(
     backbone: Backbone,
     workers: Workers = IN_PROCESS,
 ) -> CachedPrompts:
-    """The prompts of a data set with their images' features; features that are not in the cache are computed.
+    """Return the prompts of a data set with their images' features. Missing features are computed.
 
-    Every process of a distributed run must call this function; each computes its share.
+    Every process of a distributed run must call this function, and each computes its share.
 
     Args:
         parent: folder of all caches; this one is stored in ``parent/<key of parts>``.
@@ -117,8 +117,8 @@ def cached_prompts(
         workers: how the images are prepared.
 
     Raises:
-        StoreError: if the disk has too little space, or the folder cannot be written.
-        CacheError: if the folder holds another cache, or files of a finished cache were changed.
+        StoreError: the disk has too little space, or the folder cannot be written.
+        CacheError: the folder holds another cache, or files of a finished cache were changed.
     """
     by_images: dict[tuple[str, ...], dict[str, Example]] = {}
     for example in data:
@@ -144,7 +144,7 @@ def cached_prompts(
 
 
 def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]:
-    """Digests of everything that the features depend on, by name, selected from those of the reference cache."""
+    """Select the digests of everything that the features depend on from those of the reference cache."""
     prompts = content_key(sorted({(e.image_ids, e.prompt_key) for e in data if e.image_ids}))
     return {**{name: parts[name] for name in ("weights", "processor", "precision", "images")}, "prompts": prompts}
 
@@ -163,7 +163,7 @@ def _check_space(
         log.info("image features of %d sets of images: at most %.1f MB in %s", len(by_images), size / 1e6, folder)
     if size > free:
         raise StoreError(
-            f"image features need {size / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free: set "
+            f"image features need {size / 1e9:.1f} GB, but {folder} has only {free / 1e9:.1f} GB free: set "
             "trainer.feature_cache_dir=null or to a folder on a larger disk"
         )
 
@@ -194,7 +194,7 @@ def _fill(
                 }
                 rows.append(row)
                 file.write(tensor.to(dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes())
-            file.flush()  # features before the index rows that point to them, in case the run is killed in between
+            file.flush()  # before the index rows that point to these features, in case the run is killed in between
             index.extend(rows)
 
 

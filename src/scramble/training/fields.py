@@ -22,8 +22,8 @@ LOSS_FIELDS = (
     "use_weighting",
 )
 
-# Fields that do not affect the trained weights, only what is written, when, and on which machine. A resumed run may
-# change them, and two runs that differ only in these fields count as the same run.
+# Fields that do not affect the trained weights, but only what is written, when, and on which machine. A resumed run may
+# change them, and runs that differ only in these fields count as the same run.
 OPERATION = frozenset(
     {
         "output_dir",
@@ -76,68 +76,68 @@ OPERATION = frozenset(
     }
 )
 
-# With ``load_best_model_at_end`` these decide which checkpoint is the result.
+# Fields that determine with ``load_best_model_at_end`` which checkpoint is the result.
 CHOICE_OF_RESULT = frozenset(
     {"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps"}
 )
 
 
 def default_of(cls: type, name: str) -> Any:
-    """The default of a field of a dataclass."""
+    """Return the default of a field of a dataclass."""
     field: Any = next(field for field in dataclasses.fields(cls) if field.name == name)
     return field.default if field.default is not dataclasses.MISSING else field.default_factory()
 
 
 def operation_fields(load_best_model_at_end: bool) -> frozenset[str]:
-    """:data:`OPERATION`, without the fields that decide the result of this run."""
+    """Return :data:`OPERATION` without the fields that determine the result of this run."""
     return OPERATION - CHOICE_OF_RESULT if load_best_model_at_end else OPERATION
 
 
-# Fields of PEFT that are refused, with the reason. Their default is accepted.
+# Fields of PEFT that are refused, with the reason. Their default values are accepted.
 PEFT_REFUSED = {
     "peft_type": "only LoRA adapters are trained",
-    "auto_mapping": "the adapter is made for this model",
+    "auto_mapping": "the adapter is created for this model",
     "inference_mode": "the adapter is trained",
-    "base_model_name_or_path": "model.path names the base",
-    "revision": "model.revision names the base's revision",
-    "bias": "biases of the base, in the vision tower too, would be trained; use peft=null to train all weights",
-    "lora_bias": "such an adapter cannot be merged into its base",
+    "base_model_name_or_path": "model.path names the base model",
+    "revision": "model.revision names the base model's revision",
+    "bias": "biases of the base model and its vision tower would be trained; use peft=null to train all weights",
+    "lora_bias": "such an adapter cannot be merged into its base model",
     "trainable_token_indices": "the output head may share the embedding; use peft.modules_to_save=[lm_head]",
     "layers_to_transform": "name the layers in a regular expression: peft.target_modules='.*layers\\.(0|1)\\..*q_proj'",
     "layers_pattern": "name the layers in a regular expression: peft.target_modules='.*layers\\.(0|1)\\..*q_proj'",
-    "layer_replication": "the trie engine runs the layers of the base",
+    "layer_replication": "the trie engine runs the layers of the base model",
     "runtime_config": "use trainer.activation_offloading to save memory",
-    "loftq_config": "it changes the weights of the base, and the adapter would not fit the released model",
-    "eva_config": "PEFT's data-driven initialisation is not run",
-    "corda_config": "PEFT's data-driven initialisation is not run",
-    "lora_ga_config": "PEFT's data-driven initialisation is not run",
-    "kasa_config": "it changes the weights of the base, and the adapter would not fit the released model",
-    "alora_invocation_tokens": "tries hold no invocation tokens, so nothing would be trained",
-    "use_qalora": "it needs GPTQ weights, which are not loaded",
-    "megatron_config": "models are not parallelised by Megatron",
-    "arrow_config": "adapters are not routed",
+    "loftq_config": "it changes the base model's weights, so the adapter would not match the released model",
+    "eva_config": "PEFT's data-driven initialisation is not supported",
+    "corda_config": "PEFT's data-driven initialisation is not supported",
+    "lora_ga_config": "PEFT's data-driven initialisation is not supported",
+    "kasa_config": "it changes the base model's weights, so the adapter would not match the released model",
+    "alora_invocation_tokens": "tries contain no invocation tokens, so nothing would be trained",
+    "use_qalora": "it needs GPTQ weights, which are not supported",
+    "megatron_config": "Megatron is not supported",
+    "arrow_config": "routing between adapters is not supported",
 }
 
-# Fields of transformers and TRL that this trainer does not support, with the reason and the alternative. Their default
-# values are accepted.
-_TRIE = "a trie shares its tokens and pads only short rows"
+# Fields of transformers and TRL that the trie trainer does not support, with the reason and the alternative. Their
+# default values are accepted.
+_TRIE = "a trie shares tokens between sequences and pads only short rows"
 _MODEL = "the section model configures loading (model.path, model.dtype, ...)"
-_GATHER = "validation compares log-probabilities of pairs and gathers no predictions"
+_GATHER = "validation compares log-probabilities of pairs and does not gather predictions"
 _REFERENCE = "the reference is the starting model, and its log-probabilities are cached"
 _BATCHES = "the sampler distributes batches in the same order for every number of processes"
 REFUSED = {
     "output_dir": "results go to the run folder (run.dir and run.arm; in Python the argument out)",
     "average_tokens_across_devices": "the loss is a mean over pairs, not over tokens",
-    "label_smoothing_factor": "it applies to cross-entropy only; use trainer.label_smoothing",
+    "label_smoothing_factor": "it applies only to cross-entropy; use trainer.label_smoothing",
     "fp16": "float16 overflows in sums of log-probabilities; use trainer.bf16=true",
     "bf16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
     "fp16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
     "activation_checkpointing": "use trainer.gradient_checkpointing",
-    "activation_checkpointing_kwargs": "checkpointing is always non-reentrant and covers all layers but the last",
-    "gradient_checkpointing_kwargs": "checkpointing is always non-reentrant and covers all layers but the last",
-    "use_liger_kernel": "the head already runs on scored tokens only, and Liger's layers do not support trie masks",
-    "liger_kernel_config": "the output head already runs on scored tokens only",
-    "use_cache": "training stores no keys and values; scoring and generation already share prefixes",
+    "activation_checkpointing_kwargs": "checkpointing is always non-reentrant and covers all layers except the last",
+    "gradient_checkpointing_kwargs": "checkpointing is always non-reentrant and covers all layers except the last",
+    "use_liger_kernel": "the head already runs only on scored tokens, and Liger's layers do not support trie masks",
+    "liger_kernel_config": "the output head already runs only on scored tokens",
+    "use_cache": "training does not cache keys and values; scoring and generation already share prefixes",
     "auto_find_batch_size": "batches must not depend on the machine; lower trainer.per_device_train_batch_size",
     "logging_nan_inf_filter": "a step with a NaN or infinite loss stops the run and names its pairs",
     "include_num_input_tokens_seen": "num_tokens is always logged",
@@ -151,15 +151,15 @@ REFUSED = {
     "save_on_each_node": "checkpoints are written once, into the run folder",
     "enable_jit_checkpoint": "a run always saves on SIGTERM and SIGINT",
     "hub_always_push": "the result is uploaded once, at the end (trainer.push_to_hub)",
-    "ignore_data_skip": "a resumed run continues with exactly the batches that an uninterrupted one would see",
+    "ignore_data_skip": "a resumed run uses exactly the same batches as an uninterrupted run",
     "restore_callback_states_from_checkpoint": "a resumed run restores its callbacks from the run folder",
     "accelerator_config": _BATCHES,
     "parallelism_config": "use launcher=accelerate with launcher.strategy=ddp, fsdp2, zero2 or zero3",
     "dataloader_drop_last": _BATCHES,
-    "dataloader_persistent_workers": "one loader with its workers serves the whole run",
+    "dataloader_persistent_workers": "the same loader and workers are used for the whole run",
     "dataloader_in_order": _BATCHES,
-    "remove_unused_columns": "batches hold tries, not columns",
-    "label_names": "batches hold tries, not labels",
+    "remove_unused_columns": "batches contain tries, not columns",
+    "label_names": "batches contain tries, not labels",
     "train_sampling_strategy": "use trainer.group_by_image",
     "length_column_name": "use trainer.group_by_image",
     "skip_memory_metrics": "memory is always logged (memory/resident_gib, memory/gpu_gib)",
@@ -170,7 +170,7 @@ REFUSED = {
     "local_rank": "the launcher sets it",
     "model_init_kwargs": _MODEL,
     "trust_remote_code": "code from a repository is never run; the families in docs/models.md are built in",
-    "disable_dropout": "dropout of the base model is always off, so that log-probabilities match the reference's",
+    "disable_dropout": "dropout of the base model is always disabled, so that log-probabilities match the reference",
     "dataset_num_proc": "use trainer.dataloader_num_workers",
     "truncation_mode": "answers are never truncated; a row above trainer.max_length is rejected and listed",
     "padding_free": _TRIE,
@@ -198,7 +198,7 @@ BACKENDS = ("auto", "trie", "trl")
 
 
 def trl_faults(values: Mapping[str, Any]) -> str | None:
-    """One line naming all settings of this project that TRL does not have, with the values to use; None without any.
+    """Return a message with all settings that TRL does not have and the values to use, or None if there are none.
 
     Args:
         values: fields of ``PreferenceConfig`` by name.
@@ -218,17 +218,17 @@ def trl_faults(values: Mapping[str, Any]) -> str | None:
 
 
 def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bool = False) -> str | None:
-    """Why ``train_vision`` contradicts LoRA, in one line; None if it does not.
+    """Return a message if ``train_vision`` contradicts LoRA, otherwise None.
 
     Args:
         train_vision: field of ``PreferenceConfig``.
         new_adapter: whether the run adds an adapter (``peft``).
-        has_adapter: whether the model already has one.
+        has_adapter: whether the model already has an adapter.
     """
     if train_vision is True and new_adapter:
-        return "trainer.train_vision=true needs peft=null, as with LoRA the vision tower is frozen; or set it to lora"
+        return "trainer.train_vision=true needs peft=null, because LoRA freezes the vision tower; or set it to lora"
     if train_vision is True and has_adapter:
-        return "trainer.train_vision=true: with LoRA the vision tower is frozen; merge the adapter or set it to false"
+        return "trainer.train_vision=true: LoRA freezes the vision tower; merge the adapter or set it to false"
     if train_vision == "lora" and not new_adapter:
         return "trainer.train_vision=lora needs a new adapter: set peft.r, or set it to true or false"
     return None
@@ -236,7 +236,7 @@ def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bo
 
 PEFT_SECTION = "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"
 
-# Field names of other TRL and transformers versions and of earlier versions of this project, with today's names.
+# Field names of other TRL and transformers versions and of earlier versions of this project, with the current names.
 RENAMED = {
     "group_by_length": "trainer.group_by_image",
     "reference_free": "an objective without a reference: objective=sft",
@@ -247,7 +247,7 @@ RENAMED = {
     "evaluation_strategy": "trainer.eval_strategy",
     "no_cuda": "trainer.use_cpu",
     "torchdynamo": "trainer.torch_compile_backend",
-    "use_logits_to_keep": "nothing: the output head runs on scored tokens only",
+    "use_logits_to_keep": "nothing: the output head runs only on scored tokens",
     "generate_during_eval": "trainer.watch, which scores benchmarks while training",
     "ref_model_init_kwargs": "nothing: the reference is the starting model",
     "force_use_ref_model": "nothing: the reference is the starting model",
@@ -282,7 +282,7 @@ RENAMED = {
     "device": "trainer.use_cpu",
 }
 
-# What an optimizer of transformers needs installed: the first pattern that its name contains.
+# The package that an optimizer of transformers needs, by pattern; the first pattern in the optimizer's name counts.
 OPTIMIZER_PACKAGES = {
     "galore": "galore_torch",
     "apollo": "apollo_torch",
@@ -307,7 +307,7 @@ OPTIMIZER_PACKAGES = {
 
 
 def optimizer_fault(name: str) -> str | None:
-    """Why an optimizer cannot be used here; None if its package is installed."""
+    """Return a message if the package that an optimizer needs is not installed, otherwise None."""
     package = next((package for pattern, package in OPTIMIZER_PACKAGES.items() if pattern in name), None)
     if package is None or importlib.util.find_spec(package) is not None:
         return None

@@ -7,7 +7,7 @@ The count includes:
   at positions that predict a scored token;
 - backward pass: to every activation that a trained weight depends on, and to every trained weight;
 - output head: at the predicting positions;
-- attention: over the pairs of tokens that see each other.
+- attention: over the pairs of tokens of which one attends to the other.
 
 It excludes biases, norms, activations, softmax, the convolutions and states of recurrent layers, the optimizer and
 recomputation (gradient checkpointing), as is usual for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B).
@@ -34,12 +34,12 @@ from scramble.trie.pack import TrieBatch
 Product = tuple[int, int, int]  # (n, k) @ (k, m)
 Products = tuple[Counter[Product], Counter[Product]]  # linear layers; attention as (queries, width, keys)
 
-# Projections of the first layer's input; they need no gradient for their input if embeddings and tower are frozen.
+# Projections of the first layer's input. They need no gradient of their input if embeddings and tower are frozen.
 READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|linear_attn\.in_proj_\w+|att_proj)\b(?!.*lora_B)")
 
 
 def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> dict[str, Products]:
-    """Products of tower and projector over distinct images, by part.
+    """Return the products of tower and projector over distinct images, by part.
 
     The forward pass is run once and recorded. If the tower is trained, the backward pass is derived from it.
     """
@@ -50,19 +50,19 @@ def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> 
         backward: Counter[Product] = Counter()
         for (n, k, m), count in linear.items():
             backward[m, n, k] += count
-            backward[n, m, k] += count - of_pixels[n, k, m]  # no gradient goes to the pixels
+            backward[n, m, k] += count - of_pixels[n, k, m]  # pixels need no gradient
         parts["tower backward"] = (backward, Counter({product: 2 * count for product, count in attention.items()}))
     return parts
 
 
 def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visible: int) -> dict[str, Products]:
-    """Products of decoder and head, by part, including adapters; weights with ``requires_grad`` count as trained.
+    """Return the products of decoder, head and adapters, by part. Weights with ``requires_grad`` count as trained.
 
     Args:
         backbone: the model.
         tokens: number of distinct tokens, without padding.
         predicting: number of positions that predict a scored token.
-        visible: number of pairs of tokens that see each other, see :func:`visible_pairs`.
+        visible: number of pairs of tokens of which one attends to the other, see :func:`visible_pairs`.
     """
     tail = _tail(backbone)
     stops = not _inputs_are_trained(backbone)
@@ -80,7 +80,7 @@ def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visibl
     head, heads, width = backbone.head, *_attention(backbone)
     k, m = head.in_features, head.out_features
     of_head = [(predicting, m, k)] + ([(m, predicting, k)] if head.weight.requires_grad else [])
-    # A square of side sqrt(visible) has as many entries as there are pairs of tokens that see each other.
+    # Attention over ``visible`` pairs of tokens costs as much as a dense square with this many entries.
     side = round(visible**0.5)
     return {
         "decoder forward": (forward, Counter({(side, width, side): heads})),
@@ -91,19 +91,19 @@ def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visibl
 
 
 def visible_pairs(batch: TrieBatch) -> int:
-    """Number of pairs (query, key) of tokens where the query attends to the key, itself included; without padding."""
+    """Return the number of pairs (query, key) of tokens, without padding, in which the query attends to the key."""
     own = torch.arange(batch.end_BL.shape[1], device=batch.end_BL.device)
-    padding = batch.end_BL.numel() - batch.num_tokens  # a padding position sees only itself
-    # Token k is seen by the queries k to end[k] - 1.
+    padding = batch.end_BL.numel() - batch.num_tokens  # a padding position attends only to itself
+    # The queries k to end[k] - 1 attend to token k.
     pairs = int((batch.end_BL - own).sum()) - padding
-    if batch.block_BL is not None:  # tokens of a bidirectional block also see later tokens of the block
+    if batch.block_BL is not None:  # tokens of a bidirectional block also attend to later tokens of the block
         sizes = batch.block_BL[batch.block_BL >= 0].unique(return_counts=True)[1]
         pairs += int((sizes * (sizes - 1) // 2).sum())
     return pairs
 
 
 def operations(parts: Iterable[Products]) -> float:
-    """Number of multiplications and additions in all products."""
+    """Return the number of multiplications and additions in all products."""
     return sum(
         sum(2.0 * n * k * m * count for (n, k, m), count in linear.items())
         + sum(4.0 * q * d * k * count for (q, d, k), count in attention.items())
@@ -112,7 +112,7 @@ def operations(parts: Iterable[Products]) -> float:
 
 
 class OperationMeter:
-    """Counts the floating-point operations that training on a batch needs, independent of how they are computed.
+    """Counts the floating-point operations of training on a batch, independently of their implementation.
 
     The tower is measured once, on the first images, and its count is scaled by the number of pixels.
     """
@@ -130,7 +130,7 @@ class OperationMeter:
         self._per_value: float | None = None
 
     def __call__(self, batch: TrieBatch) -> float:
-        """Operations of one micro-batch, forward and backward."""
+        """Return the number of operations for one micro-batch, forward and backward."""
         sizes = batch.num_tokens, len(batch.rows_R), visible_pairs(batch)
         return sum(each * size for each, size in zip(self._each, sizes, strict=True)) + self._tower(batch.images)
 
@@ -149,21 +149,21 @@ def _num_values(image: ImageInputs) -> int:
 
 
 def _tail(backbone: Backbone) -> set[int]:
-    """Ids of the modules of the last layer that run only at predicting positions (see ``trie/last_layer.py``)."""
+    """Return the ids of the last layer's modules that run only at predicting positions (``trie/last_layer.py``)."""
     layer = last_layer(backbone.decoder)
     named = [] if layer is None else [module for name, module in layer.named_modules() if name in POSITION_WISE]
     return {id(part) for module in named for part in module.modules()}
 
 
 def _inputs_are_trained(backbone: Backbone) -> bool:
-    """Whether the gradient continues below the first layer, to embeddings or to the tower."""
+    """Return whether the gradient also flows below the first layer, to the embeddings or to the tower."""
     layers = {id(p) for m in backbone.decoder.modules() if isinstance(m, nn.ModuleList) for p in m.parameters()}
     others = [p for p in backbone.decoder.parameters() if id(p) not in layers and p.ndim > 1]
     return vision_is_trained(backbone) or any(p.requires_grad for p in others)
 
 
 def _attention(backbone: Backbone) -> tuple[int, int]:
-    """Number of attention heads in all layers together, and the width of one head."""
+    """Return the number of attention heads in all layers together, and the width of one head."""
     config: Any = backbone.decoder.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
@@ -174,7 +174,7 @@ def _attention(backbone: Backbone) -> tuple[int, int]:
 def _recorded(modules: Iterable[nn.Module]) -> Iterator[tuple[Counter[Product], Counter[Product], Counter[Product]]]:
     """Within the block, record the products of these modules' forward passes.
 
-    Yields three counters: linear layers and convolutions, attention, and the layer that ran first.
+    Yields three counters: linear layers and convolutions, attention, and the first layer that ran.
     """
     linear: Counter[Product] = Counter()
     attention: Counter[Product] = Counter()

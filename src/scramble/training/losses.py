@@ -27,7 +27,7 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
 
-    An objective without a rejected answer or a reference (``sft``) sets those fields to zeros. The divergence, one of
+    An objective without rejected answers and reference (``sft``) sets these fields to zeros. The divergence, one of
     :data:`F_DIVERGENCES`, determines the margin that DPO-like losses use.
     """
 
@@ -70,7 +70,7 @@ F_DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"
 
 
 def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha: float = 0.5) -> Tensor:
-    """f'(t), up to a constant, for log t = ``log_ratio`` (any shape); f-DPO uses it in place of log t.
+    """f'(t), up to a constant, for log t = ``log_ratio`` (any shape). f-DPO uses it in place of log t.
 
     Wang et al. 2024 (2309.16240), table 1: reverse KL log t; forward KL 1 - 1/t; Jensen-Shannon log(2t / (1 + t));
     alpha (t^(alpha - 1) - 1) / (alpha - 1), exponents clamped at 80 as in TRL so that float32 stays finite.
@@ -220,7 +220,7 @@ def discopop(logps: PairLogps, beta: float, discopop_tau: float = 0.05) -> Tenso
     """
     z = beta * logps.margin
     weight = torch.sigmoid(z / discopop_tau)
-    # w e^-z in one exponent: below z = -88 e^-z is infinite in float32, w is zero, and their product NaN.
+    # w e^-z is computed in one exponent: below z = -88, e^-z is infinite in float32, w is 0, and their product is NaN.
     return -F.logsigmoid(z) * (1 - weight) + torch.exp(F.logsigmoid(z / discopop_tau) - z)
 
 
@@ -233,10 +233,10 @@ def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
 
 
 def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
-    """Negative log-likelihood of the chosen answer, nats per token. The L_g of MPO (2411.10442).
+    """Negative log-likelihood of the chosen answer, nats per token. This is L_g of MPO (2411.10442).
 
-    ``sft_mean="answer"``: mean over the tokens of each answer (the paper); ``"batch"``: mean over all chosen tokens of
-    the micro-batch, the same number for every pair (TRL).
+    ``sft_mean="answer"`` is the mean over the tokens of each answer (the paper). ``"batch"`` is the mean over all
+    chosen tokens of the micro-batch, the same number for every pair (TRL).
 
     By hand: log pi = (-2, -9) over (4, 3) tokens gives (0.5, 3) with ``answer`` and (11/7, 11/7) with ``batch``.
     """
@@ -255,7 +255,7 @@ def _smoothed_logistic(z_P: Tensor, label_smoothing: float) -> Tensor:
     return -F.logsigmoid(z_P) * (1 - label_smoothing) - F.logsigmoid(-z_P) * label_smoothing
 
 
-# Losses by their TRL names, with the options that each reads in addition to the log-probabilities.
+# Losses by their TRL names, with the options that each loss reads in addition to the log-probabilities.
 LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
     "sigmoid": (sigmoid, frozenset({"beta"})),
     "hinge": (hinge, frozenset({"beta"})),
@@ -276,10 +276,10 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
 
 
 def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None = None) -> dict[str, float]:
-    """Weights by loss name. Without weights every loss has weight 1, as in TRL.
+    """Return the weights by loss name. Without weights, every loss has weight 1, as in TRL.
 
-    Raises ValueError for a loss that is unknown or named twice, for a weight that is not finite, if the numbers of
-    weights and losses differ, and if all weights are 0.
+    Raises ValueError if a loss is unknown or named twice, a weight is not finite, the numbers of weights and losses
+    differ, or all weights are 0.
     """
     values = [1.0] * len(loss_type) if loss_weights is None else [float(weight) for weight in loss_weights]
     if len(values) != len(loss_type):
@@ -288,7 +288,7 @@ def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None
         )
     for name, weight in zip(loss_type, values, strict=True):
         if name not in LOSSES:
-            raise ValueError(f"trainer.loss_type: loss {name!r} is unknown: choose one of {', '.join(sorted(LOSSES))}")
+            raise ValueError(f"trainer.loss_type: unknown loss {name!r}; choose one of {', '.join(sorted(LOSSES))}")
         if not math.isfinite(weight):
             raise ValueError(f"trainer.loss_weights: the weight of loss {name!r} is {weight}")
     if len(set(loss_type)) != len(loss_type):
@@ -300,12 +300,12 @@ def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None
 
 
 def needs_pairs(weights: Mapping[str, float]) -> bool:
-    """Whether an objective has a preference loss, which needs rejected answers and a reference; False for ``sft``."""
+    """Return whether an objective has a preference loss, which needs rejected answers and a reference."""
     return any(name != "sft" for name in weights)
 
 
 def reads(weights: Mapping[str, float], option: str) -> bool:
-    """Whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``shift``, ...)."""
+    """Return whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``shift``, ...)."""
     return any(option in LOSSES[name][1] for name in weights)
 
 
@@ -315,10 +315,10 @@ def combine(
     options: Mapping[str, object],
     pair_weights_P: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Mean over pairs of each loss of an objective (scalars, not multiplied by ``weights``).
+    """Return the mean over pairs of each loss of an objective (scalars, not multiplied by ``weights``).
 
-    ``options`` holds values of all options; each loss receives those that it reads. ``pair_weights_P`` multiplies the
-    losses of the pairs before the mean (WPO).
+    ``options`` contains the values of all options; each loss receives those that it reads. ``pair_weights_P``
+    multiplies the losses of the pairs before the mean (WPO).
     """
     means = {}
     for name in weights:
@@ -329,6 +329,6 @@ def combine(
 
 
 def weighted_sum(weights: Mapping[str, float], means: Mapping[str, Tensor]) -> Tensor:
-    """The training loss: the sum of weight times mean loss. For MPO: 0.8 L_p + 0.2 L_q + 1.0 L_g (2411.10442)."""
+    """Return the weighted sum of the mean losses. For MPO: 0.8 L_p + 0.2 L_q + 1.0 L_g (2411.10442)."""
     terms = [weight * means[name] for name, weight in weights.items()]
     return torch.stack(terms).sum()

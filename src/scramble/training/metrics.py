@@ -1,4 +1,4 @@
-"""What a run logs between two rows: averages over micro-batches and processes, and rates.
+"""Metrics of a log row: averages over micro-batches and processes, and rates.
 
 Suffixes: P pairs of a micro-batch, M scored tokens.
 """
@@ -29,7 +29,7 @@ class RunningMetrics:
 
     Args:
         args: settings of the run.
-        backbone: the model, for counting operations; None leaves them out.
+        backbone: the model, for counting operations; None omits the count.
         in_step_reference: whether each step also runs the reference.
 
     Attributes:
@@ -57,8 +57,11 @@ class RunningMetrics:
         reward_shift: Tensor,
         entropy_M: Tensor | None,
     ) -> None:
-        """Record one micro-batch; ``losses`` holds the whole loss under ``loss``, the mean of each term and, for
-        mixtures of experts, the load-balancing loss under ``aux_loss``."""
+        """Record one micro-batch.
+
+        ``losses`` contains the total under ``loss``, the mean of each term and, for mixtures of experts, the
+        load-balancing loss under ``aux_loss``.
+        """
         weights = self.args.weights
         means = {name: value for name, value in losses.items() if value is not None}
         row: dict[str, Tensor] = {name: means[name] for name in ("loss", "aux_loss") if name in means}
@@ -89,7 +92,7 @@ class RunningMetrics:
             self._counts["flops"] += self._meter(tries)
 
     def row(self) -> dict[str, float]:
-        """Averages and rates since the last call. Collective: every process must call it."""
+        """Return the averages and rates since the last call. Every process must call this collective operation."""
         now = time.perf_counter()
         seconds, self._row_time = now - self._row_time, now
         names = list(self._values)
@@ -123,7 +126,10 @@ class RunningMetrics:
         }
 
     def means(self, sizes: list[float]) -> dict[str, float]:
-        """Averages over the examples of all micro-batches so far; ``sizes``: examples per micro-batch (collective)."""
+        """Return the averages over the examples of all recorded micro-batches.
+
+        ``sizes`` are the numbers of examples per micro-batch. Every process must call this collective operation.
+        """
         values = torch.stack([torch.stack(column) for column in self._values.values()])
         weights = values.new_tensor(sizes)
         sums = torch.cat([values @ weights, weights.sum()[None]])
@@ -133,7 +139,7 @@ class RunningMetrics:
         return dict(zip(self._values, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state from which a resumed run can complete the current log row, as JSON values."""
+        """Return the state from which a resumed run can complete the current log row, as JSON values."""
         values = {name: torch.stack(column).tolist() for name, column in self._values.items()}
         return {"metrics": values, "counts": self._counts, "num_tokens": self._num_tokens}
 
@@ -146,11 +152,11 @@ class RunningMetrics:
 
 
 def kl_estimate(logps: PairLogps) -> Tensor:
-    """Distance of the policy from its reference in nats per token (scalar): the mean over answers of e^-d - 1 + d.
+    """Return the distance of the policy from its reference in nats per token: the mean over answers of e^-d - 1 + d.
 
     d is an answer's mean log-ratio per token. This is Schulman's k3 estimator of KL(policy || reference), which is
-    never negative. Here the answers come from the data and not from the policy, so the estimate is biased; use it to
-    compare runs. By hand: d = 0 gives 0; d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
+    never negative. The estimate is biased, because the answers come from the data and not from the policy. Use it only
+    to compare runs. By hand: d = 0 gives 0; d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
     """
     d = torch.cat([logps.h_chosen / logps.chosen_tokens, logps.h_rejected / logps.rejected_tokens])
     return (torch.exp(-d) - 1 + d).mean()

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-# Dense bfloat16 TFLOP/s by part of the GPU's name, from the vendors' data sheets; the first match counts.
+# Dense bfloat16 TFLOP/s by a part of the GPU's name, from the vendors' data sheets. The first match counts.
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -22,7 +22,7 @@ PEAK_TFLOPS = {
     "V100": 125.0,
 }
 
-# Values in a log row that depend on the machine and its load and therefore differ between equal runs.
+# Values in a log row that depend on the machine and its load, so that they differ between repetitions of a run.
 MEASURED = frozenset(
     {
         "seconds",
@@ -38,7 +38,7 @@ MEASURED = frozenset(
 
 
 def peak_flops(device: torch.device, tflops: float | None = None) -> float | None:
-    """Peak FLOP/s of a device: from ``tflops`` if given, else by the GPU's name; None if unknown."""
+    """Return the peak FLOP/s of a device: ``tflops`` if given, else by the GPU's name; None if unknown."""
     if tflops is not None:
         return tflops * 1e12
     if device.type != "cuda":
@@ -48,7 +48,7 @@ def peak_flops(device: torch.device, tflops: float | None = None) -> float | Non
 
 
 def memory_use(device: torch.device) -> dict[str, float]:
-    """Memory in GiB: resident memory of this process, and peak GPU memory since the last call."""
+    """Return the resident memory of this process and the peak GPU memory since the last call, in GiB."""
     with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
         pages = file.read().split()
     memory = {"memory/resident_gib": int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30} if pages else {}

@@ -1,7 +1,7 @@
-"""The model as the trainer sees it: one module whose forward takes a batch of tries and returns log-probabilities.
+"""The module that is trained: its forward takes a batch of tries and returns log-probabilities.
 
-Image encoding, reference and policy run inside this one forward. DistributedDataParallel and FSDP hook into the
-forward of the module that they wrap, so they need exactly one call per micro-batch that uses every trained parameter.
+Image encoding, reference and policy run inside one forward. DistributedDataParallel and FSDP hook into the forward of
+the module that they wrap, so they need exactly one call per micro-batch that uses every trained parameter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scramble.trie.router import has_routers
 class PolicyLogps(NamedTuple):
     """Log-probabilities (nats) of a batch's M scored tokens and Q sequences under the policy and its reference.
 
-    This is a tuple of tensors because the wrappers of distributed training search tuples for tensors with gradients.
+    It is a tuple of tensors because the wrappers of distributed training search tuples for tensors with gradients.
 
     Attributes:
         tokens_M, sums_Q: log-probabilities of tokens, and their sums over each sequence.
@@ -43,7 +43,7 @@ class PolicyLogps(NamedTuple):
 
 
 def router_coefficient(backbone: Backbone, coefficient: float | None) -> float:
-    """Weight of the load-balancing loss: ``trainer.router_aux_loss_coef``, or the model's own if that is None (as TRL).
+    """Return the weight of the load-balancing loss. If ``coefficient`` is None, it is the model's own, as in TRL.
 
     Raises ModelError if a coefficient is set for a model that is not a mixture of experts.
     """
@@ -70,23 +70,23 @@ class Policy(nn.Module):
         self.tower_tokens = tower_tokens  # see :func:`scramble.trie.engine.encode_images`
         self.model: nn.Module = vlm.model  # the transformers model, PEFT-wrapped if it has an adapter
         self.backbone = backbone
-        # FSDP shards these layer classes. It fails for a class that the model lacks, as tiny or text-only models may.
+        # FSDP shards these layer classes. It fails for classes that are missing, for example in a text-only model.
         present = {type(module).__name__ for module in self.model.modules()}
         self._no_split_modules = sorted(set(getattr(self.model, "_no_split_modules", None) or ()) & present)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The token embedding; transformers attaches NEFTune noise to it."""
+        """Return the token embedding, to which transformers attaches NEFTune noise."""
         model: Any = self.vlm.backbone.model
         return model.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
-        """The output head; accelerate must shard it together with a token embedding that shares its weight."""
+        """Return the output head. Accelerate must shard it together with a token embedding that shares its weight."""
         return self.backbone.head
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Recompute the language model's layers in the backward pass.
 
-        transformers calls this. Its options are ignored; the configuration refuses values other than the defaults.
+        transformers calls this method. Options are ignored, because the configuration accepts only the defaults.
         """
         enable_gradient_checkpointing(self.backbone)
 
@@ -97,7 +97,7 @@ class Policy(nn.Module):
         with_statistics: bool = False,
         with_router_loss: bool = False,
     ) -> PolicyLogps:
-        """Log-probabilities of the batch's Q sequences.
+        """Return the log-probabilities of the batch's Q sequences.
 
         Args:
             tries: the batch, on any device.
@@ -111,7 +111,7 @@ class Policy(nn.Module):
         if with_reference:
             in_tower = vision_is_trained(self.backbone)
             with torch.no_grad(), self.model.disable_adapter():  # type: ignore[operator]
-                # An adapter in the tower changes the features, too.
+                # An adapter in the tower also changes the features.
                 plain = encode_images(self.backbone, tries.images, self.tower_tokens) if in_tower else features
                 reference = logprobs(self.backbone, tries, plain)
         policy = logprobs(
@@ -140,7 +140,7 @@ class Policy(nn.Module):
         return self
 
     def _untouched_vision(self) -> Tensor | float:
-        """Zero, connected to the trained weights outside decoder and head: those of tower and projector.
+        """Return zero, connected by the graph to the trained weights of tower and projector.
 
         A batch without images does not use the tower, and some towers have layers that no feature depends on (the last
         layer of CLIP in LLaVA, the pooling head of SigLIP). Without this term these weights would get no gradient, and

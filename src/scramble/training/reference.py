@@ -1,8 +1,8 @@
 """Reference log-probabilities on disk: two numbers per pair, computed once and shared by runs.
 
 The cache is a folder named by a digest of everything that the numbers depend on: weights, adapter, processor and
-template, precision, pairs and images. Every process appends to a separate file, one line per 32 tries, so that a
-killed run resumes where it stopped. ``complete.json`` marks the cache as finished.
+template, precision, pairs and images. Every process appends to a separate file, one line per 32 tries, so that an
+interrupted run resumes where it stopped. ``complete.json`` marks the cache as finished.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ class StartingModel:
 
     @classmethod
     def of(cls, vlm: VLM, args: PreferenceConfig) -> StartingModel:
-        """Identify a model. Call this before the model is changed (dropout, new adapter)."""
+        """Identify a model. Call this before disabling dropout or adding an adapter."""
         model: Any = vlm.backbone.model
         kernel, device = model.config._attn_implementation, args.device.type
         precision = f"{vlm.backbone.head.weight.dtype}, {kernel}, {device}" + (", autocast" if args.bf16 else "")
         return cls(weights_key(model), adapter_key(model), processor_key(vlm), precision)
 
     def settings(self, data: PairDataset) -> dict[str, Any]:
-        """Settings that a checkpoint must match in addition to the run's own: the model and the data."""
+        """Return the digests of model and data that a checkpoint must match, in addition to the run's settings."""
         return {"base": self.weights, "adapter": self.adapter, "precision": self.precision, "data": data.texts_key}
 
     def cache_parts(self, data: PairDataset) -> dict[str, str]:
-        """Digests of everything that a data set's reference log-probabilities depend on, by name."""
+        """Return the digests of everything that a data set's reference log-probabilities depend on, by name."""
         return {
             "weights": self.weights,
             "adapter": self.adapter or "none",
@@ -84,20 +84,20 @@ def reference_logps(
     batch_tokens: int = 4096,
     workers: Workers = IN_PROCESS,
 ) -> dict[str, tuple[float, float]]:
-    """Log-probabilities (nats) of chosen and rejected answers by pair id; those not in the cache are computed.
+    """Return the log-probabilities (nats) of chosen and rejected answers by pair id. Missing values are computed.
 
-    Every process of a distributed run must call this function; each computes its share of the missing values.
+    Every process of a distributed run must call this function, and each computes its share of the missing values.
 
     Args:
         folder: folder of all caches; this one is stored in ``folder/<key of parts>``.
         parts: from :meth:`StartingModel.cache_parts`.
         data: all pairs of the data set.
-        backbone: the starting model; it runs in evaluation mode and without gradient.
+        backbone: the starting model, which runs in evaluation mode and without gradient.
         batch_tokens: positions per batch.
         workers: how the tries are built.
 
     Raises:
-        CacheError: if the folder holds another cache (copied or renamed), or a finished cache was changed.
+        CacheError: the folder contains another cache (copied or renamed), or a finished cache was changed.
     """
     names = [example.example_id for example in data]
     with open_cache(folder, parts) as cache:
@@ -146,7 +146,7 @@ def _fill(
 def _score_pairs(
     backbone: Backbone, groups: Sequence[list[Example]], tries: Iterable[Tries], batch_tokens: int
 ) -> Iterator[dict[str, tuple[float, float]]]:
-    """For each trie: the log-probabilities of chosen and rejected answers by example id."""
+    """Yield for each trie the log-probabilities of chosen and rejected answers by example id."""
     names: list[list[str]] = []
 
     def items() -> Iterator[Any]:
@@ -165,7 +165,7 @@ def _read(folder: Path) -> dict[str, tuple[float, float]]:
         for row in read_jsonl(path):
             for name, (chosen, rejected) in row.items():
                 if not (math.isfinite(chosen) and math.isfinite(rejected)):
-                    raise CacheError(f"{path}: the values of pair {name} are not finite; remove {folder}")
+                    raise CacheError(f"{path}: the values of pair {name} are not finite: remove the folder {folder}")
                 cached[name] = (chosen, rejected)
     return cached
 
@@ -175,8 +175,8 @@ def _check_complete(folder: Path, cached: Mapping[str, tuple[float, float]], mis
     if missing or record["digest"] != _rows_digest(cached):
         what = f"{len(missing)} of its pairs are missing" if missing else "its values changed"
         raise CacheError(
-            f"the finished reference cache {folder} is damaged ({what}): a file was truncated or edited; remove the "
-            "folder, and it will be computed again"
+            f"the finished reference cache {folder} is damaged ({what}): a file was truncated or edited. Remove the "
+            "folder to compute it again"
         )
 
 

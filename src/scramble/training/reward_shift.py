@@ -12,12 +12,12 @@ KINDS = ("earlier", "inclusive", "none")
 
 
 class RewardShift:
-    """Cumulative mean of all chosen and rejected rewards seen in training, over all processes.
+    """Cumulative mean of all chosen and rejected rewards of a training run, over all processes.
 
     ``earlier``: the mean over all *earlier optimizer steps*, 0 in the first step ("moving average of previous rewards",
     MPO, 2411.10442). It does not depend on how a step is split into micro-batches and processes.
-    ``inclusive``: includes the current micro-batch, as in TRL up to 0.28 and in InternVL's trainer.
-    ``none``: always 0, as in TRL from 0.29 on.
+    ``inclusive``: the mean includes the current micro-batch, as in TRL up to 0.28 and in InternVL's trainer.
+    ``none``: always 0, as in TRL since 0.29.
 
     Rewards are beta times log-ratio (nats). Every process must make the same calls, which are collective operations.
     """
@@ -44,7 +44,7 @@ class RewardShift:
             self._merge_step()
 
     def end_step(self) -> None:
-        """End an optimizer step: from now on its rewards are part of the mean."""
+        """End an optimizer step, whose rewards then become part of the mean."""
         if self.kind == "earlier":
             self._merge_step()
 
@@ -55,7 +55,7 @@ class RewardShift:
         self._step.zero_()
 
     def state_dict(self) -> dict[str, float | str]:
-        """State for a checkpoint as plain JSON. It is exact, because the sums are float64."""
+        """Return the state for a checkpoint as plain JSON. It is exact, because the sums are float64."""
         return {"kind": self.kind, "sum": self._seen[0].item(), "count": self._seen[1].item()}
 
     def load_state_dict(self, state: Mapping[str, float | str]) -> None:

@@ -1,4 +1,4 @@
-"""Train a model on a data set folder: the one entry point that scripts and notebooks call."""
+"""Train a model on a data set folder: the entry point for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from scramble.trie.backbone import Backbone
 log = logging.getLogger(__name__)
 
 FEW_STEPS = 20
-"""A run with fewer steps than this gets a warning unless the user has set the number of steps. The first step of any
+"""A run with fewer steps than this logs a warning unless the user has set the number of steps. The first step of any
 run has learning rate 0, because of the warm-up."""
 
 
@@ -63,10 +63,10 @@ def train(
     eval_data: Data | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
-    """Train a model and write the result to ``out``; an interrupted run resumes from its last checkpoint.
+    """Train a model and write the result to ``out``. An interrupted run resumes from its last checkpoint.
 
     Args:
-        vlm: the model to start from, see :func:`scramble.models.load_vlm`; its layers are changed in place. This model,
+        vlm: the model to start from, see :func:`scramble.models.load_vlm`. Its layers are changed in place. This model,
             including an adapter that it was loaded with, is also the reference model.
         data: data set folder (tables of images, pairs, questions), or a tuple of examples and images.
         out: folder for ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/`` and ``rejected_rows.jsonl``.
@@ -78,13 +78,13 @@ def train(
         A summary: steps, examples, rejected rows, last logged values, seconds, and the path of the result.
 
     Raises:
-        DataError: if no rows are usable or too many are rejected.
-        ModelError: if LoRA targets, adapter or family do not match the model.
-        StoreError: if ``out`` belongs to other settings, a cache is damaged, or the disk is full.
-        WorkerError: if the operating system killed a data loading worker.
-        NonFiniteError: if a loss or gradient is NaN or infinite; the message names the step and its pairs.
-        Stopped: if a signal requested it (see ``interrupt``); the last step is saved.
-        ValueError: if settings contradict each other, or if the model was trained before and not loaded again.
+        DataError: no rows are usable, or too many are rejected.
+        ModelError: LoRA targets, adapter or family do not match the model.
+        StoreError: ``out`` belongs to other settings, a cache is damaged, or the disk is full.
+        WorkerError: the operating system killed a data loading worker.
+        NonFiniteError: a loss or gradient is NaN or infinite. The message names the step and its pairs.
+        Stopped: a signal requested a stop (see ``interrupt``). The last step is saved.
+        ValueError: settings contradict each other, or the model was trained before and not loaded again.
 
     Examples:
         >>> import scramble
@@ -145,7 +145,7 @@ def train(
     def lost() -> str:
         step, saved = trainer.state.global_step, newest_step(str(args.output_dir))
         if saved is None:
-            return "there is no checkpoint yet, so all steps are lost, and the same command starts again"
+            return "there is no checkpoint yet, so all steps are lost and the same command starts again"
         return f"{step - saved} steps since the checkpoint of step {saved} are lost; the same command resumes there"
 
     with wandb_run(args, out), interrupt.deferred(lost), worker_failures_explained(lost):
@@ -175,21 +175,21 @@ def train(
 
 
 def select_backend(args: PreferenceConfig, family: Family) -> str:
-    """``trie`` or ``trl``, as ``args.backend`` selects or as the family allows; the main process logs the choice.
+    """Return ``trie`` or ``trl``, as requested by ``args.backend`` or supported by the family, and log the choice.
 
     Raises:
-        ValueError: if the family has no trie and the trie is requested, or if TRL does not have all settings.
+        ValueError: the trie is requested but not supported, or TRL does not have all settings.
     """
     if args.backend == "trie" and not family.has_trie:
         raise ValueError(
-            f"trainer.backend=trie: the family {family.name} has no description for the token trie; use "
+            f"trainer.backend=trie: the family {family.name} does not support token tries; use "
             "trainer.backend=trl or auto"
         )
     backend = args.backend
     if backend == "auto":
         backend = "trie" if family.has_trie else "trl"
     if backend == "trl" and (faults := trl_faults(vars(args))):
-        why = "" if args.backend == "trl" else f"models of type {family.name} have no token trie, so TRL trains them. "
+        why = "" if args.backend == "trl" else f"models of type {family.name} do not support token tries. "
         raise ValueError(why + faults)
     if args.process_index == 0:
         name = "TRL's DPOTrainer" if needs_pairs(args.weights) else "TRL's SFTTrainer"
@@ -207,13 +207,13 @@ def trie_trainer(
     settings: Mapping[str, Any],
     callbacks: list[TrainerCallback],
 ) -> PreferenceTrainer:
-    """The trainer on tries, after the caches that depend on the starting model have been built.
+    """Build the caches that depend on the starting model, and return the trainer on tries.
 
     Args:
         vlm, args, out: as in :func:`train`.
         start: the starting model, which is also the reference.
         train_set, eval_set: examples, or None without held-out pairs.
-        settings: settings that a checkpoint must have been written with to be resumed.
+        settings: settings that a checkpoint must match to be resumed.
         callbacks: transformers' callbacks.
     """
     vlm = select_trained_weights(vlm, args)
@@ -222,7 +222,7 @@ def trie_trainer(
     caches = Caches(vlm, args, start, out)
     collator = caches.collator(train_set, needs_pairs(args.weights))
     eval_collator = None
-    if eval_set is not None:  # an sft run on pairs is evaluated on the rejected answers as well
+    if eval_set is not None:  # an sft run on pairs is also evaluated on the rejected answers
         eval_collator = caches.collator(eval_set, "pairs" in args.tables)
     policy = Policy(vlm, caches.backbone, args.tower_tokens)
     trainer = PreferenceTrainer(policy, args, collator, train_set, eval_set, eval_collator, settings, callbacks)
@@ -234,7 +234,7 @@ class Caches:
     """Builds the caches of a run that depend on its starting model.
 
     Attributes:
-        backbone: the model as the engine sees it; with a feature cache it reads image features from there.
+        backbone: the trie engine's interface of the model; with a feature cache it reads image features from the cache.
         seconds: time spent on building each cache.
     """
 
@@ -246,7 +246,7 @@ class Caches:
         self.seconds = {"features": 0.0, "reference": 0.0}
 
     def collator(self, data: PairDataset, with_rejected: bool) -> TrieCollator:
-        """A collator of a data set's examples with their reference log-probabilities."""
+        """Return a collator of a data set's examples with their reference log-probabilities."""
         args = self.args
         needs_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
         reference: Mapping[str, tuple[float, float]] | None = None
@@ -279,9 +279,9 @@ class Caches:
 
 
 def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> None:
-    """Set the fields that depend on the size of the data: the number of steps, and strategies ``epoch`` as steps.
+    """Set the number of steps from the size of the data, and convert strategies ``epoch`` to steps.
 
-    transformers sees the whole run as one epoch of ``max_steps`` steps, so that a batch may contain pairs from the end
+    For transformers, the whole run is one epoch of ``max_steps`` steps, so that a batch may contain pairs from the end
     of one epoch and the start of the next.
     """
     batch = args.global_batch_size or 1
@@ -308,7 +308,7 @@ def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> 
 
 
 def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
-    """Raise ValueError if requested sharding (FSDP) is not active, or if a setting does not work with sharding."""
+    """Raise ValueError if requested sharding (FSDP) is not active, or if a setting is incompatible with sharding."""
     kind = accelerator.distributed_type.value
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and kind != "FSDP":
         raise ValueError(
@@ -318,7 +318,7 @@ def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
     plugin = accelerator.state.deepspeed_plugin
     if scores_benchmarks and (kind == "FSDP" or (plugin is not None and plugin.zero_stage == 3)):
         raise ValueError(
-            "trainer.watch: one process scores the benchmarks, and under FSDP and ZeRO-3 it holds only a shard of the "
+            "trainer.watch: one process scores the benchmarks, but under FSDP and ZeRO-3 it has only a shard of the "
             "weights: set trainer.watch=null (the held-out pairs are still scored), or launcher.strategy=ddp or zero2"
         )
 
@@ -329,6 +329,6 @@ def _quiet() -> None:
         from datasets import disable_progress_bars
         from transformers.utils import logging as transformers_logging
 
-        os.environ.setdefault("TQDM_DISABLE", "1")  # the only switch of TRL's bar
+        os.environ.setdefault("TQDM_DISABLE", "1")  # the only way to disable TRL's bar
         disable_progress_bars()
         transformers_logging.disable_progress_bar()

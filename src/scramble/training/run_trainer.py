@@ -1,6 +1,6 @@
-"""The part of a trainer that does not depend on the loss: order of the batches, log rows, checkpoints, evaluation.
+"""The parts of a trainer that do not depend on the loss: order of the batches, log rows, checkpoints, evaluation.
 
-Both backends derive from it: :mod:`scramble.training.trainer` trains on tries, and
+Both backends derive from this class: :mod:`scramble.training.trainer` trains on tries, and
 :mod:`scramble.training.trl_backend` uses it as a base class of TRL's trainers.
 """
 
@@ -42,22 +42,22 @@ LOG_FILE = "log-{rank}.json"
 class RunTrainer(Trainer):
     """transformers' Trainer with this project's order of batches, log rows, checkpoints and evaluation.
 
-    To transformers the run is one epoch of ``args.max_steps`` steps. A resumed run computes exactly what the
+    For transformers, the run is one epoch of ``args.max_steps`` steps. A resumed run computes exactly what an
     uninterrupted run would have computed.
 
     A subclass calls :meth:`plan` before ``Trainer.__init__`` and defines :meth:`prepare_batch` and
     :meth:`evaluate_pairs`.
 
     Attributes:
-        settings: settings that a checkpoint must have been written with to be resumed.
+        settings: settings that a checkpoint must match to be resumed.
         last_log: the last logged value under each name.
-        best_weights: folder of the best checkpoint's weights if they are the result and are not loaded.
+        best_weights: folder of the best checkpoint's weights if they are the result but not loaded.
         data_seconds: time spent waiting for batches since the last log row.
         cache_seconds: time spent on building each cache before the first step.
     """
 
     def plan(self, data: PairDataset, args: PreferenceConfig, settings: Mapping[str, Any]) -> None:
-        """Decide the order of the run's micro-batches: a pure function of the data's shape and the seed."""
+        """Compute the order of the run's micro-batches, which depends only on the data's shape and the seed."""
         self.settings = dict(settings)
         self.last_log: dict[str, float] = {}
         self.best_weights: Path | None = None
@@ -78,28 +78,28 @@ class RunTrainer(Trainer):
 
     @property
     def vlm(self) -> VLM:
-        """The model with its processor and family, also where callbacks look for it (``model.vlm``)."""
+        """The model with its processor and family; callbacks access it as ``model.vlm``."""
         policy: Any = self.model
         return getattr(policy, "module", policy).vlm
 
     def prepare_batch(self, batch: Any) -> dict[str, Any]:
-        """The collator's result as the inputs of :meth:`compute_loss`."""
+        """Return the collator's result as the inputs of :meth:`compute_loss`."""
         raise NotImplementedError
 
     def evaluate_pairs(self) -> dict[str, float]:
-        """Loss and metrics of the held-out pairs (``eval_...``)."""
+        """Return the loss and metrics of the held-out pairs (``eval_...``)."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------------- batches
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Micro-batches in the sampler's order. Accelerate must not shard them: the sampler already does."""
+        """Return the micro-batches in the sampler's order. The sampler shards them, so accelerate must not."""
         collator: Any = self.data_collator
         data: Any = self.train_dataset
         return data_loader(data, collator, self.encoder, Workers.of(self.args), batch_sampler=self.order)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> tuple[list[Any], Any]:
-        """The micro-batches of an optimizer step; measures the time spent waiting for them.
+        """Return the micro-batches of an optimizer step, and measure the time spent waiting for them.
 
         Raises the error of a micro-batch that a worker could not build (see :func:`unwrap`).
         """
@@ -110,29 +110,29 @@ class RunTrainer(Trainer):
         return result
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm. Raises NonFiniteError if it is NaN or infinite.
+        """Return the gradient norm. Raises NonFiniteError if it is NaN or infinite.
 
-        transformers calls this between the backward pass and the optimizer step, so that the weights are still good.
+        transformers calls this between the backward pass and the optimizer step, when the weights are still valid.
         """
         norm = super()._get_grad_norm(model, grad_norm)
         value = float(norm)
         if not math.isfinite(value):
             raise NonFiniteError(
                 f"step {self.state.global_step + 1}: the gradient norm is {value}{self.step_examples()}. The weights "
-                "are unchanged since the last checkpoint. Check the learning rate, float16 instead of bfloat16, and "
-                "the examples of this step"
+                "of the last checkpoint are unaffected. Check trainer.learning_rate, model.dtype (float16 overflows), "
+                "and the examples of this step"
             )
         return norm
 
     def step_examples(self) -> str:
-        """The examples of the current step for an error message, starting with a separator; empty if unknown."""
+        """Return the current step's examples for an error message, starting with a separator; empty if unknown."""
         return ""
 
     # ----------------------------------------------------------------------------------------------------------- log
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass a row to the callbacks, with the epoch counted in examples."""
-        if "train_runtime" in logs:  # transformers' own summary at the end, whose rates do not account for tries
+        if "train_runtime" in logs:  # transformers' summary at the end, whose rates are wrong for tries
             return
         logs["epoch"] = self.state.global_step * self.args.gradient_accumulation_steps * self.order.world_size
         logs["epoch"] = round(logs["epoch"] / self.batches_per_epoch, 6)
@@ -144,9 +144,9 @@ class RunTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Metrics of the held-out pairs (``eval_...``) and those that callbacks add in ``on_evaluate``.
+        """Return the metrics of the held-out pairs (``eval_...``) and those that callbacks add in ``on_evaluate``.
 
-        The random state and the training mode of every module are restored afterwards, so that evaluating does not
+        The random state and the training mode of every module are restored afterwards, so that an evaluation does not
         change the run.
         """
         policy: Any = self.model
@@ -165,31 +165,31 @@ class RunTrainer(Trainer):
         return metrics
 
     def _check_metric(self, metrics: Mapping[str, float]) -> None:
-        """Raise ValueError, at the first evaluation, if the metric that chooses the result does not exist."""
+        """Raise ValueError at the first evaluation if ``metric_for_best_model`` does not exist."""
         name = self.args.metric_for_best_model
         if not (self.args.load_best_model_at_end or self.args.save_strategy == "best") or name is None:
             return
         if name not in metrics and f"eval_{name}" not in metrics:
             existing = ", ".join(sorted(metrics)) or "none: there are no held-out pairs"
             raise ValueError(
-                f"trainer.metric_for_best_model={name}: evaluations have no such number; there are {existing}"
+                f"trainer.metric_for_best_model={name}: evaluations do not have this metric; choose one of {existing}"
             )
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def log_state(self) -> dict[str, Any]:
-        """What this process needs for the log row that is under way, as JSON values. A subclass extends it."""
+        """Return the state of the unfinished log row of this process as JSON values. Subclasses extend it."""
         return {"last": self.last_log}
 
     def load_log_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`log_state` returned."""
+        """Restore the state that :meth:`log_state` returned."""
         self.last_log = state["last"]
 
     def save_loss_state(self, folder: Path) -> None:
-        """Write what the loss carries from step to step; only the main process calls it."""
+        """Write the state that the loss keeps between steps; only the main process calls it."""
 
     def load_loss_state(self, folder: Path) -> None:
-        """Read what :meth:`save_loss_state` wrote."""
+        """Read the state that :meth:`save_loss_state` wrote."""
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint to a working folder, seal it with checksums, and rename it into place."""
@@ -215,7 +215,7 @@ class RunTrainer(Trainer):
                 seal(folder, step, self.settings)
                 prune(folder, self.args.save_total_limit, best)
             self.accelerator.wait_for_everyone()
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap errors of the disk
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap disk errors
             if main:
                 shutil.rmtree(working, ignore_errors=True)
             raise StoreError(
@@ -223,7 +223,7 @@ class RunTrainer(Trainer):
             ) from error
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As in transformers, but under FSDP without the full model, because the trained weights are already saved."""
+        """Save as in transformers, but without the full model under FSDP: the trained weights are already saved."""
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -235,10 +235,10 @@ class RunTrainer(Trainer):
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Does nothing: :meth:`restore` loads the weights earlier, before FSDP or DeepSpeed shard them."""
+        """Do nothing: :meth:`restore` loads the weights earlier, before FSDP or DeepSpeed shard them."""
 
     def restore(self) -> Path | None:
-        """Restore weights, the loss's state and values not yet logged from the newest complete checkpoint.
+        """Restore weights, the state of the loss and the unfinished log row from the newest complete checkpoint.
 
         Call this before ``train``, which restores optimizer, schedule, position and random state.
 
@@ -248,7 +248,7 @@ class RunTrainer(Trainer):
         checkpoint = newest(str(self.args.output_dir), self.settings, defaults())
         if checkpoint is None:
             return None
-        self.args.eval_on_start = False  # the interrupted run has logged this evaluation
+        self.args.eval_on_start = False  # the interrupted run has already logged this evaluation
         load_trained(self.vlm, checkpoint / WEIGHTS_FOLDER)
         self.load_loss_state(checkpoint)
         log_file = checkpoint / LOG_FILE.format(rank=self.args.process_index)
@@ -280,7 +280,7 @@ class RunTrainer(Trainer):
     # -------------------------------------------------------------------------------------------------------- result
 
     def export(self, out: Path) -> Path:
-        """Write the trained adapter, or the whole model, to ``out``. Collective: every process must call it."""
+        """Write the trained adapter, or the whole model, to ``out``. Every process must call this."""
         folder = out / ("adapter" if self.vlm.has_adapter else "model")
         state = None if self.best_weights is not None else gathered(self.vlm)
         if self.is_world_process_zero():

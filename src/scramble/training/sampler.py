@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-LOOK_AHEAD = 64  # images to search for one whose pairs fit into the rest of a micro-batch
+LOOK_AHEAD = 64  # number of images searched for one whose pairs fit into the rest of a micro-batch
 
 
 def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bool) -> int:
-    """Number of optimizer steps in ``epochs`` passes over the pairs.
+    """Return the number of optimizer steps in ``epochs`` passes over the pairs.
 
-    With ``group_by_image`` batches are always full and may span two epochs. Otherwise the last batch of an epoch may be
-    smaller.
+    With ``group_by_image``, batches are always full and may span two epochs. Otherwise the last batch of an epoch may
+    be smaller.
     """
     if group_by_image:
         return max(1, math.ceil(epochs * num_pairs / batch_size))
@@ -25,24 +25,24 @@ def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bo
 class MicroBatches(Sampler[list[int]]):
     """The micro-batches (lists of pair indices) of one process, for a whole run.
 
-    All processes draw from one global list of micro-batches. An optimizer step uses ``accumulation * world_size``
-    consecutive ones, of which process r gets every ``world_size``-th, starting with the r-th. A run on one process with
-    accumulation therefore uses the same micro-batches in the same order as a run on several processes without.
+    All processes use the same global list of micro-batches. An optimizer step uses ``accumulation * world_size``
+    consecutive micro-batches, of which process r gets every ``world_size``-th, starting with the r-th. A run on one
+    process with accumulation therefore uses the same micro-batches in the same order as a run on several processes.
 
     Args:
         groups: pair indices of each image (pairs of one image share its pass through the model).
         size: pairs per micro-batch.
         steps: optimizer steps of the run.
-        group_by_image: shuffle images and keep the pairs of an image together; an image is split over two micro-batches
-            only if none of the next :data:`LOOK_AHEAD` images fits. If False, shuffle single pairs exactly as
-            transformers' and TRL's trainers do for this seed.
+        group_by_image: whether to shuffle images and keep the pairs of an image together. An image is split over two
+            micro-batches only if none of the next :data:`LOOK_AHEAD` images fits. If False, single pairs are shuffled
+            exactly as in transformers' and TRL's trainers with this seed.
         seed: seed of the order; epoch e is shuffled with ``seed + e``.
         accumulation: micro-batches per process and optimizer step.
         rank: index of this process.
         world_size: number of processes.
 
     Raises:
-        ValueError: if single pairs would leave an incomplete batch that has to be split into several micro-batches.
+        ValueError: without ``group_by_image``, an incomplete batch would have to be split into several micro-batches.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MicroBatches(Sampler[list[int]]):
         if not group_by_image and per_step > 1 and self.num_pairs % (size * per_step):
             raise ValueError(
                 "trainer.group_by_image=false with several micro-batches per step needs a multiple of "
-                f"{size * per_step} pairs, and there are {self.num_pairs}: use trainer.group_by_image=true"
+                f"{size * per_step} pairs, but there are {self.num_pairs}: use trainer.group_by_image=true"
             )
         self.size, self.group_by_image, self.seed = size, group_by_image, seed
         self.rank, self.world_size = rank, world_size
@@ -94,7 +94,7 @@ class MicroBatches(Sampler[list[int]]):
         epoch = 0
         while True:
             remaining = [list(self.groups[index]) for index in self._shuffled(len(self.groups), epoch)]
-            remaining.reverse()  # the next image is last: removing from the end of a list is cheap
+            remaining.reverse()  # the next image is last, because removing from the end of a list is cheap
             while remaining:
                 space = self.size - len(batch)
                 nearest = range(len(remaining) - 1, max(-1, len(remaining) - 1 - LOOK_AHEAD), -1)

@@ -1,4 +1,4 @@
-"""Weights computed from single tokens' log-probabilities: WPO weights pairs, LD-DPO weights tokens.
+"""Weights computed from token log-probabilities: WPO weights pairs, LD-DPO weights tokens.
 
 Suffixes: M scored tokens, Q sequences, P pairs.
 """
@@ -13,7 +13,7 @@ from scramble.training.policy import PolicyLogps
 
 
 def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
-    """Weight of each pair (P,), w(x, c) w(x, r): how likely its answers are under the policy. Has no gradient.
+    """Return the weight of each pair (P,), w(x, c) w(x, r), without gradient: how likely the policy finds its answers.
 
     w = exp(mean over tokens of log p - log sum p^2). WPO, Zhou et al. 2024 (2406.11827), eq. 2.
     """

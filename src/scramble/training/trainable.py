@@ -19,11 +19,11 @@ from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
 
-INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # PEFT's, without those that change the base
+INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # PEFT's, without those that change the base model
 
 
 def turn_off_dropout(model: nn.Module) -> None:
-    """Disable all dropout in a base model, because its log-probabilities are compared with the reference's."""
+    """Disable all dropout in a base model, because its log-probabilities are compared with those of the reference."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -33,7 +33,7 @@ def turn_off_dropout(model: nn.Module) -> None:
 
 
 def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
-    """Raise ValueError for settings that contradict the model."""
+    """Raise ValueError if settings contradict the model."""
     if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
         raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
     if args.peft is not None and vlm.has_adapter:
@@ -96,19 +96,19 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0, *, vision: bool =
 
 
 def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> Any:
-    """The ``LoraConfig`` of a new adapter on the language model.
+    """Return the ``LoraConfig`` of a new adapter on the language model.
 
     Args:
         vlm: the base model, without adapter.
-        peft: fields of :class:`peft.LoraConfig`; ``target_modules`` defaults to the family's targets, as does
-            ``all-linear``; a list names layers of the language model. ``target_parameters`` names parameters that are
-            not linear layers, such as the experts of a mixture.
-        vision: also adapt vision tower and projector: all their linear layers by default, or those that the regular
-            expression ``target_modules`` matches.
+        peft: fields of :class:`peft.LoraConfig`. ``target_modules`` defaults to the family's targets; ``all-linear``
+            has the same meaning, and a list names layers of the language model. ``target_parameters`` names parameters
+            that are not linear layers, such as the experts of a mixture.
+        vision: whether to adapt vision tower and projector as well: all their linear layers by default, or those that
+            the regular expression ``target_modules`` matches.
 
     Raises:
-        ModelError: if PEFT does not have a field, or if the targets match nothing, match a layer of the tower, the
-            projector or the output head, or name experts that are not linear layers.
+        ModelError: PEFT does not have a field, or the targets match nothing, match a layer of the tower, the projector
+            or the output head, or name experts that are not linear layers.
     """
     from peft import LoraConfig
 
@@ -126,8 +126,8 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
             raise ModelError(f"peft.{name}={fields[name]}: {reason}")
     if fields.get("init_lora_weights", True) not in INITIALISATIONS:
         raise ModelError(
-            f"peft.init_lora_weights={fields['init_lora_weights']} changes the weights of the base, so the adapter "
-            "would not fit the released model: choose true, false, gaussian or orthogonal"
+            f"peft.init_lora_weights={fields['init_lora_weights']} changes the base model's weights, so the adapter "
+            "would not match the released model: choose true, false, gaussian or orthogonal"
         )
     if not only_parameters:
         check_lora_targets(vlm.backbone, fields["target_modules"], vision=vision)
@@ -141,18 +141,18 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
 
 
 def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
-    """The modules of the language model whose names end in one of ``names``, as a regular expression.
+    """Return the modules of the language model whose names end in one of ``names``, as a regular expression.
 
-    PEFT would match a list in the whole model, and towers have layers called ``q_proj`` too.
+    PEFT would match a list in the whole model, and towers also have layers named ``q_proj``.
     """
     decoder = next(name for name, module in backbone.model.named_modules() if module is backbone.decoder)
     return rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
 
 
 def _linear_in_vision(backbone: Backbone) -> list[str]:
-    """Names of the linear layers of tower and projector, escaped for a regular expression.
+    """Return the names of the linear layers of tower and projector, escaped for a regular expression.
 
-    Layers inside ``nn.MultiheadAttention`` are left out: it reads their weights without calling them, so an adapter
+    Layers inside ``nn.MultiheadAttention`` are omitted: it reads their weights without calling them, so an adapter
     would have no effect.
     """
     attention = [part for part in backbone.model.modules() if isinstance(part, nn.MultiheadAttention)]
@@ -162,8 +162,11 @@ def _linear_in_vision(backbone: Backbone) -> list[str]:
 
 
 def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False) -> None:
-    """Raise ModelError unless ``targets`` (a regular expression over whole module names) names linear layers of the
-    language model and nothing else; with ``vision`` also of tower and projector."""
+    """Raise ModelError unless ``targets`` matches linear layers of the language model and nothing else.
+
+    ``targets`` is a regular expression over whole module names. With ``vision`` it may also match linear layers of
+    tower and projector.
+    """
     try:
         pattern = re.compile(targets)
     except re.error as error:
@@ -198,7 +201,7 @@ def _check_experts(backbone: Backbone, targets: str, matched: Sequence[str]) -> 
 
 
 def _fused_experts(backbone: Backbone) -> list[str]:
-    """The names within a layer of the parameters that hold a matrix for each expert: mlp.experts.gate_up_proj, ..."""
+    """Return the names within a layer of parameters with one matrix per expert, such as mlp.experts.gate_up_proj."""
     names = (name for name, parameter in backbone.decoder.named_parameters() if parameter.ndim == 3)
     return list(dict.fromkeys(re.sub(r".*layers\.\d+\.", "", name) for name in names if ".experts." in name))
 
@@ -216,8 +219,10 @@ def check_target_parameters(backbone: Backbone, names: Sequence[str]) -> None:
 
 
 def set_trained(vlm: VLM, *, vision: bool) -> None:
-    """Make all weights of decoder and head trainable, and all others (tower, projector, vectors that end a row of image
-    features) only if ``vision``."""
+    """Make all weights of decoder and head trainable; with ``vision`` also all others.
+
+    The others are the tower, the projector and learned vectors that end a row of image features.
+    """
     backbone = vlm.backbone
     vlm.model.requires_grad_(vision)
     for module in (backbone.decoder, backbone.head, vlm.model.get_input_embeddings()):

@@ -36,18 +36,18 @@ SHIFT_FILE = "reward_shift.json"
 class PreferenceTrainer(RunTrainer):
     """Trains a :class:`Policy` on micro-batches of tries.
 
-    transformers' Trainer provides the loop, optimizer, schedule, accumulation and the distributed wrappers,
-    :class:`RunTrainer` the order of the batches and checkpoints that resume to the same numbers. This class provides
-    the loss and its metrics.
+    transformers' Trainer provides the loop, optimizer, schedule, accumulation and the distributed wrappers.
+    :class:`RunTrainer` provides the order of the batches and exact resumption. This class provides the loss and its
+    metrics.
 
     Args:
         policy: the model; its parameters with ``requires_grad`` are trained.
-        args: the run's settings; to transformers the run is one epoch of ``args.max_steps`` steps.
+        args: the run's settings. For transformers, the run is one epoch of ``args.max_steps`` steps.
         data_collator: turns training examples into a micro-batch.
         train_dataset: training examples.
         eval_dataset: held-out pairs, or None.
         eval_collator: turns held-out examples into a micro-batch.
-        settings: settings that a checkpoint must have been written with to be resumed.
+        settings: settings that a checkpoint must match to be resumed.
         callbacks: transformers' callbacks.
     """
 
@@ -74,8 +74,8 @@ class PreferenceTrainer(RunTrainer):
         self.eval_collator = eval_collator
         self.router_coefficient = router_coefficient(policy.backbone, args.router_aux_loss_coef)
         self.plan(train_dataset, args, settings or {})
-        # Without held-out pairs the dataset is empty, not None: transformers refuses to evaluate without a dataset, and
-        # callbacks may score benchmarks at each evaluation.
+        # Without held-out pairs the dataset is empty and not None. Transformers refuses to evaluate without a dataset,
+        # but callbacks may score benchmarks at each evaluation.
         super().__init__(
             policy,
             args,
@@ -91,7 +91,7 @@ class PreferenceTrainer(RunTrainer):
         self._step_examples: list[str] = []  # example ids of the current optimizer step, for error messages
 
     def prepare_batch(self, batch: PairBatch) -> dict[str, Any]:
-        """The inputs of :meth:`compute_loss`."""
+        """Return the inputs of :meth:`compute_loss`."""
         return {"batch": batch}
 
     # ---------------------------------------------------------------------------------------------------------- step
@@ -103,7 +103,7 @@ class PreferenceTrainer(RunTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The objective's loss on one micro-batch (a scalar). In training, its rewards update the reward shift."""
+        """Return the objective's loss on one micro-batch (a scalar). In training, also update the reward shift."""
         batch: PairBatch = inputs["batch"]
         training, args = model.training, self.args
         if training:
@@ -173,13 +173,13 @@ class PreferenceTrainer(RunTrainer):
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient norm; it ends an optimizer step."""
+        """End an optimizer step and return the gradient norm."""
         norm = super()._get_grad_norm(model, grad_norm)
         self._step_examples.clear()
         return norm
 
     def step_examples(self) -> str:
-        """The first examples of the current step, for an error message."""
+        """Return the first examples of the current step, for an error message."""
         return f"; examples of this step: {', '.join(self._step_examples[:8])}, ..."
 
     # ----------------------------------------------------------------------------------------------------------- log
@@ -194,11 +194,11 @@ class PreferenceTrainer(RunTrainer):
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def log_state(self) -> dict[str, Any]:
-        """The metrics of the log row that is under way."""
+        """Return the metrics of the unfinished log row."""
         return super().log_state() | self.metrics.state_dict()
 
     def load_log_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`log_state` returned."""
+        """Restore the state that :meth:`log_state` returned."""
         super().load_log_state(state)
         self.metrics.load_state_dict(state)
 
@@ -213,7 +213,7 @@ class PreferenceTrainer(RunTrainer):
     # ---------------------------------------------------------------------------------------------------- validation
 
     def evaluate_pairs(self) -> dict[str, float]:
-        """Loss and metrics of the held-out pairs, averaged over examples and processes.
+        """Return the loss and metrics of the held-out pairs, averaged over examples and processes.
 
         Every process scores its share of the micro-batches, at least one. The reward shift is used but not updated.
         """
@@ -221,7 +221,7 @@ class PreferenceTrainer(RunTrainer):
         data: Any = self.eval_dataset
         chunks = eval_chunks(data, self.args.per_device_eval_batch_size, self.args.process_index, self.args.world_size)
         loader = data_loader(data, collator, collator.encoder, Workers.of(self.args), batch_sampler=chunks)
-        # compute_loss adds to the metrics; those of training since the last row are set aside.
+        # compute_loss adds to self.metrics, so set the training metrics since the last row aside.
         training_metrics, self.metrics = self.metrics, RunningMetrics(self.args, None, self.in_step_reference)
         model: Any = self.model
         sizes: list[float] = []
@@ -236,10 +236,10 @@ class PreferenceTrainer(RunTrainer):
 
 
 def eval_chunks(data: Sequence[Example], size: int, rank: int, world: int) -> list[list[int]]:
-    """A process's share of the held-out micro-batches, with pairs of an image adjacent.
+    """Return a process's share of the held-out micro-batches, with pairs of an image adjacent.
 
-    Every process gets the same number, because each forward pass of a wrapped model is a collective operation; up to
-    ``world - 1`` micro-batches are left out. With fewer micro-batches than processes, every process scores all of them.
+    Every process gets the same number, because each forward pass of a wrapped model is a collective operation. Up to
+    ``world - 1`` micro-batches are omitted. With fewer micro-batches than processes, every process scores all of them.
     """
     numbers = list(chain.from_iterable(group_by_image(data)))
     chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]

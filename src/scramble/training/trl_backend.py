@@ -1,7 +1,7 @@
 """The other backend: TRL's stock ``DPOTrainer`` and ``SFTTrainer`` on the same pairs, in the same order.
 
-TRL provides loss, reference and metrics. :class:`RunTrainer` is placed below TRL's classes, instead of transformers'
-``Trainer``, and provides order of batches, log rows and checkpoints, which are therefore the same as on tries. Each
+TRL provides loss, reference and metrics. :class:`RunTrainer` replaces transformers' ``Trainer`` as the base class of
+TRL's trainers. It provides order of batches, log rows and checkpoints, which are therefore the same as on tries. Each
 answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the family's encoder
 and are the same as in a trie.
 """
@@ -47,18 +47,18 @@ def trl_trainer(
     settings: Mapping[str, Any],
     callbacks: list[TrainerCallback],
 ) -> RunTrainer:
-    """TRL's trainer for the objective: ``SFTTrainer`` for ``sft`` alone, ``DPOTrainer`` for all others.
+    """Return TRL's trainer for the objective: ``SFTTrainer`` for ``sft`` alone, ``DPOTrainer`` for all others.
 
     Args:
         vlm: the model to start from. TRL adds the adapter of ``args.peft``, and computes the reference with the
             adapter disabled, or before the first step.
         args: settings; ``max_steps`` is positive.
         train_set, eval_set: examples, or None without held-out pairs.
-        settings: settings that a checkpoint must have been written with to be resumed.
+        settings: settings that a checkpoint must match to be resumed.
         callbacks: transformers' callbacks.
 
     Raises:
-        ModelError: if PEFT does not have a field, or if its targets do not match the model.
+        ModelError: PEFT does not have a field, or its targets do not match the model.
     """
     if args.peft is None:
         select_trained_weights(vlm, args)
@@ -67,7 +67,10 @@ def trl_trainer(
 
 
 def example_table(examples: Sequence[Example], split: str) -> Dataset:
-    """The examples as TRL's data set. It names the images, which the collator reads from the split's images table."""
+    """Return the examples as TRL's data set.
+
+    The data set contains image ids, from which the collator reads the images in the split's table.
+    """
     text = Value("string")
     names = ("example_id", "prompt", "chosen", "rejected", "history")
     columns = {name: [getattr(example, name) for example in examples] for name in names[:-1]}
@@ -93,10 +96,10 @@ class RowCollator:
     ``DataCollatorForLanguageModeling`` (with ``labels``), and the family's image inputs.
 
     Attributes:
-        encoders: encode prompts and answers, by split: each split has its own images.
-        model: ``config``, ``dtype`` and ``device`` of the rows' model, without its weights, so that it can be pickled.
+        encoders: the encoder of each split, because each split has its own images.
+        model: ``config``, ``dtype`` and ``device`` of the model, without its weights, so that it can be pickled.
         with_rejected: whether to include rejected answers.
-        pad_to_multiple_of: the length of the rows is a multiple of it.
+        pad_to_multiple_of: pad the rows to a multiple of this length.
     """
 
     encoders: Mapping[str, Encoder]
@@ -105,7 +108,7 @@ class RowCollator:
     pad_to_multiple_of: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Collate rows of :func:`example_table` (N) into tensors (2N, tokens), or (N, tokens) without rejected."""
+        """Collate N rows of :func:`example_table` into tensors (2N, tokens), or (N, tokens) without rejected."""
         examples = [_example(row) for row in rows]
         encoder = self.encoders[rows[0]["split"]]
         prompts = [encoder.prompt(example) for example in examples]
@@ -134,7 +137,7 @@ class RowCollator:
 
 
 def described(vlm: VLM) -> SimpleNamespace:
-    """What :meth:`Family.generation_inputs` reads of a model. Batches are built on the CPU."""
+    """Return the attributes of a model that :meth:`Family.generation_inputs` reads. Batches are built on the CPU."""
     model = vlm.backbone.model
     return SimpleNamespace(config=model.config, dtype=vlm.backbone.head.weight.dtype, device=torch.device("cpu"))
 
@@ -143,10 +146,10 @@ def described(vlm: VLM) -> SimpleNamespace:
 
 
 class TRLBackend(RunTrainer):
-    """What both of TRL's trainers need to run on this project's data, checkpoints and logs; see :func:`trl_trainer`.
+    """The common part of TRL's trainers with this project's data, checkpoints and logs; see :func:`trl_trainer`.
 
-    A subclass derives from this class, from TRL's trainer and from :class:`RunTrainer`, in this order: TRL's methods
-    then call those of ``RunTrainer`` where they would call those of transformers' ``Trainer``.
+    A subclass derives from this class, from TRL's trainer and from :class:`RunTrainer`, in this order, so that TRL's
+    methods call those of ``RunTrainer`` instead of those of transformers' ``Trainer``.
 
     Attributes:
         with_rejected: whether TRL's trainer compares chosen and rejected answers.
@@ -164,7 +167,7 @@ class TRLBackend(RunTrainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         self.plan(train_set, args, settings)
-        # Pinned memory is for copies to a GPU.
+        # Pinned memory is useful only for copies to a GPU.
         args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
         encoders = {"train": train_set.encoder} | ({} if eval_set is None else {"eval": eval_set.encoder})
         multiple = None if args.pad_to_multiple_of is None else int(args.pad_to_multiple_of)
@@ -174,7 +177,7 @@ class TRLBackend(RunTrainer):
             "args": self.trl_args(args),
             "data_collator": RowCollator(encoders, described(vlm), self.with_rejected, multiple),
             "train_dataset": example_table(train_set, "train"),
-            # Empty, not None: transformers refuses to evaluate without a data set, and callbacks may score benchmarks.
+            # Empty and not None: transformers refuses to evaluate without a data set, but callbacks score benchmarks.
             "eval_dataset": example_table(() if eval_set is None else eval_set, "eval"),
             "processing_class": vlm.processor,
             "callbacks": callbacks,
@@ -186,37 +189,37 @@ class TRLBackend(RunTrainer):
         model.vlm = replace(vlm, model=model)  # TRL has added the adapter
 
     def trl_args(self, args: PreferenceConfig) -> TrainingArguments:
-        """The settings in the class that TRL's trainer expects."""
+        """Return the settings in the class that TRL's trainer expects."""
         return args
 
     def prepare_batch(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """The batch itself: its keys are TRL's."""
+        """Return the batch itself, because its keys are TRL's."""
         return batch
 
     def evaluate_pairs(self) -> dict[str, float]:
-        """The loss of the held-out pairs; ``log`` adds TRL's metrics to the row."""
+        """Return the loss of the held-out pairs; ``log`` adds TRL's metrics to the row."""
         output = self.evaluation_loop(self.get_eval_dataloader(), "Evaluation", prediction_loss_only=True)
         return dict(output.metrics or {})
 
     def log_state(self) -> dict[str, Any]:
-        """TRL's metrics of the log row that is under way."""
+        """Return TRL's metrics of the unfinished log row."""
         trainer: Any = self
         metrics = {name: list(values) for name, values in trainer._metrics["train"].items()}
         return super().log_state() | {"metrics": metrics, "num_tokens": trainer._total_train_tokens}
 
     def load_log_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`log_state` returned."""
+        """Restore the state that :meth:`log_state` returned."""
         super().load_log_state(state)
         trainer: Any = self
         trainer._metrics["train"].update(state["metrics"])
         trainer._total_train_tokens = state["num_tokens"]
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
-        """The data set as it is: the collator encodes the examples."""
+        """Return the data set unchanged, because the collator encodes the examples."""
         return dataset
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: scripts/share.py writes the card of a shared adapter."""
+        """Do nothing: scripts/share.py writes the card of a shared adapter."""
 
 
 class DPOBackend(TRLBackend, DPOTrainer, RunTrainer):
@@ -226,7 +229,7 @@ class DPOBackend(TRLBackend, DPOTrainer, RunTrainer):
 
     def __init__(self, vlm: VLM, *args: Any) -> None:
         super().__init__(vlm, *args)
-        if vlm.has_adapter:  # the reference is precomputed, so that TRL's copy of the adapter is not needed
+        if vlm.has_adapter:  # TRL's copy of the adapter is not needed, because the reference is precomputed
             model: Any = self.model
             model.delete_adapter("ref")
 
@@ -245,7 +248,7 @@ class SFTBackend(TRLBackend, SFTTrainer, RunTrainer):
     with_rejected = False
 
     def trl_args(self, args: PreferenceConfig) -> SFTConfig:
-        """The fields that a run's settings share with ``SFTConfig``."""
+        """Return the fields that a run's settings share with ``SFTConfig``."""
         names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
         names |= {"activation_offloading", "pad_to_multiple_of", "router_aux_loss_coef"}
         config = SFTConfig(**{name: getattr(args, name) for name in names}, max_length=None)

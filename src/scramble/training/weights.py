@@ -21,24 +21,24 @@ BASE_FILE = "base.json"
 
 
 def is_adapter_weight(name: str) -> bool:
-    """Whether a parameter belongs to an adapter: LoRA weights, and the copies of modules in ``modules_to_save``."""
+    """Return whether a parameter belongs to an adapter: LoRA weights, or copies of modules in ``modules_to_save``."""
     return "lora_" in name or ".modules_to_save." in name
 
 
 def weights_key(model: nn.Module) -> str:
-    """Digest of an unwrapped model's base weights; an adapter in its layers does not change it."""
+    """Return the digest of an unwrapped model's base weights; an adapter in its layers does not change it."""
     return _digest((n, p) for n, p in model.state_dict().items() if not is_adapter_weight(n))
 
 
 def adapter_key(model: nn.Module) -> str | None:
-    """Digest of the adapter in an unwrapped model's layers, or None if it has no adapter."""
+    """Return the digest of the adapter in an unwrapped model's layers, or None if it has no adapter."""
     adapter = {n: p for n, p in model.state_dict().items() if is_adapter_weight(n)}
     return _digest(adapter.items()) if adapter else None
 
 
 def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.sha256()
-    # PEFT renames the base's weights where it wraps their modules.
+    # PEFT renames the base model's weights in wrapped modules.
     renamed = ((n.replace(".base_layer", "").replace(".original_module", ""), t) for n, t in tensors)
     for name, tensor in sorted(renamed, key=lambda item: item[0]):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
@@ -48,23 +48,23 @@ def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def processor_key(vlm: VLM) -> str:
-    """Digest of everything that determines a model's inputs: processor, tokenizer, chat template and image options."""
+    """Return the digest of everything that determines a model's inputs: processor, chat template and image options."""
     with tempfile.TemporaryDirectory() as folder:
         vlm.processor.save_pretrained(folder)
         return content_key([file_key(folder), repr(vlm.family.image_options)])
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether this process holds only a shard of the weights (FSDP2, ZeRO-3)."""
+    """Return whether this process holds only a shard of the weights (FSDP2, ZeRO-3)."""
     from torch.distributed.tensor import DTensor
 
     return any(isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in model.parameters())
 
 
 def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
-    """The full weights that :func:`save_trained` writes if they are sharded (FSDP2, ZeRO-3), else None.
+    """Return the full weights for :func:`save_trained` if they are sharded (FSDP2, ZeRO-3), else None.
 
-    Collective: every process must call it.
+    Every process must call this collective operation.
     """
     model: nn.Module = vlm.model
     if not is_sharded(model):
@@ -80,7 +80,7 @@ def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
 
 
 def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Full tensors on the CPU. Tied weights remain one tensor, so that they are written once."""
+    """Return full tensors on the CPU. Tied weights remain one tensor, so that they are written once."""
     from torch.distributed.tensor import DTensor
 
     whole: dict[int, torch.Tensor] = {}
@@ -94,7 +94,7 @@ def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def save_trained(vlm: VLM, folder: str | Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
     """Write the adapter and a record of its base model, or the whole model with its processor, as safetensors.
 
-    ``state`` contains the weights if the model's own are sharded, see :func:`gathered`.
+    If the model's weights are sharded, ``state`` contains the full weights; see :func:`gathered`.
     """
     folder = Path(folder)
     vlm.model.save_pretrained(folder, state_dict=state)
@@ -119,12 +119,12 @@ def load_trained(vlm: VLM, folder: str | Path) -> None:
 
     result: Any = set_peft_model_state_dict(vlm.model, load_file(Path(folder) / "adapter_model.safetensors"))
     if result.unexpected_keys:
-        raise ModelError(f"{folder}: the adapter has weights that the model lacks: {result.unexpected_keys[0]}")
+        raise ModelError(f"{folder}: the adapter has weights that the model lacks, such as {result.unexpected_keys[0]}")
 
 
 @contextmanager
 def _not_sharded() -> Iterator[None]:
-    """Load whole weights: under ZeRO-3 ``from_pretrained`` would shard them, before DeepSpeed has started."""
+    """Load whole weights. Under ZeRO-3, ``from_pretrained`` would shard them before DeepSpeed has started."""
     from transformers.integrations import deepspeed
 
     config = deepspeed._hf_deepspeed_config_weak_ref
@@ -154,7 +154,7 @@ def replace_result(
 ) -> None:
     """Replace an earlier result by the finished one, atomically.
 
-    ``state`` is as in :func:`save_trained`. With ``saved``, the files that it wrote to this folder are the result.
+    ``state`` is as in :func:`save_trained`. With ``saved``, the result is the files that ``save_trained`` wrote there.
     """
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):

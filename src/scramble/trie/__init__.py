@@ -1,6 +1,6 @@
 """The token trie: scores all sequences with the same images in one forward pass.
 
-The package works on token ids and tensors; it does not depend on prompts, files or tasks.
+The package operates on token ids and tensors and does not depend on prompts, files or tasks.
 """
 
 from scramble.trie.backbone import Backbone, DeepFeatures, ImageInputs, TokenRules

@@ -23,16 +23,16 @@ Positions = Callable[[Sequence[int], ImageInputs | None], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What the trie must know about the tokens of a model. Can be pickled, for worker processes.
+    """Facts about a model's tokens that a trie depends on. They can be pickled, for worker processes.
 
     Attributes:
         features: ids of image placeholders; the n-th placeholder of a sequence receives the n-th image feature.
         block: ids of tokens that attend to each other bidirectionally; empty for causal models.
-        block_per_run: whether every run of such tokens is a block of its own (Gemma 3) or all of a prompt's tokens are
+        block_per_run: whether every run of such tokens is a separate block (Gemma 3), or all of them in a prompt are
             one block (Molmo2).
         positions: position ids on several axes (Qwen-VL); None if the position of a token is its index.
-        last_tokens: whether the last token of a sequence is a node, although no score depends on it; the loss of
-            routers counts it.
+        last_tokens: whether the last token of a sequence is a node. No score depends on it, but the routers' loss
+            includes it.
         recurrent: whether the decoder has recurrent layers, which run along the paths of a trie (Qwen3.5).
     """
 
@@ -45,7 +45,7 @@ class TokenRules:
 
     @property
     def image_tokens(self) -> frozenset[int]:
-        """Ids of all tokens that represent images."""
+        """The ids of all tokens that represent images."""
         return self.features | self.block
 
 
@@ -66,14 +66,14 @@ class Backbone(Protocol):
 
     Attributes:
         model: the module with all weights, without DDP or PEFT wrapper (adapters are inside its layers).
-        token_rules: what the trie must know about the model's tokens.
+        token_rules: facts about the model's tokens that a trie depends on.
         combine: whether a feature replaces the token embedding or is added to it (Molmo v1).
-        vectors_per_feature: number S of vectors of width D in an image feature: the first enters the embeddings, the
-            others are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).
-        attention_windows: for each type of decoder layer with attention (``layer_types``) the number of tokens that a
-            token sees, itself included; None for full attention.
-        block_layers: types of layers in which the tokens of a block attend to each other; None: all types.
-        logit_softcap: bound of the logits, see :func:`scramble.trie.head.cap_logits`; None: unbounded.
+        vectors_per_feature: number S of vectors of width D in an image feature. The first is part of the embeddings.
+            The others are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).
+        attention_windows: number of tokens that a token attends to, including itself, for each type of decoder layer
+            with attention (``layer_types``); None means full attention.
+        block_layers: types of layers in which the tokens of a block attend to each other; None means all types.
+        logit_softcap: bound of the logits, see :func:`scramble.trie.head.cap_logits`; None means unbounded.
     """
 
     model: nn.Module
@@ -89,11 +89,11 @@ class Backbone(Protocol):
         ...
 
     def num_patches(self, images: ImageInputs) -> int:
-        """Number of patches that the tower encodes for the images of a prompt."""
+        """Return the number of patches that the tower encodes for the images of a prompt."""
         ...
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
-        """Token embeddings (..., D) of ids (...)."""
+        """Return the token embeddings (..., D) of ids (...)."""
         ...
 
     def decode(
@@ -105,13 +105,13 @@ class Backbone(Protocol):
         deep_features: DeepFeatures | None = None,
         input_ids: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states (B, L, D), after the final norm and before the head.
+        """Return the last hidden states (B, L, D), after the final norm and before the head.
 
-        ``attention_masks`` has a mask for each type of layer in ``attention_windows``: a boolean (B, 1, L, K) tensor,
-        True where attention is allowed, or a FlexAttention BlockMask. Recurrent layers receive
+        ``attention_masks`` contains a mask for each type of layer in ``attention_windows``: a boolean (B, 1, L, K)
+        tensor, True where attention is allowed, or a FlexAttention BlockMask. Recurrent layers receive
         :class:`scramble.trie.recurrent.Paths` under ``linear_attention``. ``position_ids`` is (A, B, L). ``cache`` (a
-        transformers ``Cache``) holds the keys and values of the first K - L tokens and receives the new ones.
-        ``input_ids`` (B, L) are the tokens, for decoders with embeddings in every layer (Gemma 4).
+        transformers ``Cache``) contains the keys and values of the first K - L tokens; the new ones are added to it.
+        ``input_ids`` (B, L) are the tokens, for decoders with per-layer embeddings (Gemma 4).
         """
         ...
 
@@ -127,5 +127,5 @@ class Backbone(Protocol):
 
     @property
     def vision(self) -> Sequence[nn.Module]:
-        """Tower and projector (empty for a text-only model)."""
+        """The tower and the projector; empty for a text-only model."""
         ...

@@ -1,8 +1,8 @@
-"""Builds a token trie from token sequences: pure arithmetic on lists of ids, without a model or tensors.
+"""Builds a token trie from lists of token ids, without a model or tensors.
 
 The nodes of the trie are the tokens that must pass through the decoder: those with a scored token after them. The last
-token of an answer is predicted but is never an input, so it is a *target* and not a node (unless
-``TokenRules.last_tokens``).
+token of an answer is predicted but is never an input. It is therefore a *target* and not a node, unless
+``TokenRules.last_tokens`` is set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CAUSAL = TokenRules()  # a text-only causal model
 
 
 class TrieError(ValueError):
-    """Sequences that cannot be scored. The message names the item and the sequence and says how to fix them."""
+    """Sequences cannot be scored. The message names the item and the sequence and says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class TokenTrie:
     """The sequences of one image as a trie in depth-first order.
 
     It has N nodes, of which R predict a scored token, and T distinct predictions (a predicting node and a token id).
-    Depth-first order places the descendants of a node directly after it, so that one number per node, ``end``, defines
-    the whole attention mask.
+    In depth-first order the descendants of a node directly follow it, so one number per node, ``end``, defines the
+    whole attention mask.
 
     Attributes:
         ids: (N,) token ids.
@@ -76,24 +76,24 @@ def build_trie(
     Args:
         sequences: token ids, one list per sequence. Sequences may be equal, or be prefixes of each other.
         scored: for each sequence, a mask of the tokens to score.
-        rules: what must be known about the model's tokens.
+        rules: facts about the model's tokens.
         positions: position ids (A, n) of each sequence; tokens with the same predecessors must have the same position.
-            None: the position of a token is its index.
+            None means that the position of a token is its index.
         item_id: id for error messages.
 
     Raises:
-        TrieError: if there is no sequence, a mask has another length than its sequence, a sequence has no scored token,
-            its first token is scored (nothing predicts it), the sequences have different numbers of image tokens, or
-            they do not share the whole image block.
+        TrieError: there is no sequence, a mask and its sequence differ in length, a sequence has no scored token, its
+            first token is scored (nothing predicts it), the sequences have different numbers of image tokens, or they
+            do not share the whole image block.
     """
     where = f"item {item_id!r}" if item_id else "item"
     if not sequences or len(sequences) != len(scored):
-        raise TrieError(f"{where}: {len(sequences)} sequences and {len(scored)} masks; give one mask per sequence")
+        raise TrieError(f"{where}: {len(sequences)} sequences but {len(scored)} masks: pass one mask per sequence")
     scored_places = [
         _scored_places(ids, mask, f"{where}, sequence {n}")
         for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True))
     ]
-    # Tokens after the last scored one cannot change a score, and that token itself is predicted but never an input.
+    # Tokens after the last scored token cannot change a score, and the last scored token is never an input.
     extra = int(rules.last_tokens)
     inputs = [list(ids[: where_scored[-1] + extra]) for ids, where_scored in zip(sequences, scored_places, strict=True)]
 
@@ -124,20 +124,20 @@ def build_trie(
 
 def _scored_places(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntArray:
     if len(ids) != len(mask):
-        raise TrieError(f"{where}: {len(ids)} tokens and {len(mask)} mask entries")
+        raise TrieError(f"{where}: {len(ids)} tokens but {len(mask)} mask entries")
     positions = np.flatnonzero(np.asarray(mask, dtype=bool))
     if len(positions) == 0:
-        raise TrieError(f"{where}: no scored token; is its completion empty?")
+        raise TrieError(f"{where}: no scored token, for example because its completion is empty")
     if positions[0] == 0:
         raise TrieError(f"{where}: its first token is scored, but there is no token before it that predicts it")
     return positions
 
 
 def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray, IntArray]:
-    """Paths (node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
+    """Return the paths (node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
 
     The sequences are sorted lexicographically. A sequence then shares its longest common prefix with its predecessor,
-    so comparing neighbours is enough, and appending the new tokens of each sequence yields the depth-first order.
+    so comparing adjacent sequences is enough. Appending the new tokens of each sequence gives the depth-first order.
     """
     paths: list[IntArray] = [np.empty(0, np.int64)] * len(inputs)
     ids: list[int] = []
@@ -163,9 +163,9 @@ def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray,
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix of two sequences."""
+    """Return the length of the longest common prefix of two sequences."""
     length = min(len(a), len(b))
-    # Fast path: list comparison runs in C, and most sequences share a long prompt with their predecessor.
+    # Fast path: list comparison runs in C, and most sequences share a long prompt.
     if a[:length] == b[:length]:
         return length
     return next(n for n in range(length) if a[n] != b[n])
@@ -174,10 +174,10 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 def _predictions(
     sequences: Sequence[Sequence[int]], positions: list[IntArray], paths: list[IntArray]
 ) -> tuple[IntArray, IntArray, IntArray, tuple[IntArray, ...]]:
-    """Distinct (predicting node, token id) pairs: rows, row starts, target ids, and each sequence's pairs.
+    """Return the distinct (predicting node, token id) pairs: rows, row starts, target ids, and each sequence's pairs.
 
     A node that predicts the same token in several sequences is evaluated once. ``np.unique`` sorts by node and then by
-    id, which is the order that :class:`TokenTrie` documents.
+    id, as :class:`TokenTrie` requires.
     """
     # The token at position t is predicted by the node of the token before it.
     nodes = np.concatenate([path[where - 1] for path, where in zip(paths, positions, strict=True)])
@@ -207,13 +207,14 @@ def _features(
         counts.append(int(is_feature.sum()))
         features[path[is_feature]] = np.arange(counts[-1])
     if len(set(counts)) > 1:
-        raise TrieError(f"{where}: its sequences have {sorted(set(counts))} image tokens but share the same images")
+        raise TrieError(f"{where}: its sequences share images but have {sorted(set(counts))} image tokens")
     return features, counts[0]
 
 
 def _blocks(sequences: Sequence[Sequence[int]], ids: IntArray, rules: TokenRules, where: str) -> IntArray:
-    """The number of each node's bidirectional block, or -1. Raises TrieError unless all sequences share all blocks.
+    """Return the index of each node's bidirectional block, or -1.
 
+    Raises TrieError unless all sequences share all blocks.
     A token of a block attends to later tokens of the block. Its hidden state therefore depends on the whole block, and
     sequences can share it only if they have all tokens of the block in common.
     """
@@ -225,9 +226,9 @@ def _blocks(sequences: Sequence[Sequence[int]], ids: IntArray, rules: TokenRules
         count = sum(token in rules.block for token in tokens)
         if count != nodes:
             raise TrieError(
-                f"{where}, sequence {n}: its image block is not shared by all sequences ({count} tokens here, {nodes} "
-                "in all); this family's image tokens attend bidirectionally, so put such sequences into separate "
-                "items"
+                f"{where}, sequence {n}: its image block is not shared by all sequences (it has {count} tokens, all "
+                f"sequences together have {nodes}). This family's image tokens attend bidirectionally: put such "
+                "sequences into separate items"
             )
     starts = members & ~np.append(False, members[:-1])
     numbers = np.cumsum(starts) - 1 if rules.block_per_run else np.zeros(len(ids), np.int64)

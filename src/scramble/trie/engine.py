@@ -25,7 +25,7 @@ TOWER_TOKENS = 1 << 15  # patches that a frozen tower encodes at a time on a GPU
 
 
 class NonFiniteError(RuntimeError):
-    """A log-probability is NaN or infinite. The message names the items and what to check."""
+    """A log-probability is NaN or infinite. The message names the items and says what to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def logprobs(
     with_statistics: bool = False,
     with_router_loss: bool = False,
 ) -> LogProbs:
-    """One pass over the tries of ``batch``; differentiable unless called under ``torch.no_grad``.
+    """Run one forward pass over the tries of ``batch``. It is differentiable unless called under ``torch.no_grad``.
 
     Args:
         backbone: the model's parts.
@@ -70,17 +70,17 @@ def logprobs(
             with ``TokenRules.last_tokens``.
 
     Raises:
-        TrieError: if the numbers of image tokens and image features of an item differ.
-        NonFiniteError: if a log-probability is NaN or infinite.
+        TrieError: the numbers of image tokens and image features of an item differ.
+        NonFiniteError: a log-probability is NaN or infinite.
     """
     head = backbone.head
     if features is None:
         features = encode_images(backbone, batch.images)
-    batch = replace(batch, images=()).to(head.weight.device)  # pixels are not needed any more: do not copy them
+    batch = replace(batch, images=()).to(head.weight.device)  # do not copy pixels, which are no longer needed
     embeds_BLD, deep_features = embed(backbone, batch, features)
     flex = getattr(backbone.decoder.config, "_attn_implementation", None) == "flex_attention"
     masks = attention_masks(batch, backbone.attention_windows, backbone.block_layers, flex=flex)
-    # The router of the last layer must see all tokens if its loss is needed.
+    # The router of the last layer must run on all tokens if its loss is needed.
     routers = recorded_router_logits(backbone.decoder) if with_router_loss else None
     with routers or only_predicting(backbone.decoder, batch.rows_R) as router_logits:
         hidden_BLD = backbone.decode(
@@ -118,13 +118,14 @@ def logprobs(
 def encode_images(
     backbone: Backbone, images: Sequence[ImageInputs | None], tower_tokens: int | None = TOWER_TOKENS
 ) -> list[Tensor | None]:
-    """Features (F_i, S D) of the images of each item; tower and projector run once per distinct image.
+    """Return the features (F_i, S D) of the images of each item. Tower and projector run once per distinct image.
 
-    They run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained. On a GPU a
-    frozen tower encodes the images of several prompts in one pass, at most ``tower_tokens`` patches at a time (None: no
-    limit) but at least those of one prompt. On a CPU that would not be faster, so it encodes one prompt at a time.
+    They run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained. On a GPU, a
+    frozen tower encodes the images of several prompts in one pass, at most ``tower_tokens`` patches at a time (None
+    means no limit) but at least those of one prompt. On a CPU this would not be faster, so it encodes one prompt at a
+    time.
     """
-    # By identity: items with the same images share the object, and comparing pixels would cost more than it saves.
+    # Compare by identity: items with the same images share the object, and comparing pixels would be too slow.
     distinct: dict[int, ImageInputs] = {id(image): image for image in images if image is not None}
     if not distinct:
         return [None] * len(images)
@@ -147,7 +148,7 @@ def encode_images(
 
 
 def in_chunks(inputs: Sequence[ImageInputs], num_patches: Sequence[int], limit: int | None) -> list[list[ImageInputs]]:
-    """Consecutive inputs with at most ``limit`` patches together; an input with more forms its own chunk."""
+    """Group consecutive inputs into chunks of at most ``limit`` patches. A larger input forms its own chunk."""
     chunks: list[list[ImageInputs]] = []
     used = 0
     for image, count in zip(inputs, num_patches, strict=True):
@@ -160,16 +161,16 @@ def in_chunks(inputs: Sequence[ImageInputs], num_patches: Sequence[int], limit: 
 
 
 def vision_is_trained(backbone: Backbone) -> bool:
-    """Whether any weight of the tower or the projector requires a gradient."""
+    """Return whether any weight of the tower or the projector requires a gradient."""
     return any(p.requires_grad for module in backbone.vision for p in module.parameters())
 
 
 def enable_gradient_checkpointing(backbone: Backbone) -> None:
-    """Enable activation checkpointing of the language model's layers, and of nothing else. Call it once per model.
+    """Enable activation checkpointing only of the language model's layers. Call it once per model.
 
     Non-reentrant checkpointing needs no gradient at the embeddings, so the hook that transformers adds for it is
-    removed. The last layer stores its activations: the backward pass would recompute them first, while everything else
-    is still in memory, so that checkpointing this layer would not lower the peak.
+    removed. The last layer stores its activations. The backward pass would recompute them first, while everything else
+    is still in memory, so checkpointing this layer would not reduce peak memory.
     """
     decoder: Any = backbone.decoder
     enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
@@ -184,8 +185,10 @@ def enable_gradient_checkpointing(backbone: Backbone) -> None:
 def embed(
     backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None]
 ) -> tuple[Tensor, DeepFeatures | None]:
-    """Embeddings (B, L, D) of a batch, with the image features (F_i, S D) of each item inserted, and the features of
-    later layers (None if S = 1 or there is no image).
+    """Return the embeddings (B, L, D) of a batch with image features inserted, and the features of later layers.
+
+    ``features`` are the image features (F_i, S D) of each item. If S = 1 or there is no image, later layers have no
+    features (None).
 
     Raises TrieError if the numbers of image tokens and image features of an item differ.
     """
@@ -209,14 +212,14 @@ def embed(
         return embeds_BLD, None
     mask_BL = torch.zeros_like(batch.input_ids_BL, dtype=torch.bool)
     mask_BL.view(-1)[batch.feature_slots_F] = True
-    order_F = batch.feature_slots_F.argsort()  # decoders address image positions by the mask, so in order of the batch
+    order_F = batch.feature_slots_F.argsort()  # decoders address image positions by a mask, in the order of the batch
     return embeds_BLD, DeepFeatures(mask_BL, [features_FD[order_F] for features_FD in later])
 
 
 def _gather(batch: TrieBatch, logps_T: Tensor) -> LogProbs:
     tokens_M = logps_T.index_select(0, batch.token_targets_M)
     zeros_Q = tokens_M.new_zeros(sum(batch.num_sequences))
-    # Sequences share predictions, so one entry of logps_T may enter several sums; autograd adds the gradients.
+    # Sequences share predictions, so one entry of logps_T may be in several sums; autograd adds the gradients.
     return LogProbs(
         tokens_M=tokens_M,
         sums_Q=zeros_Q.index_add(0, batch.token_sequence_M, tokens_M),
@@ -231,6 +234,6 @@ def _describe_non_finite(batch: TrieBatch, sums_Q: Tensor) -> str:
     names = list(dict.fromkeys(name for name, is_bad in zip(items, bad, strict=True) if is_bad))
     return (
         f"log-probabilities are not finite for {len(names)} of {len(batch.item_ids)} items: {', '.join(names[:5])}"
-        f"{', ...' if len(names) > 5 else ''}; check the learning rate, float16 instead of bfloat16, and the weights "
-        "and adapter for NaN"
+        f"{', ...' if len(names) > 5 else ''}. Check trainer.learning_rate, model.dtype (float16 overflows), and "
+        "whether weights or adapter contain NaN"
     )

@@ -26,7 +26,9 @@ def head_logprobs(
     chunk_elements: int = CHUNK_ELEMENTS,
     with_statistics: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Log-softmax (nats; float32, or float64 for a float64 head) of the head's logits at the given tokens: (T,).
+    """Return the log-softmax (T,) of the head's logits at the given tokens, in nats.
+
+    The dtype is float32, or float64 for a float64 head.
 
     The gradient of ``log p(y)`` with respect to the hidden state is ``W[y] - softmax(W h) @ W``. The second term does
     not depend on the upstream gradient, so the forward pass computes it while the chunk's logits are available. No
@@ -35,15 +37,15 @@ def head_logprobs(
     Args:
         hidden_RD: hidden states of the predicting positions.
         weight_VD, bias_V: the head.
-        row_starts: R + 1 numbers: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
+        row_starts: R + 1 numbers; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
         target_rows_T, target_ids_T: row and token id of each prediction.
-        softcap: bound of the logits, see :func:`cap_logits`; None: unbounded.
+        softcap: bound of the logits, see :func:`cap_logits`; None means unbounded.
         chunk_elements: maximum number of logits in memory at a time.
         with_statistics: also return entropy and log sum p^2 of each position's distribution, without gradient.
 
     Returns:
-        The log-probabilities (T,), and with statistics the entropy -sum p log p (R,) in nats and log sum p^2 (R,), with
-        which WPO aligns its weights (arXiv 2406.11827); otherwise None and None.
+        The log-probabilities (T,), and with statistics the entropy -sum p log p (R,) in nats and log sum p^2 (R,),
+        which WPO needs for its weights (arXiv 2406.11827). Without statistics the last two are None.
     """
     chunk_rows = max(1, chunk_elements // weight_VD.shape[0])
     statistics = hidden_RD.new_empty((2, len(hidden_RD)), dtype=torch.float32) if with_statistics else None
@@ -54,7 +56,7 @@ def head_logprobs(
 
 
 def cap_logits(logits: Tensor, softcap: float | None) -> Tensor:
-    """Logits bounded to (-softcap, softcap): ``softcap * tanh(logits / softcap)`` (Gemma); unchanged for None."""
+    """Bound logits to (-softcap, softcap) by ``softcap * tanh(logits / softcap)``, as in Gemma; None is unbounded."""
     return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
@@ -92,7 +94,7 @@ class _HeadLogProbs(torch.autograd.Function):
                 statistics_2R[1, start:stop] = (2 * logps_CV).logsumexp(-1)
             if expected_RD is not None:
                 slopes_CV = None if softcap is None else _slopes(logits_CV, softcap)
-                probs_CV = logits_CV.sub_(norm_C[:, None]).exp_()  # in place: logits are not needed any more
+                probs_CV = logits_CV.sub_(norm_C[:, None]).exp_()  # in place, because logits are no longer needed
                 if slopes_CV is not None:
                     probs_CV.mul_(slopes_CV)
                 expected_RD[start:stop] = _matmul(probs_CV, weight_VD)
@@ -117,7 +119,7 @@ class _HeadLogProbs(torch.autograd.Function):
 
 
 def _head_gradients(ctx: Any, grad_T: Tensor, grad_R: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Gradients of a trained head's weight and bias. The logits are recomputed, chunk by chunk."""
+    """Return the gradients of a trained head's weight and bias. The logits are recomputed, chunk by chunk."""
     hidden_RD, weight_VD, bias_V, target_rows_T, target_ids_T, *_ = ctx.saved_tensors
     grad_weight = torch.zeros_like(weight_VD, dtype=grad_T.dtype)
     grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=grad_T.dtype)
@@ -141,14 +143,14 @@ def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, softcap
 
 
 def _slopes(capped: Tensor, softcap: float) -> Tensor:
-    """Derivative of :func:`cap_logits` at the capped logits: the gradient with respect to the logits before it."""
+    """Return the derivative of :func:`cap_logits` with respect to its input, given the capped logits."""
     return 1 - (capped / softcap) ** 2
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` with operands in b's dtype and a result in float32 or better.
+    """Compute ``a @ b`` with operands in b's dtype and a result in float32 or float64.
 
-    On CUDA ``out_dtype`` returns the kernel's float32 sums directly; a bfloat16 result would be rounded first.
+    On CUDA, ``out_dtype`` returns the kernel's float32 sums without rounding them to bfloat16.
     """
     a = a.to(b.dtype)
     if b.dtype in (torch.float32, torch.float64):

@@ -1,7 +1,7 @@
-"""Runs parts of the last decoder layer only at positions that predict a scored token; no other outputs are used.
+"""Runs parts of the last decoder layer only at positions that predict a scored token, because only these are used.
 
-Keys and values of the last layer are needed at all positions. Its query and output projections and its feed-forward
-part act on each position separately, so they run only on the predicting positions; their other outputs are zero.
+Keys and values of the last layer are needed at all positions. Its query and output projections and its MLP act on each
+position separately, so they run only on the predicting positions. Their other outputs are zero.
 
 Shape suffixes: B rows, L tokens per row, R predicting positions.
 """
@@ -20,7 +20,7 @@ POSITION_WISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp", "attn_out", "ff_
 
 
 def last_layer(decoder: nn.Module) -> nn.Module | None:
-    """The last layer of a decoder with a ModuleList of layers, else None."""
+    """Return the last layer of a decoder, or None if the decoder has no ModuleList of layers."""
     layers = getattr(decoder, "layers", None) or getattr(decoder, "blocks", None)
     return layers[-1] if isinstance(layers, nn.ModuleList) else None
 
@@ -29,8 +29,8 @@ def last_layer(decoder: nn.Module) -> nn.Module | None:
 def only_predicting(decoder: nn.Module, rows_R: Tensor) -> Iterator[None]:
     """Within the block, restrict the last layer to ``rows_R`` (flat positions in B * L) where possible.
 
-    A last layer with gradient checkpointing is not restricted: it is recomputed after the block has ended, without the
-    hooks, and torch would find tensors of other shapes.
+    A last layer with gradient checkpointing is not restricted. It is recomputed after the block has ended, without the
+    hooks, so the recomputed tensors would have other shapes.
     """
     layer = last_layer(decoder)
     checkpointed = layer is not None and layer.training and getattr(layer, "gradient_checkpointing", False)
@@ -45,19 +45,19 @@ def only_predicting(decoder: nn.Module, rows_R: Tensor) -> Iterator[None]:
 def _restrict(module: nn.Module, rows_R: Tensor, stack: ExitStack) -> None:
     """Hook a module so that it receives only ``rows_R`` and its output is scattered into zeros of the full shape.
 
-    Hooks work for every family and with adapters inside the module. Copies of the families' forward methods would have
-    to follow every change in transformers.
+    Hooks work for every family and with adapters inside the module. Copies of forward methods would have to be updated
+    with every change in transformers.
     """
     leading: list[torch.Size] = []  # shapes of the inputs, from gather to scatter
 
     def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         (values,) = args
         leading.append(values.shape[:-1])
-        # One row of R positions, because mixture-of-experts layers unpack (batch, length, width).
+        # Use one row of R positions, because mixture-of-experts layers unpack (batch, length, width).
         return (values.flatten(0, -2).index_select(0, rows_R)[None],)
 
     def scatter(module: nn.Module, args: Any, output: Any) -> Any:
-        # Some mixture-of-experts layers return (states, router scores); nothing uses the scores.
+        # Some mixture-of-experts layers return (states, router scores). The scores are not used.
         states, others = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         shape = leading.pop()
         everywhere = states.new_zeros(shape.numel(), states.shape[-1])

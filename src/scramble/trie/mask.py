@@ -1,8 +1,9 @@
-"""The attention rule of a token trie: token q sees token k iff ``k <= q < end[k]``.
+"""The attention rule of a token trie: token q attends to token k iff ``k <= q < end[k]``.
 
-The rule also separates the tries of a row, and padding sees only itself. For models with bidirectional image blocks the
-tokens of a block additionally see each other. In a layer with a sliding window, token k must also be less than
-``window`` tokens before q on the path, which follows from the depths; the window also limits blocks (as in Gemma 3).
+The rule also separates the tries of a row, and padding attends only to itself. For models with bidirectional image
+blocks, the tokens of a block also attend to each other. In a layer with a sliding window, token k must also be less
+than ``window`` tokens before q on the path, which follows from the depths. The window also limits blocks (as in
+Gemma 3).
 
 Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from scramble.trie.pack import TrieBatch
 
-FLEX_BLOCK = 128  # tokens; FlexAttention's kernels work on blocks of this size
+FLEX_BLOCK = 128  # tokens; the block size of FlexAttention's kernels
 
 
 def attention_masks(
@@ -30,11 +31,11 @@ def attention_masks(
     *,
     flex: bool = False,
 ) -> dict[str, object]:
-    """The masks of a batch by type of layer, from the attention window of each type in tokens (None: unlimited).
+    """Return the masks of a batch by type of layer.
 
-    ``block_layers`` are the types with bidirectional image blocks; None: all. With ``flex`` the masks are
-    FlexAttention's BlockMasks. Types share a mask if no path is longer than their windows. Recurrent layers receive the
-    batch's paths.
+    ``windows`` are the attention windows of the types in tokens (None means unlimited). ``block_layers`` are the types
+    with bidirectional image blocks (None means all). With ``flex``, the masks are FlexAttention's BlockMasks. Types
+    share a mask if no path is longer than their windows. Recurrent layers receive the batch's paths.
     """
     longest = int(batch.depth_BL.max()) + 1 if any(windows.values()) else 0
     reached = {kind: None if window is None or window >= longest else window for kind, window in windows.items()}
@@ -53,13 +54,13 @@ def attention_masks(
 def dense_mask(
     end_BL: Tensor, block_BL: Tensor | None = None, depth_BL: Tensor | None = None, window: int | None = None
 ) -> Tensor:
-    """The rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention; True where attention is allowed.
+    """Return the rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention; True allows attention.
 
     Args:
         end_BL: index after the last descendant of each token.
-        block_BL: tokens with the same number see each other (bidirectional attention); -1 for all other tokens.
+        block_BL: index of each token's block, in which attention is bidirectional; -1 for tokens outside blocks.
         depth_BL: depth of each token in its trie; needed with ``window``.
-        window: number of tokens of its path that a token sees, itself included; None: all.
+        window: number of tokens of its path that a token attends to, including itself; None means all.
     """
     index_L = torch.arange(end_BL.shape[1], device=end_BL.device)
     query_L1 = index_L[:, None]
@@ -74,11 +75,11 @@ def dense_mask(
 def block_mask(
     end_BL: Tensor, block_BL: Tensor | None = None, depth_BL: Tensor | None = None, window: int | None = None
 ) -> BlockMask:
-    """The same rule as a FlexAttention BlockMask, computed from the ends alone, without an L x L tensor.
+    """Return the same rule as a FlexAttention BlockMask, computed only from the ends, without an L x L tensor.
 
-    torch's ``create_block_mask`` would evaluate the rule for every pair of tokens. It is enough to compare blocks: a
-    later block of queries sees an earlier block of keys completely if its last token comes before the smallest end in
-    that block, and not at all if its first token comes at or after the largest end.
+    torch's ``create_block_mask`` would evaluate the rule for every pair of tokens, but comparing blocks is enough. A
+    later block of queries attends to all of an earlier block of keys if its last token is before the smallest end in
+    the block of keys. It attends to none of it if its first token is at or after the largest end.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -92,14 +93,15 @@ def block_mask(
     full_BNN = earlier_NN & (last_N1 < ends_BNk.amin(2)[:, None, :])
     some_BNN = own_NN | (earlier_NN & (first_N[:, None] < ends_BNk.amax(2)[:, None, :]))
     if block_BL is not None:
-        # Two blocks of tokens may share an image block if their ranges of block numbers overlap. This can include
-        # blocks that share none; the rule below is then evaluated for nothing, which is slower but not wrong.
+        # Two blocks of tokens may share an image block if their ranges of block numbers overlap. This test can include
+        # blocks that do not share one, for which the rule below is evaluated unnecessarily.
         members_BNk = torch.nn.functional.pad(block_BL, (0, padding), value=-1).unflatten(1, (-1, FLEX_BLOCK))
         first_BN = members_BNk.masked_fill(members_BNk < 0, torch.iinfo(block_BL.dtype).max).amin(2)
         last_BN = members_BNk.amax(2)
         some_BNN |= (first_BN[:, :, None] <= last_BN[:, None, :]) & (first_BN[:, None, :] <= last_BN[:, :, None])
     if window is not None and depth_BL is not None:
-        # The largest and the smallest distance between a query and a key of two blocks. Padding repeats the last depth.
+        # Compute the largest and smallest distance between queries and keys of two blocks. Padding repeats the last
+        # depth.
         padded = torch.cat([depth_BL, depth_BL[:, -1:].expand(-1, padding)], dim=1).unflatten(1, (-1, FLEX_BLOCK))
         low_BN, high_BN = padded.amin(2), padded.amax(2)
         full_BNN &= high_BN[:, :, None] - low_BN[:, None, :] < window
@@ -127,7 +129,7 @@ def block_mask(
 
 
 def _ordered(mask_BNN: Tensor) -> tuple[Tensor, Tensor]:
-    """FlexAttention's sparse format: for each row, the number of set blocks, and all block indices, set ones first."""
+    """Convert a mask to FlexAttention's format: per row, the number of set blocks, and all indices, set ones first."""
     counts = mask_BNN.sum(-1, dtype=torch.int32)
     indices = mask_BNN.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
     return counts[:, None], indices[:, None].contiguous()

@@ -39,21 +39,21 @@ class TrieItem:
 
 @dataclass(frozen=True, slots=True)
 class TrieBatch:
-    """Tries in rows, ready for one forward pass. Items and sequences are numbered in the order of :func:`pack`'s input.
+    """Tries in rows for one forward pass. Items and sequences are numbered in the order of :func:`pack`'s input.
 
     Attributes:
         input_ids_BL: token ids, 0 in padding.
         depth_BL: depth of each token in its trie, 0 in padding.
         position_ids_ABL: position ids on A axes, 0 in padding; equal to the depth for most models.
         end_BL: index in the row after the last descendant; padding attends only to itself.
-        block_BL: number of the token's bidirectional image block, -1 outside; None for causal models.
+        block_BL: index of the token's bidirectional image block, -1 outside; None for causal models.
         sequences_BL: number of sequences that pass through each token, 0 in padding.
         paths: the paths to all leaves, for recurrent layers; None for decoders without them.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
         feature_source_F: index of each position's feature in the concatenated features of all items.
         rows_R: flat positions whose next-token distribution is needed.
-        row_starts: R + 1 numbers: the predictions of row r are ``row_starts[r]:row_starts[r + 1]``. A tuple, because
-            the head slices by them and reading them from the GPU would synchronise.
+        row_starts: R + 1 numbers; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``. It is a tuple,
+            because the head uses them for slicing, and reading them from the GPU would synchronise.
         target_rows_T: row of each prediction, ascending.
         target_ids_T: token id of each prediction.
         token_targets_M: index of each scored token's prediction, sequence by sequence.
@@ -105,7 +105,7 @@ class TrieBatch:
         return _unpickled_batch, tuple(getattr(packed, field.name) for field in fields(self))
 
     def _map(self, move: Callable[[Any], Any]) -> TrieBatch:
-        """A copy with ``move`` applied to every tensor or array; images that items share stay shared."""
+        """Return a copy with ``move`` applied to every tensor or array. Items still share images."""
         changes: dict[str, object] = {
             field.name: move(value)
             for field in fields(self)
@@ -113,7 +113,7 @@ class TrieBatch:
         }
         if self.paths is not None:
             changes["paths"] = self.paths.map(move)
-        moved: dict[int, ImageInputs] = {}  # by identity, so that shared images stay shared
+        moved: dict[int, ImageInputs] = {}  # by identity, so that items still share images
         for images in self.images:
             if images is not None and id(images) not in moved:
                 moved[id(images)] = {name: move(tensor) for name, tensor in images.items()}
@@ -126,7 +126,7 @@ def _unpickled_batch(*values: Any) -> TrieBatch:
 
 
 def build_item(item: TrieItem, rules: TokenRules = CAUSAL) -> TokenTrie:
-    """The trie of an item. Raises TrieError (see :func:`scramble.trie.build.build_trie`)."""
+    """Return the trie of an item. Raises TrieError (see :func:`scramble.trie.build.build_trie`)."""
     positions = None
     if rules.positions is not None:
         positions = [rules.positions(ids, item.images) for ids in item.sequences]
@@ -146,16 +146,15 @@ def pack(
 
     Args:
         items: at least one item.
-        rules: what must be known about the model's tokens.
-        vocab_size: rows of the output head; scored ids must be smaller. None skips the check.
-        row_tokens: maximum tokens per row. The default is the length of the longest trie: longer rows would spend
-            attention on pairs of tokens from different tries, which the mask excludes.
-        share_rows: whether short tries may share a row; False puts item b into row b.
+        rules: facts about the model's tokens.
+        vocab_size: number of rows of the output head; scored ids must be smaller. None skips this check.
+        row_tokens: maximum number of tokens per row. The default is the length of the longest trie. In longer rows,
+            attention would be computed for pairs of tokens from different tries, which the mask excludes.
+        share_rows: whether short tries may share a row; with False, item b is in row b.
         tries: the items' tries, if they are already built.
 
     Raises:
-        TrieError: if a trie does not fit into a row, if a scored id is outside the head, and for the errors of
-            ``build_trie``.
+        TrieError: a trie does not fit into a row, a scored id is outside the head, or ``build_trie`` raises it.
     """
     if not items:
         raise TrieError("no items to pack")
@@ -169,14 +168,14 @@ def pack(
     bins = [[n] for n in range(len(items))]
     if share_rows:
         bins = assign_rows(lengths, row_length if row_tokens is None else row_tokens)
-    if row_tokens is not None:  # row_tokens is a limit: do not pad beyond the fullest row
+    if row_tokens is not None:  # row_tokens is only a limit, so do not pad beyond the longest row
         row_length = max(sum(lengths[n] for n in members) for members in bins)
 
     num_rows = len(bins)
     input_ids = np.zeros((num_rows, row_length), np.int64)
     depths = np.zeros((num_rows, row_length), np.int64)
     positions = np.zeros((len(tries[0].positions), num_rows, row_length), np.int64)
-    end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))  # padding sees itself
+    end = np.tile(np.arange(1, row_length + 1), (num_rows, 1))  # padding attends to itself
     block = np.full((num_rows, row_length), -1, np.int64)
     sequences = np.zeros((num_rows, row_length), np.int64)
     num_blocks = 0
@@ -190,7 +189,7 @@ def pack(
             depths[row, span] = trie.depths
             sequences[row, span] = trie.sequences
             positions[:, row, span] = trie.positions
-            end[row, span] = trie.end + column  # ends stay inside the trie, which separates the tries of a row
+            end[row, span] = trie.end + column  # ends are inside the trie, which separates the tries of a row
             block[row, span] = np.where(trie.block >= 0, trie.block + num_blocks, -1)
             num_blocks += int(trie.block.max()) + 1
             last = np.flatnonzero(trie.end == np.arange(1, lengths[n] + 1))
@@ -198,8 +197,8 @@ def pack(
             starts[n] = row * row_length + column
             column += lengths[n]
 
-    # Indices within a trie become indices within the batch: add the offset of the trie's first feature, prediction or
-    # token.
+    # Convert indices within a trie to indices within the batch, by adding the offset of the trie's first feature,
+    # prediction or token.
     feature_starts = _starts([trie.num_features for trie in tries])
     target_starts = _starts([len(trie.target_ids) for trie in tries])
     row_counts = np.concatenate([np.diff(trie.row_starts) for trie in tries])
@@ -233,7 +232,7 @@ def pack(
 
 
 def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Pack lengths into rows of at most ``row_tokens`` by first-fit decreasing; returns the members of each row."""
+    """Pack lengths into rows of at most ``row_tokens`` by first-fit decreasing, and return the indices in each row."""
     rows: list[list[int]] = []
     free: list[int] = []
     for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
@@ -249,8 +248,8 @@ def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: int | None) -> None:
     if row_tokens is not None and len(trie) > row_tokens:
         raise TrieError(
-            f"item {item.item_id!r}: {len(trie)} tokens do not fit into a row of {row_tokens}; raise "
-            "trainer.row_tokens, use fewer image tiles, or leave the item out"
+            f"item {item.item_id!r}: {len(trie)} tokens do not fit into a row of {row_tokens}: raise "
+            "trainer.row_tokens, use fewer image tiles, or remove the item"
         )
     if vocab_size is not None and not 0 <= (worst := int(trie.target_ids.max())) < vocab_size:
         raise TrieError(

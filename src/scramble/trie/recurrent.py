@@ -1,8 +1,8 @@
 """Runs recurrent modules of a decoder (gated DeltaNet) along the paths of a trie; all other layers use shared tokens.
 
-The output of a recurrent module at a token depends on all tokens before it through a convolution and a state, which no
+The output of a recurrent module at a token depends on all earlier tokens through a convolution and a state, which no
 attention mask can describe. Each path from the first token to a leaf therefore becomes one row of the module's input.
-The output of a token that several paths share is the same in all of them, and it is read from one.
+If several paths share a token, its output is the same in all of them and is read from one of them.
 
 Shape suffixes: B rows of the batch, L tokens per row, P paths, N tokens of the longest path, D width.
 """
@@ -21,11 +21,11 @@ from torch.utils.hooks import RemovableHandle
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The paths of a batch. Decoders receive it in place of the mask of their recurrent layers.
+    """The paths of a batch. Decoders receive them instead of a mask for their recurrent layers.
 
     Attributes:
         tokens_PN: flat positions (in B * L) of each path's tokens; any position in padding.
-        places_BL: a place (in P * N) of each token; 0 in the batch's padding, whose outputs are not used.
+        places_BL: one index (in P * N) of each token; 0 in the batch's padding, whose outputs are not used.
         mask_PN: False in padding before the first token, which must not change the state; None if padding follows the
             last token, where it cannot change the outputs of the path.
     """
@@ -35,35 +35,35 @@ class Paths:
     mask_PN: Tensor | None = None
 
     def map(self, move: Callable[[Tensor], Tensor]) -> Paths:
-        """A copy with ``move`` applied to each tensor."""
+        """Return a copy with ``move`` applied to each tensor."""
         mask_PN = None if self.mask_PN is None else move(self.mask_PN)
         return Paths(move(self.tokens_PN), move(self.places_BL), mask_PN)
 
     def gather(self, values_BLD: Tensor) -> Tensor:
-        """The values (P, N, D) along each path; zero in padding before the first token."""
+        """Return the values (P, N, D) along each path; zero in padding before the first token."""
         flat = values_BLD.flatten(0, 1)
         values_PND = flat.index_select(0, self.tokens_PN.flatten()).unflatten(0, self.tokens_PN.shape)
         return values_PND if self.mask_PN is None else values_PND.masked_fill(~self.mask_PN[..., None], 0)
 
     def scatter(self, values_PND: Tensor) -> Tensor:
-        """The values (B, L, D) of the tokens."""
+        """Return the values (B, L, D) of the tokens."""
         flat = values_PND.flatten(0, 1)
         return flat.index_select(0, self.places_BL.flatten()).unflatten(0, self.places_BL.shape)
 
 
 def paths_to(ends_BL: Tensor, last_P: Tensor, rows_P: Tensor, *, align_ends: bool = False) -> Paths:
-    """The paths that end at given tokens.
+    """Return the paths that end at given tokens.
 
     Args:
         ends_BL: index in the row after the last descendant of each token.
         last_P: index in its row of the last token of each path. Every token except padding must be on a path.
         rows_P: row of each path.
-        align_ends: whether padding comes before the paths, so that the state after the last column is the state after
-            every path. Otherwise it follows them, so that rows are computed as without padding.
+        align_ends: whether padding precedes the paths, so that the state after the last column is the state after every
+            path. Otherwise padding follows the paths, so that rows are computed as without padding.
     """
     length = ends_BL.shape[1]
     index_L = torch.arange(length, device=ends_BL.device)
-    # The tokens of a path are the last one and its ancestors.
+    # The tokens of a path are its last token and the ancestors of this token.
     member_PL = (index_L <= last_P[:, None]) & (last_P[:, None] < ends_BL[rows_P])
     counts_P = member_PL.sum(1)
     longest = int(counts_P.max())
@@ -81,7 +81,7 @@ def paths_to(ends_BL: Tensor, last_P: Tensor, rows_P: Tensor, *, align_ends: boo
 
 
 def single_tokens(like_BL: Tensor) -> Paths:
-    """Paths of one token each, for every token of a batch of this shape."""
+    """Return the paths of one token each, for every token of a batch of this shape."""
     index = torch.arange(like_BL.numel(), device=like_BL.device)
     return Paths(index[:, None], index.view_as(like_BL))
 
@@ -95,7 +95,8 @@ def run_along_paths(module: nn.Module) -> None:
     The projections of its inputs (``in_proj...``) and of its output (``out_proj``) act on each position separately.
     They run on the shared tokens, and only the convolution and the recurrence between them run along the paths.
 
-    The hooks remain, because gradient checkpointing runs layers again in the backward pass, with the same arguments.
+    The hooks are permanent, because gradient checkpointing runs layers again in the backward pass, with the same
+    arguments.
     Calls with other masks are not changed.
     """
     if module not in _HOOKED:
@@ -106,9 +107,9 @@ def run_along_paths(module: nn.Module) -> None:
 
 
 class _Hooks:
-    """The hooks of one module, and during its forward pass those of its projections.
+    """The hooks of one module, and of its projections during a forward pass.
 
-    The projections are hooked for each pass, because PEFT may replace them at any time.
+    The projections are hooked for each pass, because PEFT may replace them between passes.
     """
 
     def __init__(self) -> None:
@@ -117,7 +118,7 @@ class _Hooks:
     def before(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self._remove()  # of a pass that failed
+        self._remove()  # hooks that remain from a failed pass
         paths = kwargs.get("attention_mask")
         if not isinstance(paths, Paths):
             return args, kwargs
@@ -137,7 +138,7 @@ class _Hooks:
                 self.handles += child.register_forward_pre_hook(shared), child.register_forward_hook(gather)
             elif name == "out_proj":
                 self.handles.append(child.register_forward_pre_hook(scatter))
-        # The module reads only the shape of its input: the projections receive the shared tokens.
+        # The module reads only the shape of its input, because the projections receive the shared tokens.
         shape = (*paths.tokens_PN.shape, hidden_BLD.shape[-1])
         return args, {**kwargs, "hidden_states": hidden_BLD.new_zeros(()).expand(shape), "attention_mask": None}
 

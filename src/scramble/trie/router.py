@@ -1,4 +1,4 @@
-"""The load-balancing loss of mixtures of experts on a trie, as on one sequence per row.
+"""The load-balancing loss of mixtures of experts on a trie, which equals that of one sequence per row.
 
 Suffixes: B rows, L tokens per row, E experts.
 """
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 def has_routers(decoder: nn.Module) -> bool:
-    """Whether a decoder is a mixture of experts with a load-balancing loss, whose router logits can be recorded.
+    """Return whether a decoder is a mixture of experts with a load-balancing loss, whose router logits can be recorded.
 
-    Gemma 4 has no such loss: what it records are probabilities, also where it has no experts.
+    Gemma 4 has no such loss: it records probabilities, even in models without experts.
     """
     records = getattr(decoder, "_can_record_outputs", None) or {}
     return "router_logits" in records and hasattr(decoder.config, "router_aux_loss_coef")
@@ -23,7 +23,7 @@ def has_routers(decoder: nn.Module) -> bool:
 
 @contextmanager
 def recorded_router_logits(decoder: nn.Module) -> Iterator[list[Tensor]]:
-    """Within the block, record the logits (B L, E) of each router; the list is complete after a forward pass.
+    """Within the block, record the logits (B L, E) of each router. The list is complete after a forward pass.
 
     transformers declares which modules of a decoder are routers and which of their outputs are the logits.
     """
@@ -44,18 +44,18 @@ def recorded_router_logits(decoder: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def load_balancing_loss(logits: Sequence[Tensor], sequences_BL: Tensor, experts_per_token: int) -> Tensor:
-    """The auxiliary loss of the Switch Transformer (arXiv 2101.03961, eqs. 4 to 6), over all layers together.
+    """Return the auxiliary loss of the Switch Transformer (arXiv 2101.03961, eqs. 4 to 6), over all layers together.
 
-    A token that S sequences share counts S times, so the loss is that of one sequence per row.
+    A token that S sequences share counts S times, so the loss is the same as with one sequence per row.
 
     Args:
         logits: the router logits (B L, E) of each layer.
         sequences_BL: number of sequences that pass through each token, 0 in padding.
-        experts_per_token: number of experts that each token is sent to.
+        experts_per_token: number of active experts per token.
     """
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-    # transformers weights tokens by the mask, which may hold counts instead of zeros and ones.
+    # transformers weights tokens by the mask, which may contain counts instead of zeros and ones.
     layers: Any = tuple(logits)  # the annotation in transformers is a tuple of one tensor
     loss = load_balancing_loss_func(layers, logits[0].shape[-1], experts_per_token, sequences_BL)
     assert isinstance(loss, Tensor)

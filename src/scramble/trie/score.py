@@ -19,7 +19,7 @@ BATCH_TOKENS_CPU, BATCH_TOKENS_GPU = 1024, 8192
 
 @dataclass(frozen=True, slots=True)
 class SequenceScore:
-    """Log-probability of a sequence.
+    """The log-probability of a sequence.
 
     Attributes:
         tokens: log-probability of each scored token, in nats.
@@ -29,33 +29,33 @@ class SequenceScore:
 
     @property
     def sum(self) -> float:
-        """Log-probability of all scored tokens together, in nats."""
+        """The log-probability of all scored tokens together, in nats."""
         return sum(self.tokens)
 
     @property
     def mean(self) -> float:
-        """Mean log-probability per scored token, in nats."""
+        """The mean log-probability per scored token, in nats."""
         return self.sum / len(self.tokens)
 
 
 def score(
     backbone: Backbone, items: Iterable[TrieItem], *, batch_tokens: int | None = None, window: int = WINDOW
 ) -> list[list[SequenceScore]]:
-    """Scores of every sequence of every item, in order. See :func:`iter_scores`."""
+    """Return the scores of every sequence of every item, in order. See :func:`iter_scores`."""
     return list(iter_scores(backbone, items, batch_tokens=batch_tokens, window=window))
 
 
 def iter_scores(
     backbone: Backbone, items: Iterable[TrieItem], *, batch_tokens: int | None = None, window: int = WINDOW
 ) -> Iterator[list[SequenceScore]]:
-    """Scores of every sequence of each item, streamed in order.
+    """Yield the scores of every sequence of each item, streamed in order.
 
     Args:
         backbone: the model's parts; put it into evaluation mode first if it has dropout.
-        items: items to score. ``window`` of them at a time are read, sorted by length and batched, to keep padding low.
-        batch_tokens: positions per batch, padding included; a longer trie forms its own batch. Default 1024 on a CPU,
-            where larger batches only cost memory, and 8192 on a GPU.
-        window: items in memory at a time.
+        items: items to score. ``window`` items at a time are read, sorted by length and batched, to reduce padding.
+        batch_tokens: maximum number of positions per batch, including padding. A longer trie forms its own batch. The
+            default is 1024 on a CPU, where larger batches only use more memory, and 8192 on a GPU.
+        window: number of items in memory at a time.
 
     Raises:
         TrieError, NonFiniteError: see :func:`scramble.trie.engine.logprobs`.

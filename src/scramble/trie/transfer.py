@@ -1,9 +1,9 @@
 """Passes the tensors of a batch from a ``DataLoader`` worker to the main process.
 
-torch passes each tensor in a new shared-memory segment. For small tensors the handshake takes longer than the copy
-(about a millisecond in both processes, and a batch has a dozen index tensors): these are pickled by value. For pixels,
-the page faults of a new segment take longer than the copy (2 µs per page of 4 kB in a virtual machine, which is 15 ms
-per image for the 31 MB of InternVL's 13 tiles): these are copied to segments that the worker keeps and reuses.
+torch passes each tensor in a new shared-memory segment. Small tensors are pickled by value instead, because the
+handshake takes longer than the copy (about a millisecond in both processes, and a batch has a dozen index tensors).
+Pixels are copied to segments that the worker reuses, because the page faults of a new segment take longer than the copy
+(2 µs per page of 4 kB in a virtual machine, which is 15 ms per image for the 31 MB of InternVL's 13 tiles).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Lent:
     """A tensor in a segment of shared memory that its worker reuses after the main process has freed the tensor.
 
     Attributes:
-        segment: bytes in shared memory: the tensor's, and one at the end that is 1 until the tensor is freed.
-        dtype: of the tensor.
-        shape: of the tensor.
+        segment: the tensor's bytes in shared memory, and a last byte that is 1 until the tensor is freed.
+        dtype: dtype of the tensor.
+        shape: shape of the tensor.
     """
 
     segment: Tensor
@@ -35,27 +35,30 @@ class Lent:
     shape: torch.Size
 
     def tensor(self) -> Tensor:
-        """The tensor. It uses the segment's memory, which is returned to the worker when no tensor uses it any more."""
+        """Return the tensor.
+
+        It uses the segment's memory, which is returned to the worker when no tensor uses it.
+        """
         num_bytes = self.dtype.itemsize * self.shape.numel()
-        # The storage of a tensor made from an array holds this array: it is freed with the last view of the tensor.
+        # The tensor's storage references this array, which is therefore freed with the last view of the tensor.
         array = self.segment.numpy()[:num_bytes]
         weakref.finalize(array, _give_back, self.segment, os.getpid()).atexit = False
         return torch.from_numpy(array).view(self.dtype).view(self.shape)
 
 
 def _give_back(segment: Tensor, process: int) -> None:
-    if os.getpid() == process:  # a forked process also frees its copies of objects
+    if os.getpid() == process:  # not in a forked process, which also frees its copies of objects
         segment[-1] = 0
 
 
 @dataclass(slots=True)
 class Segments:
-    """The shared memory of a worker. Its size is that of the batches that exist at the same time."""
+    """The shared memory of a worker, which is as large as the batches that exist at the same time."""
 
     segments: list[Tensor] = field(default_factory=list)
 
     def lend(self, tensor: Tensor) -> Lent:
-        """Copy a tensor to a segment that is free, or to a new one."""
+        """Copy a tensor to a free segment, or to a new one."""
         source = tensor.contiguous().view(-1).view(torch.uint8)
         free = [s for s in self.segments if not s[-1] and len(s) > len(source)]
         segment = min(free, key=len, default=None)
@@ -73,7 +76,7 @@ _SEGMENTS = Segments()
 
 
 def pickled(tensor: Tensor) -> Tensor | np.ndarray | Lent:
-    """A tensor in the form in which it is pickled; the opposite of :func:`unpickled`."""
+    """Convert a tensor to the form in which it is pickled; :func:`unpickled` is the inverse."""
     if tensor.requires_grad or tensor.device.type != "cpu":
         return tensor
     if tensor.numel() * tensor.element_size() > BY_VALUE_BYTES:
@@ -82,7 +85,7 @@ def pickled(tensor: Tensor) -> Tensor | np.ndarray | Lent:
 
 
 def unpickled(value: Tensor | np.ndarray | Lent) -> Tensor:
-    """The tensor of :func:`pickled`."""
+    """Convert the result of :func:`pickled` back to the tensor."""
     if isinstance(value, Lent):
         return value.tensor()
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -45,17 +45,17 @@ def captions(
 
 
 def plan(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:
-    """Clauses that are true of the scene; empty if it has too few objects for the style."""
+    """Return the clauses that are true of the scene; empty if it has too few objects for the style."""
     return _PLANS[style](scene, rng, with_size)
 
 
 def name(thing: Thing, with_size: bool = False) -> Noun:
-    """The noun of an object: colour and shape, and optionally size."""
+    """Return the noun of an object: colour and shape, and optionally size."""
     return Noun(thing.shape, thing.colour, thing.size if with_size else "")
 
 
 def relate(scene: Scene, rng: random.Random, subject: int, others: list[int], with_size: bool) -> Relation:
-    """A relation of one object to each of the others, drawn from the relations that hold."""
+    """Return a relation of one object to each of the others, drawn from the relations that hold."""
     things = scene.things
     links = tuple((rng.choice(relations(things[subject], things[i])), name(things[i], with_size)) for i in others)
     return Relation(name(things[subject], with_size), links)

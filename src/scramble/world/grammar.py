@@ -206,21 +206,21 @@ def _noun(words: str) -> Noun:
 
 
 def noun_spans(caption: str) -> list[Span]:
-    """The objects named with an article, in order of mention. The spans include the articles."""
+    """Return the objects named with an article, in order of mention. The spans include the articles."""
     return [Span(match.start(), match.end(), _noun(match[0])) for match in re.finditer(_NOUN, caption)]
 
 
 def relation_spans(caption: str) -> list[Span]:
-    """The spans of relation words, in order. ``value`` of a span contains its words."""
+    """Return the spans of relation words, in order. ``value`` of a span contains its words."""
     return [Span(match.start(), match.end(), match[0]) for match in re.finditer(rf"\b{_RELATION}\b", caption)]
 
 
 def number_spans(caption: str) -> list[Span]:
-    """The spans of the number words of counts, in order."""
+    """Return the spans of the number words of counts, in order."""
     numbers = re.finditer(rf"\b({'|'.join(NUMBERS)}) (?={_SINGULAR}|{_PLURAL})", caption)
     return [Span(match.start(1), match.end(1), match[1]) for match in numbers]
 
 
 def relation_of(words: str) -> str:
-    """The relation that relation words express: ``"to the left of"`` -> ``"left of"``."""
+    """Return the relation that relation words express: ``"to the left of"`` -> ``"left of"``."""
     return _RELATION_OF[words]

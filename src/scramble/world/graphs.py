@@ -15,7 +15,7 @@ Graph = dict[str, Any]
 
 
 def scene_graph(scene: Scene, image_size: int) -> Graph:
-    """The complete scene graph of a scene drawn with ``image_size`` pixels per side."""
+    """Return the complete scene graph of a scene drawn with ``image_size`` pixels per side."""
     objects = [
         {
             "id": f"o{index}",

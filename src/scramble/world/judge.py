@@ -11,7 +11,7 @@ from scramble.world.scenes import Scene
 
 
 def holds(scene: Scene | dict[str, Any], caption: str) -> bool:
-    """Whether every clause of a caption is true.
+    """Return whether every clause of a caption is true.
 
     "a red circle left of a blue square" is true if some red circle is left of some blue square. The nouns of one clause
     refer to different objects. "two circles" is true of exactly two.
@@ -27,7 +27,7 @@ def holds(scene: Scene | dict[str, Any], caption: str) -> bool:
 
 
 def clause_holds(graph: dict[str, Any], clause: Clause) -> bool:
-    """Whether one clause is true of a complete scene graph."""
+    """Return whether one clause is true of a complete scene graph."""
     if isinstance(clause, Count):
         return len(matches(graph, clause.noun)) == clause.number
     nouns = clause.nouns if isinstance(clause, Exists) else (clause.subject, *(noun for _, noun in clause.links))
@@ -42,7 +42,7 @@ def clause_holds(graph: dict[str, Any], clause: Clause) -> bool:
 
 
 def matches(graph: dict[str, Any], noun: Noun) -> list[str]:
-    """Ids of the objects that match the noun."""
+    """Return the ids of the objects that match the noun."""
     return [
         entry["id"]
         for entry in graph["objects"]

@@ -30,7 +30,7 @@ def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "trai
 
 
 def _say(clause: Relation | Exists | Count) -> str:
-    """The clause in its first wording (the wording of rationales does not vary)."""
+    """Return the clause in its first wording (the wording of rationales does not vary)."""
     return render((clause,), _Plain())
 
 
@@ -42,7 +42,7 @@ class _Plain(random.Random):
 
 
 def _unique(scene: Scene, word: str) -> list[int]:
-    """Objects with a unique shape (or colour, or size)."""
+    """Return the objects with a unique shape (or colour, or size)."""
     values = [getattr(thing, word) for thing in scene.things]
     return [index for index, value in enumerate(values) if values.count(value) == 1]
 
@@ -136,7 +136,7 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | N
 
 
 def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion | None:
-    """A yes/no question about a relation caption, in half of all cases with its two objects swapped."""
+    """Return a yes/no question about a relation caption, in half of all cases with its two objects swapped."""
     (clause,) = plan(scene, rng, "relation") or (None,)
     if not isinstance(clause, Relation):
         return None

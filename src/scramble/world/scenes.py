@@ -66,7 +66,7 @@ class Scene:
 
 
 def relations(a: Thing, b: Thing) -> tuple[str, ...]:
-    """The one or two relations of ``a`` to ``b``: those along the axes on which their boxes do not overlap."""
+    """Return the one or two relations of ``a`` to ``b``: those along the axes on which their boxes do not overlap."""
     left_a, top_a, right_a, bottom_a = a.box
     left_b, top_b, right_b, bottom_b = b.box
     result = []
@@ -82,7 +82,7 @@ def relations(a: Thing, b: Thing) -> tuple[str, ...]:
 
 
 def quarter(thing: Thing) -> str:
-    """The quarter of the image with the object's centre ("top left", ...); "" within 3 % of a middle line."""
+    """Return the quarter of the image with the object's centre ("top left", ...); "" within 3 % of a middle line."""
     if min(abs(thing.x - 0.5), abs(thing.y - 0.5)) < 0.03:
         return ""
     return f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
@@ -151,18 +151,18 @@ def place(rng: random.Random, words: list[tuple[str, str, str]]) -> Scene | None
 
 
 def jitter(rng: random.Random, thing: Thing) -> Thing:
-    """The same object with new tilt and tint."""
+    """Return the same object with new tilt and tint."""
     tint = (rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07))
     return replace(thing, angle=rng.uniform(-10, 10), tint=tint)
 
 
 def overlap(a: Thing, b: Thing) -> bool:
-    """Whether the boxes touch, including a small gap."""
+    """Return whether the boxes touch, including a small gap."""
     return abs(a.x - b.x) < a.radius + b.radius + _GAP and abs(a.y - b.y) < a.radius + b.radius + _GAP
 
 
 def swap_places(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
-    """The scene with the places of two objects swapped and new jitter; None if a larger object does not fit."""
+    """Return the scene with the places of two objects swapped and new jitter; None if a larger object does not fit."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = _moved(first, second.x, second.y)
@@ -178,7 +178,7 @@ def _moved(thing: Thing, x: float, y: float) -> Thing:
 
 
 def swap_colours(rng: random.Random, scene: Scene, a: int, b: int) -> Scene:
-    """The scene with the colours of two objects swapped and new jitter."""
+    """Return the scene with the colours of two objects swapped and new jitter."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = replace(first, colour=second.colour)
@@ -187,7 +187,7 @@ def swap_colours(rng: random.Random, scene: Scene, a: int, b: int) -> Scene:
 
 
 def swap_sizes(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
-    """The scene with the sizes of two objects swapped and new jitter; None if the larger object does not fit."""
+    """Return the scene with the sizes of two objects swapped and new jitter; None if the larger object does not fit."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = _moved(replace(first, size=second.size, radius=second.radius), first.x, first.y)

@@ -230,10 +230,10 @@ def test_bfloat16_stays_close(golden: Golden, inputs: Inputs) -> None:
     ("change", "message"),
     [
         ({"image_input_idx": None}, "image_input_idx"),
-        ({"image_input_idx": torch.full((2, 3, 4), 48)}, "was the text truncated"),
+        ({"image_input_idx": torch.full((2, 3, 4), 48)}, "do not truncate the processor's output"),
         ({"image_input_idx": torch.full((2, 3, 4), -1)}, "do not match"),
         ({"image_input_idx": torch.tensor(0).expand(2, 3, 4)}, "do not match"),
-        ({"images": torch.zeros(2, 3, 25, 588)}, "processor of another model"),
+        ({"images": torch.zeros(2, 3, 25, 588)}, "use the processor saved with this model"),
         ({"labels": torch.full((2, 48), 386)}, "image tokens cannot be targets"),
         ({"input_ids": None}, "exactly one of"),
     ],

@@ -1,7 +1,7 @@
-"""Models of transformers' image-text-to-text classes that no other family describes.
+"""Models of transformers' image-text-to-text classes that have no family of their own.
 
-Without a description of the model a token trie is not possible, so each sequence is one row of transformers' own
-forward (:mod:`scramble.models.rows`). The module paths are found in the model itself.
+A token trie needs facts about a model that only a family provides. Here each sequence is therefore one row of
+transformers' own forward (:mod:`scramble.models.rows`). The module paths are read from the model.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ NOT_INPUTS = ("input_ids", "attention_mask", "labels")  # PaliGemma's processor 
 
 
 class AnyModel(Family):
-    """A model of ``AutoModelForImageTextToText`` without a description for tries.
+    """A model of ``AutoModelForImageTextToText`` without support for token tries.
 
     Args:
-        name: the model type, by default that of the class.
+        name: the model type; by default the first one of the class.
     """
 
     has_trie = False
@@ -36,13 +36,13 @@ class AnyModel(Family):
         self.model_types = (self.name,)
 
     def find_parts(self, model: nn.Module) -> None:
-        """Set the module paths from the model's own accessors; ``model`` may be on the meta device.
+        """Set the module paths from the model's own accessors. ``model`` may be on the meta device.
 
         ``vision`` becomes the list of all modules outside the language model and the head (towers, projectors).
         ``lora_targets`` matches what PEFT's ``all-linear`` matches, but only inside the language model.
 
         Raises:
-            ModelError: for an encoder-decoder, or a model without a language model or an output head.
+            ModelError: the model is an encoder-decoder, or has no language model or output head.
         """
         if getattr(model.config, "is_encoder_decoder", False):
             raise ModelError(
@@ -50,7 +50,7 @@ class AnyModel(Family):
             )
         paths = {id(module): path for path, module in model.named_modules()}
         decoder = model.get_decoder()  # type: ignore[operator]
-        # In some models (Nemotron) only the language model knows its head.
+        # In some models (Nemotron) only the language model returns its head.
         head = model.get_output_embeddings() or decoder.get_output_embeddings()  # type: ignore[operator]
         tower = model.get_encoder(modality="image")  # type: ignore[operator]
         if head is None or not paths.get(id(decoder)):
@@ -67,14 +67,14 @@ class AnyModel(Family):
             for module in decoder.modules()
             if isinstance(module, nn.Linear) and id(module) not in excluded
         ]
-        # One alternative for the layers of all indices: "model.layers.0.mlp" and "model.layers.1.mlp" are the same.
+        # One pattern for all layer indices: "model.layers.0.mlp" and "model.layers.1.mlp" are the same.
         patterns = {re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(path)) for path in layers}
         self.lora_targets = "|".join(sorted(patterns))
 
     # ---------------------------------------------------------------------------------------------------- loading
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The processor saved at a hub id or folder."""
+        """Return the processor saved at a hub id or folder."""
         try:
             return super().load_processor(path, revision)
         except ImportError as error:  # torchvision, num2words, ...
@@ -91,7 +91,7 @@ class AnyModel(Family):
             )
         self.check_template(processor)
         expected = self.feature_tokens(config)
-        # Gemma 3's processor calls the start of an image ``image_token_id``, its tokenizer the token of its features.
+        # ``image_token_id`` is the start of an image in Gemma 3's processor, and an image feature in its tokenizer.
         parts = (processor, processor.tokenizer)
         named = {part.image_token_id for part in parts if getattr(part, "image_token_id", None) is not None}
         if expected and named:
@@ -100,7 +100,7 @@ class AnyModel(Family):
         native: Any = PROCESSOR_MAPPING.get(type(config), type(processor))
         if not isinstance(processor, native):
             raise ModelError(
-                f"a {type(processor).__name__} belongs to another model, {self.name} has a {native.__name__}: use the "
+                f"a {type(processor).__name__} belongs to another model; {self.name} has a {native.__name__}: use the "
                 "processor saved with the model"
             )
 
@@ -113,7 +113,7 @@ class AnyModel(Family):
             )
 
     def max_length(self, config: Any) -> int:
-        """The number of positions of the decoder. Attention windows and recurrent layers do not limit it."""
+        """Return the decoder's number of positions, which attention windows and recurrent layers do not limit."""
         return int(getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
 
     # ---------------------------------------------------------------------------------------------------- prompts
@@ -121,10 +121,10 @@ class AnyModel(Family):
     def encode_prompt(
         self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
     ) -> Prompt:
-        """Token ids of a prompt; ``images`` of the result holds all further inputs of ``model.forward``.
+        """Return the token ids of a prompt. ``images`` of the result holds all other inputs of ``model.forward``.
 
         These include inputs with one value per token, such as ``token_type_ids`` and ``cross_attention_mask``.
-        Raises ModelError, see :meth:`check_text`.
+        Raises ModelError; see :meth:`check_text`.
         """
         self.check_texts(processor, text, history)
         batch = processor(
@@ -139,32 +139,32 @@ class AnyModel(Family):
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Length in tokens of a prompt with images of the given (height, width): the processor encodes blank images."""
+        """Return the length in tokens of a prompt with images of these (height, width), by encoding blank images."""
         images = [Image.new("RGB", (width, height)) for height, width in sizes]
         return len(self.encode_prompt(processor, text, images, history).input_ids)
 
     # -------------------------------------------------------------------------------------------- parts of the model
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
-        """The id of the image placeholder; empty if the configuration does not name it."""
+        """Return the id of the image placeholder; empty if the configuration does not name it."""
         token = getattr(config, "image_token_id", None)
         token = getattr(config, "image_token_index", None) if token is None else token
         return frozenset() if token is None else frozenset({int(token)})
 
     def attention_windows(self, config: Any) -> dict[str, int | None]:
-        """No windows, because only the model's own forward makes masks."""
+        """Return no windows, because only the model's own forward makes masks."""
         return {}
 
     def features(self, *args: object) -> NoReturn:
         """Raise ModelError: the trie engine does not support this model."""
-        raise ModelError(f"{self.name} has no description for token tries: train it with trainer.backend=trl")
+        raise ModelError(f"{self.name} does not support token tries: train it with trainer.backend=trl")
 
     def embed_tokens(self, *args: object) -> NoReturn:
         """Raise ModelError, see :meth:`features`."""
         self.features()
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """The arguments of ``model.generate`` for one prompt: pixels in the model's dtype, all on its device."""
+        """Return the arguments of ``model.generate`` for one prompt: pixels in the model's dtype, all on its device."""
         inputs = super().generation_inputs(prompt, model)
         return {
             name: value.to(model.dtype) if torch.is_floating_point(value) else value for name, value in inputs.items()
@@ -172,10 +172,10 @@ class AnyModel(Family):
 
 
 class PaliGemma(AnyModel):
-    """PaliGemma and PaliGemma 2: the image, BOS, the text and a line break; then the answer and EOS.
+    """PaliGemma and PaliGemma 2, with the format: image, BOS, text, line break, answer, EOS.
 
     There is no chat template; the processor adds BOS and line break. A prompt needs an image. The prompt's tokens
-    attend to each other bidirectionally (``token_type_ids`` 0), the answer's causally (1).
+    attend to each other bidirectionally (``token_type_ids`` 0), the answer's tokens causally (1).
     """
 
     name = "paligemma"
@@ -183,25 +183,25 @@ class PaliGemma(AnyModel):
     answer_token_type = 1
 
     def check_template(self, processor: Any) -> None:
-        """PaliGemma's prompts are not chats."""
+        """Accept a processor without a chat template, because PaliGemma's prompts are not chats."""
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Placeholders and text; the processor adds BOS and a line break."""
+        """Return the placeholders and text; the processor adds BOS and a line break."""
         if history:
             raise ModelError(
                 f"{self.name} does not support conversations: {len(history)} turns precede the prompt {text[:80]!r}"
             )
         if not num_images:
-            raise ModelError(f"{self.name} answers only prompts with an image: {text[:80]!r} has none")
+            raise ModelError(f"{self.name} answers only prompts with an image, and {text[:80]!r} has no image")
         return processor.image_token * num_images + text
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """The text and EOS."""
+        """Return the text and EOS."""
         return f"{text}{processor.tokenizer.eos_token}"
 
 
 def _outside(module: nn.Module, text: Sequence[nn.Module]) -> list[nn.Module]:
-    """The largest modules with parameters that neither contain nor are a module of ``text``."""
+    """Return the largest modules with parameters that are outside the modules ``text`` and do not contain them."""
     found = []
     for child in module.children():
         if any(child is part for part in text):

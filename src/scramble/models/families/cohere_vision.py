@@ -9,7 +9,7 @@ from scramble.models.family import Family
 
 
 class AyaVision(Family):
-    """Aya Vision: 169 tokens per tile of 364 px, up to 12 tiles and a thumbnail, each after a token with its number."""
+    """Aya Vision: 169 tokens per tile of 364 px, up to 12 tiles and a thumbnail, each preceded by an index token."""
 
     name = "aya_vision"
     model_types = ("aya_vision",)
@@ -17,7 +17,7 @@ class AyaVision(Family):
 
 
 class Cohere2Vision(AyaVision):
-    """Command A Vision: 256 tokens per tile of 512 px, up to 12 tiles and a thumbnail, a line break after each."""
+    """Command A Vision: 256 tokens per tile of 512 px, up to 12 tiles and a thumbnail, each before a line break."""
 
     name = "cohere2_vision"
     model_types = ("cohere2_vision",)

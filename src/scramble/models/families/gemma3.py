@@ -11,8 +11,8 @@ from scramble.models.family import Family, ModelError, check_image_token
 class Gemma3(Family):
     """Gemma 3: one view of 896 px with 256 tokens.
 
-    The tokens of an image attend to each other bidirectionally, also beyond the sliding window that five of six decoder
-    layers have. Images are not divided into crops (``do_pan_and_scan``), as by default.
+    The tokens of an image attend to each other bidirectionally, even beyond the sliding window that five of six decoder
+    layers have. Images are not divided into crops: ``do_pan_and_scan`` has its default, false.
     """
 
     name = "gemma3"
@@ -29,18 +29,18 @@ class Gemma3(Family):
             )
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """The prompt with a placeholder for each image, between the line breaks that the processor adds."""
+        """Return the prompt with a placeholder for each image, between the line breaks that the processor adds."""
         start, image, end = (getattr(processor.tokenizer, name) for name in ("boi_token", "image_token", "eoi_token"))
         return rendered.replace(start, f"\n\n{start}{image}{end}\n\n")
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Number of tokens of each image, without start and end tokens."""
+        """Return the number of tokens of each image, without start and end tokens."""
         return [int(processor.image_seq_length)] * len(sizes)
 
     def image_keys(self, processor: Any) -> frozenset[str]:
-        """Names of the processor's outputs that are inputs of the tower."""
+        """Return the names of the processor's outputs that are inputs of the tower."""
         return frozenset({"pixel_values"})
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """The id of the image placeholder."""
+        """Return the id of the image placeholder."""
         return self.feature_tokens(config)

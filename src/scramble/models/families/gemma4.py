@@ -13,11 +13,11 @@ from scramble.models.families.image_only import ImageOnly, choose_processor
 from scramble.models.family import Family, ModelError, by_prompt
 from scramble.trie.backbone import ImageInputs
 
-TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts no others
+TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts only these values
 
 
 class PresentParts(ProcessorMixin):
-    """Ignores missing parts, for which the native class passes None; ``ProcessorMixin`` would refuse their names."""
+    """Drops missing parts, which the native class passes as None, because ``ProcessorMixin`` refuses unknown names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{name: part for name, part in kwargs.items() if part is not None})
@@ -42,16 +42,16 @@ class Gemma4ImageProcessor(ImageOnly, Gemma4Processor, PresentParts):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings of the native processor, with its default audio part."""
+        """Return the settings of the native processor, with its default audio part."""
         return {**super().to_dict(), "feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}}
 
 
 class Gemma4(Family):
     """Gemma 4: an image keeps its aspect ratio and has at most 280 tokens.
 
-    In the layers with a sliding window the tokens of an image attend to each other bidirectionally, except in E2B and
-    E4B. Those two have an embedding of each token in every layer, and later layers use the keys and values of earlier
-    ones. Logits are bounded to (-30, 30).
+    In layers with a sliding window, the tokens of an image attend to each other bidirectionally, except in E2B and E4B.
+    These two models have per-layer token embeddings, and their later layers use the keys and values of earlier layers.
+    Logits are bounded to (-30, 30).
     """
 
     name = "gemma4"
@@ -67,31 +67,34 @@ class Gemma4(Family):
     processor_class = choose_processor(Gemma4Config, Gemma4Processor, Gemma4ImageProcessor)
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Choose the largest number of tokens that needs at most ``max_pixels``, and at most the released number.
+        """Set the largest number of tokens that needs at most ``max_pixels`` and does not exceed the released number.
 
-        Raises ModelError if even the smallest number needs more pixels.
+        Raises ModelError if even the smallest number of tokens needs more pixels.
         """
         images = processor.image_processor
-        pixels = (images.patch_size * images.pooling_kernel_size) ** 2  # of a token
+        pixels = (images.patch_size * images.pooling_kernel_size) ** 2  # per token
         fitting = [n for n in TOKEN_LIMITS if n * pixels <= max_pixels]
         if not fitting:
             raise ModelError(
-                f"model.max_pixels={max_pixels}: {self.name} has at least {TOKEN_LIMITS[0]} tokens per image, which "
-                f"need {TOKEN_LIMITS[0] * pixels} pixels"
+                f"model.max_pixels={max_pixels} is too small: {self.name} has at least {TOKEN_LIMITS[0]} tokens per "
+                f"image, which need {TOKEN_LIMITS[0] * pixels} pixels"
             )
         images.max_soft_tokens = min(images.max_soft_tokens, max(fitting))
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """The prompt with each image's placeholder between the tokens that the processor adds."""
+        """Return the prompt with each image's placeholder between the tokens that the processor adds."""
         image = processor.image_token
         return rendered.replace(image, f"{processor.boi_token}{image}{processor.eoi_token}")
 
     def image_keys(self, processor: Any) -> frozenset[str]:
-        """Names of the processor's outputs that are inputs of the tower."""
+        """Return the names of the processor's outputs that are inputs of the tower."""
         return frozenset({"pixel_values", "image_position_ids"})
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """The id of the image placeholder if image tokens attend to each other. Raises ModelError if all tokens do."""
+        """Return the id of the image placeholder if image tokens attend to each other bidirectionally.
+
+        Raises ModelError if all tokens attend to each other bidirectionally.
+        """
         bidirectional = config.get_text_config().use_bidirectional_attention
         if bidirectional == "all":
             raise ModelError(
@@ -100,11 +103,11 @@ class Gemma4(Family):
         return self.feature_tokens(config) if bidirectional == "vision" else frozenset()
 
     def logit_softcap(self, config: Any) -> float | None:
-        """The bound of the logits."""
+        """Return the bound of the logits."""
         return config.get_text_config().final_logit_softcapping
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
         per_image = model.get_image_features(
             pixel_values=torch.cat([inputs["pixel_values"] for inputs in images]),
             image_position_ids=torch.cat([inputs["image_position_ids"] for inputs in images]),
@@ -113,11 +116,11 @@ class Gemma4(Family):
         return by_prompt(per_image, [len(inputs["pixel_values"]) for inputs in images])
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Token embeddings (..., D) of ids (...); placeholders, which a model may generate, have that of padding."""
+        """Return the token embeddings (..., D) of ids (...). Generated placeholders get the embedding of padding."""
         return super().embed_tokens(model, without_placeholders(model.config, input_ids))
 
     def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
-        """The embeddings of the tokens in every layer, for models that have them."""
+        """Return the per-layer embeddings of the tokens, for models that have them."""
         if input_ids is None or not model.config.get_text_config().hidden_size_per_layer_input:
             return {}
         ids = without_placeholders(model.config, input_ids)
@@ -125,7 +128,7 @@ class Gemma4(Family):
 
 
 def without_placeholders(config: Any, input_ids: Tensor) -> Tensor:
-    """Ids with padding in place of placeholders of images, videos and sounds, as the native class embeds them."""
+    """Replace the placeholders of images, videos and sounds by padding, as the native class does before embedding."""
     names = ("image_token_id", "video_token_id", "audio_token_id")
     placeholders = torch.tensor([getattr(config, name) for name in names], device=input_ids.device)
     return input_ids.masked_fill(torch.isin(input_ids, placeholders), config.get_text_config().pad_token_id)

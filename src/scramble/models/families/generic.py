@@ -1,6 +1,6 @@
 """Families that need little code, on transformers' image-text-to-text classes.
 
-To add one, set its module paths, and ``lora_targets`` if its layers are not named as in Llama.
+A new family here needs its module paths, and ``lora_targets`` if its layers are not named as in Llama.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Idefics(Family):
     lora_targets = r"model\.text_model" + LLAMA_LAYERS
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The processor. SmolVLM's processor has a video part, which needs torchvision and num2words."""
+        """Return the processor. SmolVLM's processor has a video part, which needs torchvision and num2words."""
         try:
             return super().load_processor(path, revision)
         except ImportError as error:
             raise ModelError(f"the processor of {path} cannot be built: {error}") from error
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
         # The processor's output is (1, tiles, 3, H, W); the tower processes all tiles as one batch.
         pixels = torch.cat([inputs["pixel_values"] for inputs in images], dim=1)
         masks = torch.cat([inputs["pixel_attention_mask"] for inputs in images], dim=1)

@@ -13,7 +13,7 @@ from scramble.models.families.qwen_vl import QwenVL
 
 
 class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
-    """The native processor without its video part. For images, that of GLM-4.6V is the same."""
+    """The native processor without its video part. GLM-4.6V's processor treats images in the same way."""
 
     video_processor_type = "Glm4vVideoProcessor"
 
@@ -21,9 +21,9 @@ class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
 class Glm4v(QwenVL):
     """GLM-4.1V and GLM-4.6V-Flash: images and positions as in Qwen-VL.
 
-    Models that can answer without thinking get the chat template's prompt for it. (GLM-4.1V-Thinking has no such
-    prompt.) An answer ends with ``<|user|>``, which the models generate at the end of a turn; the chat template itself
-    ends a finished turn with the text.
+    Models that can answer without thinking get the chat template's prompt for this mode, which GLM-4.1V-Thinking does
+    not have. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat template itself
+    adds no token after a finished turn.
     """
 
     name = "glm4v"
@@ -35,25 +35,25 @@ class Glm4v(QwenVL):
     end_of_turn = "<|user|>"
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """The native processor, which is that of GLM-4.6V if the checkpoint says so; else its image-only form."""
+        """Return the native processor (GLM-4.6V's if the checkpoint names it), or its image-only form."""
         if is_torchvision_available():
             return AutoProcessor.from_pretrained(path, revision=revision or "main")
         return super().load_processor(path, revision)
 
     def answer_content(self, text: str) -> str:
-        """The text itself: GLM-4.1V's template accepts an answer as a string only."""
+        """Return the text itself, because GLM-4.1V's template accepts an answer only as a string."""
         return text
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """The text that the chat template appends to the prompt for the answer ``text``, and the end of turn."""
+        """Return the text that the chat template appends to the prompt for the answer ``text``, and the end of turn."""
         return super().render_completion(processor, text) + self.end_of_turn
 
 
 class Glm4vMoe(Glm4v):
     """GLM-4.5V and GLM-4.6V, mixtures of experts.
 
-    LoRA adapts the attention layers only. For this model type PEFT takes the names of the other linear layers, those of
-    the shared experts and of the first layer's feed-forward part, for the fused weights of the routed experts.
+    LoRA adapts only the attention layers. The other linear layers are those of the shared experts and of the first
+    layer's MLP. For this model type, PEFT interprets their names as the fused weights of the routed experts.
     """
 
     name = "glm4v_moe"

@@ -3,8 +3,8 @@
 Transformers has a Pillow backend for many image processors, but none for video processors. A processor class with a
 video part therefore fails without torchvision, even for images. A subclass of :class:`ImageOnly` and the native class
 has an ``__init__`` without the parameter ``video_processor``; transformers then neither builds nor saves this part.
-Transformers also reads from this method's parameters which settings a processor has: a subclass with more settings than
-the chat template defines its own.
+Transformers also reads a processor's settings from the parameters of ``__init__``. A subclass with settings other than
+the chat template must therefore define its own ``__init__``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ class ImageOnly(ProcessorMixin):
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
     ) -> None:
-        # By name: some native classes have other parts before these.
+        # Pass the parts by name, because some native classes have other parameters before these.
         parts: dict[str, Any] = {"image_processor": image_processor, "tokenizer": tokenizer}
         super().__init__(**parts, chat_template=chat_template, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings of the native processor, with a video part that treats frames as this one treats images."""
+        """Return the native processor's settings, with a video part that treats frames as this class treats images."""
         values = super().to_dict()
-        # Without a class name AutoProcessor uses the model's config: the native class with torchvision, else this one.
+        # Without a class name, AutoProcessor uses the class registered for the model's config: the native class with
+        # torchvision, otherwise this class.
         values.pop("processor_class", None)
         image = values["image_processor"]
         shared = {
@@ -45,7 +46,7 @@ class ImageOnly(ProcessorMixin):
         return values
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """As in the parent class, but without this class's name in the tokenizer's settings."""
+        """Save as the parent class does, but remove this class's name from the tokenizer's settings."""
         from scramble.storage.files import read_json, write_json
 
         files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
@@ -57,7 +58,10 @@ class ImageOnly(ProcessorMixin):
 
 
 def choose_processor(config: Any, native: Any, image_only: Any) -> Any:
-    """The native class with torchvision, else its image-only form, which AutoProcessor then uses for ``config`` too."""
+    """Return the native class if torchvision is installed, otherwise its image-only form.
+
+    AutoProcessor then also uses the image-only form for ``config``.
+    """
     if is_torchvision_available():
         return native
     AutoProcessor.register(config, image_only, exist_ok=True)

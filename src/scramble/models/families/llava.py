@@ -53,19 +53,20 @@ class LlavaOnevisionImageProcessor(ImageOnly, LlavaOnevisionProcessor):
 class Llava(Family):
     """LLaVA-1.5 (336 px, 576 tokens) and LLaVA-Interleave (384 px, 729 tokens): one view per image.
 
-    LLaVA-1.5 was trained on images padded to squares (``square_padding``). Its prompt has the format of its training:
-    BOS, system message, ``USER:``, image, a line break, text, ``ASSISTANT:``, and EOS after the answer. The chat
-    templates of all models with Vicuna's roles omit BOS, system message and EOS; the template of LLaVA-v1.6-Mistral
-    omits BOS and ends an answer with the characters ``<\\s>``; that of LLaVA-OneVision has a space after
-    ``<|im_start|>assistant`` in a finished turn, but not in the generation prompt. What is missing is added here, and
-    an answer always follows the generation prompt.
+    LLaVA-1.5 was trained on images padded to squares (``square_padding``). Its prompt has the format used in training:
+    BOS, system message, ``USER:``, image, a line break, text, ``ASSISTANT:``, and EOS after the answer.
+
+    Several chat templates differ from training. With Vicuna's roles they omit BOS, system message and EOS. The template
+    of LLaVA-v1.6-Mistral omits BOS and ends an answer with the characters ``<\\s>``. The template of LLaVA-OneVision
+    has a space after ``<|im_start|>assistant`` in a finished turn, but not in the generation prompt. This class adds
+    the missing parts, and its answers always follow the generation prompt.
     """
 
     name = "llava"
     model_types = ("llava",)
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """The user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
+        """Return the user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
         bos = processor.tokenizer.bos_token or ""
         if not super().render_prompt(processor, text, num_images).removeprefix(bos).startswith("USER:"):
             rendered = super().render_prompt(processor, text, num_images, history)
@@ -85,7 +86,7 @@ class Llava(Family):
         return rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """The text and the end of turn, or EOS if the chat template has no token for the end of a turn.
+        """Return the text and the end of turn, or EOS if the chat template has no token for the end of a turn.
 
         There is no space before the text: the generation prompt ends with a line break, or the tokenizer adds a prefix
         space itself.
@@ -101,15 +102,15 @@ class Llava(Family):
 class LlavaNext(Llava):
     """LLaVA-NeXT (v1.6): a view of 336 px with 576 tokens, and up to 4 tiles whose padding is removed.
 
-    The features of the tiles form one grid in the image's aspect ratio; a learned vector, ``image_newline``, ends each
-    of its rows. The number of tokens therefore depends on the size of the image.
+    The features of the tiles form one grid with the image's aspect ratio. A learned vector, ``image_newline``, ends
+    each row of the grid. The number of tokens therefore depends on the size of the image.
     """
 
     name = "llava_next"
     model_types = ("llava_next",)
 
     def check_processor(self, processor: Any, config: Any) -> None:
-        """Raise ModelError if the processor belongs to another model or divides images into other grids of tiles."""
+        """Raise ModelError if the processor belongs to another model or has different grids of tiles."""
         super().check_processor(processor, config)
         grids = sorted(map(list, processor.image_processor.image_grid_pinpoints))
         if grids != (expected := sorted(map(list, config.image_grid_pinpoints))):
@@ -120,17 +121,17 @@ class LlavaNext(Llava):
             )
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
-        """Raise ModelError: the model's own configuration lists the grids of tiles, and both must agree."""
+        """Raise ModelError, because the processor must use the grids of tiles in the model's configuration."""
         raise ModelError(
             f"{self.name} has fixed grids of tiles (image_grid_pinpoints of the model): remove "
-            f"model.max_tiles={max_tiles}; model.resize=336 gives short rows for every image"
+            f"model.max_tiles={max_tiles}; model.resize=336 reduces the number of tokens of every image"
         )
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
         most = max(inputs["pixel_values"].shape[1] for inputs in images)
         batch = {key: torch.cat([inputs[key] for inputs in images]) for key in images[0] if key != "pixel_values"}
-        # As in the processor: every image has the tiles of the largest one. The model removes this padding.
+        # Pad every image to the largest number of tiles, as the processor does. The model removes this padding.
         batch["pixel_values"] = torch.cat(
             [nn.functional.pad(t, (0,) * 6 + (0, most - t.shape[1])) for t in (i["pixel_values"] for i in images)]
         )
@@ -141,8 +142,8 @@ class LlavaNext(Llava):
 class LlavaOnevision(LlavaNext):
     """LLaVA-OneVision: as LLaVA-NeXT with views of 384 px (729 tokens) and up to 36 tiles.
 
-    A grid of more than 9 tiles of features is reduced to 9. Each image of a prompt with several images has one view,
-    padded to a square.
+    Feature grids of more than 9 tiles are reduced to 9 tiles. In a prompt with several images, each image has one view,
+    which is padded to a square.
     """
 
     name = "llava_onevision"
@@ -150,7 +151,7 @@ class LlavaOnevision(LlavaNext):
     processor_class = choose_processor(LlavaOnevisionConfig, LlavaOnevisionProcessor, LlavaOnevisionImageProcessor)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Number of tokens of each image of the given (height, width), including the end of each row."""
-        if len(sizes) > 1:  # transformers' method only knows prompts with one image
+        """Return the number of tokens of each image of the given (height, width), including the end of each row."""
+        if len(sizes) > 1:  # transformers' method supports only prompts with one image
             return [processor.num_image_tokens + 1] * len(sizes)
         return super().image_lengths(processor, sizes)

@@ -16,10 +16,10 @@ from scramble.trie.backbone import ImageInputs
 
 
 class Mistral3(Family):
-    """Mistral 3: an image in its own aspect ratio, one token per 28 px square, and a break token after each row.
+    """Mistral 3: an image keeps its aspect ratio, with one token per 28 px square and a break token after each row.
 
-    The prompt is BOS, ``[INST]``, images, text, ``[/INST]``; EOS follows the answer. The saved chat templates add a
-    long system message with the current date, so the same prompt would differ from one day to the next.
+    The prompt is BOS, ``[INST]``, images, text, ``[/INST]``; EOS follows the answer. The saved chat templates are not
+    used, because they add a long system message with the current date, so the same prompt would differ every day.
     """
 
     name = "mistral3"
@@ -27,7 +27,7 @@ class Mistral3(Family):
     needs_torchvision = True
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """The conversation as text; image placeholders are not expanded."""
+        """Return the conversation as text; image placeholders are not expanded."""
         rendered = str(processor.tokenizer.bos_token)
         for turn in conversation(text, num_images, history):
             content = processor.image_token * turn.num_images + turn.text
@@ -39,21 +39,21 @@ class Mistral3(Family):
         return rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """The text and EOS."""
+        """Return the text and EOS."""
         return f"{text}{processor.tokenizer.eos_token}"
 
     def encode_prompt(
         self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
     ) -> Prompt:
-        """As in other families; raises ModelError for an image that :meth:`image_lengths` refuses."""
+        """Encode as in other families. Raises ModelError for an image that :meth:`image_lengths` refuses."""
         self.image_lengths(processor, [(image.height, image.width) for image in images])
         return super().encode_prompt(processor, text, images, history)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Number of tokens of each image of the given (height, width), including the ends of rows.
+        """Return the number of tokens of each image of the given (height, width), including the ends of rows.
 
-        Raises ModelError for an image with fewer than two squares: transformers fails on a single one, and a narrow
-        image has none if no pixel is left when its longer side is reduced.
+        Raises ModelError for an image with fewer than two squares. Transformers fails on an image with one square, and
+        a narrow image has no square if resizing its longer side reduces the shorter side to zero pixels.
         """
         side, longest = (
             processor.patch_size * processor.spatial_merge_size,
@@ -72,10 +72,10 @@ class Mistral3(Family):
         return super().image_lengths(processor, sizes)
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
         pixels = [inputs["pixel_values"] for inputs in images]
         height, width = (max(tensor.shape[axis] for tensor in pixels) for axis in (-2, -1))
-        # As in the processor: images have the size of the largest one. The tower removes this padding.
+        # Pad all images to the size of the largest one, as the processor does. The tower removes this padding.
         padded = [nn.functional.pad(t, (0, width - t.shape[-1], 0, height - t.shape[-2])) for t in pixels]
         sizes = torch.cat([inputs["image_sizes"] for inputs in images])
         per_image = model.get_image_features(torch.cat(padded), sizes, return_dict=True).pooler_output

@@ -1,4 +1,4 @@
-"""Molmo2 with transformers' native classes (``allenai/Molmo2-4B``, ``-8B``, ``-O-7B``; transformers 5.20 on)."""
+"""Molmo2 with transformers' native classes (``allenai/Molmo2-4B``, ``-8B``, ``-O-7B``; transformers 5.20 or newer)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Molmo2(Family):
     tile_limit = "max_crops"
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """Ids of patches, columns, starts, ends and low-resolution tokens, as in the released processor."""
+        """Return the ids of patches, columns, starts, ends and low-resolution tokens, as in the released processor."""
         column, low = config.image_patch_id + 1, config.image_patch_id + 4  # see check_processor
         return frozenset(
             {
@@ -46,7 +46,7 @@ class Molmo2(Family):
         )
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
-        """The id of ``<im_patch>``."""
+        """Return the id of ``<im_patch>``."""
         return frozenset({int(config.image_patch_id)})
 
     def check_processor(self, processor: Any, config: Any) -> None:
@@ -58,21 +58,21 @@ class Molmo2(Family):
             )
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """As in the chat template, but preceded by BOS (Molmo2: EOS), which the processor would add."""
+        """Render the chat template, preceded by BOS (in Molmo2: EOS), which the processor would add."""
         tokenizer = processor.tokenizer
         start = tokenizer.bos_token or tokenizer.eos_token
         rendered = super().render_prompt(processor, text, num_images, history)
         return rendered if rendered.startswith(start) else start + rendered
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
-        """Number of patches; ``pixel_values`` is (crops, patches, numbers per patch)."""
+        """Return the number of patches. ``pixel_values`` is (crops, patches, values per patch)."""
         return int(images["pixel_values"].shape[:-1].numel())
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
         pooling, first_patch = [], 0
         for inputs in images:
-            # Indices into the patches of the prompt's own crops become indices into the whole batch; -1 is padding.
+            # Convert indices into the patches of one prompt's crops to indices into the whole batch; -1 is padding.
             own = inputs["image_token_pooling"]
             pooling.append(torch.where(own >= 0, own + first_patch, own))
             first_patch += inputs["pixel_values"].shape[0] * inputs["pixel_values"].shape[1]

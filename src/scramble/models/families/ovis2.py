@@ -11,16 +11,16 @@ from transformers.models.ovis2.image_processing_pil_ovis2 import get_min_tile_co
 
 from scramble.models.family import Family, ModelError
 
-# A patch, and the indicators in the order of ``config.visual_indicator_token_ids``.
+# The patch token, and the indicator tokens in the order of ``config.visual_indicator_token_ids``.
 PATCH, INDICATORS = "<IMG_ATOM>", ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
 
 class Ovis2(Family):
     """Ovis2: 256 tokens per tile of 448 px, a thumbnail and up to 9 tiles.
 
-    The tower predicts a distribution over a visual vocabulary for each patch; its feature is the expected row of
-    ``visual_embeddings_table``. The last rows of this table are the embeddings of the indicator tokens (start and end
-    of an image, end of a row, ...), instead of the language model's embeddings.
+    For each patch, the tower predicts a distribution over a visual vocabulary, and the patch's feature is the expected
+    row of ``visual_embeddings_table``. The last rows of this table replace the language model's embeddings of the
+    indicator tokens (start and end of an image, end of a row, ...).
     """
 
     name = "ovis2"
@@ -39,22 +39,22 @@ class Ovis2(Family):
             )
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """The prompt with a patch for each image: ``<image>`` need not be a token."""
+        """Replace ``<image>``, which need not be a token, by one patch token per image."""
         return rendered.replace(processor.image_token, PATCH)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Number of tokens of each image of the given (height, width), including all indicators."""
+        """Return the number of tokens of each image of the given (height, width), including all indicators."""
         lengths = []
         for size in sizes:
             rows, columns = _grid(processor.image_processor, self.image_options.size(size))
-            length = processor.image_seq_length + 3  # the thumbnail or only tile, start, grid, end
+            length = processor.image_seq_length + 3  # the thumbnail (or the only tile), start, grid, end
             if rows * columns > 1:
                 length += rows * columns * processor.image_seq_length + rows * (columns - 1) + rows - 1
             lengths.append(length)
         return lengths
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Token embeddings (..., D) of ids (...); those of indicators are the last rows of the visual table."""
+        """Return the token embeddings (..., D) of ids (...). Indicators are the last rows of the visual table."""
         indicators = torch.tensor(model.config.visual_indicator_token_ids, device=input_ids.device)
         found = input_ids[..., None] == indicators
         table = model.model.visual_embeddings_table
@@ -64,7 +64,7 @@ class Ovis2(Family):
 
 
 def _grid(image_processor: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the tiles of an image of the given (height, width), as the processor chooses them."""
+    """Return the rows and columns of tiles that the processor selects for an image of this (height, width)."""
     if not image_processor.crop_to_patches or image_processor.max_patches <= 1:
         return 1, 1
     tile, most = image_processor.size, image_processor.max_patches

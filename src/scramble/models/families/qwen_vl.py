@@ -1,7 +1,7 @@
 """Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and Qwen3.6 with transformers' native classes.
 
-An image keeps its aspect ratio: it is resized to a multiple of 28 px (from Qwen3-VL on: 32 px), and each 2 x 2 patches
-become one token. The decoder's rotary embeddings have three axes (time, row, column).
+An image keeps its aspect ratio. It is resized to a multiple of 28 px (since Qwen3-VL: 32 px), and 2 x 2 patches become
+one token. The decoder's rotary embeddings have three axes (time, row, column).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scramble.models.family import Family, ModelError, Prompt, by_prompt
 from scramble.records import Turn
 from scramble.trie.backbone import ImageInputs, Positions
 
-LONGEST_RATIO = 200  # of the sides of an image; transformers refuses longer ones
+LONGEST_RATIO = 200  # of an image's longer side to its shorter side; transformers refuses larger ratios
 
 
 class Qwen2VLImageProcessor(ImageOnly, Qwen2VLProcessor):
@@ -58,8 +58,8 @@ class Qwen3VLImageProcessor(ImageOnly, Qwen3VLProcessor):
 class GridPositions:
     """Position ids on three axes (transformers' ``get_rope_index`` for images).
 
-    Text tokens have the same position on all axes. The tokens of an image have the position of the first one plus 0 on
-    the time axis, their row and their column; the text after the image continues after the largest of them.
+    Text tokens have the same position on all axes. An image token has the position of the image's first token plus
+    (0, its row, its column). The text after the image continues after the largest of these positions.
 
     Attributes:
         image_token: id of the image placeholder.
@@ -70,7 +70,7 @@ class GridPositions:
     merge_size: int
 
     def __call__(self, ids: Sequence[int], images: ImageInputs | None) -> NDArray[np.int64]:
-        """Position ids (3, n) of a sequence of n tokens whose images are described by ``image_grid_thw``."""
+        """Return the position ids (3, n) of a sequence of n tokens whose images are described by ``image_grid_thw``."""
         positions = np.empty((3, len(ids)), np.int64)
         where = np.flatnonzero(np.asarray(ids) == self.image_token)
         done = position = used = 0
@@ -88,7 +88,7 @@ class GridPositions:
 
 
 class QwenVL(Family):
-    """Common parts of all versions.
+    """The common base class of all versions.
 
     Attributes:
         counts_frames: whether the processor's pixel limits count an image as ``temporal_patch_size`` frames.
@@ -102,7 +102,7 @@ class QwenVL(Family):
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
         """Limit the number of pixels per image, which is proportional to the number of its tokens.
 
-        Raises ModelError for fewer pixels than those of one token.
+        Raises ModelError if the limit is smaller than the pixels of one token.
         """
         images = processor.image_processor
         side = images.patch_size * images.merge_size
@@ -117,13 +117,19 @@ class QwenVL(Family):
     def encode_prompt(
         self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
     ) -> Prompt:
-        """Token ids of a prompt and the tower's inputs for its images. Raises ModelError for a very long image."""
+        """Return the token ids of a prompt and the tower's inputs for its images.
+
+        Raises ModelError for a very long image.
+        """
         for image in images:
             self._check_size((image.height, image.width))
         return super().encode_prompt(processor, text, images, history)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Number of tokens of each image of the given (height, width). Raises ModelError for a very long image."""
+        """Return the number of tokens of each image of the given (height, width).
+
+        Raises ModelError for a very long image.
+        """
         for size in sizes:
             self._check_size(size)
         return super().image_lengths(processor, sizes)
@@ -132,20 +138,20 @@ class QwenVL(Family):
         height, width = self.image_options.size(size)
         if max(height, width) > LONGEST_RATIO * min(height, width):
             raise ModelError(
-                f"an image of {width} x {height} px: {self.name} accepts a ratio of the sides of at most "
+                f"an image of {width} x {height} px is too long: {self.name} accepts a ratio of the sides of at most "
                 f"{LONGEST_RATIO}; remove the image or set model.square_padding=true"
             )
 
     def positions(self, config: Any) -> Positions:
-        """Position ids on three axes."""
+        """Return the position ids on three axes."""
         return GridPositions(int(config.image_token_id), int(config.vision_config.spatial_merge_size))
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
-        """Number of patches, one row of ``pixel_values`` each."""
+        """Return the number of patches, which are the rows of ``pixel_values``."""
         return len(images["pixel_values"])
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
+        """Return the features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
         output = model.get_image_features(
             pixel_values=torch.cat([inputs["pixel_values"] for inputs in images]),
             image_grid_thw=torch.cat([inputs["image_grid_thw"] for inputs in images]),
@@ -184,22 +190,22 @@ class Qwen3VL(QwenVL):
     processor_class = choose_processor(Qwen3VLConfig, Qwen3VLProcessor, Qwen3VLImageProcessor)
 
     def vectors_per_feature(self, config: Any) -> int:
-        """One vector for the embedding and one for each of the tower's layers that DeepStack reads."""
+        """Return one vector for the embedding and one for each of the tower's layers that DeepStack reads."""
         return 1 + len(config.vision_config.deepstack_visual_indexes)
 
 
 class Qwen35(QwenVL):
     """Qwen3.5 and Qwen3.6, dense and mixture of experts.
 
-    Three of four decoder layers are recurrent (gated DeltaNet). The models can think before they answer; prompts here
-    contain the template's empty thinking block, after which they answer directly.
+    Three of four decoder layers are recurrent (gated DeltaNet). The models can think before they answer. Our prompts
+    contain the template's empty thinking block, after which the models answer directly.
     """
 
     name = "qwen3_5"
     model_types = ("qwen3_5", "qwen3_5_moe")
     recurrent = "linear_attn"
     template_options = MappingProxyType({"enable_thinking": False})
-    # All linear layers except the head and the routers of experts, as TRL's target_modules="all-linear".
+    # All linear layers except the head and the routers, as with TRL's target_modules="all-linear".
     lora_targets = (
         r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj"
         r"|linear_attn\.(in_proj_(qkv|z|a|b)|out_proj)|mlp\.(gate|up|down)_proj"

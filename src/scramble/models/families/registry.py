@@ -38,14 +38,14 @@ FAMILIES: tuple[type[Family], ...] = (
     Glm4v,
     Glm4vMoe,
 )
-# Special prompts of models without a trie; all other types of transformers' mapping are AnyModel.
+# Families without a trie that need special prompts. All other types in transformers' mapping are AnyModel.
 WITHOUT_TRIE: tuple[type[AnyModel], ...] = (PaliGemma,)
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a config's ``model_type``; ``AnyModel`` if transformers has an image-text-to-text class for it.
+    """Return the family of a config's ``model_type``, or ``AnyModel`` for other image-text-to-text classes.
 
-    Raises ModelError if there is no such class.
+    Raises ModelError if transformers has no image-text-to-text class for the type.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -60,7 +60,7 @@ def family_of(model_type: str) -> Family:
 
 
 def family_named(name: str) -> Family:
-    """The family with a name. Raises ModelError with the names of all families."""
+    """Return the family named ``name``. Raises ModelError with the names of all families."""
     for family in FAMILIES:
         if family.name == name:
             return family()

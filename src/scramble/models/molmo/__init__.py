@@ -20,7 +20,7 @@ AutoConfig.register("molmo", MolmoConfig, exist_ok=True)
 AutoModel.register(MolmoConfig, MolmoModel, exist_ok=True)
 AutoModelForCausalLM.register(MolmoConfig, MolmoForCausalLM, exist_ok=True)
 AutoModelForImageTextToText.register(MolmoConfig, MolmoForCausalLM, exist_ok=True)
-# One class for both backends, because it uses neither Pillow nor torchvision for resizing.
+# The same class serves both backends, because it resizes with neither Pillow nor torchvision.
 AutoImageProcessor.register(
     MolmoConfig,
     image_processor_classes={"pil": MolmoImageProcessor, "torchvision": MolmoImageProcessor},

@@ -13,12 +13,12 @@ from transformers.configuration_utils import SubConfigSpec
 class MolmoVisionConfig(PreTrainedConfig):
     """The vision tower (CLIP ViT-L/14 at 336 px without its last block) and the pooling after it.
 
-    The released checkpoints do not contain these values, because the architecture fixes them; they are the defaults.
+    The released checkpoints do not contain these values, because the architecture fixes them. The defaults are correct.
 
     Args:
-        feature_layers: blocks whose outputs are concatenated; negative counts from the last (-1).
-        pooling_size: side of the square of patches that is pooled to one feature. A grid whose side is not a multiple
-            of it is padded with zeros on the right and at the bottom.
+        feature_layers: indices of the blocks whose outputs are concatenated; -1 is the last block.
+        pooling_size: side of the square of patches that is pooled to one feature. If a grid's side is not a multiple of
+            ``pooling_size``, the grid is padded with zeros on the right and at the bottom.
     """
 
     model_type = "molmo_vision"
@@ -78,10 +78,11 @@ class MolmoConfig(PreTrainedConfig):
         embedding_size: rows of the embedding table and of the head, at least ``vocab_size`` (None: equal to it).
         additional_vocab_size: rows of the second embedding table. Its ids follow ``embedding_size`` and are never
             predicted: the head has no row for them.
-        intermediate_size: width of the fused gate and up projection, twice the width between them and ``ff_out``.
+        intermediate_size: width of the fused gate and up projection, twice the input width of ``ff_out``.
         qkv_bias: whether the fused query, key, value projection has a bias.
-        attention_layer_norm: RMS norm over all query and key channels before they are split into heads (7B-O).
-        norm_after: norms are applied to the outputs of attention and MLP instead of their inputs (7B-O).
+        attention_layer_norm: whether an RMS norm is applied to all query and key channels before they are split into
+            heads (7B-O).
+        norm_after: whether norms are applied to the outputs of attention and MLP instead of their inputs (7B-O).
         image_patch_token_id: id of the token that image features are added to (None: the third additional id).
     """
 
@@ -142,7 +143,7 @@ class MolmoConfig(PreTrainedConfig):
             )
 
     def validate_architecture(self) -> None:
-        """Raise ValueError for inconsistent sizes, and for options that no released Molmo uses."""
+        """Raise ValueError if sizes are inconsistent, or if options differ from those of every released Molmo."""
         super().validate_architecture()
         if self.embedding_size < self.vocab_size:
             raise ValueError(f"embedding_size {self.embedding_size} is smaller than vocab_size {self.vocab_size}")

@@ -21,10 +21,10 @@ class Molmo(Family):
     language_model = "model.transformer"
     head = "model.transformer.ff_out"
     vision = ("model.vision_backbone",)
-    # Includes the path of the blocks, because the head is also named ff_out.
+    # The pattern includes the path of the blocks, because the head is also named ff_out.
     lora_targets = r"model\.transformer\.blocks\.\d+\.(att_proj|attn_out|ff_proj|ff_out)"
     combine = "add"
-    processor_class = MolmoProcessor  # even if the folder names remote code
+    processor_class = MolmoProcessor  # even if the checkpoint names remote code
     tile_limit = "max_crops"
 
     def check_processor(self, processor: Any, config: Any) -> None:
@@ -32,15 +32,15 @@ class Molmo(Family):
         check_image_token(processor, getattr(processor, "image_patch_token_id", None), self.feature_tokens(config))
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
-        """The id of ``<im_patch>``."""
+        """Return the id of ``<im_patch>``."""
         return frozenset({int(config.image_patch_token_id)})
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
-        """Number of patches; ``images`` is (..., crops, patches, numbers per patch)."""
+        """Return the number of patches. ``images`` is (..., crops, patches, values per patch)."""
         return int(images["images"].shape[:-1].numel())
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Features (F_i, D) of each prompt's images in token order: one tower pass over all crops, unpadded."""
+        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all crops."""
         crops = [inputs["images"].flatten(0, -3) for inputs in images]
         masks = [inputs["image_masks"].flatten(0, -2) for inputs in images]
         pooled = model.get_image_features(torch.cat(crops)[None], torch.cat(masks)[None])[0]
@@ -49,7 +49,7 @@ class Molmo(Family):
 
 
 def in_token_order(features_CFD: Tensor, image_input_idx: Tensor) -> Tensor:
-    """Sort features (C, F, D) of one prompt by their position in the text, without dropped ones (negative position)."""
+    """Sort a prompt's features (C, F, D) by their position in the text; negative positions mark dropped features."""
     positions = image_input_idx.flatten().to(features_CFD.device)
     order = positions.argsort()
     return features_CFD.flatten(0, 1)[order[positions[order] >= 0]]

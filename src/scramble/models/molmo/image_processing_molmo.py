@@ -19,15 +19,15 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from scramble.pixels import upright_rgb
 
 ROWS_AT_ONCE = 2048
-"""Rows of a source image that are converted to float32 at a time, to limit memory for very large images."""
+"""Number of rows of an image that are converted to float32 at a time, to limit memory for very large images."""
 
 
 def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple[int, int]:
-    """The best (rows, columns) of at most ``max_crops`` windows for an area of ``height`` x ``width`` pixels.
+    """Return the best (rows, columns) of at most ``max_crops`` windows for an area of ``height`` x ``width`` pixels.
 
     The best tiling requires the least upscaling of the area, or the least downscaling if all require downscaling. Ties
-    are resolved by fewest windows, then fewest rows. The area may be empty or negative (for images smaller than the
-    crops' margins), as in the released processor; this function has the same float32 arithmetic.
+    are resolved by fewest windows, then fewest rows. For images smaller than the crops' margins, the area is empty or
+    negative, as in the released processor, whose float32 arithmetic this function reproduces.
     """
     tilings = [(rows, cols) for rows in range(1, max_crops + 1) for cols in range(1, max_crops // rows + 1)]
     tilings.sort(key=lambda tiling: (tiling[0] * tiling[1], tiling[0]))
@@ -44,7 +44,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     For downscaling, the triangle filter is widened by the scale, as in ``tf.image.resize(..., antialias=True)``.
     """
-    # One axis at a time, so that a very large image is never in memory as float32.
+    # Resize one axis at a time, so that a very large image is never entirely in memory as float32.
     strips = [_resize_axes(image[y : y + ROWS_AT_ONCE], None, width) for y in range(0, len(image), ROWS_AT_ONCE)]
     return _resize_axes(np.concatenate(strips), height, None).clip(0.0, 1.0)
 
@@ -64,10 +64,10 @@ def _resize_axes(image: np.ndarray, height: int | None, width: int | None) -> np
 
 def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Scale an image (h, w, 3) to fit ``height`` x ``width``, centred on zeros; also return a mask of the image."""
-    # float32, because the released processor's truncation to whole pixels depends on it.
+    # Use float32, because the released processor's truncation to whole pixels depends on its rounding.
     sides = np.array(image.shape[:2], dtype=np.float32)
     scale = (np.array([height, width], dtype=np.float32) / sides).min()
-    # Otherwise a side of an image with an extreme aspect ratio would become 0.
+    # Without the minimum of 1, a side of an image with an extreme aspect ratio would become 0.
     scaled_height, scaled_width = (max(1, int(side)) for side in sides * scale)
     top, left = (height - scaled_height) // 2, (width - scaled_width) // 2
     canvas = np.zeros((height, width, 3), dtype=np.float32)
@@ -125,10 +125,11 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     Args:
         max_crops: maximum number of crops in addition to the global view.
-        overlap_margins: margins of a crop (left/top, right/bottom) in patches; the neighbour's features are used there.
+        overlap_margins: margins of a crop (left/top, right/bottom) in patches, where the adjacent crop's features are
+            used.
         base_image_input_size: height and width of a crop in pixels (a square).
         image_token_length_h, image_token_length_w: pooled features per crop, vertically and horizontally.
-        image_padding_mask: exists for the released file; masks are always returned.
+        image_padding_mask: ignored, because masks are always returned; the released file contains this option.
     """
 
     model_input_names = ["images", "image_masks", "image_input_idx"]  # noqa: RUF012
@@ -168,7 +169,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         patches = height // self.image_patch_size
         if height % self.image_patch_size or -(-patches // pool) != self.image_token_length_h:
             raise ValueError(
-                f"a crop of {height} px does not divide into {self.image_token_length_h} features per side of whole "
+                f"a crop of {height} px cannot be divided into {self.image_token_length_h} features per side of whole "
                 f"{self.image_patch_size} px patches"
             )
         if any(margin % pool for margin in self.overlap_margins) or self._window < 1:
@@ -178,7 +179,7 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     @property
     def _pool(self) -> int:
-        """Patches per feature and side, rounded up; the model pads the grid with zeros to a multiple of it."""
+        """Patches per feature and side, rounded up. The model pads the grid with zeros to a multiple of this number."""
         return -(-(self.base_image_input_size[0] // self.image_patch_size) // self.image_token_length_h)
 
     @property
@@ -198,7 +199,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         return self.base_image_input_size[0] - self._margins
 
     def tiling(self, height: int, width: int, max_crops: int | None = None) -> tuple[int, int]:
-        """Number of crops (rows, columns) of an upright image of ``height`` x ``width`` pixels."""
+        """Return the number of crops (rows, columns) of an upright image of ``height`` x ``width`` pixels."""
         if min(height, width) < 1:
             raise ValueError(f"an image of {height} x {width} pixels has no content")
         most = self.max_crops if max_crops is None else max_crops
@@ -207,22 +208,22 @@ class MolmoImageProcessor(BaseImageProcessor):
         return select_tiling(height - self._margins, width - self._margins, self._window, most)
 
     def feature_grid(self, tiling: tuple[int, int]) -> tuple[int, int]:
-        """Number of features (rows, columns) of all crops together."""
-        # Counted in features, not in pixels, because each crop with an odd grid is padded and pooled separately.
+        """Return the number of features (rows, columns) of all crops together."""
+        # Count features, not pixels, because each crop with an odd grid is padded and pooled separately.
         left, right, step = self._step
         return tiling[0] * step + left + right, tiling[1] * step + left + right
 
     def num_image_tokens(self, height: int, width: int, max_crops: int | None = None) -> int:
-        """Number of tokens of an image of this size, including start, end and column tokens."""
+        """Return the number of tokens of an image of this size, including start, end and column tokens."""
         grids = [(self.image_token_length_h, self.image_token_length_w)]
         grids.append(self.feature_grid(self.tiling(height, width, max_crops)))
         return sum(rows * (cols + 1) + 2 for rows, cols in grids)
 
     def feature_order(self, tiling: tuple[int, int]) -> np.ndarray:
-        """Index of each feature among the image's ``<im_patch>`` tokens, int64 (C, F); -1 for dropped features.
+        """Return the index of each feature among the image's ``<im_patch>`` tokens, int64 (C, F); -1 means dropped.
 
-        The global view comes first. The crops follow as one grid, row by row. The feature of each position is taken
-        from the crop that does not have it in its margin.
+        The global view comes first. The crops follow as one grid, row by row. Each position's feature is taken from the
+        crop in which the position is outside the margins.
         """
         side = self.image_token_length_h
         left, right, step = self._step
@@ -242,7 +243,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         canvas, mask = resize_and_pad(pixels, rows * window + self._margins, cols * window + self._margins)
         corners = [(row * window, col * window) for row in range(rows) for col in range(cols)]
         whole = resize_and_pad(pixels, side, side)[0]
-        # Normalise before cropping: crops overlap, so pixels would otherwise be normalised several times.
+        # Normalise before cropping, because crops overlap and pixels would otherwise be normalised several times.
         self._normalise(canvas)
         self._normalise(whole)
         crops = [canvas[y : y + side, x : x + side] for y, x in corners]
@@ -250,7 +251,8 @@ class MolmoImageProcessor(BaseImageProcessor):
 
         masks = [mask[y : y + side, x : x + side, None] for y, x in corners]
         masks_CP = to_patches(masks, self.image_patch_size).mean(axis=-1, dtype=np.float32)
-        # The released processor appends the global view's row, although this view is first; the weights expect that.
+        # The released processor appends the global view's mask, although this view is first. The weights were trained
+        # with this order.
         masks_CP = np.concatenate([masks_CP, np.full_like(masks_CP[:1], -1)])
         return {"images": images_CPx, "image_masks": masks_CP, "tilings": (rows, cols)}
 
@@ -272,7 +274,7 @@ class MolmoImageProcessor(BaseImageProcessor):
             Lists of ``images`` float32 (C, P, pixels), ``image_masks`` (C, P) and ``tilings``.
         """
         if kwargs:
-            raise TypeError(f"MolmoImageProcessor does not take {', '.join(sorted(kwargs))}")
+            raise TypeError(f"MolmoImageProcessor does not accept {', '.join(sorted(kwargs))}")
         images = images if isinstance(images, (list, tuple)) else [images]
         images = [self.fetch_images(image) if isinstance(image, str) else image for image in images]
         prepared = [self._prepare(image, max_crops) for image in images]

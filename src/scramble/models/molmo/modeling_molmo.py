@@ -25,7 +25,7 @@ from .modeling_molmo_text import MolmoPreTrainedModel, MolmoTextModel
 from .modeling_molmo_vision import MolmoVisionBackbone
 
 IMAGE_INPUTS = ("images", "image_masks", "image_input_idx")
-"""Model inputs for images; cached generation needs them only in its first step."""
+"""The image inputs of the model. Generation with a cache needs them only in its first step."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class MolmoModelOutputWithPast(BaseModelOutputWithPast):
 
 @dataclass
 class MolmoCausalLMOutputWithPast(CausalLMOutputWithPast):
-    """``loss``: scalar, mean cross-entropy in nats; ``logits``: (B, positions kept, V)."""
+    """``loss``: scalar, mean cross-entropy in nats; ``logits``: (B, selected positions, V)."""
 
     image_hidden_states: Tensor | None = None
 
@@ -67,7 +67,7 @@ class MolmoModel(MolmoPreTrainedModel):
 
     @staticmethod
     def add_image_features(inputs_embeds: Tensor, features_BCFD: Tensor, image_input_idx: Tensor) -> Tensor:
-        """Embeddings (B, L, D) with each feature added at its position ``image_input_idx`` (B, C, F).
+        """Return the embeddings (B, L, D) with each feature added at its position ``image_input_idx`` (B, C, F).
 
         Features with negative positions are dropped. The input embeddings are not modified.
         """
@@ -91,8 +91,10 @@ class MolmoModel(MolmoPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> MolmoModelOutputWithPast:
-        """As :meth:`MolmoTextModel.forward`, with ``images`` (B, C, P, 588), ``image_masks`` (B, C, P) and
-        ``image_input_idx`` (B, C, F): the position of each feature in ``input_ids``, negative for dropped features.
+        """Add image features to the embeddings and run the decoder; see :meth:`MolmoTextModel.forward`.
+
+        The shapes are (B, C, P, 588) for ``images``, (B, C, P) for ``image_masks``, and (B, C, F) for
+        ``image_input_idx``, the position of each feature in ``input_ids`` (negative for dropped features).
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
@@ -124,7 +126,7 @@ def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_inpu
     if len(image_input_idx) != len(inputs_embeds) or (image_input_idx >= length).any():
         raise ValueError(
             f"image_input_idx of shape {tuple(image_input_idx.shape)} has the value {int(image_input_idx.max())}, "
-            f"outside {len(inputs_embeds)} rows of {length} tokens: was the text truncated after the processor?"
+            f"outside {len(inputs_embeds)} rows of {length} tokens: do not truncate the processor's output"
         )
     if input_ids is None:
         return
@@ -184,15 +186,16 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> MolmoCausalLMOutputWithPast:
-        """Logits (B, L, V), or only those of the last ``logits_to_keep`` positions or of the positions in a tensor.
+        """Return the logits (B, L, V), or only those of the positions selected by ``logits_to_keep``.
 
-        ``labels`` (B, L), with -100 for positions without a target, are shifted here. Raises ValueError if an image
-        token is a target. For the other arguments see :meth:`MolmoModel.forward`.
+        ``logits_to_keep`` is a number of last positions or a tensor of positions. ``labels`` (B, L), with -100 for
+        positions without a target, are shifted by this method. Raises ValueError if an image token is a target. For the
+        other arguments see :meth:`MolmoModel.forward`.
         """
         if labels is not None and labels.max() >= self.config.embedding_size:
             raise ValueError(
                 f"labels contain id {int(labels.max())}, but the head ends at {self.config.embedding_size - 1}: image "
-                "tokens cannot be targets, set their labels to -100"
+                "tokens cannot be targets; set their labels to -100"
             )
         outputs = self.model(
             input_ids=input_ids,
@@ -228,7 +231,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """With a cache, pass images only in the first step; without a cache, every step processes the whole prompt."""
+        """Pass images in the first step, and without a cache in every step, which then processes the whole prompt."""
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,
             inputs_embeds=inputs_embeds,

@@ -32,7 +32,10 @@ class MolmoEmbedding(nn.Module):
         self.new_embedding = nn.Parameter(torch.zeros(config.additional_vocab_size, config.hidden_size))
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Embeddings (..., D) of ids (...). Id -1 marks padding and gets the embedding of row 0, as released."""
+        """Return the embeddings (..., D) of ids (...).
+
+        Id -1 marks padding and gets the embedding of row 0, as in the released code.
+        """
         input_ids = torch.where(input_ids == -1, 0, input_ids)
         split = len(self.embedding)
         is_new = input_ids >= split
@@ -55,8 +58,11 @@ class MolmoRMSNorm(nn.Module):
 
 
 def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Rotary angles' cosine and sine, float32 (B, 1, L, h), in the half-rotation layout (Su et al., 2021)."""
-    # Computed in every call, because a buffer would lose precision under model.to(bfloat16).
+    """Return cosine and sine of the rotary angles, float32 (B, 1, L, h), in the half-rotation layout.
+
+    Source: Su et al., 2021.
+    """
+    # Compute them in every call, because a buffer would lose precision under model.to(bfloat16).
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
     angles = position_ids[:, None, :, None].float() / theta**exponents
     angles = torch.cat([angles, angles], dim=-1)
@@ -64,7 +70,7 @@ def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[T
 
 
 def rotate(states_BHLh: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary position embeddings in float32, also to states in half precision."""
+    """Apply rotary position embeddings in float32, even to states in half precision."""
     states = at_least_float32(states_BHLh)
     first, second = states.chunk(2, dim=-1)
     return (states * cos + torch.cat([-second, first], dim=-1) * sin).to(states_BHLh.dtype)
@@ -104,7 +110,7 @@ class MolmoDecoderLayer(GradientCheckpointingLayer):
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """New hidden states (B, L, D) and, only with eager attention, the attention weights."""
+        """Return the new hidden states (B, L, D) and, only with eager attention, the attention weights."""
         if self.config.norm_after:
             attended_BLD, weights = self._attend(hidden_BLD, attention_mask, cos_sin, cache, **kwargs)
             hidden_BLD = hidden_BLD + self.attn_norm(attended_BLD)
@@ -201,13 +207,13 @@ class MolmoTextModel(MolmoPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states (B, L, D) after the final norm.
+        """Return the hidden states (B, L, D) after the final norm.
 
         Args:
             input_ids: (B, L); either these or ``inputs_embeds`` (B, L, D).
             attention_mask: (B, past + L) with 0 at padding; or a full mask (B, 1, L, past + L), boolean (True:
                 attend) or additive; or a FlexAttention BlockMask.
-            position_ids: (B, L); by default the number of tokens before each token, without padding.
+            position_ids: (B, L); by default the number of preceding tokens without padding.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
@@ -246,7 +252,10 @@ class MolmoTextModel(MolmoPreTrainedModel):
 
 
 def _positions(attention_mask: Any, cache: Cache | None, length: int, device: torch.device) -> Tensor:
-    """Positions (B or 1, L) of the last ``length`` tokens. Padding is not counted, so it may be on the left."""
+    """Return the positions (B or 1, L) of the last ``length`` tokens.
+
+    Padding is not counted, so it may be on the left.
+    """
     if torch.is_tensor(attention_mask) and attention_mask.ndim == 2:
         return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:].to(device)
     past = cache.get_seq_length() if cache is not None else 0

@@ -34,9 +34,10 @@ def eager_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Plain softmax attention: query (B, H, L, h), key and value (B, K, S, h) with K dividing H, mask added to scores.
+    """Compute plain softmax attention; the mask is added to the scores.
 
-    Returns the output (B, L, H, h) and the weights (B, H, L, S).
+    The query is (B, H, L, h), and key and value are (B, K, S, h), where K divides H. Returns the output (B, L, H, h)
+    and the weights (B, H, L, S).
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -70,7 +71,7 @@ class MolmoVisionAttention(nn.Module):
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def forward(self, queries: Tensor, keys: Tensor, implementation: str) -> Tensor:
-        """Queries (N, Q, input_size) over keys (N, S, input_size): (N, Q, E)."""
+        """Attend from queries (N, Q, input_size) to keys (N, S, input_size); returns (N, Q, E)."""
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         output, _ = attend(
             self,
@@ -106,7 +107,7 @@ class MolmoVisionBlock(GradientCheckpointingLayer):
         self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, states_NTE: Tensor) -> Tensor:
-        # Every token sees every other token, so FlexAttention cannot skip anything and would only cost a compilation.
+        # Every token attends to every other token, so FlexAttention cannot skip anything and only costs compilation.
         chosen = self.config._attn_implementation
         implementation = "sdpa" if chosen == "flex_attention" else chosen
         normed_NTE = self.attention_norm(states_NTE)
@@ -155,12 +156,12 @@ class MolmoVisionTransformer(PreTrainedModel):
             init.normal_(module.positional_embedding, mean=0.0, std=self.config.initializer_range)
 
     def forward(self, images_NPx: Tensor) -> Tensor:
-        """Pixels (N, P, 3 * patch_size**2) to the concatenated patch states of ``feature_layers`` (N, P, X)."""
+        """Map pixels (N, P, 3 * patch_size**2) to the concatenated patch states of ``feature_layers`` (N, P, X)."""
         expected = (self.positional_embedding.shape[0] - 1, self.patch_embedding.in_features)
         if tuple(images_NPx.shape[1:]) != expected:
             raise ValueError(
                 f"a crop must have (patches, pixels) = {expected}, got {tuple(images_NPx.shape[1:])}: "
-                "was the image prepared by the processor of another model?"
+                "use the processor saved with this model"
             )
         states_NPE = self.patch_embedding(images_NPx)
         class_N1E = self.class_embedding.to(states_NPE.dtype).expand(len(states_NPE), 1, -1)
@@ -204,12 +205,12 @@ class MolmoVisionBackbone(nn.Module):
         self.image_projector = MolmoImageProjector(config)
 
     def forward(self, images_NPx: Tensor, image_masks_NP: Tensor | None = None) -> Tensor:
-        """Features (N, F, D), row by row within each crop.
+        """Return the features (N, F, D), row by row within each crop.
 
         Args:
             images_NPx: normalised pixels of the patches, (N, P, 3 * patch_size**2). Crops in which all values are -1
-                pad the batch. The tower does not process them; their patch states are zero.
-            image_masks_NP: fraction of each patch that is image, in [0, 1], or -1; None adds no padding embedding.
+                are padding: the tower does not process them, and their patch states are zero.
+            image_masks_NP: fraction of each patch that is not padding, in [0, 1] or -1; None adds no padding embedding.
         """
         dtype = self.pad_embed.dtype
         is_crop_N = ~(images_NPx == -1).all(dim=-1).all(dim=-1)
@@ -225,11 +226,11 @@ class MolmoVisionBackbone(nn.Module):
         return self.image_projector(self._pool(states_NPX))
 
     def _pool(self, states_NPX: Tensor) -> Tensor:
-        """Attention over each square of ``pooling_size`` squared patches with their mean as query: (N, F, E).
+        """Pool each square of ``pooling_size``**2 patches by attention with their mean as query; returns (N, F, E).
 
         If the grid's side is not a multiple of ``pooling_size``, rows and columns of zeros are added at the bottom and
-        on the right. Mean and attention include these zeros like patches, as in the original (allenai/molmo at 793fa38,
-        olmo/model.py, MolmoVisionBackbone.forward), because weights for such grids were trained that way.
+        on the right. Mean and attention include these zeros, as in the original (allenai/molmo at 793fa38,
+        olmo/model.py, MolmoVisionBackbone.forward), because weights for such grids were trained with them.
         """
         patches, side, pool = self.config.patches_per_side, self.config.features_per_side, self.config.pooling_size
         if missing := side * pool - patches:
@@ -238,6 +239,6 @@ class MolmoVisionBackbone(nn.Module):
         windows = states_NPX.unflatten(1, (side, pool, side, pool)).transpose(2, 3)  # (N, side, side, pool, pool, X)
         windows_WSX = windows.reshape(-1, pool * pool, states_NPX.shape[-1])
         query_W1X = windows_WSX.mean(dim=1, keepdim=True)
-        # With four keys per query fused kernels are not faster than plain matrix products.
+        # With four keys per query, fused kernels are not faster than plain matrix products.
         pooled_W1E = self.image_pooling_2d(query_W1X, windows_WSX, "eager")
         return pooled_W1E.view(len(states_NPX), side * side, -1)

@@ -16,7 +16,7 @@ CHAT_TEMPLATE = (
     "{{ bos_token or eos_token }}"
     "{%- for message in messages %}"
     "{%- if message['role'] not in ('user', 'assistant') %}"
-    "{{ raise_exception('Molmo v1 knows the roles user and assistant only, not ' ~ message['role']) }}"
+    "{{ raise_exception('Molmo v1 supports only the roles user and assistant, not ' ~ message['role']) }}"
     "{%- endif %}"
     "{%- set texts = namespace(joined='') %}"
     "{%- if message['content'] is string %}"
@@ -35,7 +35,7 @@ CHAT_TEMPLATE = (
 
 PADDING = {"images": -1.0, "image_masks": -1.0, "image_input_idx": -100}
 IGNORED = {"return_token_type_ids", "return_mm_token_type_ids", "return_attention_mask"}
-"""Options without effect; they are accepted because trainers pass them to every processor."""
+"""Options that have no effect. They are accepted because trainers pass them to every processor."""
 
 
 class MolmoProcessor(ProcessorMixin):
@@ -47,7 +47,7 @@ class MolmoProcessor(ProcessorMixin):
         if missing:
             raise ValueError(
                 f"the tokenizer lacks Molmo's image tokens {', '.join(missing)}: "
-                "it belongs to another model; use the one saved with Molmo"
+                "it belongs to another model; use the tokenizer saved with Molmo"
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
         self.image_token = IMAGE_TOKEN
@@ -78,8 +78,9 @@ class MolmoProcessor(ProcessorMixin):
         """Create a batch for the model.
 
         Args:
-            images: an image, a list of images (assigned to the texts by their ``<|image|>`` placeholders, otherwise one
-                per text), or a list of lists, one per text. Any input of the image processor.
+            images: an image, a list of images, or one list of images per text. The images of a single list are assigned
+                to the texts by their ``<|image|>`` placeholders, or one per text if there are no placeholders. An image
+                may be any input of the image processor.
             text: complete prompts, usually from ``apply_chat_template``: ``" User: {text} Assistant:"``. Images are
                 inserted at ``<|image|>``, or before a text without placeholders.
             return_tensors: "pt" or "np"; None returns one list per text, without padding.
@@ -93,9 +94,9 @@ class MolmoProcessor(ProcessorMixin):
             value -1 and positions -100.
 
         Raises:
-            ValueError: if the numbers of images and placeholders differ, a text contains image tokens, or truncation is
+            ValueError: the numbers of images and placeholders differ, a text contains image tokens, or truncation is
                 requested.
-            TypeError: for unknown options.
+            TypeError: an option is unknown.
         """
         options = {key: value for key, value in kwargs.items() if key not in ("videos", "audio") or value is not None}
         for group in ("common_kwargs", "text_kwargs", "images_kwargs"):
@@ -106,11 +107,11 @@ class MolmoProcessor(ProcessorMixin):
         add_bos = options.pop("add_special_tokens", add_special_tokens)
         if options.pop("truncation", False) or options.pop("max_length", None) is not None:
             raise ValueError(
-                "MolmoProcessor does not truncate, because image tokens must stay; filter by num_tokens first"
+                "MolmoProcessor does not truncate, because image tokens would be lost: filter texts by num_tokens"
             )
         unknown = sorted(set(options) - IGNORED)
         if unknown:
-            raise TypeError(f"MolmoProcessor does not take {', '.join(unknown)}")
+            raise TypeError(f"MolmoProcessor does not accept {', '.join(unknown)}")
         if text is None:
             raise ValueError("MolmoProcessor needs a text for each set of images")
 
@@ -125,7 +126,7 @@ class MolmoProcessor(ProcessorMixin):
         return BatchFeature(_collate(rows, self._pad_id, side), tensor_type=return_tensors)
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """As in the parent class, but also writes ``preprocessor_config.json``, which the released layout has."""
+        """Save as the parent class does, and also ``preprocessor_config.json``, which the released layout has."""
         files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         return [*files, *self.image_processor.save_pretrained(save_directory)]
 
@@ -135,7 +136,7 @@ class MolmoProcessor(ProcessorMixin):
         return self.tokenizer.eos_token_id if pad is None else pad
 
     def _share_out(self, images: Any, texts: Sequence[str]) -> list[list[Any]]:
-        """The images of each text."""
+        """Return the images of each text."""
         if images is None:
             return [[] for _ in texts]
         images = list(images) if isinstance(images, (list, tuple)) else [images]
@@ -155,7 +156,7 @@ class MolmoProcessor(ProcessorMixin):
         return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _row(self, text: str, images: Sequence[Any], max_crops: int | None, add_bos: bool) -> dict[str, Any]:
-        """One text with its images, without padding: ids as a list, and arrays of all crops."""
+        """Return one text with its images, without padding: ids as a list, and arrays of all crops."""
         prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
         ids, positions = self._tokenise(text, prepared["tilings"], add_bos)
         row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
@@ -167,7 +168,7 @@ class MolmoProcessor(ProcessorMixin):
     def _tokenise(
         self, text: str, tilings: Sequence[tuple[int, int]], add_bos: bool
     ) -> tuple[list[int], list[np.ndarray]]:
-        """Ids with expanded images, and for each image the positions of its features (C, F), -100 if dropped."""
+        """Return the ids with expanded images, and each image's feature positions (C, F), which are -100 if dropped."""
         bos = self.bos_token
         body = text.removeprefix(bos)
         pieces = body.split(IMAGE_TOKEN)
@@ -194,7 +195,7 @@ class MolmoProcessor(ProcessorMixin):
         return ids
 
     def _image_tokens(self, tiling: tuple[int, int]) -> np.ndarray:
-        """Ids of one image: the global view, then the crops as one grid, with a column token after each row."""
+        """Return the ids of one image: the global view and the grid of crops, with a column token after each row."""
         processor = self.image_processor
         parts: list[list[int]] = []
         for rows, cols in (
@@ -208,7 +209,7 @@ class MolmoProcessor(ProcessorMixin):
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Numbers of tokens and crops of upright images of the given (height, width); no image is decoded."""
+        """Return the numbers of tokens and crops of upright images of these (height, width) without decoding them."""
         if image_sizes is None:
             return MultiModalData()
         most = kwargs.get("max_crops")

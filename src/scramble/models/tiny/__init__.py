@@ -1,6 +1,7 @@
 """Tiny random models in the released file formats, with a tokenizer trained on given texts.
 
-With them every experiment runs on a CPU in seconds (``+debug=tiny``). The tiny InternVL also learns the embedded world.
+They make every experiment run on a CPU in seconds (``+debug=tiny``). The tiny InternVL can also learn the embedded
+world.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
 
     Args:
         family: name of the family.
-        folder: output folder, which appears when all files are written.
+        folder: output folder, which is created after all files have been written.
         texts: training texts of the tokenizer.
         seed: seed of the weights.
         sizes: options of the family's function (``width``, ``layers``, ``image_size``, ...).

@@ -1,4 +1,4 @@
-"""A tiny Gemma 4: images of their own aspect ratio, layers of two types with different heads, bounded logits."""
+"""A tiny Gemma 4: images keep their aspect ratio, two types of layers have different heads, logits are bounded."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def save_tiny_gemma4(
 
     Args:
         folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.
-        sliding_window: number of tokens that a token sees in most layers.
+        sliding_window: number of tokens that a token attends to in most layers.
         experts: number of experts of each layer, of which two are active; 0 for a dense decoder.
-        per_layer_width: width of the embeddings of tokens in every layer. With such embeddings the model is like E2B:
-            image tokens are causal, and the last layers use the keys and values of earlier layers.
+        per_layer_width: width of the per-layer token embeddings. With such embeddings the model resembles E2B: image
+            tokens are causal, and the last layers use the keys and values of earlier layers.
     """
     from transformers import Gemma4Config, Gemma4ForConditionalGeneration, Gemma4ImageProcessorPil
 
@@ -67,7 +67,7 @@ def save_tiny_gemma4(
         attention_k_eq_v=not per_layer_width,
         layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
         sliding_window=sliding_window,
-        final_logit_softcapping=3.0,  # about the size of the largest logits
+        final_logit_softcapping=3.0,  # close to the largest logits, so that it has an effect
         initializer_range=0.1,  # with the default, 0.02, gradients in float32 have large rounding errors
         hidden_size_per_layer_input=per_layer_width,
         use_bidirectional_attention="vision",
@@ -129,7 +129,7 @@ def save_tiny_gemma4(
 
 
 def _native_parts() -> dict[str, Any]:
-    """The video and audio parts, which the native processor needs; it is used with torchvision."""
+    """Return the video and audio parts of the native processor, which is used if torchvision is installed."""
     from transformers.utils import is_torchvision_available
 
     if not is_torchvision_available():

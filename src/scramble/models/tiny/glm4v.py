@@ -1,4 +1,4 @@
-"""A tiny GLM-4.1V or GLM-4.5V: images of their own aspect ratio, three-axis positions."""
+"""A tiny GLM-4.1V or GLM-4.5V: images keep their aspect ratio, positions have three axes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARTS = (
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}"
 )
-# As in the released templates, a finished turn has no end, and GLM-4.1V's answers are strings.
+# As in the released templates, a finished turn has no end token, and GLM-4.1V's answers are strings.
 TEMPLATE = (
     "[gMASK]<sop>{% for message in messages %}<|{{ message['role'] }}|>\n"
     "{% if message['role'] == 'assistant' %}{{ message['content'] }}{% else %}" + PARTS + "{% endif %}{% endfor %}"
@@ -55,7 +55,7 @@ def save_tiny_glm4v(
     Args:
         folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.
         max_pixels: maximum number of pixels per image.
-        experts: number of experts of each layer but the first, of which two are active; 0 for a dense decoder.
+        experts: number of experts of each layer except the first, of which two are active; 0 for a dense decoder.
     """
     from transformers import (
         Glm4vConfig,

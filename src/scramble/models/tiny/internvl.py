@@ -32,9 +32,9 @@ def save_tiny_internvl(
 ) -> Path:
     """Write a tiny native InternVL (about 1.2 M parameters at the defaults) and return its folder.
 
-    ViT 3 x 96 on 48 px with patches of 6 px, 16 image tokens after pixel shuffle, Qwen2 decoder 4 x 128. With
-    ``experts`` the decoder is Qwen3's mixture of that many experts, two per token, as in InternVL3.5-30B-A3B.
-    ``AutoModelForImageTextToText`` and ``AutoProcessor`` load the folder like a released model.
+    The ViT has 3 layers of width 96 and patches of 6 px; an image of 48 px has 16 tokens after pixel shuffle. The Qwen2
+    decoder has 4 layers of width 128. With ``experts``, the decoder is Qwen3's mixture of this many experts, of which
+    two are active, as in InternVL3.5-30B-A3B. ``AutoModelForImageTextToText`` and ``AutoProcessor`` load the folder.
     """
     from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
 
@@ -48,8 +48,8 @@ def save_tiny_internvl(
             "image_size": [image_size, image_size],
             "patch_size": [patch_size, patch_size],
             "attention_bias": True,
-            # The released values (0.02, 0.1) are for widths of about a thousand; at this width they make the tower
-            # almost linear and slow to learn.
+            # The released values (0.02, 0.1) are suitable for widths of about a thousand. At this width they would make
+            # the tower almost linear and slow to learn.
             "initializer_range": vision_width**-0.5,
             "layer_scale_init_value": 1.0,
         },
@@ -73,7 +73,7 @@ def save_tiny_internvl(
     )
     model = random_model(InternVLForConditionalGeneration, config, seed)
     embeddings = model.model.vision_tower.embeddings
-    # Transformers initialises them to zero; from zero the tower learns objects long before positions.
+    # Transformers initialises position embeddings to zero, from which the tower learns objects long before positions.
     embeddings.position_embeddings.data[0, 1:] = _positions(image_size // patch_size, vision_width)
     processor = InternVLImageProcessor(
         image_processor=GotOcr2ImageProcessorPil(
@@ -101,7 +101,7 @@ def _mixture(experts: int, head_dim: int) -> dict[str, Any]:
 
 
 def _positions(side: int, width: int) -> torch.Tensor:
-    """Sine and cosine of each patch's row and column, (side * side, width), as in MAE (He et al. 2022)."""
+    """Return the sine and cosine of each patch's row and column, (side * side, width), as in MAE (He et al. 2022)."""
     frequencies = 100 ** -(torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * frequencies
     line = torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from scramble.models.tiny.parts import TinyTokenizer, random_model, save, small_decoder, small_tower
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "[INST]", "[/INST]"]
-# As in llava-v1.6-mistral-7b-hf: no BOS, and "<\s>" at the end of an answer.
+# As in llava-v1.6-mistral-7b-hf, there is no BOS, and "<\s>" ends an answer.
 TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}[INST] "
@@ -56,7 +56,7 @@ def save_tiny_llava_next(folder: str | Path, texts: Iterable[str], seed: int = 0
 
 
 def _bos(token: str, token_id: int) -> object:
-    """Puts BOS before a text that is encoded with special tokens, as Llama's tokenizers do."""
+    """Return a post-processor that adds BOS to texts encoded with special tokens, as Llama's tokenizers do."""
     from tokenizers.processors import TemplateProcessing
 
     return TemplateProcessing(single=f"{token} $A", special_tokens=[(token, token_id)])

@@ -12,7 +12,7 @@ SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]", "[IMG]", "[IMG
 
 
 def tiny_mistral3_config(ids: dict[str, int], vocab_size: int, decoder: str = "mistral") -> Any:
-    """A tiny config; patches of 8 px, of which 2 x 2 are merged, and images of up to 64 px."""
+    """Return a tiny config with images of up to 64 px, whose patches of 8 px are merged 2 x 2."""
     from transformers import Mistral3Config
 
     return Mistral3Config(

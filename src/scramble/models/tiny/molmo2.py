@@ -8,7 +8,7 @@ from typing import Any
 
 from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save, small_decoder
 
-# In the released order. Their ids follow the vocabulary, and the head has no rows for them.
+# The image tokens in the released order. Their ids follow the vocabulary, and the head has no rows for them.
 IMAGE_TOKENS = [
     "<im_start>",
     "<im_end>",
@@ -25,7 +25,7 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def tiny_molmo2_config(vocab_size: int, image_size: int = 56) -> Any:
-    """A tiny config whose image tokens have the ids after ``vocab_size``, in the released order."""
+    """Return a tiny config whose image tokens have the ids after ``vocab_size``, in the released order."""
     from transformers import Molmo2Config
 
     vision = {
@@ -63,7 +63,7 @@ def tiny_molmo2_config(vocab_size: int, image_size: int = 56) -> Any:
 
 
 def save_tiny_molmo2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 56) -> Path:
-    """Write a tiny native Molmo2 and return its folder. Its processor needs torchvision to be built and saved."""
+    """Write a tiny native Molmo2 and return its folder. Its processor needs torchvision."""
     from transformers import (
         Molmo2ForConditionalGeneration,
         Molmo2ImageProcessor,

@@ -14,7 +14,7 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", PATCH, *INDICATORS]
 def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 32) -> Path:
     """Write a tiny native Ovis2 and return its folder.
 
-    Tiles of 32 px with patches of 8 px, of which 2 x 2 are merged, have 4 tokens each; there are up to 6 tiles and a
+    Tiles of 32 px with patches of 8 px, which are merged 2 x 2, have 4 tokens each. There are up to 6 tiles and a
     thumbnail.
     """
     from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2ImageProcessorPil, Ovis2Processor
@@ -30,7 +30,7 @@ def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
         tie_word_embeddings=False,
     )
     model = random_model(Ovis2ForConditionalGeneration, config, seed)
-    # Transformers initialises the visual table to a hundredth of a text embedding, for a vocabulary of 65,536 words.
+    # Transformers initialises the visual table for 65,536 visual words, to a hundredth of the text embeddings' scale.
     model.model.visual_embeddings_table.weight.data *= 20
     processor = Ovis2Processor(
         image_processor=Ovis2ImageProcessorPil(

@@ -18,7 +18,7 @@ def make_tokenizer(
 ) -> Any:
     """Train a byte-level BPE tokenizer (``tokenizers.Tokenizer``) on ``texts``; the same texts result in the same ids.
 
-    Common words become single tokens, and any other text can be represented too. ``roles`` are always single tokens.
+    Common words become single tokens, and any other text can also be represented. ``roles`` are always single tokens.
     With ``prefix_space`` a word has the same token at the start of a turn and inside it.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -33,7 +33,7 @@ def make_tokenizer(
         show_progress=False,
     )
     texts = list(texts)
-    # Repeated as often as there are texts, role words become single tokens before rarer words fill the vocabulary.
+    # Repeat the role words once per text, so that they become single tokens before rarer words fill the vocabulary.
     tokenizer.train_from_iterator([*texts, *(role for role in roles for _ in range(len(texts) + 100))], trainer)
     return tokenizer
 
@@ -90,7 +90,7 @@ class TinyTokenizer:
 
 
 def chatml_template(image: str) -> str:
-    """A minimal chat template in ChatML's style with placeholder ``image``; it is short, for speed on a CPU."""
+    """Return a minimal ChatML template with placeholder ``image``. It is short, so that tiny models run fast."""
     return (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}"
         "{% if message['content'] is string %}{{ message['content'] }}"
@@ -109,13 +109,13 @@ def random_model(cls: type, config: Any, seed: int) -> Any:
 
 
 def small_decoder(**others: Any) -> dict[str, Any]:
-    """Config of a decoder with two layers of width 64 and four heads; ``others`` are added or replace these values."""
+    """Return the config of a decoder with two layers of width 64 and four heads; ``others`` override the values."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 4096}
     return {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2, **others}
 
 
 def small_tower(image_size: int, patch_size: int, **others: Any) -> dict[str, Any]:
-    """Config of a tower with two layers of width 64 and four heads; ``others`` are added or replace these values."""
+    """Return the config of a tower with two layers of width 64 and four heads; ``others`` override the values."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     return {**sizes, "image_size": image_size, "patch_size": patch_size, **others}
 
@@ -127,7 +127,7 @@ def save(folder: str | Path, model: Any, processor: Any, special: Mapping[str, A
         folder: output folder.
         model: its generation config gets the ids of ``special`` (see :class:`TinyTokenizer`).
         processor: the model's processor.
-        special: ids that ``generate`` starts, stops and pads with.
+        special: ids with which ``generate`` starts, stops and pads; see :func:`special_ids`.
         options: arguments of ``model.save_pretrained``.
     """
     for name, token in special.items():

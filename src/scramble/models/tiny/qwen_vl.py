@@ -1,4 +1,4 @@
-"""Tiny Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5: images of their own aspect ratio, three-axis positions, ChatML."""
+"""Tiny Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5. Images keep their aspect ratio; positions have three axes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPECIALS = [
     "<|image_pad|>",
     "<|video_pad|>",
 ]
-PATCH = 8  # px; 2 x 2 patches are one token
+PATCH = 8  # px; 2 x 2 patches become one token
 DECODER = small_decoder(
     num_hidden_layers=4,
     rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2]},
@@ -102,7 +102,7 @@ def save_tiny_qwen3_5(
 ) -> Path:
     """Write a tiny native Qwen3.5 and return its folder; see :func:`save_tiny_qwen3_vl`.
 
-    Three of its four decoder layers are recurrent, with more value heads than key heads, as in the larger models.
+    Three of its four decoder layers are recurrent. They have more value heads than key heads, as in the larger models.
     """
     from transformers import (
         Qwen3_5Config,

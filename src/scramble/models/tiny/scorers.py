@@ -14,11 +14,11 @@ _SIZES = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "
 
 
 def save_tiny_scorer(kind: str, folder: str | Path, seed: int = 0) -> Path:
-    """Write a tiny random scorer with a byte-level tokenizer, and return its folder; an existing folder is kept.
+    """Write a tiny random scorer with a byte-level tokenizer, and return its folder. An existing folder is reused.
 
     Args:
         kind: ``grammar``, ``plausibility``, ``likelihood`` or ``similarity``.
-        folder: output folder, which appears when all files are written.
+        folder: output folder, which is created after all files have been written.
     Raises:
         ModelError: there is no scorer of this kind.
     """
@@ -50,14 +50,14 @@ def _save_distilbert(folder: Path, seed: int) -> None:
 
 
 def _save_vera(folder: Path, seed: int) -> None:
-    """A T5 encoder with Vera's 32,128 rows of embeddings, of which three spare ones contain its head."""
+    """Write a T5 encoder with Vera's 32,128 rows of embeddings. As in Vera, three spare rows contain its head."""
     import torch
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(vocab_size=32128, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     model = random_model(T5EncoderModel, config, seed)
     with torch.no_grad():
-        model.shared.weight[32097, 0] = 1.0  # the temperature, which is above 0
+        model.shared.weight[32097, 0] = 1.0  # the temperature, which must be above 0
     model.save_pretrained(folder)
     _tokenizer(eos="</s>", pad="<pad>").wrapped().save_pretrained(folder)
 
@@ -81,7 +81,7 @@ def _save_clip(folder: Path, seed: int) -> None:
     specials = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
     backend = make_tokenizer([], 512, specials.values(), roles=())
     ids = {name: backend.token_to_id(token) for name, token in specials.items()}
-    # CLIP reads the text's feature at the end token.
+    # CLIP takes the text's feature from the end token.
     backend.post_processor = TemplateProcessing(
         single="<|startoftext|> $A <|endoftext|>",
         special_tokens=[(token, backend.token_to_id(token)) for token in specials.values()],

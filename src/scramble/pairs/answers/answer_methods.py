@@ -81,16 +81,16 @@ class AnswerMethod(PairMethod):
         yield from self._make(split, engine, self._stack.enter_context(ReplyStore(folder, self.shard)))
 
     def totals(self) -> dict[str, Any]:
-        """The engine's requests, tokens and cost, and the questions by outcome."""
+        """Return the engine's requests, tokens and cost, and the questions by outcome."""
         return {} if self._maker is None else {"engine": self._maker.totals()}
 
     @abstractmethod
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
-        """The pairs of the selected questions."""
+        """Return the pairs of the selected questions."""
 
     @abstractmethod
     def _questions(self, split: Path) -> Iterator[Question]:
-        """All questions of a split."""
+        """Return all questions of a split."""
 
     def _selected(self, split: Path) -> Iterator[Question]:
         questions = [q for q in self._questions(split) if self._kinds is None or q.kind in self._kinds]
@@ -138,7 +138,7 @@ class CorrectnessAnswers(AnswerMethod):
         return _questions_of(split)
 
     def totals(self) -> dict[str, Any]:
-        """The totals of the base class, and the number of format pairs in their separate table."""
+        """Return the totals of the base class, and the number of format pairs in their separate table."""
         return super().totals() | ({} if self._num_apart is None else {"format_pairs": self._num_apart})
 
 

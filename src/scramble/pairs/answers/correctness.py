@@ -119,7 +119,7 @@ class CorrectnessPairs:
             yield case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """The engine's requests, tokens and cost so far, and the responses and questions by outcome."""
+        """Return the engine's requests, tokens and cost so far, and the responses and questions by outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
     def _style(self, question: Question) -> Style:
@@ -173,7 +173,7 @@ class CorrectnessPairs:
     def _couple(
         self, question: Question, style: Style, rule: str, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
-        """At most ``pairs`` pairs; no response is used again before all have been used."""
+        """Return at most ``pairs`` pairs; no response is used again before all have been used."""
         couples = (
             (chosen, other[(n + turn) % len(other)]) for turn in range(len(other)) for n, chosen in enumerate(correct)
         )

@@ -81,7 +81,7 @@ class DropoutNTP:
             yield truncated.case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """The engine's requests, tokens and cost so far, and the questions by outcome."""
+        """Return the engine's requests, tokens and cost so far, and the questions by outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
     def _truncated_answers(
@@ -138,13 +138,13 @@ class DropoutNTP:
 
 
 def describe(images: Iterable[ImageRecord], prompt: str) -> Iterator[Question]:
-    """A request for a description of each image, as a question without an answer."""
+    """Yield a request for a description of each image, as a question without an answer."""
     for image in images:
         yield Question(image.image_id, (image.image_id,), prompt, "", kind="describe")
 
 
 def first_words(text: str, share: float) -> str:
-    """The first words of a text: the share ``share`` of its words, rounded down."""
+    """Return the first words of a text: the share ``share`` of its words, rounded down."""
     words = list(_WORD.finditer(text))
     count = int(len(words) * share)
     return text[: words[count - 1].end()] if count else ""

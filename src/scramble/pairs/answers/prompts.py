@@ -44,7 +44,7 @@ class Style:
         return content_key(self.template)
 
     def ask(self, question: Question) -> str:
-        """The prompt: the question, its lettered options if it has any, and the instruction."""
+        """Return the prompt: the question, its lettered options if it has any, and the instruction."""
         listed = f"\n{options(question.choices)}" if question.choices else ""
         return self.template.replace(PLACE, question.question + listed)
 
@@ -65,7 +65,7 @@ STYLES: dict[str, tuple[str, int]] = {
 
 @cache
 def load_style(name: str) -> Style:
-    """A style by name. Raises StyleError naming the available ones."""
+    """Return a style by name. Raises StyleError naming the available ones."""
     if name not in STYLES:
         raise StyleError(f"unknown prompt style {name!r}: choose one of {', '.join(STYLES)}")
     mark, line_breaks = STYLES[name]
@@ -125,7 +125,7 @@ def _fault(style: Style, text: str, rationale: str, marks: int, lines: int) -> s
 
 
 def _final(text: str) -> tuple[str | None, int, str, int]:
-    """The answer, the number of marks, the text before the first mark, and the answer's number of lines."""
+    """Return the answer, the number of marks, the text before the first mark, and the answer's number of lines."""
     marked = final_answers.stated(text)
     if marked is None:
         return None, 0, text, 0

@@ -20,7 +20,7 @@ class Case:
 
 
 def case_of(question: Question, images: Mapping[str, ImageFile]) -> tuple[Case, Skip | None]:
-    """The question with its images, and a skip if an image is missing or unreadable."""
+    """Return the question with its images, and a skip if an image is missing or unreadable."""
     encoded_images = []
     for image_id in question.image_ids:
         if image_id not in images:
@@ -33,7 +33,7 @@ def case_of(question: Question, images: Mapping[str, ImageFile]) -> tuple[Case, 
 
 
 def unusable_reason(reply: Reply) -> str:
-    """The reason why a reply cannot be used; "" if it can."""
+    """Return the reason why a reply cannot be used; "" if it can."""
     if reply.error:
         return f"no reply: {reply.error.split(' (')[0]}"
     if reply.finish_reason == "length":

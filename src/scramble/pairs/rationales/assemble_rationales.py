@@ -74,7 +74,7 @@ def rationale_pairs(
     seed: int = 0,
     misses: Counter[str] | None = None,
 ) -> Iterator[PreferencePair | Skip]:
-    """Pairs of a stream of cases. What is drawn for a question depends only on the seed and the question.
+    """Yield the pairs of a stream of cases. What is drawn for a question depends only on the seed and the question.
 
     Args:
         prompt: the prompt, which contains ``{question}``.
@@ -140,7 +140,7 @@ def _perturbations(
 
 
 def _order(kinds: list[str], settings: Settings, rng: random.Random) -> list[str]:
-    """All kinds in an order drawn by weight."""
+    """Return all kinds in an order drawn by weight."""
     remaining, order = list(kinds), []
     while remaining:
         (kind,) = rng.choices(remaining, weights=[settings.kinds[k] for k in remaining])

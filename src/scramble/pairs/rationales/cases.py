@@ -59,7 +59,7 @@ class Settings:
             raise SceneAlignError(f"distance={list(self.distance)}: give the minimum and the maximum number of steps")
 
     def near_enough(self, distance: int) -> bool:
-        """Whether the settings allow a change at this distance from the conclusion."""
+        """Return whether the settings allow a change at this distance from the conclusion."""
         return self.distance is None or self.distance[0] <= distance <= self.distance[1]
 
     def draw_edits(self, rng: random.Random) -> int:
@@ -89,7 +89,7 @@ class Perturbed:
     rule: str = "scenealign.template"
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """The record for a pair's details, as plain JSON. ``difficulty`` measures how much was changed."""
+        """Return the record for a pair's details, as plain JSON. ``difficulty`` measures how much was changed."""
         touched = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,

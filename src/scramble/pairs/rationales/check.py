@@ -17,7 +17,7 @@ from scramble.world.judge import clause_holds
 
 
 def faults(graph: Graph, question: str, pair: PreferencePair, *, follow: bool = True) -> list[str]:
-    """The faults of a pair of the embedded world; empty for a correct pair.
+    """Return the faults of a pair of the embedded world; empty for a correct pair.
 
     Args:
         graph: the image's complete scene graph.

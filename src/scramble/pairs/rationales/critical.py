@@ -31,7 +31,7 @@ def critical_nodes(
     answer: Answer,
     variants: Callable[[SceneGraph, str], Iterable[SceneGraph]] = lambda graph, node: (),
 ) -> list[Critical]:
-    """The critical objects among those mentioned, most critical first.
+    """Return the critical objects among those mentioned, most critical first.
 
     Args:
         mentioned: ids of objects in order of mention.

@@ -67,7 +67,7 @@ _OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
 
 
 def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]:
-    """The facts that only the first graph has (``removed``) and only the second has (``added``), in words."""
+    """Return the facts that only the first graph has (``removed``) and only the second has (``added``), in words."""
     removed, added = before.facts - after.facts, after.facts - before.facts
     return {"removed": sorted(before.say(f) for f in removed), "added": sorted(after.say(f) for f in added)}
 
@@ -85,7 +85,7 @@ class Cooccurrence:
             self._pairs.update((a, b) for a in here for b in here if a != b)
 
     def weight(self, label: str, others: Iterable[str]) -> float:
-        """How often a label occurs with the others, plus one; 0 for a label that never occurs."""
+        """Return how often a label occurs with the others, plus one; 0 for a label that never occurs."""
         if not self.counts[label]:
             return 0.0
         return 1.0 + sum(self._pairs[label, other] for other in others)

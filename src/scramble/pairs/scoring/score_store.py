@@ -31,7 +31,7 @@ class ScoreStore:
                 self._scores |= {int(key, 16): score for key, score in row.items()}
 
     def get(self, keys: Sequence[str]) -> list[float] | None:
-        """The stored scores of content keys; None if one of them is missing."""
+        """Return the stored scores of content keys; None if one of them is missing."""
         scores = [self._scores.get(int(key, 16)) for key in keys]
         stored = [score for score in scores if score is not None]
         return stored if len(stored) == len(keys) else None

@@ -29,13 +29,13 @@ class ScorerSettings:
     new: Mapping[str, Any] | None = None
 
     def stored(self, name: str, store: ScoreStore, split: Path, content: Callable[[Any], object]) -> StoredScorer[Any]:
-        """The scorer ``name`` of :data:`SCORERS` with stored scores; a missing score loads the model."""
+        """Return the scorer ``name`` of :data:`SCORERS` with stored scores; a missing score loads the model."""
         model = (name, "new" if self.new is not None else self.path, self.revision, self.dtype)
         return StoredScorer(store, model, lambda: _load(name, self, split.parent / "new_scorers" / name), content)
 
 
 def image_text_content(item: ImageText) -> object:
-    """What identifies an image and a text in a content key: a hash of the image file, and the text."""
+    """Return what identifies an image and a text in a content key: a hash of the image file, and the text."""
     return item[0].sha256, item[1]
 
 

@@ -30,7 +30,8 @@ def load_grammar(
     device: str | None = None,
     batch_size: int = 64,
 ) -> TextScorer:
-    """Probability that a text is acceptable English: class 1 of a CoLA classifier (texts truncated to 128 tokens).
+    """Return the probability that a text is acceptable English: class 1 of a CoLA classifier (texts truncated to 128
+    tokens).
 
     Args:
         path: hub id or folder.
@@ -63,7 +64,7 @@ def load_plausibility(
     device: str | None = None,
     batch_size: int = 16,
 ) -> TextScorer:
-    """Calibrated probability that a statement is true by common sense, by Vera (Liu et al. 2023).
+    """Return the calibrated probability that a statement is true by common sense, by Vera (Liu et al. 2023).
 
     Vera is a T5 encoder with its head in three spare rows of its embedding: the weight (hidden,) in row 32099, the
     bias in row 32098, entry 0, and the temperature in row 32097, entry 0. The score is
@@ -99,8 +100,8 @@ def load_likelihood(
     device: str | None = None,
     batch_size: int = 32,
 ) -> TextScorer:
-    """Log-likelihood of a text in nats, summed over its tokens, under a causal language model or a vision-language
-    model that sees no image.
+    """Return the log-likelihood of a text in nats, summed over its tokens, under a causal language model or a
+    vision-language model that sees no image.
 
     The arguments are those of :func:`load_grammar`. The scorer raises ModelError for a value that is not finite.
     """
@@ -127,7 +128,7 @@ def load_likelihood(
 
 
 def _in_batches(score: Callable[[list[str]], list[float]], batch_size: int) -> TextScorer:
-    """A scorer that passes at most ``batch_size`` texts at a time to ``score``."""
+    """Return a scorer that passes at most ``batch_size`` texts at a time to ``score``."""
 
     @torch.inference_mode()
     def scorer(texts: Sequence[str]) -> list[float]:
@@ -138,7 +139,7 @@ def _in_batches(score: Callable[[list[str]], list[float]], batch_size: int) -> T
 
 
 def _text_model(path: str | Path, revision: str | None) -> Any:
-    """The auto class that loads a causal or a vision-language model; the latter also reads text alone."""
+    """Return the auto class that loads a causal or a vision-language model; the latter also reads text alone."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -152,7 +153,7 @@ def _text_model(path: str | Path, revision: str | None) -> Any:
 def load_pretrained(
     model_class: Any, processor_class: Any, path: str | Path, revision: str | None, dtype: str, device: str | None
 ) -> tuple[Any, Any, str]:
-    """A model in evaluation mode, its tokenizer or processor, and its device (the GPU if ``device`` is None).
+    """Return a model in evaluation mode, its tokenizer or processor, and its device (the GPU if ``device`` is None).
 
     Raises:
         ModelError: the model cannot be loaded; the message is one line.

@@ -61,5 +61,5 @@ class ExcludedImages(PairStep):
                 yield pair_or_skip
 
     def totals(self) -> dict[str, Any]:
-        """The totals of the method, and the number of images of each benchmark."""
+        """Return the totals of the method, and the number of images of each benchmark."""
         return self._method.totals() | {"excluded_images": dict(self._counts.most_common())}

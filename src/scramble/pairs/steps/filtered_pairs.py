@@ -65,11 +65,11 @@ class FilteredPairs(PairStep):
             yield Skip(f"filter {failed}", item)
 
     def totals(self) -> dict[str, Any]:
-        """The totals of the method, and the numbers of dropped pairs by column."""
+        """Return the totals of the method, and the numbers of dropped pairs by column."""
         return super().totals() | {"dropped": dict(self._dropped.most_common())}
 
     def _columns(self) -> list[Callable[[PreferencePair], dict[str, float]]]:
-        """The functions that compute the filters' columns."""
+        """Return the functions that compute the filters' columns."""
         columns: list[Callable[[PreferencePair], dict[str, float]]] = []
         if any(each.column in TEXT_COLUMNS for each in self._filters):
             columns.append(text_columns)

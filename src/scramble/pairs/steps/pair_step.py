@@ -38,7 +38,7 @@ class PairStep(DerivedMethod):
         self.num_items = self._method.num_items
 
     def totals(self) -> dict[str, Any]:
-        """The totals of the method, and the number of pairs after this step."""
+        """Return the totals of the method, and the number of pairs after this step."""
         totals = self._method.totals()
         steps = totals.get("steps") or {"pairs": self._received}
         return totals | {"steps": {**steps, self.name: self._passed}}

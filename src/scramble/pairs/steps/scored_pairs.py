@@ -50,7 +50,7 @@ class ScoredPairs(PairStep):
             yield from scored
 
     def totals(self) -> dict[str, Any]:
-        """The totals of the method, and the numbers of scores that were computed now and read from the store."""
+        """Return the totals of the method, and the numbers of scores that were computed now and read from the store."""
         numbers = {
             name: {"computed": scorer.computed, "reused": scorer.reused} for name, scorer in self._opened.items()
         }

@@ -339,12 +339,12 @@ class WordInterventions:
 
 
 def _path(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """The objects that the question names, and the nearest object with the answer."""
+    """Return the objects that the question names, and the nearest object with the answer."""
     return list(dict.fromkeys([*anchors, *bearers(graph, anchors, answer)[:1]]))
 
 
 def spliced(steps: Sequence[str], splices: Sequence[Splice]) -> tuple[str, ...]:
-    """Steps with spans replaced and a/an corrected."""
+    """Return the steps with spans replaced and a/an corrected."""
     result = list(steps)
     for step, start, end, new in sorted(splices, reverse=True):
         text = result[step]
@@ -363,7 +363,7 @@ def _articles(text: str) -> str:
 
 
 def unintended(perturbed: Perturbed) -> str:
-    """The first unintended difference between the two sides; "" if there is none."""
+    """Return the first unintended difference between the two sides; "" if there is none."""
     if perturbed.kind == "shorten":
         expected = [step for step in perturbed.chosen if step not in perturbed.missing]
         remaining = [step for step in perturbed.rejected if step not in perturbed.padding]
@@ -398,7 +398,7 @@ def unintended(perturbed: Perturbed) -> str:
 
 
 def _turned(perturbed: Perturbed, a: str, b: str) -> bool:
-    """Whether two names occur in reverse order in some step, with neither of them removed."""
+    """Return whether two names occur in reverse order in some step, with neither of them removed."""
     for before, after in zip(perturbed.chosen, perturbed.rejected, strict=True):
         places = [text.lower().find(name) for text in (before, after) for name in (a, b)]
         if min(places) >= 0 and (places[0] < places[1]) != (places[2] < places[3]):

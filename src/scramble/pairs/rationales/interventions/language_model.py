@@ -102,7 +102,7 @@ class EngineInterventions(WordInterventions):
             yield pending.popleft()[:2]
 
     def totals(self) -> dict[str, Any]:
-        """The engine's totals so far, and its replies by outcome."""
+        """Return the engine's totals so far, and its replies by outcome."""
         return {"rewriter": dataclasses.asdict(self._engine.totals), "replies": dict(self.counts.most_common())}
 
     def _request(self, case: Case, perturbed: Perturbed) -> Request:
@@ -114,7 +114,7 @@ class EngineInterventions(WordInterventions):
         return Request((Message("user", text),), schema=_schema(len(perturbed.chosen)), **self._settings)
 
     def _read(self, perturbed: Perturbed, reply: Reply) -> Perturbed | str:
-        """The perturbation in the words of a reply, or the reason why the reply cannot be used."""
+        """Return the perturbation in the words of a reply, or the reason why the reply cannot be used."""
         steps = read_steps(reply)
         if isinstance(steps, str):
             return steps
@@ -135,7 +135,7 @@ class EngineInterventions(WordInterventions):
 
 
 def read_steps(reply: Reply) -> tuple[str, ...] | str:
-    """The steps in a reply, or the reason why it has none."""
+    """Return the steps in a reply, or the reason why it has none."""
     if reply.error:
         return f"no reply: {reply.error.split(' (')[0]}"
     if not reply.finished:

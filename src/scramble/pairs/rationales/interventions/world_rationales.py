@@ -22,7 +22,7 @@ TRIES = 40  # number of changes tried for a question before a kind counts as not
 
 
 def label(node: Node) -> str:
-    """The colour and shape of an object; co-occurrence statistics count objects with the same label as equal."""
+    """Return the colour and shape of an object; co-occurrence statistics count objects with the same label as equal."""
     return f"{_value(node, 'colour')} {node.name}"
 
 
@@ -112,7 +112,7 @@ class WorldInterventions:
         )
 
     def _is_valid(self, case: _DerivedCase, derived: Derived) -> bool:
-        """Whether every new step is false of the image, and near enough to the conclusion."""
+        """Return whether every new step is false of the image, and near enough to the conclusion."""
         new = [i for i, step in enumerate(derived.steps) if step not in case.steps]
         if not new or not self.settings.near_enough(len(derived.steps) - 1 - new[-1]):
             return False
@@ -277,7 +277,7 @@ def mentioned(graph: Graph, question: str, derived: Derived | None) -> list[str]
 
 
 def bound(graph: Graph, clause: Clause) -> list[str]:
-    """Ids of the objects that a clause refers to."""
+    """Return the ids of the objects that a clause refers to."""
     if isinstance(clause, Count):
         return matches(graph, clause.noun)
     if isinstance(clause, Exists):
@@ -289,7 +289,7 @@ def bound(graph: Graph, clause: Clause) -> list[str]:
 
 
 def _variants(graph: SceneGraph, name: str) -> Iterator[SceneGraph]:
-    """The graphs in which one word of an object is changed."""
+    """Yield the graphs in which one word of an object is changed."""
     node = graph.by_id[name]
     for shape in WORDS["shape"]:
         if shape != node.name:
@@ -308,7 +308,7 @@ def _first(changes: Iterator[Change]) -> Iterator[Change]:
 
 
 def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
-    """True statements about the scene that do not refer to the removed step's objects."""
+    """Return the true statements about the scene that do not refer to the removed step's objects."""
     graph = case.json
     taken = set(bound(graph, removed))
     free = [entry for entry in graph["objects"] if entry["id"] not in taken]
@@ -331,8 +331,8 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
 
 
 def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
-    """Places for a detail: step, noun within the step, and kind of word. The kind that the question asks about is
-    excluded."""
+    """Return the places for a detail: step, noun within the step, and kind of word. The kind that the question asks
+    about is excluded."""
     assert case.derived is not None
     slots = []
     for place, clause in enumerate(case.derived.clauses):
@@ -365,7 +365,7 @@ def _with_noun(clause: Clause, position: int, noun: Noun) -> Clause:
 def _detail(
     graph: Graph, clause: Clause, position: int, kind: str, rng: random.Random
 ) -> tuple[Clause, Clause, str, tuple[str, str]] | None:
-    """The clause with a true and with a false word for one of its nouns, the object's id, and the two words."""
+    """Return the clause with a true and with a false word for one of its nouns, the object's id, and the two words."""
     noun = _nouns(clause)[position]
     options = [(word, _with_noun(clause, position, replace(noun, **{kind: word}))) for word in WORDS[kind]]
     true = [(word, option) for word, option in options if clause_holds(graph, option)]
