@@ -1,7 +1,7 @@
 """Converts any Pillow image to upright 8-bit RGB, for training, evaluation, engines, audit and pages.
 
 Transparency is composited onto white, as Idefics3's and SmolVLM's processors do (``convert_to_rgb`` in transformers).
-Pillow's own conversion drops alpha, so that a black drawing on a transparent background becomes black on black.
+Pillow's own conversion drops alpha, so a black drawing on a transparent background would become black on black.
 
 Greyscale images with more than 8 bits are scaled to 8 bits; Pillow's conversion clips values above 255 to white:
 
@@ -9,7 +9,7 @@ Greyscale images with more than 8 bits are scaled to 8 bits; Pillow's conversion
 |---------------------|-------|-------------------------------------------------------------------------------------|
 | 16 bits (``I;16``)  | 0     | 65535, as in browsers, for any values, so that a dark photograph stays dark         |
 | 32 bits (``I``)     | 0     | 255 if all values fit in 8 bits, else 65535 if they fit in 16, else the largest     |
-| floats (``F``)      | 0     | 1 if all values lie in [0, 1], else 255 if they fit, else the largest               |
+| floats (``F``)      | 0     | 1 if all values are in [0, 1], else 255 if they fit, else the largest               |
 
 If there are negative values (32 bits and floats), the smallest value becomes black. NaN becomes black, infinity white.
 """
@@ -26,7 +26,7 @@ WHITE = (255, 255, 255, 255)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB, rotated by EXIF and on white. Opaque 8-bit images are converted as by Pillow."""
+    """Return the image in mode RGB, rotated by EXIF and on white. Pillow converts opaque 8-bit images."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -50,7 +50,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Return whether every decoder gives an image the same pixels: 8 bits per channel and no transparency."""
+    """Return whether all decoders return the same pixels for an image: 8 bits per channel and no transparency."""
     if is_deep_grey(image):
         return False
     return not image.has_transparency_data or _rgba(image).getchannel("A").getextrema()[0] == 255

@@ -13,14 +13,14 @@ SCRIPTS = ROOT / "scripts"
 
 
 def choices_of(group: str) -> list[str]:
-    """The names that a configuration group offers: its files, without those that only others start from (``_...``)."""
+    """Return the names in a configuration group: its files, without the base files (``_...``) of other files."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def shipped(path: str) -> str:
-    """Resolve a path below ``data/`` that does not exist in the working directory but in the project.
+    """Resolve a path below ``data/`` that exists in the project but not in the working directory.
 
-    The configurations use such paths for the model and the example that ship with the project, and scripts may be
+    The configurations use such paths for the model and the example that ship with the project, because scripts may be
     started in any directory. Other paths are returned unchanged.
     """
     is_shipped = path.startswith("data/") and not Path(path).exists() and (ROOT / path).exists()

@@ -1,8 +1,8 @@
 """The records that stages exchange: images, preference pairs, questions and 2x2 items.
 
-Every source (the embedded world, COCO, an image folder, ...) writes these records, and later stages read only them. The
-fields are plain Python values; :mod:`scramble.storage.tables` stores them as parquet files, which the ``datasets``
-library can open.
+Every source (the embedded world, COCO, an image folder, ...) writes these records, and later stages read only these
+records. The fields are plain Python values. :mod:`scramble.storage.tables` stores them as parquet files, which the
+``datasets`` library can open.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # labels of a question's choices
-# Training pairs and 2x2 items use the same prompt, so that models are evaluated on the format they were trained on.
+# Training pairs and 2x2 items use the same prompt, so that models are evaluated with the format of their training.
 YES_NO_PROMPT = "Does the image show '{caption}'? Please answer yes or no."
 
 
 class RecordError(ValueError):
-    """An invalid record. The message names the record and says how to fix it."""
+    """A record is invalid. The message names the record and says how to fix it."""
 
 
 def decoding_fault(error: Exception) -> str:
-    """Why Pillow cannot decode an image, in one line, without the memory address in some of Pillow's messages."""
+    """Return in one line why Pillow cannot decode an image, without the memory address in some of Pillow's messages."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or in a format that Pillow does not read: convert it to JPEG or PNG"
+        return "not an image, or in a format that Pillow cannot read: convert it to JPEG or PNG"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -75,7 +75,7 @@ class ImageFile:
             raise RecordError(f"image {self.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
 
     def check(self) -> None:
-        """Raise RecordError if the file is no image. The header alone is decoded, which takes well below 1 ms."""
+        """Raise RecordError if the file is not an image. Only the header is decoded, which takes less than 1 ms."""
         from PIL import Image
 
         try:
@@ -88,7 +88,7 @@ class ImageFile:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the encoded bytes."""
+        """The hex digest of the encoded bytes."""
         return hashlib.sha256(self.read()).hexdigest()
 
 
@@ -137,12 +137,12 @@ class PreferencePair:
     """A preferred (chosen) and a rejected answer to the same prompt about the same images.
 
     Attributes:
-        image_ids: the images in the order of the conversation; those not in ``history`` precede ``prompt``.
+        image_ids: the images in the order of the conversation. Images that are not in ``history`` precede ``prompt``.
         prompt: the last turn of the user.
         kind: groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...).
-        rule: what produced the rejected text (a rule, or a prompt hash and a model).
+        rule: the source of the rejected text (a rule, or a prompt hash and a model).
         edits: the differences between the two texts.
-        seed: seed of the choice among candidates.
+        seed: seed of the selection among candidates.
         scores: values computed by filters (probabilities in [0, 1] or log-probabilities in nats).
         details: plain JSON that a method stores with its pairs, for example the edited facts of a scene graph.
         history: the turns before ``prompt``: a system prompt, earlier questions and answers.
@@ -180,7 +180,7 @@ class PreferencePair:
         return (*self.history, Turn("user", self.prompt, images))
 
     def singles(self) -> Iterator[PreferencePair]:
-        """Yield a pair for each rejected answer: this one, and pairs ``<id>/rejected2``, ... without edits."""
+        """Yield a pair for each rejected answer: this pair, and pairs ``<id>/rejected2``, ... without edits."""
         if not self.other_rejected:
             yield self
             return
@@ -220,7 +220,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class TwoByTwoItem:
-    """A Winoground-style item: two images and two captions; caption ``i`` is true only of image ``i``."""
+    """A Winoground-style item: two images and two captions, where caption ``i`` is true only of image ``i``."""
 
     item_id: str
     image_ids: tuple[str, str]

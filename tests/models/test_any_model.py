@@ -168,10 +168,10 @@ def test_parts_are_found_in_released_architectures(model_type: str) -> None:
     assert family.vision and not any(path.startswith(f"{family.language_model}.") for path in family.vision)
 
 
-def test_loading_says_that_the_fast_path_is_not_available(without_trie: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_loading_says_that_tries_are_not_supported(without_trie: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "scramble"):
         vlm = load_vlm(without_trie)
-    lines = [record.message for record in caplog.records if "fast path" in record.message]
+    lines = [record.message for record in caplog.records if "separate row" in record.message]
     assert len(lines) == 1 and vlm.family.name in lines[0] and not vlm.family.has_trie
 
 

@@ -16,7 +16,7 @@ __all__ = ["launch"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, because every script imports this package, and launching needs heavier imports.
+    # Lazy, because every script imports this package, and launching needs imports that take time.
     if name == "launch":
         from scramble.launch.sweep import launch
 

@@ -20,15 +20,15 @@ def job_command(
     """Return the command that runs a point on one machine.
 
     Args:
-        point: the job; its configuration must be on disk.
-        launcher: ``num_processes`` (of the whole job), ``num_machines`` and ``strategy``: the name of a file in
-            ``configs/accelerate`` or the path of another file.
+        point: the job, whose configuration must be on disk.
+        launcher: ``num_processes`` (of the whole job), ``num_machines``, and ``strategy`` (the name of a file in
+            ``configs/accelerate`` or the path of another file).
         machine: index of this machine, from 0.
         address: host name or address of machine 0, if there are several machines.
 
     Raises:
-        LaunchError: if the strategy's file does not exist, or the number of processes is not a multiple of the number
-            of machines.
+        LaunchError: the strategy's file does not exist, or the number of processes is not a multiple of the number of
+            machines.
     """
     script = [str(point.script), "--resolved", str(point.folder / CONFIG_FILE)]
     processes, machines = launcher.get("num_processes") or 1, launcher.get("num_machines") or 1
@@ -51,5 +51,5 @@ def strategy_file(strategy: str) -> Path:
     file = Path(strategy) if strategy.endswith((".yaml", ".yml")) else STRATEGIES / f"{strategy}.yaml"
     if not file.is_file():
         names = ", ".join(sorted(path.stem for path in STRATEGIES.glob("*.yaml")))
-        raise LaunchError(f"launcher.strategy={strategy}: no file {file}; there are {names}, or write a path")
+        raise LaunchError(f"launcher.strategy={strategy}: no file {file}; choose one of {names}, or give a path")
     return file

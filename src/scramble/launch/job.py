@@ -1,4 +1,4 @@
-"""The job's side of launching: reads the resolved configuration and records the job's status."""
+"""Runs a launched job: reads its resolved configuration and records its status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run_resolved(main: Callable[..., Any], file: str | Path) -> None:
 
 @contextmanager
 def recorded_status(folder: Path) -> Iterator[None]:
-    """Record the status of the job in ``status.json``: running, and after the block finished, stopped or failed."""
+    """Record the job's status in ``status.json``: running, and after the block finished, stopped or failed."""
     if not is_main_process():
         yield
         return

@@ -1,4 +1,4 @@
-"""Names of the points of a sweep, made from the overrides that vary."""
+"""Names of the points of a sweep, composed of the overrides that vary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def what_varies(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """For each point of a sweep, the overrides that differ between points."""
+    """Return the overrides of each point of a sweep that differ between points."""
     tables = [dict(override.lstrip("+").split("=", 1) for override in point if "=" in override) for point in overrides]
     keys = dict.fromkeys(key for table in tables for key in table)
     changing = [key for key in keys if len({table.get(key) for table in tables}) > 1]
@@ -16,7 +16,7 @@ def what_varies(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
 
 
 def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[str, Any]:
-    """Add the varying overrides to the arm's name, unless the user set the name or nothing else varies."""
+    """Add the varying overrides to the arm's name, unless the user has set the name or nothing else varies."""
     run, objective, seed = config["run"], config["objective"], config["seed"]
     if run["arm"] != f"{objective['name']}-seed{seed}":
         return config

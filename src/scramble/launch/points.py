@@ -19,7 +19,7 @@ CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
 
 
 class LaunchError(ValueError):
-    """Jobs that cannot be started. The message names the jobs and says how to fix them."""
+    """Jobs cannot be started. The message names the jobs and says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Point:
 
     Attributes:
         script: the script to run.
-        varied: the overrides that distinguish it from the other points of its sweep (key -> value as typed).
-        config: its composed configuration.
+        varied: the overrides that distinguish the job from the other points of its sweep (key -> value as typed).
+        config: the composed configuration.
         key: content key of the configuration and of the files that the job reads.
-        folder: folder of its configuration, log and status.
+        folder: folder of the configuration, log and status.
     """
 
     script: Path
@@ -42,12 +42,12 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The overrides that distinguish this point from the others; the script's name if there are no others."""
+        """The overrides that distinguish this point from the others, or the script's name if there are none."""
         return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or self.script.stem
 
     @property
     def stage_file(self) -> Path | None:
-        """The ``stage.json`` that the job writes; None for scripts that have no such file, like evaluate.py."""
+        """The ``stage.json`` that the job writes; None for scripts that do not write one, such as evaluate.py."""
         run = self.config["run"]
         if self.config.get("shard") is not None or self.script.stem not in ("generate", "train"):
             return None
@@ -67,7 +67,7 @@ def make_points(
         folder: parent of the points' folders.
 
     Raises:
-        LaunchError: if two points would write to the same folder.
+        LaunchError: two points would write to the same folder.
     """
     varied = what_varies(overrides)
     configs = [
@@ -85,11 +85,10 @@ def make_points(
 
 
 def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> str:
-    """Return the content key of the settings that affect the results, and of the files and local models that the job
-    reads.
+    """Return the content key of the settings that affect the results, and of the files and models that the job reads.
 
-    ``folder_key`` computes the content key of a model's folder. The points of a sweep share a cached one, so that each
-    folder is read once.
+    ``folder_key`` computes the content key of a model's folder. The points of a sweep share a cached function, so that
+    each folder is read only once.
     """
     parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "show_batch", "dry_run")}
     if "trainer" in parts:
@@ -99,7 +98,7 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
         parts["inputs"] |= model_keys(parts["pairs"], folder_key)
     if "model" in parts:
         parts["model"] = model_content(parts["model"], folder_key)
-    if script.stem == "evaluate":  # its result depends on the arms that are trained at this time
+    if script.stem == "evaluate":  # the result depends on the arms that have been trained
         arms = sorted(Path(config["run"]["dir"]).glob(f"train/*/{STAGE_FILE}"))
         parts["arms_trained"] = {path.parent.name: file_key(path) for path in arms}
     return content_key(script.stem, parts)
@@ -144,6 +143,6 @@ def _check_folders(points: Sequence[Point]) -> None:
         if key != content_key(parts):
             raise LaunchError(
                 f"{first.label} and {point.label} need different data in the same folder "
-                f"{point.config['run']['data']}: let name=... or run.data=... vary too"
+                f"{point.config['run']['data']}: also let name=... or run.data=... vary"
                 + (", or fix data_seed" if parts["data_seed"] != first.config.get("data_seed") else "")
             )

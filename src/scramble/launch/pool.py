@@ -34,16 +34,16 @@ def run_pool(
     Args:
         tasks: tasks to run.
         jobs: maximum number of tasks at a time.
-        devices: for each slot of the pool, the GPUs that its tasks see; None shows all GPUs to all tasks.
-        ended: called with (task number, exit status) when a task ends; a negative status is the signal that killed it.
+        devices: the visible GPUs for each slot of the pool; None makes all GPUs visible to all tasks.
+        ended: called with (task number, exit status) when a task ends. A negative status is the signal that killed it.
 
-    If this process receives a stop signal, it asks the running tasks to stop and waits until they have saved. A second
-    Ctrl-C kills them immediately.
+    If this process receives a stop signal, it stops the running tasks and waits until they have saved. A second Ctrl-C
+    kills them immediately.
     """
     waiting = list(range(len(tasks)))[::-1]
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # slot -> task number, process
     try:
-        with interrupt.resumable(lambda: "the jobs have saved; the same command runs the unfinished ones"):
+        with interrupt.resumable(lambda: "the jobs have saved; the same command runs the unfinished jobs"):
             while waiting or running:
                 for slot in range(jobs):
                     if slot not in running and waiting:
@@ -60,7 +60,7 @@ def run_pool(
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to save and stop, and wait for them; a second Ctrl-C kills them."""
+    """Make processes save and stop, and wait for them. A second Ctrl-C kills them."""
     for process in processes:
         ask_to_stop(process)
     try:
@@ -72,7 +72,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
         raise interrupt.Stopped(
             "stopped immediately by a second Ctrl-C: work of the jobs since their last checkpoints is lost; the "
-            "same command runs the unfinished ones",
+            "same command runs the unfinished jobs",
             interrupt.EXIT_AT_ONCE,
         ) from None
 
@@ -97,8 +97,8 @@ def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
     """Send SIGTERM to the training processes of a job, so that they save and stop.
 
-    The signal is sent to the processes with a rank and not to ``accelerate launch`` above them, which would kill them
-    after 30 s.
+    The signal is sent to the processes with a rank and not to their parent, ``accelerate launch``, which would kill
+    them after 30 s.
     """
     try:
         children = psutil.Process(process.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""Reproduces a paper's table: starts or reuses the runs it needs, and lists measured next to published numbers."""
+"""Reproduces a paper's table: runs or reuses the required stages, and lists measured next to published numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY_SEPARATOR = "/"
 
 @dataclass(frozen=True)
 class Step:
-    """One command: a script with its overrides; ``makes`` lists files that exist when the command has finished."""
+    """One command: a script with its overrides. ``makes`` lists the files that exist when the command has finished."""
 
     run: str
     script: str
@@ -50,7 +50,7 @@ class Step:
         return [sys.executable, str(SCRIPTS / f"{self.script}.py"), *self.overrides]
 
     def line(self) -> str:
-        """Return the command as typed in the project's folder."""
+        """Return the command as it is typed in the project's folder."""
         return shlex.join(["python", f"scripts/{self.script}.py", *self.overrides])
 
     def missing(self) -> list[Path]:
@@ -131,7 +131,7 @@ def reproduce(
 
     Args:
         table: ``name``, ``notes``, ``columns``, ``runs``, ``against`` (the method that the others of a run are
-            tested against; by default the base) and ``published_only`` (published rows to show without a run), see
+            compared with; by default the base model) and ``published_only`` (published rows to show without a run); see
             ``configs/table``.
         folder: folder of the table and its runs.
         size: ``full`` or ``tiny``.
@@ -139,13 +139,13 @@ def reproduce(
         more: overrides to append to every command.
         judge: overrides to append to the evaluations, to select a judge.
         only: names of runs and objectives to select; None selects all.
-        list_only: log which steps are finished, and run nothing.
+        list_only: whether to log which steps are finished instead of running them.
 
     Returns:
         The table's Markdown file; None if ``list_only``.
 
     Raises:
-        StageError: if size or run is unknown, or a command fails.
+        StageError: a size or run is unknown, or a command fails.
     """
     if size not in SIZES:
         raise StageError(f"size={size}: choose {' or '.join(SIZES)}")
@@ -157,7 +157,8 @@ def reproduce(
     journal = Path(folder) / "finished.json"
     finished: list[str] = read_json(journal) if journal.exists() else []
     for step in steps:
-        # If another command wrote the files, run the step: its stages compare the settings, then reuse or refuse.
+        # If another command wrote the files, run the step, because its stages compare the settings and then reuse the
+        # files or refuse.
         if step.missing() or step.line() not in finished:
             _run(step)
             finished.append(step.line())
@@ -195,12 +196,12 @@ def _run(step: Step) -> None:
     log.info(f"running: {step.line()}")
     started = time.monotonic()
     codes: list[int] = []
-    # run_pool lets the command save after a Ctrl-C; subprocess.run would kill it.
+    # run_pool lets the command save after a Ctrl-C. subprocess.run would kill it.
     run_pool([Task(step.command, None)], 1, None, lambda _, code: codes.append(code))
     if codes[0] or step.missing():
         missing = ", ".join(map(str, step.missing()[:3]))
         reason = f"exited with status {codes[0]}" if codes[0] else f"did not write {missing}"
-        raise StageError(f"{step.line()}\n{reason}; finished work is kept, and the same command resumes from there")
+        raise StageError(f"{step.line()}\n{reason}; finished work is stored, and the same command resumes from there")
     log.info(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
 
 

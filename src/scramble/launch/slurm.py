@@ -1,7 +1,7 @@
 """Runs jobs on a SLURM cluster with submitit, as a job array that is requeued before a time limit.
 
-This module uses submitit directly instead of Hydra's submitit launcher. The launcher waits on the login node, stops at
-the first failed job without reporting on the others, does not skip finished jobs, and runs one process per task.
+This module uses submitit directly instead of Hydra's submitit launcher. Hydra's launcher waits on the login node, stops
+at the first failed job without reporting on the others, does not skip finished jobs, and runs one process per task.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRACE_SECONDS = 600.0  # time to finish a step and write its checkpoint after SL
 
 
 class Job:
-    """Runs on each machine of a job. Submitit calls the instance, and ``checkpoint`` on SLURM's warning signal."""
+    """The job's code on each machine. Submitit calls the instance, and ``checkpoint`` on SLURM's warning signal."""
 
     def __init__(self, point: Point, launcher: Mapping[str, Any]) -> None:
         self.point, self.launcher = point, dict(launcher)
@@ -43,7 +43,7 @@ class Job:
             raise RuntimeError(f"{self.point.label}: exit status {code}, see {log}")
 
     def checkpoint(self) -> Any:
-        """Let the job save, and tell submitit to requeue the same command, which resumes."""
+        """Wait until the job has saved, and make submitit requeue the same command, which resumes."""
         import submitit
 
         if self._process is not None:
@@ -54,9 +54,9 @@ class Job:
 
 
 def _ends_within(pid: int, seconds: float) -> bool:
-    """Return whether a child process ends within some time.
+    """Return whether a child process ends within ``seconds``.
 
-    ``Popen.wait`` cannot be used: in a signal handler that interrupts another ``wait`` it would deadlock.
+    ``Popen.wait`` would deadlock in a signal handler that interrupts another ``wait``.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -73,12 +73,12 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
     """Submit the points as one job array, record each job in its point's folder, and return submitit's jobs.
 
     Args:
-        points: the jobs; their configurations must be on disk.
+        points: the jobs, whose configurations must be on disk.
         launcher: see ``configs/launcher/slurm.yaml``.
         folder: folder for submitit's files.
 
     Raises:
-        LaunchError: if SLURM is not available or refuses the jobs.
+        LaunchError: SLURM is not available or refuses the jobs.
     """
     try:
         import submitit
@@ -111,7 +111,7 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
 
 
 def _slurm_only(launcher: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that exist only on SLURM; for those without a value the cluster's defaults apply."""
+    """Return the options that exist only on SLURM. The cluster's defaults apply to options without a value."""
     names = ("partition", "account", "qos", "constraint", "setup")
     options = {name: launcher[name] for name in names if launcher.get(name) is not None}
     options |= {"signal_delay_s": launcher["warn_seconds"], "additional_parameters": dict(launcher["options"] or {})}
@@ -132,7 +132,7 @@ def is_queued_or_running(point: Point, folder: Path, cluster: str) -> bool:
 
 
 def wait_for_jobs(jobs: Sequence[Any], ended: Callable[[int], None], *, slurm: bool) -> None:
-    """Wait until all jobs have ended; call ``ended`` with the number of each job when it ends."""
+    """Wait until all jobs have ended, and call ``ended`` with the number of each job when it ends."""
     waiting = dict(enumerate(jobs))
     pause = POLL_SECONDS if slurm else 0.2
     while waiting:

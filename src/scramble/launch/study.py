@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-# Not in the YAML file, because Hydra would merge a user's search space with it instead of replacing it.
+# This default is not in the YAML file, because Hydra would merge a user's search space with it.
 SPACE: Mapping[str, Any] = {
     "trainer.beta": {"low": 0.02, "high": 0.5, "log": True},
     "trainer.learning_rate": {"low": 1e-6, "high": 1e-4, "log": True},
@@ -29,7 +29,7 @@ SPACE: Mapping[str, Any] = {
 def search(
     cfg: DictConfig, *, trials: int, number: str, direction: str, space: Mapping[str, Any] | None, storage: str
 ) -> dict[str, Any]:
-    """Run trials until ``trials`` of them are finished. A stopped study resumes.
+    """Run trials until ``trials`` of them are finished. An interrupted study resumes.
 
     Args:
         cfg: a composed configuration of ``scripts/train.py``.
@@ -43,7 +43,7 @@ def search(
         The best trial: ``value``, ``params``, ``arm``.
 
     Raises:
-        LaunchError: if Optuna is not installed, a key or range is invalid, or a run does not log the metric.
+        LaunchError: Optuna is not installed, a key or range is invalid, or a run does not log the metric.
     """
     try:
         import optuna
@@ -71,7 +71,7 @@ def search(
             log.info(f"trial {trial.number} ({finished()} of {trials}): {number} {trial.value:.4g} with {trial.params}")
 
     while finished() < trials:
-        # A new seed for each trial, so that a resumed search suggests the same values as an uninterrupted one.
+        # Use a new seed for each trial, so that a resumed search suggests the same values as an uninterrupted search.
         study.sampler = optuna.samplers.TPESampler(seed=100_000 * cfg.seed + len(study.trials))
         study.optimize(run, n_trials=1, callbacks=[report])
     best = study.best_trial
@@ -80,7 +80,7 @@ def search(
 
 
 def _requeue_killed(study: Any) -> None:
-    """Mark trials that a killed search left running as failed, and enqueue their values again."""
+    """Mark unfinished trials of a killed search as failed, and enqueue their values again."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -99,7 +99,7 @@ def _suggest(trial: Trial, key: str, choice: Any) -> Any:
             else trial.suggest_float(key, low, high, log=log)
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise LaunchError(f"study.space.{key}: {choice}: write a list, or low and high ({error})") from error
+        raise LaunchError(f"study.space.{key}={choice} must be a list, or have low and high ({error})") from error
 
 
 def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: str) -> float:
@@ -121,5 +121,5 @@ def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: s
     launch(script, [resolved], [[]], Path(cfg.run.dir) / "jobs", launcher)
     last = read_json(Path(cfg.run.dir) / "train" / arm / STAGE_FILE)["summary"]["last"]
     if number not in last:
-        raise LaunchError(f"study.number={number}: the run logs no such metric; it logs {', '.join(sorted(last))}")
+        raise LaunchError(f"study.number={number} is not logged: choose one of {', '.join(sorted(last))}")
     return float(last[number])

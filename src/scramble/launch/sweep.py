@@ -1,4 +1,4 @@
-"""Runs the points of a sweep, or one job: skips finished points, lists failed ones, and writes a table."""
+"""Runs the points of a sweep, or one job: skips finished points, lists failed points, and writes a table."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def launch(
         launcher: ``kind`` (``local`` or ``slurm``) and its options, see ``configs/launcher``.
 
     Raises:
-        LaunchError: if jobs cannot be started, or, at the end, if jobs did not finish.
-        Stopped: if a signal requested it; local jobs have saved.
+        LaunchError: jobs cannot be started, or (at the end) some jobs did not finish.
+        Stopped: a signal requested a stop. Local jobs have saved.
     """
     points = make_points(script.resolve(), configs, overrides, folder)
     strategy_file(launcher.get("strategy") or "ddp")
@@ -71,7 +71,7 @@ def _is_done_or_running(point: Point, folder: Path, launcher: Mapping[str, Any])
 def _write_config(point: Point) -> None:
     from omegaconf import OmegaConf
 
-    config = {**point.config, "launcher": {"kind": "inline"}}  # the job does the work itself
+    config = {**point.config, "launcher": {"kind": "inline"}}  # the job itself runs the script
     with atomic_path(point.folder / CONFIG_FILE) as temporary:
         OmegaConf.save(OmegaConf.create(config), temporary)
 
@@ -104,12 +104,12 @@ def _shares(launcher: Mapping[str, Any]) -> list[list[str]] | None:
         return None
     size = launcher.get("num_processes") or 1
     if len(devices) < size:
-        raise LaunchError(f"launcher.devices={list(devices)}: fewer than launcher.num_processes={size}")
+        raise LaunchError(f"launcher.devices={list(devices)} lists fewer devices than launcher.num_processes={size}")
     return [[str(d) for d in devices[i : i + size]] for i in range(0, len(devices) - size + 1, size)]
 
 
 def _record_end(point: Point, code: int | None = None) -> None:
-    """Record the end of a job that could not do so itself, because it was killed or failed before it started."""
+    """Record the end of a job that was killed or failed before it could record its status."""
     record = status(point)
     if record["status"] not in ("new", "submitted", "running"):
         return
@@ -126,7 +126,7 @@ def _list_unfinished(points: Sequence[Point], count: int) -> str:
     parts = [f"{len(points)} of {count} jobs did not finish; the same command runs only these jobs again"]
     for point in points:
         record, file = read_json(point.folder / STATUS_FILE), point.folder / LOG_FILE
-        # A single local job prints to this terminal, and a job that never started has no log either.
+        # A single local job prints to this terminal and has no log file, nor does a job that never started.
         parts.append(f"\n{point.label}: {record['status']}" + (f", log {file}" if file.exists() else ""))
         if count > 1:
             parts += [f"    {line}" for line in tail(file)]
@@ -134,7 +134,7 @@ def _list_unfinished(points: Sequence[Point], count: int) -> str:
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
-    """Return the last lines of a file; an empty list if the file does not exist."""
+    """Return the last lines of a file, or an empty list if the file does not exist."""
     if not log.exists():
         return []
     with log.open("rb") as file:

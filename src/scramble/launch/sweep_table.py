@@ -15,7 +15,7 @@ from scramble.storage.files import atomic_path, read_json, write_json, write_tex
 
 log = logging.getLogger(__name__)
 
-# Metrics shown as columns, in this order; the plot shows the first one.
+# Metrics shown as columns, in this order. The plot shows the first of them.
 PREFERRED = ("eval_rewards/accuracies", "eval_loss", "rewards/accuracies", "rewards/margins", "loss", "kl")
 
 
@@ -70,7 +70,7 @@ def _values(row: dict[str, Any], titles: Sequence[str]) -> list[Any]:
 
 
 def _plot(rows: Sequence[dict[str, Any]], number: str, path: Path) -> None:
-    """Plot the metric against the varied key if there is one numeric key, else one dot per point."""
+    """Plot the metric against the varied key if exactly one key varies and is numeric, otherwise one dot per point."""
     from matplotlib.figure import Figure
 
     plotted = [row for row in rows if number in row["numbers"]]

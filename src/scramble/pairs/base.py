@@ -1,8 +1,8 @@
-"""What pair methods share: skips with their reasons, captions, negatives, generators, and seeded selection.
+"""The common parts of pair methods: skips with their reasons, captions, negatives, generators, and seeded selection.
 
-A *generator* reads a stream of captions and yields, for each caption in order, all its possible negatives. A
-generator makes no random choices. The stage that builds pairs (:mod:`scramble.pairs.captions.assemble`) makes the only
-random selection, seeded, with :func:`choose`, so that a data set can be rebuilt and audited.
+A *generator* reads a stream of captions and yields, for each caption in order, all its possible negatives. A generator
+makes no random choices. The only random selection is made with :func:`choose` and a seed when pairs are built
+(:mod:`scramble.pairs.captions.assemble`), so that a data set can be rebuilt and audited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # how well each t
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One caption of an image. ``index`` is its place among the image's captions, ``graph`` the image's scene graph."""
+    """A caption of an image. ``index`` is its index among the image's captions, ``graph`` the image's scene graph."""
 
     image_id: str
     index: int
@@ -34,9 +34,9 @@ class Negative:
     """A text that is similar to a caption and should be false of its image.
 
     ``kind`` is the kind of change (``swap-object``, ``swap-attribute``, ``swap-relation``, ``swap-number``,
-    ``replace-object``, ``replace-attribute``, ``replace-relation``, ``replace-number``). ``rule`` is what made the
-    change (``swap.modifiers``, or a prompt hash and a model), ``edits`` are the changed spans, and ``weight`` is the
-    probability of selection relative to the other candidates of its kind.
+    ``replace-object``, ``replace-attribute``, ``replace-relation``, ``replace-number``). ``rule`` is the rule that made
+    the change (``swap.modifiers``, or a prompt hash and a model). ``edits`` are the changed spans. ``weight`` is the
+    probability of selection relative to the other candidates of the same kind.
     """
 
     text: str
@@ -51,7 +51,7 @@ class CandidateSet:
     """The possible pairs of one item (a caption), of which at most ``count`` are used.
 
     Attributes:
-        pairs: the pairs in the order in which the seed draws them; without refinement the first ``count`` are used.
+        pairs: the pairs in the order in which they are drawn; without refinement the first ``count`` pairs are used.
         draws: expected number of draws of each pair, over all seeds (:func:`expected_draws`).
     """
 
@@ -64,7 +64,7 @@ class CandidateSet:
 class Skip:
     """The reason why an item has no pair, in a few words that can be counted (``"abstained"``, ``"no candidate"``).
 
-    ``item`` has the other fields of its row in ``skipped.jsonl``: ids and the beginning of the text.
+    ``item`` contains the other fields of the row in ``skipped.jsonl``: ids and the beginning of the text.
     """
 
     reason: str
@@ -76,31 +76,31 @@ class Skip:
 
 
 class Generator(Protocol):
-    """A method that makes negatives. ``name`` is recorded in each pair's provenance."""
+    """A method that generates negatives. ``name`` is recorded in each pair's provenance."""
 
     name: str
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
         """Yield each caption, in input order, with all its candidates, or with an empty list or a :class:`Skip`.
 
-        The method is lazy, reading a bounded number of captions ahead, and deterministic: the same caption gives the
-        same list.
+        The method is lazy and reads a bounded number of captions ahead. It is deterministic: the same caption has
+        always the same list.
         """
         ...
 
 
 def seeded(seed: int, *key: object) -> random.Random:
-    """A random generator that depends only on ``seed`` and ``key``, not on order, shard, process or hash seed."""
+    """Return a random generator that depends only on ``seed`` and ``key``, not on order, shard or process."""
     digest = hashlib.sha256("\x1f".join(map(str, (seed, *key))).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))
 
 
 def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) -> list[Negative]:
-    """Draw ``count`` candidates (or all, if there are fewer); the kinds take turns in a random order.
+    """Draw ``count`` candidates (or all, if there are fewer), alternating between the kinds in a random order.
 
-    Within a kind a candidate is drawn in proportion to its weight. Without the turns, kinds with many candidates
-    (replacements: one per lexicon entry) would be drawn more often than kinds with one (swaps). ``key``
-    identifies the caption, see :func:`seeded`.
+    Within a kind, a candidate is drawn in proportion to its weight. If the kinds did not alternate, kinds with many
+    candidates (replacements, one per lexicon entry) would be drawn more often than kinds with one (swaps). ``key``
+    identifies the caption; see :func:`seeded`.
     """
     rng = seeded(seed, *key)
     by_kind: dict[str, list[Negative]] = {}
@@ -121,8 +121,8 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
     """Return how often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
 
-    The draws per kind follow exactly from the turns. Within a kind the draws are divided in proportion to the weights,
-    which is exact for a single draw and an approximation for several (drawn without replacement).
+    The draws per kind are exact. Within a kind they are divided in proportion to the weights, which is exact for one
+    draw and an approximation for several draws without replacement.
     """
     sizes: dict[str, int] = {}
     weights: dict[str, float] = {}

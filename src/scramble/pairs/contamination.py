@@ -1,7 +1,7 @@
-"""Detect training images that occur in a benchmark, by COCO id and file hash; count them, and optionally drop them.
+"""Detect training images that occur in a benchmark, by COCO id and file hash, to count or remove them.
 
-SugarCrepe, POPE and ConMe use COCO images; Winoground-style sets and GQA use others. Training on a benchmark's images
-would bias its scores.
+SugarCrepe, POPE and ConMe use COCO images; Winoground-style benchmarks and GQA use other images. Training on a
+benchmark's images would bias its scores.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from scramble.storage.files import StoreError, read_json, read_text
 _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})(?:\.(?:jpg|jpeg|png))?|([1-9]\d{0,5})", re.IGNORECASE)
 _LARGEST = 999_999
 _NAME = re.compile(r"(?<![\w.-])(?:COCO_(?:train|val|test)\d{4}_\d{12}(?!\d)|\d{12}\.jpg)", re.IGNORECASE)
-_ID_FIELD = re.compile(r'"(?:image_id|coco_id|cocoid)"\s*:\s*(\d+)')  # ids in rows that have them as numbers
+_ID_FIELD = re.compile(r'"(?:image_id|coco_id|cocoid)"\s*:\s*(\d+)')  # ids that rows contain as numbers
 _GENOME = re.compile(r"(?:VG_100K(?:_2)?|vg_gqa_images)/(\d+)\.jpg")  # COLA's images are from Visual Genome
-GENOME_FILE = "image_data.json"  # Visual Genome's table, which has the COCO ids of about half of its images
+GENOME_FILE = "image_data.json"  # Visual Genome's table, which contains the COCO ids of about half of its images
 _IMAGES, _TEXTS = (".jpg", ".jpeg", ".png", ".webp"), (".json", ".jsonl", ".csv")
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkImages:
-    """The images of benchmarks: COCO ids and SHA-256 digests of files, each with the name of its benchmark."""
+    """The benchmarks' images: COCO ids and SHA-256 digests of files, each with the name of its benchmark."""
 
     coco: dict[int, str]
     hashes: dict[str, str]
 
     def benchmark(self, image: ImageRecord, *, hashed: bool = True) -> str:
-        """Return the benchmark that contains an image, or "". ``hashed`` also compares the hash of the image file."""
+        """Return the benchmark that contains an image, or "". With ``hashed``, also compare the hash of the file."""
         for name in (image.image_id, Path(image.image.path or "").name):
             number = coco_id(name)
             if number is not None and number in self.coco:
@@ -46,7 +46,7 @@ class BenchmarkImages:
 
 
 def coco_id(name: str) -> int | None:
-    """The COCO id in a file name or image id (``COCO_val2014_000000000139.jpg``, ``139``); None if there is none."""
+    """Return the COCO id in a file name or image id (``COCO_val2014_000000000139.jpg``, ``139``), or None."""
     match = _COCO.fullmatch(Path(name).name)
     number = int(match[1] or match[2]) if match else 0
     return number if 0 < number <= _LARGEST else None
@@ -56,9 +56,9 @@ def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> Benchm
     """Find the images of benchmarks. ``benchmarks`` maps names to a file, a folder, or None to read from the hub.
 
     JSON, JSONL and CSV files are searched for COCO file names (SugarCrepe's ``filename``, POPE's and ConMe's
-    ``image``), and for Visual Genome's file names (COLA). COCO ids of the latter are read from ``image_data.json`` if
-    it is in the same folder. Images in folders and in parquet files are hashed, and those whose file names are COCO's
-    are also found by COCO id.
+    ``image``), and for Visual Genome's file names (COLA), whose COCO ids are read from ``image_data.json`` if it is in
+    the same folder. Images in folders and in parquet files are hashed. If their file names are COCO's, the COCO ids are
+    also used.
 
     Raises:
         StoreError: a path is missing or has no image, or a benchmark is not on the hub or cannot be downloaded.
@@ -74,8 +74,8 @@ def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> Benchm
         images.hashes.update(own.hashes)
         if not own.coco and not own.hashes:
             raise StoreError(
-                f"benchmark {name}: no image and no COCO file name in {place}; give the folder with its images (for "
-                f"COLA, Visual Genome's {GENOME_FILE} next to its file is enough)"
+                f"benchmark {name}: no image and no COCO file name in {place}: use the folder with its images (for "
+                f"COLA, Visual Genome's {GENOME_FILE} next to its file is sufficient)"
             )
     return images
 
@@ -87,7 +87,7 @@ def _read_benchmark(images: BenchmarkImages, name: str, root: str | Path | None)
         if root is not None:
             return  # the caller reports that the path has no image
         raise StoreError(
-            f"benchmark {name}: {error}. Or give its file or folder: pairs.exclude_benchmarks={{{name}: <path>}}"
+            f"benchmark {name}: {error}. Or set its file or folder: pairs.exclude_benchmarks={{{name}: <path>}}"
         ) from error
     for image_id, file in files.items():
         _add(images, name, {coco_id(image_id)} if _NAME.search(image_id) else set(), file)
@@ -112,7 +112,7 @@ def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
 
 
 def _number_ids(text: str) -> set[int | None]:
-    """Ids in fields such as ``"image_id": 139``; none if one is too large for COCO (Visual Genome's ids are)."""
+    """Return the ids in fields such as ``"image_id": 139``; empty if an id is too large for COCO (Visual Genome)."""
     numbers = _ID_FIELD.findall(text)
     return set(map(coco_id, numbers)) if all(int(number) <= _LARGEST for number in numbers) else set()
 
@@ -124,7 +124,7 @@ def _add(images: BenchmarkImages, name: str, ids: set[int | None], file: ImageFi
 
 
 def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
-    """Images (columns of bytes and path, as ``datasets`` writes them) and COCO file names in columns of text."""
+    """Read images (columns of bytes and path, as in ``datasets``) and COCO file names in text columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -142,7 +142,7 @@ def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
 
 
 def _genome_ids(folder: Path) -> dict[int, int]:
-    """The COCO ids of Visual Genome's images, by their own ids; empty if the folder has no ``image_data.json``."""
+    """Return COCO ids by Visual Genome's image ids; empty if the folder has no ``image_data.json``."""
     path = folder / GENOME_FILE
     rows = read_json(path) if path.is_file() else []
     return {int(row["image_id"]): int(row["coco_id"]) for row in rows if row.get("coco_id")}
@@ -163,7 +163,7 @@ def check(
     hashed: bool = True,
     on_found: Callable[[ImageRecord, str], None] | None = None,
 ) -> Iterator[ImageRecord]:
-    """Stream the images. Call ``on_found`` for each image in a benchmark, and omit this image if ``drop`` is set."""
+    """Stream the images. Call ``on_found`` for each image in a benchmark, and omit the image if ``drop`` is set."""
     for image in images:
         benchmark = benchmark_images.benchmark(image, hashed=hashed)
         if benchmark and on_found is not None:

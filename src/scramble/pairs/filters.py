@@ -1,7 +1,7 @@
 """Scores of pairs as columns, and filters as conditions on columns.
 
-A scorer (:mod:`scramble.pairs.scoring`) returns a number for each text; :func:`score_pairs` writes ``<name>.chosen``
-and ``<name>.rejected`` into a pair's scores. A filter is a bound on a column and never runs a model.
+A scorer (:mod:`scramble.pairs.scoring`) returns a number for each text. :func:`score_pairs` adds the columns
+``<name>.chosen`` and ``<name>.rejected`` to a pair's scores. A filter is a bound on a column and never runs a model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TEXT_COLUMNS = ("length_ratio", "common_words", "same_words", "usable")
 
 
 class FilterError(ValueError):
-    """A filter that cannot be applied because the column is missing. The message names pair and column."""
+    """A filter cannot be applied because the column is missing. The message names pair and column."""
 
 
 # ---------------------------------------------------------------------------------------------------------- columns
@@ -32,7 +32,7 @@ class FilterError(ValueError):
 def score_pairs(
     pairs: Iterable[PreferencePair], scorers: dict[str, TextScorer], *, batch: int = 256
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs, adding the columns ``<name>.chosen`` and ``<name>.rejected`` of each scorer."""
+    """Stream the pairs and add the columns ``<name>.chosen`` and ``<name>.rejected`` of each scorer."""
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):
         columns: list[dict[str, float]] = [dict(pair.scores) for pair in chunk]
@@ -48,10 +48,10 @@ def score_pairs(
 def score_images(
     pairs: Iterable[PreferencePair], scorer: ImageScorer, *, name: str = "image_yes", batch: int = 64
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs, adding how well both texts fit the pair's first image (columns as in :func:`score_pairs`).
+    """Stream the pairs and add scores of both texts for the pair's first image (columns as in :func:`score_pairs`).
 
-    The scorer is CLIP, or asks the base model (through the trie engine) whether the image shows the text and returns
-    the probability of "yes". If the rejected text scores high, it is probably still true of the image.
+    The scorer is CLIP, or the probability of "yes" with which the base model answers whether the image shows the text.
+    A rejected text with a high score is probably still true of the image.
     """
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):
@@ -63,7 +63,7 @@ def score_images(
 
 
 def text_columns(pair: PreferencePair) -> dict[str, float]:
-    """Columns that need no model: word ratio, share of common words, same words in the same order, and English."""
+    """Return the columns that need no model: word ratio, fraction of common words, equal words in order, English."""
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
     common = len(set(chosen) & set(rejected)) / max(1, len(set(chosen) | set(rejected)))
     return {

@@ -1,4 +1,4 @@
-"""The base class of pair methods, which make preference pairs and skipped items from a split's folder."""
+"""The base class of pair methods, which create preference pairs from the folder of a split."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WHOLE = (0, 1)
 
 
 class PairMethodError(ValueError):
-    """Settings or data that a pair method cannot use. The message names the key or file and says how to fix it."""
+    """A pair method cannot use settings or data. The message names the key or file and says how to fix it."""
 
 
 class PairMethod(ABC):
-    """A method of making preference pairs. :mod:`scramble.pairs.registry` lists all methods.
+    """A method that creates preference pairs. :mod:`scramble.pairs.registry` lists all methods.
 
-    The constructor checks settings and opens nothing. :meth:`pairs` opens its resources (an engine, its stored
-    replies), and the end of the ``with`` block closes them::
+    The constructor only checks settings. :meth:`pairs` opens the resources (an engine, its stored replies), and the end
+    of the ``with`` block closes them::
 
         with make_method({"method": "rules"}, seed=0) as method:
             for pair_or_skip in method.pairs(folder / "train"):
@@ -34,12 +34,12 @@ class PairMethod(ABC):
             counts = method.totals()
 
     Args:
-        seed: random seed; what is drawn for an item depends only on the seed and the item.
-        shard: number of this shard and number of shards; an item's shard is computed from its id. Only methods that
+        seed: random seed. The selection for an item depends only on the seed and the item.
+        shard: index of this shard and number of shards. An item's shard is computed from its id. Only methods that
             use a model can be split: each shard stores its replies, and the complete job reads the replies
             (:meth:`store_replies`).
     Attributes:
-        num_items: number of images or questions that this shard has processed so far.
+        num_items: number of images or questions that this shard has processed.
     """
 
     def __init__(self, *, seed: int, shard: tuple[int, int] = WHOLE) -> None:
@@ -53,7 +53,7 @@ class PairMethod(ABC):
         return False
 
     def prepare(self) -> None:  # noqa: B027 (most methods need nothing)
-        """Read what the method needs besides the split's folder, to report a missing input before the images are made.
+        """Read the inputs other than the split's folder, to report a missing input before images are prepared.
 
         Raises:
             StoreError: a file cannot be used.
@@ -63,11 +63,11 @@ class PairMethod(ABC):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         """Yield the pairs of a split's folder in a fixed order, and a :class:`Skip` for each item without one.
 
-        The pairs are streamed: memory does not grow with the data unless the method documents it.
+        The pairs are streamed, so memory does not grow with the data unless the method documents it.
 
         Raises:
             PairMethodError: the folder lacks data that the method needs.
-            EngineError: the server, model or key cannot work; replies so far are stored.
+            EngineError: the server, model or key cannot work. Earlier replies are stored.
         """
 
     def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
@@ -80,17 +80,17 @@ class PairMethod(ABC):
         return (pair,)
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals for the split's summary after :meth:`pairs` has ended: requests, tokens, outcomes."""
+        """Return the totals for the split's summary (requests, tokens, outcomes) after :meth:`pairs` has ended."""
         return {}
 
     def store_replies(self, split: Path) -> int:
-        """Ask the model about this shard's items of a split, discard the pairs, and return the number of items."""
+        """Store the model's replies about this shard's items of a split, and return the number of items."""
         for _ in self.pairs(split):
             pass
         return self.num_items
 
     def exclude(self, image_ids: AbstractSet[str]) -> None:
-        """Make no pairs about these images. Call it before :meth:`pairs`."""
+        """Exclude these images from the pairs. Call this before :meth:`pairs`."""
         self._excluded = image_ids
 
     def share(self, items: Iterable[Item], item_id: Callable[[Item], str]) -> Iterator[Item]:
@@ -109,11 +109,11 @@ class PairMethod(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)  # the error is passed on, so that no half-written table appears
+        self._stack.__exit__(kind, error, trace)  # pass the error on, so that no incomplete table is created
 
 
 class DerivedMethod(PairMethod):
-    """The base class of methods that work on the pairs of another method, which this method opens and closes."""
+    """The base class of methods that process the pairs of another method, which they open and close."""
 
     def __init__(self, method: PairMethod) -> None:
         super().__init__(seed=method.seed, shard=method.shard)

@@ -1,4 +1,4 @@
-"""Mix the pairs of several methods, by weights."""
+"""Mixes the pairs of several methods by weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scramble.records import PreferencePair
 
 
 class MixedPairs(PairMethod):
-    """The pairs of several methods, made one method after the other and held in memory (texts only).
+    """The pairs of several methods. The methods run one after the other, and the texts are held in memory.
 
     Args:
         parts: method by name.
         weights: see :func:`mix`.
-        options: ignored; only the parts of a mix have options.
+        options: ignored, because only the parts of a mix have options.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class MixedPairs(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         pairs_of: dict[str, list[PreferencePair]] = {}
         for name, part in self._parts.items():
-            with part:  # one engine at a time
+            with part:  # only one engine is open at a time
                 pairs_of[name], skips = collect(part.pairs(split))
                 self._counts[name] = {"pairs": len(pairs_of[name]), **part.totals()}
             yield from (replace(skip, reason=f"{name}: {skip.reason}") for skip in skips)
-        if split.name != "train":  # a part may have only training pairs
+        if split.name != "train":  # a part may have pairs only for training
             pairs_of = {name: pairs for name, pairs in pairs_of.items() if pairs}
         yield from mix(pairs_of, self._weights, seed=self.seed)
 
@@ -78,8 +78,8 @@ def mix(
     """Return the pairs of all parts in random order, with the part's name as a prefix of their ids.
 
     Args:
-        weights: relative shares of the parts. The mix is the largest one without repeated pairs in which each share is
-            exact to within one pair; its pairs are drawn by the seed. None takes all pairs.
+        weights: relative weights of the parts. The result is the largest mix without repeated pairs in which each
+            proportion is exact to within one pair. The seed selects the pairs. None uses all pairs.
 
     Raises:
         PairMethodError: a weight is not positive, or a part with a weight has no pairs.
@@ -88,11 +88,11 @@ def mix(
     if weights is not None:
         if bad := [name for name in parts if not weights.get(name, 0) > 0]:
             raise PairMethodError(
-                f"part {bad[0]} has weight {weights.get(bad[0])}: weights must be above 0; to omit the part, remove it"
+                f"part {bad[0]} has weight {weights.get(bad[0])}: set a weight above 0, or remove the part"
             )
         if empty := [name for name, count in counts.items() if not count]:
             raise PairMethodError(
-                f"part {empty[0]} has no pairs, so its share cannot be met: remove the part, or set weights=null"
+                f"part {empty[0]} has no pairs, so its weight has no effect: remove the part, or set weights=null"
             )
         total_weight = sum(weights[name] for name in parts)
         total = min(count * total_weight / weights[name] for name, count in counts.items())

@@ -56,9 +56,9 @@ STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sect
 def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:
     """Create the pair method of a configuration's section ``pairs`` with its steps and, for a mix, its parts.
 
-    The steps, in this order, are left out where their section is null or empty: images of benchmarks are excluded
-    (``exclude_benchmarks``), pairs are scored (``scores``), filtered (``filters``), balanced on two score gaps
-    (``balance``) and refined against text-only classifiers (``refine``).
+    The steps run in this order: images of benchmarks are excluded (``exclude_benchmarks``), and pairs are scored
+    (``scores``), filtered (``filters``), balanced on two score gaps (``balance``) and refined against text-only
+    classifiers (``refine``). A step is omitted if its section is null or empty.
 
     Raises:
         PairMethodError: no method has this name, or its settings contradict each other.

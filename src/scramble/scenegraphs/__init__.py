@@ -1,7 +1,7 @@
 """Scene graphs: the objects of an image with attributes and boxes, and the relations between them.
 
 The embedded world writes exact graphs, :mod:`~scramble.scenegraphs.files` reads Visual Genome and GQA,
-:mod:`~scramble.scenegraphs.captions` parses captions, and :mod:`~scramble.scenegraphs.describe` asks a model.
+:mod:`~scramble.scenegraphs.captions` parses captions, and :mod:`~scramble.scenegraphs.describe` prompts a model.
 """
 
 from scramble.scenegraphs.graph import GraphError, Link, Node, SceneGraph, read_graph

@@ -11,7 +11,7 @@ from scramble.scenegraphs.graph import Link, Node, SceneGraph
 
 _WORD = re.compile(r"\w+(?:[-']\w+)*")
 _BE = {"is", "are", "was", "were", "looks", "look"}
-_OPEN = {"yes", "no"}  # answers that are not a property of an object
+_OPEN = {"yes", "no"}  # answers that are not properties of an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def words(text: str) -> list[Word]:
 def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
     """Return every mention of an object's name, singular or plural, in order. The longest matching name counts.
 
-    If objects share a name, the mention refers to the one with the mentioned attributes, or else to the one mentioned
-    before.
+    If objects share a name, the mention refers to the object with the mentioned attributes, or else to the object that
+    was mentioned before.
     """
     forms: dict[tuple[str, ...], list[tuple[Node, bool]]] = {}
     for node in graph.nodes:
@@ -94,10 +94,10 @@ def _mention(
 
 
 def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> str | None:
-    """Return the answer, if the graph supports it, else None.
+    """Return the answer if the graph supports it, otherwise None.
 
-    The graph must contain every object that the question names (``anchors``, ids). An answer other than yes, no or a
-    number must be the name or an attribute of an object, or a relation, that is reachable from them.
+    The graph must contain every object that the question names (their ids are ``anchors``). An answer other than yes,
+    no or a number must be a relation, or the name or an attribute of an object, that is reachable from these objects.
     """
     normalised = " ".join(answer.lower().split())
     if any(anchor not in graph.by_id for anchor in anchors):
@@ -118,7 +118,7 @@ def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]
 
 
 def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
-    """Yield the graphs in which an object lacks one attribute, and the graph in which it lacks its links."""
+    """Yield the graphs in which an object lacks one attribute, and the graph in which it has no links."""
     entry = graph.by_id[node]
     for word in entry.attributes:
         yield graph.with_node(replace(entry, attributes=tuple(w for w in entry.attributes if w != word)))
@@ -145,7 +145,7 @@ def write_rationale(graph: SceneGraph, nodes: Sequence[str], answer: str) -> tup
 
 
 def _short(node: Node, answer: str) -> Node:
-    """Return an object with at most two attributes, without the answer, which the conclusion states."""
+    """Return an object with at most two attributes, excluding the answer, which the conclusion states."""
     return replace(node, attributes=tuple(word for word in node.attributes if word != answer)[:2])
 
 

@@ -3,9 +3,9 @@
 The rules cover several subjects ("a dog and a cat sit"), predicative adjectives ("the car is red and shiny"), relative
 and reduced clauses ("a man who wears a hat", "parked near the house"), passives ("held by a boy" is *boy hold ball*),
 compound prepositions ("to the left of"), repeated mentions ("the dog" of an earlier sentence, "it") and negation:
-negated facts ("no person", "is not red", "without a hat") are separate from asserted ones.
+negated facts ("no person", "is not red", "without a hat") are separate from asserted facts.
 
-Names and verbs are lemmas; a number word is an attribute ("two men": a node *man* with *two*).
+Names and verbs are lemmas. A number word is an attribute ("two men": a node *man* with *two*).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GROUPS = {"group", "pair", "couple", "bunch", "row", "number", "lot", "herd", "
 
 @dataclass
 class Parsed:
-    """The facts that a text asserts and denies (as facts with the graph's ids, or as names of absent objects)."""
+    """The facts that a text asserts and denies. Denied facts have the graph's ids or are names of absent objects."""
 
     graph: SceneGraph
     denied: tuple[Fact, ...] = ()
@@ -51,7 +51,7 @@ def load_caption_parser(pipeline: str | None = None) -> Any:
 
 
 def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> Iterator[Parsed]:
-    """Yield the graph of each text, in order. A text without a noun gives an empty graph."""
+    """Yield the graph of each text, in order. The graph of a text without a noun is empty."""
     parts = ((part, number) for number, text in enumerate(texts) for part in _SENTENCE.split(text) or [""])
     docs = nlp.pipe(parts, as_tuples=True, batch_size=batch_size)
     for _, group in groupby(docs, key=lambda pair: pair[1]):
@@ -59,7 +59,7 @@ def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> 
 
 
 def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
-    """Merge the graphs of several texts about one image: objects with the same name become one with all attributes."""
+    """Merge the graphs of several texts about one image. Objects with the same name become one object."""
     names: dict[str, dict[str, None]] = {}
     links: dict[Link, None] = {}
     for graph in graphs:
@@ -72,9 +72,9 @@ def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
 
 
 def read_docs(docs: Iterable[Any]) -> Parsed:
-    """Return the graph of a text, from parsed sentences.
+    """Return the graph of a text from its parsed sentences.
 
-    They are passed one by one, because parsers split captions badly.
+    The sentences are passed one by one, because parsers split captions badly.
     """
     reader = _Reader()
     for doc in docs:
@@ -84,7 +84,7 @@ def read_docs(docs: Iterable[Any]) -> Parsed:
 
 @dataclass
 class _Thing:
-    """A noun of the text: its name, its attributes so far, and whether the text says that it is present."""
+    """A noun of the text: its name, its attributes, and whether the text says that the object is present."""
 
     ident: str
     name: str
@@ -151,7 +151,7 @@ class _Reader:
         return thing
 
     def _modifiers(self, token: Any, thing: _Thing) -> None:
-        """Adjectives, numbers and prepositions that depend on a noun, and clauses without a subject."""
+        """Read adjectives, numbers and prepositions that depend on a noun, and clauses without a subject."""
         host: Any = token.head if _verbal(token.head) and token.dep_ == "compound" else None
         for child in host.children if host is not None else ():
             if child.dep_ == "prep":
@@ -195,7 +195,7 @@ class _Reader:
             self._object_gap(verb, subjects, predicate, denied)
 
     def _object_gap(self, verb: Any, subjects: list[_Thing], predicate: str, denied: bool) -> None:
-        """ "the ball that the boy holds": the noun that the clause modifies is its object."""
+        """Read a clause whose object is the noun that it modifies, as in "the ball that the boy holds"."""
         head = self.of_token.get(verb.head.i)
         own = [c for c in verb.children if c.dep_ in _SUBJECTS and c.lower_ not in _RELATIVE]
         if head is not None and own and not any(c.dep_ in _OBJECTS and c.i in self.of_token for c in verb.children):
@@ -289,7 +289,7 @@ class _Reader:
 
 
 def _verbal(token: Any) -> bool:
-    """Return whether a token tagged as a noun is a verb: the last word of a compound, before a preposition."""
+    """Return whether a token tagged as a noun is a verb, which ends a compound before a preposition."""
     return (
         token.tag_ in _NOUNS
         and token.lemma_.lower() in _VERBAL

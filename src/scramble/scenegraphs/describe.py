@@ -1,6 +1,6 @@
 """Scene graphs from a multimodal model: a prompt, a JSON schema, and the repair of malformed replies.
 
-Prompt and schema are this project's own.
+Prompt and schema were written for this project.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def describe(
 ) -> Iterator[SceneGraph | None]:
     """Yield a model's scene graph of each image, in order, or None (counted in ``problems``) if there is none.
 
-    Replies are stored, so that a resumed run does not ask again. Raises EngineError if the server, model or key cannot
-    work.
+    Replies are stored, so that a resumed run does not repeat requests. Raises EngineError if the server, model or key
+    cannot work.
     """
     requests = (
         Request(
@@ -97,13 +97,13 @@ def describe(
 
 
 def read_reply(reply: Reply, problems: Counter[str]) -> SceneGraph:
-    """Parse the graph in a reply. Repaired defects are counted in ``problems``, see :func:`read_graph`.
+    """Parse the graph in a reply. Repaired defects are counted in ``problems``; see :func:`read_graph`.
 
     Other repairs: text around the JSON, trailing commas, a reply truncated within its lists, objects as a mapping by
     id, and relations between names instead of ids.
 
     Raises:
-        GraphError: the reply has no graph; the message is a reason to count.
+        GraphError: the reply has no graph. The message is a reason that can be counted.
     """
     if reply.error:
         raise GraphError(f"no reply: {reply.error.split(' (')[0]}")
@@ -155,7 +155,7 @@ def _json(text: str) -> Any:
 
 
 def _closed(text: str) -> Iterator[str]:
-    """Complete a truncated text by closing its open lists and objects after an entry, from the last entry on."""
+    """Yield completions of a truncated text. They close the open lists and objects after an entry, last entry first."""
     ends = [match.end() for match in re.finditer(r"\}", text)]
     for end in reversed(ends[-40:]):
         head, opened, quoted, escaped = text[:end], list[str](), False, False

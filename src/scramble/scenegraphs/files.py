@@ -1,10 +1,10 @@
-"""Read Visual Genome's and GQA's scene graphs, entry by entry, in the form of image records.
+"""Read Visual Genome's and GQA's scene graphs, entry by entry, in the layout of image records.
 
-Visual Genome (``scene_graphs.json``): a list of ``{"image_id", "objects": [{"object_id", "names" or "name",
-"attributes", "x", "y", "w", "h"}], "relationships": [{"subject_id", "predicate", "object_id"}]}``, ids and boxes as
-numbers. GQA (``*_sceneGraphs.json``): an object by image id with ``{"width", "height", "objects": {id: {"name", "x",
-"y", "w", "h", "attributes", "relations": [{"name", "object"}]}}}``. Files are held in memory: GQA's largest takes about
-2 GB, Visual Genome's 5 GB.
+Visual Genome's file (``scene_graphs.json``) is a list of ``{"image_id", "objects": [{"object_id", "names" or "name",
+"attributes", "x", "y", "w", "h"}], "relationships": [{"subject_id", "predicate", "object_id"}]}``, with ids and boxes
+as numbers. GQA's files (``*_sceneGraphs.json``) map image ids to ``{"width", "height", "objects": {id: {"name", "x",
+"y", "w", "h", "attributes", "relations": [{"name", "object"}]}}}``. Files are loaded into memory: GQA's largest file
+needs about 2 GB, Visual Genome's 5 GB.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from scramble.storage.files import StoreError, read_json
 
 
 def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield image ids with graphs from a file of either form, detected by its content; None for an invalid entry.
+    """Yield image ids with graphs from a file of either layout, detected by its content; None for an invalid entry.
 
-    The graphs are unchanged, including defects, which :func:`scramble.scenegraphs.read_graph` counts and drops.
+    The graphs are unchanged, including defects, which :func:`scramble.scenegraphs.read_graph` counts and removes.
 
     Raises:
-        GraphError: the file cannot be read, or has neither form.
+        GraphError: the file cannot be read, or has neither layout.
     """
     try:
         value = read_json(path)
@@ -37,7 +37,7 @@ def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]
             has_id = isinstance(entry, Mapping) and entry.get("image_id") is not None
             yield (str(entry["image_id"]), visual_genome_graph(entry)) if has_id else (f"entry {number}", None)
     else:
-        raise GraphError(f"{path}: not scene graphs of GQA or Visual Genome")
+        raise GraphError(f"{path} does not contain scene graphs of GQA or Visual Genome")
 
 
 def gqa_graph(entry: Any) -> dict[str, Any] | None:
@@ -105,13 +105,13 @@ def _corners(thing: Mapping[str, Any]) -> list[float] | None:
 
 
 def _inner(link: Mapping[str, Any], side: str) -> Any:
-    """Return the id of an object that a relationship contains as a whole, as in Visual Genome's older files."""
+    """Return the id of an object that a relationship contains as a mapping, as in Visual Genome's older files."""
     thing = link.get(side)
     return thing.get("object_id") if isinstance(thing, Mapping) else None
 
 
 def _list(value: Any) -> list[Any]:
-    """The value as a list: a list unchanged, one value (or text) as a list with it, and None as an empty list."""
+    """Convert a value to a list: a single value becomes a list with it, and None an empty list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,4 +1,4 @@
-"""The scene graph, and its form as plain JSON in image records.
+"""The scene graph, and its layout as plain JSON in image records.
 
 ``{"width", "height", "objects": [{"id", "name", "attributes": [...], "bbox": [x0, y0, x1, y1]}],
 "relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels; ``width``, ``height`` and ``bbox`` may be
@@ -18,7 +18,7 @@ Fact = tuple[str, ...]
 
 
 class GraphError(ValueError):
-    """A malformed scene graph. The message names the object or relation."""
+    """A scene graph is malformed. The message names the object or relation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class SceneGraph:
 
     @cached_property
     def neighbours(self) -> dict[str, tuple[str, ...]]:
-        """Ids of the nodes that each node is linked to, in either direction, in order of the links."""
+        """The ids of the nodes that each node is linked to, in either direction, in order of the links."""
         linked: dict[str, dict[str, None]] = {node.id: {} for node in self.nodes}
         for link in self.links:
             linked[link.subject][link.object] = None
@@ -97,7 +97,7 @@ class SceneGraph:
         return replace(self, nodes=nodes, links=tuple(k for k in self.links if node not in (k.subject, k.object)))
 
     def with_node(self, node: Node) -> SceneGraph:
-        """Return the graph with a node instead of the one with its id."""
+        """Return the graph in which ``node`` replaces the node with the same id."""
         return replace(self, nodes=tuple(node if n.id == node.id else n for n in self.nodes))
 
     def part(self, ids: Iterable[str]) -> SceneGraph:
@@ -116,7 +116,7 @@ class SceneGraph:
         return f"{names.get(fact[1], fact[1])} {fact[2]} {names.get(fact[3], fact[3])}"
 
     def to_json(self) -> dict[str, Any]:
-        """Convert the graph to the form of image records."""
+        """Convert the graph to the layout of image records."""
         objects = [
             {"id": n.id, "name": n.name, "attributes": list(n.attributes)} | ({"bbox": list(n.box)} if n.box else {})
             for n in self.nodes
@@ -127,16 +127,16 @@ class SceneGraph:
 
 
 def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
-    """Parse a scene graph from its JSON form.
+    """Parse a scene graph from its JSON layout.
 
     Args:
         problems: counts unusable parts (a dangling id, a duplicate object, a relation of an object to itself, ...) by
-            reason, and these are dropped; None raises at the first.
+            reason. These parts are removed. With None, the first unusable part raises GraphError.
     Raises:
         GraphError: the value is not a graph, has no usable object, or (without ``problems``) has a defect.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("objects"), (list, tuple)):
-        raise GraphError("not a scene graph: it needs a list of objects, each with id and name")
+        raise GraphError("not a scene graph: it must have a list of objects, each with id and name")
 
     def wrong(reason: str, what: object) -> None:
         if problems is None:

@@ -1,7 +1,7 @@
-"""Answer the embedded world's questions from a scene graph: derive the steps to the answer, and the answer.
+"""Answer the embedded world's questions from a scene graph: derive the reasoning steps and the answer.
 
-This works on any graph in the form of the world's graphs, including edited ones, so that a rationale can be derived for
-a scene that does not exist. On an unedited graph it gives exactly the rationales and answers of the world's questions.
+The input can be any graph in the layout of the world's graphs. With an edited graph, a rationale can be derived for a
+scene that does not exist. For an unedited graph, the results equal the rationales and answers of the world's questions.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def say(clause: Clause) -> str:
 
 @lru_cache(maxsize=65536)
 def read_step(text: str) -> tuple[Clause, ...] | None:
-    """Parse the meaning of a step; None for a text outside of the grammar."""
+    """Parse the meaning of a step; None for a text outside the grammar."""
     try:
         return parse(text.strip().removesuffix("."))
     except GrammarError:
@@ -102,13 +102,13 @@ def says(clause: Clause, other_clause: Clause) -> bool:
 
 
 def _refines(noun: Noun, other: Noun) -> bool:
-    """Return whether a noun has at least the words of another."""
+    """Return whether a noun has all words of another noun."""
     pairs = ((noun.shape, other.shape), (noun.colour, other.colour), (noun.size, other.size))
     return all(b in ("", a) for a, b in pairs)
 
 
 def derive(graph: Graph, question: str) -> Derived | None:
-    """Derive the steps to the answer of one of the world's questions; None if it has no answer in this graph.
+    """Derive the steps and the answer of one of the world's questions; None if it has no answer in this graph.
 
     There is no answer if a presupposition is false ("the circle" if there are two) or if the text is not one of the
     world's questions.
@@ -172,8 +172,8 @@ def _what_in(graph: Graph, place: str) -> Derived | None:
 def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
     """Return the quarter of the image with the centre of an object's box ("top left", ...).
 
-    It is "" if the box or the image's size is unknown, or if the centre is within ``margin`` (a share of the side) of a
-    middle line.
+    The result is "" if the box or the image's size is unknown, or if the centre is within ``margin`` (a fraction of the
+    side) of a middle line.
     """
     box, width, height = entry.get("bbox"), graph.get("width"), graph.get("height")
     if not box or not width or not height:

@@ -1,6 +1,6 @@
 """The embedded world: fully annotated scenes of coloured shapes, generated from a seed, without any download.
 
-``generate`` writes a world as records, ``holds`` judges any caption of it, and ``parse`` parses a caption.
+``generate`` writes a world as records, ``holds`` decides whether a caption is true, and ``parse`` parses a caption.
 """
 
 from scramble.world.build import generate

@@ -57,33 +57,33 @@ def generate(
 ) -> dict[str, Any]:
     """Write ``train/``, ``val/`` and ``test/`` tables (images, questions; quads in val and test) under ``folder``.
 
-    No two splits share a scene that looks the same (same objects in the same relations). Val and test have quads of
-    every kind tagged ``seen``; test also has ``unseen`` ones (combinations of colour and shape that do not occur
-    in training) and ``new-wording`` (wordings that do not occur in training). The same arguments give the same bytes.
+    No two splits share a scene (same objects in the same relations). Val and test have quads of every kind with the tag
+    ``seen``. Test also has quads with the tags ``unseen`` (combinations of colour and shape that do not occur in
+    training) and ``new-wording`` (wordings that do not occur in training). The same arguments produce the same bytes.
 
     Args:
         n_train, n_val, n_test: number of images with captions and questions; the quads have additional images.
         image_size: pixels per side, at least 48.
         seed: seed of all random choices.
         objects: minimum and maximum number of objects in a scene.
-        lookalikes: probability that an object shares its shape or colour with another on purpose.
+        lookalikes: probability that an object gets the shape or colour of an earlier object.
         captions_per_image: number of different true captions per image.
-        styles: weights of the kinds of caption, see ``scramble.world.captions.STYLES``.
-        sized: share of captions that mention sizes.
-        questions_per_image: maximum number of questions (a scene may have no question of some kind).
+        styles: weights of the kinds of captions, see ``scramble.world.captions.STYLES``.
+        sized: fraction of captions that mention sizes.
+        questions_per_image: maximum number of questions (some kinds are not possible for every scene).
         question_kinds: the kinds of questions.
         quads_val, quads_test: number of 2x2 items per kind and tag.
-        first_train: index of the first training scene. The sequence of training scenes is unlimited; another index
-            gives other training images with the same val and test.
+        first_train: index of the first training scene. The sequence of training scenes is unlimited, so another index
+            selects other training images with the same val and test splits.
     Returns:
         Counts per split: ``{"train": {"images": ..., "questions": ..., "quads": ...}, ...}``.
     Raises:
-        WorldError: the arguments are invalid, or ask for more different scenes than exist.
+        WorldError: the arguments are invalid, or require more different scenes than exist.
     """
     look = _Look(image_size, objects, lookalikes, captions_per_image, styles, sized)
     taken: set[Any] = set()  # signatures of the splits written so far
     counts: dict[str, Any] = {}
-    # Test is first, so that the test set does not depend on the number of training images.
+    # Draw the test split first, so that it does not depend on the number of training images.
     for split, size, quads in (("test", n_test, quads_test), ("val", n_val, quads_val), ("train", n_train, 0)):
         seen: set[Any] = set()
         target = Path(folder) / split
@@ -161,7 +161,7 @@ def _questions(
 ) -> Iterator[Question]:
     unknown = sorted(set(kinds) - set(QUESTION_KINDS))
     if unknown:
-        raise WorldError(f"unknown kinds of question {unknown}: choose one of {list(QUESTION_KINDS)}")
+        raise WorldError(f"unknown kinds of questions {unknown}: choose from {list(QUESTION_KINDS)}")
     for image_id, scene in scenes:
         rng = random.Random(f"{seed}/{image_id}/questions")
         for kind in rng.sample(list(kinds), min(per_image, len(kinds))):

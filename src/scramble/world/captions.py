@@ -1,4 +1,4 @@
-"""True captions of a scene: first a plan of clauses, then its wording by the grammar."""
+"""True captions of a scene: clauses are selected first and then worded by the grammar."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, Wording, render
 from scramble.world.scenes import Scene, Thing, WorldError, relations
 
-# Weights of the kinds of caption. "list" names objects, "relation" relates two objects, "chain" relates one object to
+# Weights of the kinds of captions. "list" names objects, "relation" relates two objects, "chain" relates one object to
 # two others, "scene" names all objects and relates two of them, and "count" counts objects of a kind.
 STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
-SIZED = 0.3  # share of captions that also mention sizes
+SIZED = 0.3  # fraction of captions that also mention sizes
 _TRIES = 50
 
 
@@ -24,14 +24,14 @@ def captions(
     sized: float = SIZED,
     wording: Wording = "train",
 ) -> tuple[str, ...]:
-    """``count`` different true captions.
+    """Return ``count`` different true captions.
 
     Raises:
         WorldError: a style is unknown, or the scene has fewer captions than ``count``.
     """
     unknown = sorted(set(styles) - set(_PLANS))
     if unknown:
-        raise WorldError(f"unknown caption styles {unknown}: choose one of {sorted(_PLANS)}")
+        raise WorldError(f"unknown caption styles {unknown}: choose from {sorted(_PLANS)}")
     texts: dict[str, None] = {}
     for _ in range(_TRIES * count):
         style = rng.choices(list(styles), weights=list(styles.values()))[0]
@@ -45,7 +45,7 @@ def captions(
 
 
 def plan(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:
-    """Return the clauses that are true of the scene; empty if it has too few objects for the style."""
+    """Draw clauses that are true of the scene; empty if it has too few objects for the style."""
     return _PLANS[style](scene, rng, with_size)
 
 
@@ -55,7 +55,7 @@ def name(thing: Thing, with_size: bool = False) -> Noun:
 
 
 def relate(scene: Scene, rng: random.Random, subject: int, others: list[int], with_size: bool) -> Relation:
-    """Return a relation of one object to each of the others, drawn from the relations that hold."""
+    """Draw a relation of one object to each of the others from the relations that hold."""
     things = scene.things
     links = tuple((rng.choice(relations(things[subject], things[i])), name(things[i], with_size)) for i in others)
     return Relation(name(things[subject], with_size), links)

@@ -24,7 +24,7 @@ _RGB = {
 
 
 def draw(scene: Scene, image_size: int) -> Image.Image:
-    """Return the scene as an RGB image of ``image_size`` pixels per side. Raises WorldError below 48 pixels."""
+    """Draw the scene as an RGB image of ``image_size`` pixels per side. Raises WorldError below 48 pixels."""
     from PIL import Image, ImageDraw
 
     if image_size < SMALLEST:
@@ -39,7 +39,7 @@ def draw(scene: Scene, image_size: int) -> Image.Image:
 
 
 def png(scene: Scene, image_size: int) -> bytes:
-    """Return the drawn scene as PNG bytes. The same scene gives the same bytes."""
+    """Return the drawn scene as PNG bytes. The same scene always has the same bytes."""
     buffer = io.BytesIO()
     draw(scene, image_size).save(buffer, format="PNG", optimize=False, compress_level=3)
     return buffer.getvalue()
@@ -66,7 +66,7 @@ def _draw_thing(canvas: object, thing: Thing, side: int, ground: tuple[int, int,
 
 
 def _outline(shape: str) -> list[tuple[float, float]]:
-    """Return the corners within the unit circle around the origin, with y downwards."""
+    """Return the corners of a shape within the unit circle around the origin, with y downwards."""
     if shape == "square":
         h = 0.8
         return [(-h, -h), (h, -h), (h, h), (-h, h)]

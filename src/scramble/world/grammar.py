@@ -1,8 +1,8 @@
 """The grammar of the world's captions: meanings, their wordings, and the parser from text to meaning.
 
-A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, how one is placed relative to
-others, or how many of a kind there are. :func:`render` writes a meaning as text, and :func:`parse` finds the meaning of
-a text, which is unique.
+A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, how an object is placed
+relative to others, or how many objects of a kind there are. :func:`render` writes a meaning as text, and :func:`parse`
+returns the meaning of a text, which is unique.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ RELATION_WORDS: dict[str, tuple[str, ...]] = {
 _RELATION_OF = {words: relation for relation, options in RELATION_WORDS.items() for words in options}
 
 Wording = Literal["train", "new"]
-# {a}, {b}: objects; {r}: relation words; {n}: a list of objects. "new" wordings test transfer: same words, new order.
+# {a} and {b} are objects, {r} relation words, {n} a list of objects. "new" wordings have the same words in another
+# order and test transfer.
 RELATION_TEMPLATES: dict[Wording, tuple[str, ...]] = {
     "train": ("{a} {r} {b}", "there is {a} {r} {b}", "the picture shows {a} {r} {b}", "{r} {b} is {a}"),
     "new": ("{a} is {r} {b}", "{r} {b} there is {a}", "the picture shows {r} {b} {a}"),
@@ -49,7 +50,7 @@ _JOIN = ", and "
 
 
 class GrammarError(WorldError):
-    """A text that is not a caption of the world."""
+    """A text is not a caption of the world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Noun:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """``subject`` has the given relations to one or two others: ``(("left of", b), ("above", c))``."""
+    """``subject`` has the given relations to one or two other objects: ``(("left of", b), ("above", c))``."""
 
     subject: Noun
     links: tuple[tuple[str, Noun], ...]
@@ -112,7 +113,7 @@ class Span:
 
 
 def render(clauses: Sequence[Clause], rng: random.Random, wording: Wording = "train") -> str:
-    """A caption with this meaning in a random wording (``"new"``: in templates that training captions do not use)."""
+    """Write a caption with this meaning in a random wording. ``"new"`` wordings do not occur in training captions."""
     return _JOIN.join(_render_clause(clause, rng, wording) for clause in clauses)
 
 
@@ -167,7 +168,7 @@ def parse(caption: str) -> tuple[Clause, ...]:
     """Parse the meaning of a caption.
 
     Raises:
-        GrammarError: the text, or a clause of it, is outside of the grammar; the message quotes the clause.
+        GrammarError: the text, or one of its clauses, is outside the grammar. The message quotes the clause.
     """
     return tuple(_parse_clause(text, caption) for text in caption.split(_JOIN))
 
@@ -206,12 +207,12 @@ def _noun(words: str) -> Noun:
 
 
 def noun_spans(caption: str) -> list[Span]:
-    """Return the objects named with an article, in order of mention. The spans include the articles."""
+    """Return the spans of objects that are named with an article, in order of mention, including the articles."""
     return [Span(match.start(), match.end(), _noun(match[0])) for match in re.finditer(_NOUN, caption)]
 
 
 def relation_spans(caption: str) -> list[Span]:
-    """Return the spans of relation words, in order. ``value`` of a span contains its words."""
+    """Return the spans of relation words, in order. A span's ``value`` contains its words."""
     return [Span(match.start(), match.end(), match[0]) for match in re.finditer(rf"\b{_RELATION}\b", caption)]
 
 

@@ -1,4 +1,4 @@
-"""Scene graphs of the embedded world as plain JSON, in the form that all other modules read.
+"""Scene graphs of the embedded world as plain JSON, in the layout that all other modules read.
 
 ``{"width", "height", "objects": [{"id", "name", "attributes": [colour, size], "bbox": [x0, y0, x1, y1]}],
 "relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels. All true relations are listed in both

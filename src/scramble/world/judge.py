@@ -1,4 +1,4 @@
-"""The judge decides whether a caption is true of a scene, only by the complete scene graph."""
+"""The judge: decides from the complete scene graph whether a caption is true of a scene."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def holds(scene: Scene | dict[str, Any], caption: str) -> bool:
         scene: a scene, or its complete scene graph.
         caption: any caption of the grammar.
     Raises:
-        GrammarError: the text is outside of the grammar.
+        GrammarError: the text is outside the grammar.
     """
     graph = scene_graph(scene, 1) if isinstance(scene, Scene) else scene
     return all(clause_holds(graph, clause) for clause in parse(caption))

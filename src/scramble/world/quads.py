@@ -33,9 +33,10 @@ def draw_square(
 ) -> Square:
     """Draw a 2x2 item and check it with the judge.
 
-    ``swap-object``: two objects swap places in the image and in the caption. ``swap-attribute``: they swap colours.
-    ``swap-size``: they swap sizes. With ``held_out`` the swapped objects have combinations that do not occur in
-    training (in both scenes for object and size, in at least one for colours); without it no such combination occurs.
+    Two objects swap places (``swap-object``), colours (``swap-attribute``) or sizes (``swap-size``) in the image and in
+    the caption. With ``held_out``, the swapped objects have combinations of colour and shape that do not occur in
+    training: in both scenes for places and sizes, in at least one scene for colours. Without it, no such combination
+    occurs.
     """
     for _ in range(_TRIES):
         scene = draw_scene(rng, objects=objects, lookalikes=lookalikes, held_out="with" if held_out else "without")
@@ -52,7 +53,7 @@ def _square(rng: random.Random, scene: Scene, kind: str, held_out: bool, wording
     if other is None or (not held_out and any(thing.combination in HELD_OUT for thing in other.things)):
         return None
     if len({thing.combination for thing in other.things}) < len(other.things):
-        return None  # the two objects differ only in their places
+        return None  # the two objects differ only in their position
     wordings = random.Random(rng.random())
     pair = _meanings(rng, scene, kind, a, b)
     if pair is None:

@@ -25,12 +25,12 @@ class SceneQuestion:
 
 
 def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "train") -> SceneQuestion | None:
-    """Draw a question of a kind; None if the scene has none, for example no object that one word identifies."""
+    """Draw a question of a kind; None if the scene does not allow it, for example if no word identifies an object."""
     return _ASK[kind](scene, rng, wording)
 
 
 def _say(clause: Relation | Exists | Count) -> str:
-    """Return the clause in its first wording (the wording of rationales does not vary)."""
+    """Write a clause in its first wording, because the wording of rationales does not vary."""
     return render((clause,), _Plain())
 
 
@@ -48,7 +48,7 @@ def _unique(scene: Scene, word: str) -> list[int]:
 
 
 def _attribute(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | None:
-    """ "What colour is the circle?", or with one more step: "What colour is the object left of the blue square?"."""
+    """Ask "What colour is the circle?" or, with one more step, "What colour is the object left of the blue square?"."""
     hops = _two_step(scene, rng, kind)
     if hops is not None and rng.random() < 0.5:
         return hops
@@ -81,7 +81,7 @@ def _two_step(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | No
 
 
 def _place(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | None:
-    """ "Where is the red circle?" or "What is in the top left?", by quarters of the image."""
+    """Ask "Where is the red circle?" or "What is in the top left?". Answers are quarters of the image."""
     quarters = [quarter(thing) for thing in scene.things]
     clear = [i for i, place in enumerate(quarters) if place]
     if not clear:
@@ -124,7 +124,7 @@ def _existence(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
 
 
 def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | None:
-    """ "Is the red circle left of or right of the blue square?", with the options in either order."""
+    """Ask "Is the red circle left of or right of the blue square?", with the options in random order."""
     if len(scene.things) < 2:
         return None
     a, b = rng.sample(scene.things, 2)
@@ -136,7 +136,7 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | N
 
 
 def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion | None:
-    """Return a yes/no question about a relation caption, in half of all cases with its two objects swapped."""
+    """Ask a yes/no question about a relation caption. In half of all cases its two objects are swapped."""
     (clause,) = plan(scene, rng, "relation") or (None,)
     if not isinstance(clause, Relation):
         return None

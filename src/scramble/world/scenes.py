@@ -1,6 +1,6 @@
 """Scenes: two to four coloured shapes that do not overlap, and the vocabulary of their captions.
 
-All lengths are shares of the image's side, so that a scene is independent of the resolution.
+All lengths are fractions of the image's side, so that a scene is independent of the resolution.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SIZES = ("small", "large")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-# Combinations of colour and shape that do not occur in training, one per colour; each colour and shape does occur.
+# Combinations of colour and shape that do not occur in training, one per colour. Each colour and each shape occurs.
 HELD_OUT = frozenset((colour, SHAPES[(index + 2) % len(SHAPES)]) for index, colour in enumerate(COLOURS))
 
 _RADIUS = {"small": (0.105, 0.12), "large": (0.15, 0.17)}
@@ -22,12 +22,12 @@ _TRIES = 200
 
 
 class WorldError(ValueError):
-    """A world that cannot be generated with these arguments. The message says what to change."""
+    """A world cannot be generated with these arguments. The message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object: its words, its centre, and the jitter of its drawing (degrees, and 0..1 per colour channel)."""
+    """An object: its words, its centre, and the jitter of its drawing (in degrees, and 0 to 1 per colour channel)."""
 
     shape: str
     colour: str
@@ -50,14 +50,14 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Objects on a light background (``ground`` is its grey level in 0..1)."""
+    """Objects on a light background (``ground`` is its grey level, from 0 to 1)."""
 
     things: tuple[Thing, ...]
     ground: float = 0.92
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """The content of the scene without jitter. Scenes with the same signature look alike and share all captions."""
+        """The content of the scene without jitter. Scenes with the same signature have the same captions."""
         order = sorted(range(len(self.things)), key=lambda i: (self.things[i].combination, self.things[i].size))
         things = [self.things[i] for i in order]
         words = tuple((t.shape, t.colour, t.size) for t in things)
@@ -66,7 +66,7 @@ class Scene:
 
 
 def relations(a: Thing, b: Thing) -> tuple[str, ...]:
-    """Return the one or two relations of ``a`` to ``b``: those along the axes on which their boxes do not overlap."""
+    """Return the one or two relations of ``a`` to ``b``, along the axes on which their boxes do not overlap."""
     left_a, top_a, right_a, bottom_a = a.box
     left_b, top_b, right_b, bottom_b = b.box
     result = []
@@ -98,17 +98,17 @@ def draw_scene(
     """Draw a random scene.
 
     Args:
-        rng: the only source of randomness.
+        rng: the random generator.
         objects: minimum and maximum number of objects.
-        lookalikes: probability, per object after the first, that it shares its shape or its colour with an
-            earlier one (in addition to sharing by chance).
-        held_out: ``"without"`` combinations of ``HELD_OUT``, or ``"with"`` at least two objects of them.
+        lookalikes: probability that an object after the first gets the shape or colour of an earlier object. Objects
+            can also share them by chance.
+        held_out: ``"without"`` combinations in ``HELD_OUT``, or ``"with"`` at least two objects that have one.
     Raises:
-        WorldError: ``objects`` is not a range within 1..6, or the objects do not fit.
+        WorldError: ``objects`` is not a range within 1 to 6, or the objects do not fit.
     """
     low, high = objects
     if not 1 <= low <= high <= 6:
-        raise WorldError(f"objects={objects}: give the minimum and maximum number of objects, from 1 to 6")
+        raise WorldError(f"objects={objects} must be the minimum and maximum number of objects, from 1 to 6")
     for _ in range(_TRIES):
         count = rng.randint(low, high)
         combinations = _combinations(rng, count, lookalikes, held_out)
@@ -135,7 +135,7 @@ def _combinations(rng: random.Random, count: int, lookalikes: float, held_out: s
 
 
 def place(rng: random.Random, words: list[tuple[str, str, str]]) -> Scene | None:
-    """Place objects (shape, colour, size) at random without overlap; None if there was no room."""
+    """Place objects (shape, colour, size) at random without overlap; None if they do not fit."""
     things: list[Thing] = []
     for shape, colour, size in words:
         for _ in range(40):

@@ -1,8 +1,8 @@
-"""Pretrain a vision tower with random weights on the world, as released towers are pretrained before the language
-model: linear heads predict the content of each cell of the image, and are then discarded.
+"""Pretrain a vision tower with random weights on the world.
 
-Without pretraining the tower has to learn shapes from the few words of captions, and learns them poorly
-(docs/results/world_log.md).
+Linear heads predict the content of each cell of the image and are then discarded. Without pretraining, the tower would
+have to learn shapes from the few words of captions, which it does poorly (docs/results/world_log.md). Released towers
+are also pretrained before the language model.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from scramble.world.scenes import COLOURS, SHAPES, SIZES, Scene, WorldError, dra
 
 # Tensor suffixes: B images, T image tokens (cells, row by row), D width of a token's features.
 WORDS = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
-# Number of columns and rows as classes of position. With a regression a weak position signal in the features would be
-# enough, and the language model does not learn from a signal that is weak in comparison with colour and shape.
+# Number of position classes per axis. With a regression, a weak position signal in the features would be enough, but
+# the language model does not learn from a position signal that is weak in comparison with colour and shape.
 BINS = 8
 
 
@@ -36,15 +36,15 @@ def teach_vision(
     objects: tuple[int, int] = (1, 4),
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train tower and projector such that the features of each cell predict its content. The language model is frozen.
+    """Train tower and projector so that the features of each cell predict its content. The language model is frozen.
 
     Linear heads on the projected features predict whether an object's centre is in the cell, its colour, shape and
-    size, and its column and row in the image. Every step has new scenes, without combinations held out from training.
+    size, and its column and row in the image. Every step uses new scenes, without the held-out combinations.
 
     Args:
         vlm: a model with a square grid of features per image, see :func:`scramble.models.load_vlm`.
-        steps, batch_size: the number of scenes is their product.
-        learning_rate: peak learning rate of AdamW; it rises over the first tenth of the steps, then falls to 0.
+        steps, batch_size: number of steps, and number of scenes per step.
+        learning_rate: peak learning rate of AdamW. It rises over the first tenth of the steps and then falls to 0.
         image_size: pixels per side.
         objects: minimum and maximum number of objects in a scene.
         seed: seed of scenes and heads.

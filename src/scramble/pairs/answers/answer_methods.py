@@ -1,4 +1,4 @@
-"""MPO's data engine as two pair methods: pairs of answers from the images and questions of a data set folder."""
+"""MPO's data engine as two pair methods, which create pairs of answers from images and questions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AnswerMethod(PairMethod):
 
     Args:
         engine: kind and options, see :func:`scramble.engines.open_engine`.
-        options: options of the method; :meth:`_set_shared_options` has those that all methods share.
+        options: options of the method; :meth:`_set_shared_options` documents the options that all methods share.
     Raises:
         PairMethodError: there is no engine or no question, or the options contradict each other.
     """
@@ -43,7 +43,7 @@ class AnswerMethod(PairMethod):
     ) -> None:
         super().__init__(seed=seed, shard=shard)
         if engine is None:
-            raise PairMethodError(f"pairs={self.name} samples from a model: give pairs.engine (kind, path or model)")
+            raise PairMethodError(f"pairs={self.name} samples from a model: set pairs.engine (kind, path or model)")
         self._engine = engine
         self._maker: CorrectnessPairs | DropoutNTP | None = None
         self._options = self._set_shared_options(**(options or {}))
@@ -59,10 +59,10 @@ class AnswerMethod(PairMethod):
     ) -> dict[str, Any]:
         """
         Args:
-            splits: the splits to sample for; other splits get no pairs.
-            limit: maximum number of questions per split, drawn by the seed.
-            kinds: if given, only questions of these kinds are used.
-            replies: folder of the stored replies, which several runs can share; by default it is inside the split.
+            splits: the splits for which to sample answers; other splits have no pairs.
+            limit: maximum number of questions per split, which the seed selects.
+            kinds: kinds of questions to use; None uses all.
+            replies: folder of the stored replies, which several runs can share; by default it is in the split's folder.
         Returns:
             The other options.
         """
@@ -102,10 +102,11 @@ class AnswerMethod(PairMethod):
 
 
 class CorrectnessAnswers(AnswerMethod):
-    """Correct answers preferred to incorrect ones, see :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
+    """Correct answers preferred to incorrect answers; see
+    :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
 
-    Its option ``format_pairs`` selects what happens to pairs that differ only in form: ``apart`` (they get a separate
-    table, ``<split>/format/``), ``with`` (they are mixed with the others) or ``drop``.
+    The option ``format_pairs`` selects what happens to pairs that differ only in form: ``apart`` writes them to a
+    separate table, ``<split>/format/``, ``with`` mixes them with the other pairs, and ``drop`` discards them.
     """
 
     name = "correctness"
@@ -143,11 +144,11 @@ class CorrectnessAnswers(AnswerMethod):
 
 
 class DropoutAnswers(AnswerMethod):
-    """Answers preferred to their continuation without the image, see
+    """Answers preferred to their continuation without the image; see
     :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`.
 
-    Its option ``ask`` selects what the model is asked: ``questions`` (those of the split), ``images`` (the option
-    ``prompt`` about each image), or both.
+    The option ``ask`` selects the prompts: ``questions`` (the questions of the split), ``images`` (the option
+    ``prompt`` for each image), or both.
     """
 
     name = "dropout_ntp"
@@ -157,7 +158,7 @@ class DropoutAnswers(AnswerMethod):
         self._ask = self._options.pop("ask", ("questions",))
         self._prompt = self._options.pop("prompt", "Describe the image.")
         if not self._ask or set(self._ask) - {"questions", "images"}:
-            raise PairMethodError(f"ask={list(self._ask)}: name questions, images or both")
+            raise PairMethodError(f"ask={list(self._ask)}: choose questions, images or both")
 
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
         self._maker = maker = DropoutNTP(engine, store, seed=self.seed, **self._options)
@@ -174,9 +175,7 @@ class DropoutAnswers(AnswerMethod):
 
 def _questions_of(split: Path) -> Iterator[Question]:
     if not table_path(split, Question).exists():
-        raise PairMethodError(
-            f"{split} has no questions: use data=world, or a question file of your own (data=questions)"
-        )
+        raise PairMethodError(f"{split} has no questions: use data=world, or your own question file (data=questions)")
     return read_table(split, Question)
 
 

@@ -1,8 +1,7 @@
-"""Correctness pairs: many answers to a question are sampled, and correct ones are preferred to incorrect ones.
+"""Correctness pairs: several answers to a question are sampled, and correct answers are preferred to incorrect ones.
 
 A response is correct if its final answer is correct, and incorrect if its final answer is incorrect or missing. A
-response that states its answer in a form other than the requested one is neither: it becomes the rejected
-answer of a *format pair*.
+response whose answer does not have the requested form is neither. It becomes the rejected answer of a *format pair*.
 Source: MPO, arXiv 2411.10442; docs/mpo_data.md describes the released pipeline.
 """
 
@@ -34,7 +33,7 @@ class Response:
 
 @dataclass
 class SortedResponses:
-    """The distinct responses to a question by correctness, each list in random order."""
+    """The distinct responses to a question, sorted by correctness; each list is in random order."""
 
     correct: list[Response] = field(default_factory=list)
     incorrect: list[Response] = field(default_factory=list)
@@ -50,7 +49,7 @@ class QuestionPairs:
 
 
 class CorrectnessPairs:
-    """Samples responses and pairs correct with incorrect ones. ``counts`` counts responses and questions by outcome."""
+    """Samples responses and pairs correct with incorrect ones. ``counts`` has responses and questions by outcome."""
 
     def __init__(
         self,
@@ -71,23 +70,23 @@ class CorrectnessPairs:
         """
         Args:
             store: stores replies and returns stored ones.
-            styles: names of :data:`scramble.pairs.answers.prompts.STYLES`; each question gets one, drawn by the seed.
+            styles: names in :data:`scramble.pairs.answers.prompts.STYLES`. The seed selects one for each question.
             samples: number of responses sampled per question.
             pairs: maximum number of pairs per question; the same maximum applies to format pairs.
             top_k: None or 0 for servers that do not support it.
-            rule, rules: the rule by which answers are judged, and rules for single kinds of questions
+            rule, rules: the rule that grades answers, and rules for single kinds of questions
                 (:func:`scramble.grading.rules.rule_of`).
 
         Raises:
             StyleError, ValueError: a style is unknown, or there are fewer than two samples.
         """
         if samples < 2 or pairs < 1:
-            raise ValueError(f"samples={samples}, pairs={pairs}: a pair needs two responses")
+            raise ValueError(f"samples={samples}, pairs={pairs}: set samples to at least 2 and pairs to at least 1")
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store
         self._styles = [load_style(name) for name in styles]
         if not self._styles:
-            raise ValueError("styles is empty: give at least one style")
+            raise ValueError("styles is empty: set at least one style")
         self._pairs, self._seed = pairs, seed
         self._rule, self._rules = rule, dict(rules or {})
         self._samples = samples
@@ -119,7 +118,7 @@ class CorrectnessPairs:
             yield case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """Return the engine's requests, tokens and cost so far, and the responses and questions by outcome."""
+        """Return the engine's requests, tokens and cost, and the responses and questions by outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
     def _style(self, question: Question) -> Style:
@@ -173,7 +172,7 @@ class CorrectnessPairs:
     def _couple(
         self, question: Question, style: Style, rule: str, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
-        """Return at most ``pairs`` pairs; no response is used again before all have been used."""
+        """Return at most ``pairs`` pairs. No response is used again before all have been used."""
         couples = (
             (chosen, other[(n + turn) % len(other)]) for turn in range(len(other)) for n, chosen in enumerate(correct)
         )
@@ -215,7 +214,7 @@ class CorrectnessPairs:
 
 
 def contained(positive: str, negative: str | None) -> bool:
-    """Whether the incorrect answer contains the correct one ("14" contains "4"): such a pair is uninformative."""
+    """Return whether the incorrect answer contains the correct one ("14" contains "4"): the pair is uninformative."""
     if negative is None:
         return False
     a, b = (" ".join(text.lower().split()) for text in (positive, negative))

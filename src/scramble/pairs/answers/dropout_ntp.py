@@ -1,7 +1,7 @@
 """DropoutNTP: a model's answer is preferred to its first half continued without the image.
 
-Source: MPO, arXiv 2411.10442: the answer is truncated after a share of its words, and the same model continues it
-without the image. The rejected text is the first part with that continuation. No ground truth is needed.
+In MPO (arXiv 2411.10442), the answer is truncated after a fraction of its words, and the same model continues it
+without the image. The rejected text is the first part with this continuation. No ground truth is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WORD = re.compile(r"\S+")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TruncatedAnswer:
-    """A question with the model's answer and the part of it that precedes the continuation."""
+    """A question with the model's answer and the part of the answer that precedes the continuation."""
 
     case: Case
     answer: str
@@ -31,7 +31,10 @@ class TruncatedAnswer:
 
 
 class DropoutNTP:
-    """Generates an answer with the image and continues its first part without it. ``counts`` has the outcomes."""
+    """Generates an answer with the image and continues its first part without the image.
+
+    ``counts`` has the questions by outcome.
+    """
 
     def __init__(
         self,
@@ -48,16 +51,16 @@ class DropoutNTP:
         """
         Args:
             store: stores replies and returns stored ones.
-            start_ratio: share of the answer's words that is kept, in [0, 1); with 0 the whole rejected answer is
+            start_ratio: fraction of the answer's words to keep, in [0, 1). With 0, the whole rejected answer is
                 generated without the image.
             top_k: None or 0 for servers that do not support it.
             max_tokens: maximum length of the answer and of its continuation.
 
         Raises:
-            ValueError: ``start_ratio`` is out of bounds.
+            ValueError: ``start_ratio`` is not in [0, 1).
         """
         if not 0 <= start_ratio < 1:
-            raise ValueError(f"start_ratio={start_ratio}: the share of words that is kept must be in [0, 1)")
+            raise ValueError(f"start_ratio={start_ratio}: the fraction of words to keep must be in [0, 1)")
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store
         self._ratio, self._seed = start_ratio, seed
@@ -81,7 +84,7 @@ class DropoutNTP:
             yield truncated.case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """Return the engine's requests, tokens and cost so far, and the questions by outcome."""
+        """Return the engine's requests, tokens and cost, and the questions by outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
     def _truncated_answers(
@@ -144,17 +147,17 @@ def describe(images: Iterable[ImageRecord], prompt: str) -> Iterator[Question]:
 
 
 def first_words(text: str, share: float) -> str:
-    """Return the first words of a text: the share ``share`` of its words, rounded down."""
+    """Return the first words of a text: the fraction ``share`` of its words, rounded down."""
     words = list(_WORD.finditer(text))
     count = int(len(words) * share)
     return text[: words[count - 1].end()] if count else ""
 
 
 def joined(prefix: str, continuation: str) -> str:
-    """Join the kept words and their continuation.
+    """Join the first words and their continuation.
 
-    Some servers repeat the kept words; they are not duplicated. Some strip the leading space; it is restored, because
-    the text is always truncated between words.
+    Some servers repeat the first words, which are then not duplicated. Some servers strip the leading space, which is
+    restored, because the text is always truncated between words.
     """
     continuation = continuation.rstrip()
     if prefix and continuation.lstrip().startswith(prefix):

@@ -1,6 +1,6 @@
 """Build the prompt for a question, and parse the final answer of the model's reply.
 
-The wording of the instructions in ``prompts/`` is this project's own.
+The instructions in ``prompts/`` were written for this project.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
 class StyleError(ValueError):
-    """An unknown style. The message names the available ones."""
+    """A style is unknown. The message names the available styles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
     """An instruction around the question, and the mark of the final answer in the reply.
 
-    ``mark`` is ``final`` ("Final answer: ..."), ``boxed``, ``think`` (a thought between tags, then ``final``) or
+    ``mark`` is ``final`` ("Final answer: ..."), ``boxed``, ``think`` (reasoning between tags, then ``final``) or
     ``whole`` (the reply is the answer). ``line_breaks`` is the minimum number of line breaks in a well-formed reply.
     """
 
@@ -50,7 +50,7 @@ class Style:
 
 
 # name -> mark, minimum number of line breaks. The first six are the paper's three instructions and its three kinds of
-# chain of thought. The last two are ours: the rationale that SceneAlign trains on, and the question alone.
+# chain of thought. The last two are our additions: the rationale that SceneAlign trains on, and the question alone.
 STYLES: dict[str, tuple[str, int]] = {
     "steps": ("final", 2),
     "boxed": ("boxed", 2),
@@ -65,7 +65,7 @@ STYLES: dict[str, tuple[str, int]] = {
 
 @cache
 def load_style(name: str) -> Style:
-    """Return a style by name. Raises StyleError naming the available ones."""
+    """Return a style by name. Raises StyleError with the available styles."""
     if name not in STYLES:
         raise StyleError(f"unknown prompt style {name!r}: choose one of {', '.join(STYLES)}")
     mark, line_breaks = STYLES[name]
@@ -81,7 +81,7 @@ def load_style(name: str) -> Style:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A parsed reply: its final answer (None if there is none), and the fault in its form ("" if there is none)."""
+    """A parsed reply: its final answer (or None), and the fault of its form ("" if it is well-formed)."""
 
     answer: str | None
     fault: str = ""
@@ -135,7 +135,7 @@ def _final(text: str) -> tuple[str | None, int, str, int]:
 
 
 def _boxed(text: str) -> tuple[str | None, int, str, int]:
-    """As :func:`_final`, for the content of the last ``\\boxed{...}``."""
+    """Return the same as :func:`_final` for the content of the last ``\\boxed{...}``."""
     box = final_answers.boxed(text)
     if box is None:
         return None, 0, text, 0

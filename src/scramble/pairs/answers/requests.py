@@ -1,4 +1,4 @@
-"""What MPO's two methods share: questions with encoded images, and the reasons to skip questions and replies."""
+"""The common parts of MPO's two methods: questions with encoded images, and reasons to skip questions and replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Case:
 
 
 def case_of(question: Question, images: Mapping[str, ImageFile]) -> tuple[Case, Skip | None]:
-    """Return the question with its images, and a skip if an image is missing or unreadable."""
+    """Return the question with its images, and a :class:`Skip` if an image is missing or unreadable."""
     encoded_images = []
     for image_id in question.image_ids:
         if image_id not in images:

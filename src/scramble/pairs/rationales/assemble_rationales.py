@@ -1,4 +1,4 @@
-"""Stream preference pairs of rationales: a faithful one is preferred to each perturbed one. Skips are counted."""
+"""Streams preference pairs of rationales: a faithful rationale is preferred to each perturbed one."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Interventions(Protocol):
     settings: Settings
 
     def prepare(self, case: Case) -> Any:
-        """Prepare a case for :meth:`perturb`. Raises NotPossible with a reason to count."""
+        """Prepare a case for :meth:`perturb`. Raises NotPossible with a reason that can be counted."""
         ...
 
     def perturb(self, prepared: Any, kind: str, rng: random.Random) -> Perturbed:
-        """Return one perturbation of a kind. Raises NotPossible."""
+        """Return one perturbation of a kind. Raises NotPossible if there is none."""
         ...
 
 
 def cases(
     images: Iterable[ImageRecord], questions: Iterable[Question], problems: Counter[str]
 ) -> Iterator[Case | Skip]:
-    """Yield each question with the graph of its image. Questions are held in memory, images are streamed.
+    """Yield each question with the graph of its image. Questions are loaded into memory; images are streamed.
 
     Args:
-        problems: counts defects of graphs by reason, such as dangling ids; the rest of such a graph is used.
+        problems: counts defects of graphs, such as dangling ids, by reason. The rest of such a graph is used.
     """
     by_image: dict[str, list[Question]] = {}
     for question in questions:
@@ -74,20 +74,21 @@ def rationale_pairs(
     seed: int = 0,
     misses: Counter[str] | None = None,
 ) -> Iterator[PreferencePair | Skip]:
-    """Yield the pairs of a stream of cases. What is drawn for a question depends only on the seed and the question.
+    """Yield the pairs of a stream of cases. The selection for a question depends only on the seed and the question.
 
     Args:
         prompt: the prompt, which contains ``{question}``.
-        per_question: pairs per question, each of another kind.
+        per_question: number of pairs per question, each of a different kind.
         misses: counts by reason how often a drawn kind was not possible for the question.
     Returns:
-        Pairs, and for each question without one a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text``.
+        The pairs, and a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text`` for each question without
+        a pair.
     Raises:
         SceneAlignError: ``per_question`` is larger than the number of kinds.
     """
-    skips: deque[Skip] = deque()  # questions skipped while a language model reads ahead
+    skips: deque[Skip] = deque()  # questions that are skipped while requests are sent ahead
     drawn = _perturbations(stream, interventions, per_question, seed, skips, misses)
-    rewritten = getattr(interventions, "rewritten", None)  # a language model that writes the perturbed steps
+    rewritten = getattr(interventions, "rewritten", None)  # exists if a language model writes the perturbed steps
     for case, result in rewritten(drawn) if rewritten else drawn:
         while skips:
             yield skips.popleft()

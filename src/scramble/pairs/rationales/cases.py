@@ -14,7 +14,7 @@ from scramble.scenegraphs import SceneGraph
 
 
 class SceneAlignError(ValueError):
-    """Settings or data that SceneAlign cannot use. The message names the setting or data."""
+    """SceneAlign cannot use settings or data. The message names the setting or data."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,16 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of interventions. All defaults are this project's choice.
+    """Settings of interventions. All defaults are our choice.
 
-    ``kinds`` maps kinds of intervention to weights, and ``edits`` maps numbers of changes to weights. ``distance``
-    bounds the number of steps from the last changed step to the conclusion (0: the conclusion is changed). ``answer``
-    is ``follow`` (the rejected answer follows from the changed steps) or ``keep``. ``balance`` is ``pad`` (an omitted
-    step is replaced by a true but unneeded one; where a false detail is added, the chosen side gets the true one) or
-    ``none``.
+    Attributes:
+        kinds: weight of each kind of intervention.
+        edits: weight of each number of changes.
+        distance: minimum and maximum number of steps from the last changed step to the conclusion; with 0 the
+            conclusion itself is changed.
+        answer: ``follow`` (the rejected answer follows from the changed steps) or ``keep``.
+        balance: ``pad`` (an omitted step is replaced by a true but unneeded step; if a false detail is added, the
+            chosen side gets the true detail) or ``none``.
     """
 
     kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
@@ -50,13 +53,13 @@ class Settings:
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
             raise SceneAlignError(f"kinds={dict(self.kinds)}: weights must be at least 0, and one must be above 0")
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
-            raise SceneAlignError(f"edits={dict(self.edits)}: give numbers of edits from 1 on, each with its weight")
+            raise SceneAlignError(f"edits={dict(self.edits)} must map numbers of edits, at least 1, to weights")
         if self.answer not in ("follow", "keep") or self.balance not in ("pad", "none"):
             raise SceneAlignError(
-                f"answer={self.answer!r}, balance={self.balance!r}: answer is follow or keep, balance is pad or none"
+                f"answer={self.answer!r}, balance={self.balance!r}: answer must be follow or keep, balance pad or none"
             )
         if self.distance is not None and not 0 <= self.distance[0] <= self.distance[1]:
-            raise SceneAlignError(f"distance={list(self.distance)}: give the minimum and the maximum number of steps")
+            raise SceneAlignError(f"distance={list(self.distance)} must be the minimum and the maximum number of steps")
 
     def near_enough(self, distance: int) -> bool:
         """Return whether the settings allow a change at this distance from the conclusion."""
@@ -70,8 +73,8 @@ class Settings:
 class Perturbed:
     """A faithful and an unfaithful rationale, and a record of the faults in the unfaithful one.
 
-    ``false_steps`` are the indices in ``rejected`` of steps that the image does not support. ``missing`` are the
-    needed steps that the rejected side lacks (also if a false step replaces them). ``padding`` are the true but
+    ``false_steps`` are the indices in ``rejected`` of steps that the image does not support. ``missing`` are the needed
+    steps that the rejected side lacks, including those that a false step replaces. ``padding`` are the true but
     unneeded steps that it has instead.
     """
 
@@ -89,7 +92,7 @@ class Perturbed:
     rule: str = "scenealign.template"
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Return the record for a pair's details, as plain JSON. ``difficulty`` measures how much was changed."""
+        """Return the record for a pair's details as plain JSON. ``difficulty`` measures the size of the change."""
         touched = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,
@@ -111,4 +114,4 @@ class Perturbed:
 
 
 class NotPossible(Exception):
-    """An intervention that is not possible for a case. The reason is counted."""
+    """An intervention is not possible for a case. The reason is counted."""

@@ -1,7 +1,7 @@
-"""Check finished pairs: the chosen rationale is true, and the rejected one has its recorded defect and no other.
+"""Check finished pairs: the chosen rationale must be true, and the rejected one must have only its recorded defect.
 
 The check reads the texts and the record of a pair and the image's scene graph. It shares the grammar, the graph and the
-derivation of needed steps with the code that makes pairs, but none of its decisions.
+derivation of needed steps with the code that creates pairs, but none of the decisions of that code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def faults(graph: Graph, question: str, pair: PreferencePair, *, follow: bool = 
 
     Args:
         graph: the image's complete scene graph.
-        follow: whether the rejected answer should follow from the edited graph.
+        follow: whether the rejected answer must follow from the edited graph.
     """
     record, problems = pair.details, []
     chosen, rejected = rationales.read(pair.chosen), rationales.read(pair.rejected)
@@ -55,7 +55,7 @@ def _true(graph: Graph, step: str) -> bool:
 def _swapped_or_replaced(
     graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool
 ) -> list[str]:
-    """Check swap and replace: the rejected side follows from the edited graph, and every change has an effect on it."""
+    """Check swap and replace: the rejected side follows from the edited graph, and every change affects it."""
     rejected, changes, problems = rationales.read(pair.rejected), pair.details["changes"], []
     start = read_graph(graph)
     expected = derive(apply(start, changes).to_json(), question)
@@ -75,7 +75,7 @@ def _swapped_or_replaced(
 
 
 def _shortened(graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool) -> list[str]:
-    """Check shorten: exactly the recorded steps are missing; conclusion and answer are unchanged."""
+    """Check shorten: exactly the recorded steps are missing, and conclusion and answer are unchanged."""
     record, rejected = pair.details, rationales.read(pair.rejected)
     removed = [step for step in needed if step not in rejected.steps]
     problems = []
@@ -91,7 +91,7 @@ def _shortened(graph: Graph, question: str, pair: PreferencePair, needed: tuple[
 def _with_details(
     graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool
 ) -> list[str]:
-    """Check overthink: without the recorded words, the steps equal the needed ones."""
+    """Check overthink: without the recorded words, the steps equal the needed steps."""
     record, rejected = pair.details, rationales.read(pair.rejected)
     places, problems = set(record["false_steps"]), []
     if len(places) != len(record["changes"]) or len(rejected.steps) != len(needed):

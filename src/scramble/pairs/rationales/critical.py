@@ -1,7 +1,7 @@
-"""Find the objects on which an answer depends, by ablation of those that a question and its rationale mention.
+"""Find the objects on which an answer depends, by ablation of the objects that a question and its rationale mention.
 
-A mentioned object is critical if the graph without it, or with one of its properties changed, gives another answer or
-no answer. Objects whose removal changes the answer come first; ties are ordered by degree in the graph, then by
+A mentioned object is critical if removing it from the graph, or changing one of its properties, changes the answer or
+removes it. Objects whose removal changes the answer come first. Ties are ordered by degree in the graph, then by
 mention.
 """
 
@@ -17,7 +17,7 @@ Answer = Callable[[SceneGraph], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Critical:
-    """A critical object. ``by_removal``: removing it changes the answer; ``degree`` and ``mention`` break ties."""
+    """A critical object. If ``by_removal``, removing it changes the answer. ``degree`` and ``mention`` break ties."""
 
     node: str
     by_removal: bool
@@ -31,7 +31,7 @@ def critical_nodes(
     answer: Answer,
     variants: Callable[[SceneGraph, str], Iterable[SceneGraph]] = lambda graph, node: (),
 ) -> list[Critical]:
-    """Return the critical objects among those mentioned, most critical first.
+    """Return the critical objects among the mentioned objects, most critical first.
 
     Args:
         mentioned: ids of objects in order of mention.

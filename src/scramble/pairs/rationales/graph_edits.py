@@ -20,7 +20,7 @@ Change = dict[str, Any]
 
 
 def apply(graph: SceneGraph, changes: Iterable[Mapping[str, Any]]) -> SceneGraph:
-    """Apply the changes in order. Raises GraphError for a change of an object that the graph does not have."""
+    """Apply the changes in order. Raises GraphError if a change names an object that the graph does not have."""
     for change in changes:
         if missing := [node for node in change.get("nodes", ()) if node not in graph.by_id]:
             raise GraphError(f"{change['op']}: the graph has no object {missing[0]!r}")
@@ -67,7 +67,7 @@ _OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
 
 
 def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]:
-    """Return the facts that only the first graph has (``removed``) and only the second has (``added``), in words."""
+    """Return the facts that only the first graph has (``removed``) or only the second has (``added``), in words."""
     removed, added = before.facts - after.facts, after.facts - before.facts
     return {"removed": sorted(before.say(f) for f in removed), "added": sorted(after.say(f) for f in added)}
 
@@ -76,7 +76,7 @@ class Cooccurrence:
     """Counts which objects occur together, to estimate how plausible an absent object is."""
 
     def __init__(self, scenes: Iterable[Sequence[str]]) -> None:
-        """``scenes``: the labels of each image's objects."""
+        """Count the labels in ``scenes``, which are the labels of each image's objects."""
         self.counts: Counter[str] = Counter()
         self._pairs: Counter[tuple[str, str]] = Counter()
         for labels in scenes:

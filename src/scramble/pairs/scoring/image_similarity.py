@@ -1,4 +1,4 @@
-"""Score how well texts fit their image with a CLIP or SigLIP model."""
+"""Score the similarity of texts and images with a CLIP or SigLIP model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_similarity(
 ) -> Similarity:
     """Load a function that computes the cosine similarity of each image and text with a CLIP-like model.
 
-    Consecutive texts of the same image share its features; ``batch_size`` is the number of images in a forward pass.
+    Consecutive texts of the same image share its features. ``batch_size`` is the number of images per forward pass.
     The other arguments are those of :func:`scramble.pairs.scoring.text_scorers.load_grammar`.
 
     Raises:
@@ -36,7 +36,7 @@ def load_similarity(
         raise ModelError(
             f"{path} is a {type(model).__name__}: a similarity model needs image and text features (CLIP, SigLIP)"
         )
-    padding = "max_length" if "siglip" in model.config.model_type else True  # SigLIP was only trained on padded texts
+    padding = "max_length" if "siglip" in model.config.model_type else True  # SigLIP was trained only on padded texts
 
     @torch.inference_mode()
     def similarity(items: Sequence[ImageText]) -> list[float]:
@@ -59,7 +59,7 @@ def load_similarity(
 
 
 def _batches(items: Sequence[ImageText], count: int) -> list[tuple[list[ImageFile], list[int], list[str]]]:
-    """Batches of at most ``count`` images: the images, and for each text the index of its image, and the text."""
+    """Return batches of at most ``count`` images: the images, the texts, and for each text the index of its image."""
     batches: list[tuple[list[ImageFile], list[int], list[str]]] = []
     previous: ImageFile | None = None
     for image, text in items:

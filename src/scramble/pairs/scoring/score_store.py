@@ -1,4 +1,4 @@
-"""Store the scores of models on disk, so that an interrupted run resumes without computing them again."""
+"""Store the scores of models on disk, so that an interrupted run does not compute them again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PATTERN = "scores*.jsonl"
 class ScoreStore:
     """The scores in a folder: all ``scores*.jsonl`` are read, and one of them is written, one line per batch.
 
-    As in :class:`scramble.engines.ReplyStore`, a shard of a split job writes its own file. All scores are held in
-    memory (about 100 bytes each). Use it as a context manager.
+    As in :class:`scramble.engines.ReplyStore`, each shard of a job writes its own file. All scores are held in memory
+    (about 100 bytes each). Use the store as a context manager.
     """
 
     def __init__(self, folder: str | Path, shard: tuple[int, int] = (0, 1)) -> None:
@@ -37,7 +37,7 @@ class ScoreStore:
         return stored if len(stored) == len(keys) else None
 
     def add(self, keys: Sequence[str], scores: Sequence[float]) -> None:
-        """Write a batch of scores to disk. Raises StoreError, for example if the disk is full."""
+        """Write a batch of scores to disk. Raises StoreError if that fails, for example on a full disk."""
         self._file.append(dict(zip(keys, scores, strict=True)))
         self._scores |= {int(key, 16): score for key, score in zip(keys, scores, strict=True)}
 
@@ -54,10 +54,10 @@ class ScoreStore:
 
 
 class StoredScorer(Generic[Item]):
-    """A scorer whose scores are stored; the model is loaded when the first score is missing.
+    """A scorer whose scores are stored. The model is loaded when the first score is missing.
 
-    A batch with a missing score is computed as a whole, so that the scores of a resumed run are those of an
-    uninterrupted one: the last digits of a score can depend on the padding, and so on the batch.
+    A batch with a missing score is computed completely, so that a resumed run has the same scores as an uninterrupted
+    run. The last digits of a score can depend on the padding and therefore on the batch.
 
     Args:
         store: the scores of a split.

@@ -1,4 +1,4 @@
-"""The models that score pairs: their settings, and how they are opened with their stored scores."""
+"""The models that score pairs: their settings, and functions to open them with their stored scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCORERS = ("grammar", "plausibility", "likelihood", "similarity")
 class ScorerSettings:
     """A model that scores texts: the arguments of its ``load_*`` function in :mod:`scramble.pairs.scoring`.
 
-    ``new`` other than None replaces the model by a tiny random one of the same architecture.
+    If ``new`` is not None, the model is replaced by a tiny random model of the same architecture.
     """
 
     path: str
@@ -29,13 +29,13 @@ class ScorerSettings:
     new: Mapping[str, Any] | None = None
 
     def stored(self, name: str, store: ScoreStore, split: Path, content: Callable[[Any], object]) -> StoredScorer[Any]:
-        """Return the scorer ``name`` of :data:`SCORERS` with stored scores; a missing score loads the model."""
+        """Return the scorer ``name`` of :data:`SCORERS` with stored scores. The model is loaded if one is missing."""
         model = (name, "new" if self.new is not None else self.path, self.revision, self.dtype)
         return StoredScorer(store, model, lambda: _load(name, self, split.parent / "new_scorers" / name), content)
 
 
 def image_text_content(item: ImageText) -> object:
-    """Return what identifies an image and a text in a content key: a hash of the image file, and the text."""
+    """Return the part of a content key that identifies an image and a text: the file's hash, and the text."""
     return item[0].sha256, item[1]
 
 

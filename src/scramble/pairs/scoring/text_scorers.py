@@ -30,13 +30,14 @@ def load_grammar(
     device: str | None = None,
     batch_size: int = 64,
 ) -> TextScorer:
-    """Return the probability that a text is acceptable English: class 1 of a CoLA classifier (texts truncated to 128
-    tokens).
+    """Load a scorer for the probability that a text is acceptable English.
+
+    It is class 1 of a CoLA classifier. Texts are truncated to 128 tokens.
 
     Args:
         path: hub id or folder.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
-        device: None is the GPU if there is one.
+        device: device of the model; None selects the GPU if there is one.
     Raises:
         ModelError: the model cannot be loaded.
     """
@@ -64,10 +65,10 @@ def load_plausibility(
     device: str | None = None,
     batch_size: int = 16,
 ) -> TextScorer:
-    """Return the calibrated probability that a statement is true by common sense, by Vera (Liu et al. 2023).
+    """Load Vera (Liu et al. 2023), a scorer for the probability that a statement is true by common sense.
 
     Vera is a T5 encoder with its head in three spare rows of its embedding: the weight (hidden,) in row 32099, the
-    bias in row 32098, entry 0, and the temperature in row 32097, entry 0. The score is
+    bias in row 32098, entry 0, and the temperature in row 32097, entry 0. The calibrated score is
     ``sigmoid((weight . hidden state of the last token + bias) / temperature)``. The arguments are those of
     :func:`load_grammar`.
     """
@@ -100,10 +101,10 @@ def load_likelihood(
     device: str | None = None,
     batch_size: int = 32,
 ) -> TextScorer:
-    """Return the log-likelihood of a text in nats, summed over its tokens, under a causal language model or a
-    vision-language model that sees no image.
+    """Load a scorer for the log-likelihood of a text in nats, summed over its tokens.
 
-    The arguments are those of :func:`load_grammar`. The scorer raises ModelError for a value that is not finite.
+    The model is a causal language model, or a vision-language model without an image. The arguments are those of
+    :func:`load_grammar`. The scorer raises ModelError if a value is not finite.
     """
     from transformers import AutoTokenizer
 
@@ -121,7 +122,7 @@ def load_likelihood(
         token = logits.gather(-1, targets)[..., 0] * inputs["attention_mask"][:, 1:]
         values: list[float] = token.sum(-1).tolist()
         if not all(map(math.isfinite, values)):
-            raise ModelError(f"{path} gave a log-likelihood that is not finite")
+            raise ModelError(f"{path} returned a log-likelihood that is not finite: set its dtype to float32")
         return values
 
     return _in_batches(score, batch_size)
@@ -139,7 +140,7 @@ def _in_batches(score: Callable[[list[str]], list[float]], batch_size: int) -> T
 
 
 def _text_model(path: str | Path, revision: str | None) -> Any:
-    """Return the auto class that loads a causal or a vision-language model; the latter also reads text alone."""
+    """Return the auto class that loads a causal or a vision-language model."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -153,10 +154,12 @@ def _text_model(path: str | Path, revision: str | None) -> Any:
 def load_pretrained(
     model_class: Any, processor_class: Any, path: str | Path, revision: str | None, dtype: str, device: str | None
 ) -> tuple[Any, Any, str]:
-    """Return a model in evaluation mode, its tokenizer or processor, and its device (the GPU if ``device`` is None).
+    """Load a model in evaluation mode, and return it with its tokenizer or processor and its device.
+
+    ``device=None`` selects the GPU if there is one.
 
     Raises:
-        ModelError: the model cannot be loaded; the message is one line.
+        ModelError: the model cannot be loaded. The message is one line.
     """
     at = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

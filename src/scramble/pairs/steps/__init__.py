@@ -1,1 +1,1 @@
-"""Steps that work on the pairs of every method: benchmark images, scores, filters, balance."""
+"""Steps that process the pairs of any method: benchmark images, scores, filters, balance."""

@@ -19,7 +19,7 @@ class BalancedPairs(PairStep):
     The training pairs are held in memory. See :func:`scramble.pairs.audit.refine.balance_gaps`.
 
     Args:
-        method: the method that makes the pairs.
+        method: the method that creates the pairs.
         gaps: the names of two scores that are probabilities (``grammar``, ``plausibility``).
     """
 

@@ -1,4 +1,4 @@
-"""Keep the images of benchmarks out of the pairs of any method."""
+"""Excludes the images of benchmarks from the pairs of any method."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def _benchmark_images(benchmarks: tuple[tuple[str, str | Path | None], ...]) -> 
 class ExcludedImages(PairStep):
     """The pairs of a method without those about images of benchmarks, by COCO id and by image hash.
 
-    The method makes no pairs of these images, so that no model is asked about them. Each excluded image is yielded as a
-    :class:`Skip`.
+    The method does not create pairs of these images, so no requests about them are sent to a model. Each excluded image
+    is yielded as a :class:`Skip`.
 
     Args:
-        method: the method that makes the pairs.
+        method: the method that creates the pairs.
         benchmarks: name -> file or folder; None reads the benchmark from the hub. See
             :func:`scramble.pairs.contamination.find_benchmark_images`, which reads each benchmark once per process.
     """
@@ -56,7 +56,7 @@ class ExcludedImages(PairStep):
         yield from super().pairs(split)
 
     def process(self, stream: Iterator[PreferencePair | Skip], split: Path) -> Iterator[PreferencePair | Skip]:
-        for pair_or_skip in stream:  # pairs that came with the data do not pass through PairMethod.share
+        for pair_or_skip in stream:  # pairs that are part of the data do not pass through PairMethod.share
             if isinstance(pair_or_skip, Skip) or self._excluded.isdisjoint(pair_or_skip.image_ids):
                 yield pair_or_skip
 

@@ -1,4 +1,4 @@
-"""Filters for every pair method: drop pairs whose columns are out of bounds."""
+"""Filters for any pair method: remove pairs whose columns are out of bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Filter:
 
     Attributes:
         column: a column of :data:`scramble.pairs.filters.TEXT_COLUMNS`, ``near_duplicate``, ``same_lemmas``, a score
-            (``grammar.rejected``), the gap of a score (``grammar.gap``), or a column that the pairs came with.
+            (``grammar.rejected``), the gap of a score (``grammar.gap``), or a column in the data.
         pipeline: spaCy pipeline for ``same_lemmas``.
     """
 
@@ -33,12 +33,12 @@ class Filter:
 
 
 class FilteredPairs(PairStep):
-    """The pairs of a method that pass all filters. A dropped pair is a :class:`Skip` naming the first filter.
+    """The pairs of a method that pass all filters. A dropped pair becomes a :class:`Skip` with the first filter.
 
     The columns that the filters compute are added to the pairs.
 
     Args:
-        method: the method that makes the pairs.
+        method: the method that creates the pairs.
         filters: at least one filter.
     """
 

@@ -18,7 +18,7 @@ Stream = Iterable[PreferencePair | Skip]
 class PairStep(DerivedMethod):
     """A step that processes the pairs of a method; skipped items pass through.
 
-    ``name`` is the step's key in the summary's ``steps``, which contain the number of pairs after each step, in order.
+    ``name`` is the step's key in ``steps`` of the summary, which lists the number of pairs after each step in order.
     """
 
     name: ClassVar[str]
@@ -52,7 +52,7 @@ class PairStep(DerivedMethod):
 def through(
     stream: Stream, work: Callable[[Iterator[PreferencePair]], Iterator[PreferencePair]]
 ) -> Iterator[PreferencePair | Skip]:
-    """Pass the pairs of a stream through a function of pairs, and the skipped items around it."""
+    """Apply a function to the pairs of a stream, and pass skipped items through unchanged."""
     skips: deque[Skip] = deque()
 
     def only_pairs() -> Iterator[PreferencePair]:

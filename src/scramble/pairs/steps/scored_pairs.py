@@ -24,9 +24,8 @@ class ScoredPairs(PairStep):
     The scores are stored in the split's folder ``scores/``, so that an interrupted run resumes.
 
     Args:
-        method: the method that makes the pairs.
-        scorers: the models, by name in
-            :data:`scramble.pairs.scoring.stored_models.SCORERS`; at least one.
+        method: the method that creates the pairs.
+        scorers: at least one model, by its name in :data:`scramble.pairs.scoring.stored_models.SCORERS`.
     """
 
     name = "scored"
@@ -50,14 +49,14 @@ class ScoredPairs(PairStep):
             yield from scored
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the method, and the numbers of scores that were computed now and read from the store."""
+        """Return the totals of the method, and the numbers of computed scores and of scores read from the store."""
         numbers = {
             name: {"computed": scorer.computed, "reused": scorer.reused} for name, scorer in self._opened.items()
         }
         return super().totals() | {"scores": numbers}
 
     def store_replies(self, split: Path) -> int:
-        """Ask the method's model about this shard's items and score their pairs."""
+        """Store the model's replies about this shard's items, and the scores of their pairs."""
         return PairMethod.store_replies(self, split)
 
 

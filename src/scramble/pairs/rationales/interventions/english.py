@@ -1,6 +1,6 @@
-"""The four interventions on English rationales by rule: find the mentions, change the graph, change the words.
+"""The four interventions on English rationales by rule: find the mentions, change the graph, and change the words.
 
-:func:`unintended` checks the result, as it does for a language model: only the intended words may differ.
+:func:`unintended` checks that only the intended words differ. It also checks the replies of a language model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scramble.scenegraphs.alignment import (
 _FUNCTION = word_set("""
     a an the is are was were be been being it its this that these those there of and so therefore which who
 """)
-MAX_NAMES = 12  # number of absent names considered for one object, the most plausible first
+MAX_NAMES = 12  # maximum number of absent names considered for an object, most plausible first
 
 
 @dataclass
@@ -72,7 +72,7 @@ class WordInterventions:
     """Perturbs English rationales by rule. ``seen`` counts how often object names occur together.
 
     Args:
-        generate_rationales: whether questions without a rationale get one, written from the graph in plain sentences.
+        generate_rationales: whether to write a rationale from the graph for questions that do not have one.
     """
 
     def __init__(self, settings: Settings, seen: Cooccurrence, *, generate_rationales: bool = True) -> None:
@@ -86,7 +86,7 @@ class WordInterventions:
         }
 
     def prepare(self, case: Case) -> AlignedCase:
-        """Align question and rationale with the graph. Raises NotPossible with the reason to count."""
+        """Align question and rationale with the graph. Raises NotPossible with a reason that can be counted."""
         graph, answer = case.graph, " ".join(case.question.answer.lower().split())
         anchors = list(dict.fromkeys(m.node for m in mentions(graph, [case.question.question])))
         if not answer or answer_support(graph, anchors, answer) is None:
@@ -213,7 +213,7 @@ class WordInterventions:
                 continue
             one, two = here
             if any(w.start > m.noun.end for m in here for w in m.attributes):
-                continue  # "the dog is brown": the adjective would not move with the noun
+                continue  # in "the dog is brown" the adjective would not move with the noun
             splices += [
                 (step, one.first, one.noun.end, text[two.first : two.noun.end]),
                 (step, two.first, two.noun.end, text[one.first : one.noun.end]),
@@ -240,7 +240,7 @@ class WordInterventions:
         return [weighted[i][1] for _, i in keyed]
 
     def _absent(self, name: str, others: Sequence[str], here: Sequence[str]) -> list[tuple[float, str]]:
-        """Names of absent objects, with weights: co-hyponyms of the name, or names that occur with the others."""
+        """Return weighted names of absent objects: co-hyponyms of the name, or names that occur with the others."""
         alike = self._lexicon.alike.get(name, set()) | {name}
         entry = self._lexicon.nouns.get(name)
         co_hyponyms = [n.lemma for n in self._lexicon.noun_swaps.get(entry[0].lemma if entry else name, ())]
@@ -301,7 +301,7 @@ class WordInterventions:
                 if word in stated or adjective is None or word == aligned.answer.lower():
                     continue
                 if any(self._same_class(word, other) for other in (*stated, aligned.answer.lower())):
-                    continue  # the asked property is not a detail
+                    continue  # the property that the question asks for is not a detail
                 wrong = [a.word for a in self._lexicon.adjective_swaps.get(word, ()) if a.word not in node.attributes]
                 if wrong:
                     options.append((m, word, rng.choice(wrong)))
@@ -339,12 +339,12 @@ class WordInterventions:
 
 
 def _path(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """Return the objects that the question names, and the nearest object with the answer."""
+    """Return the objects that the question names, and the nearest object that has the answer."""
     return list(dict.fromkeys([*anchors, *bearers(graph, anchors, answer)[:1]]))
 
 
 def spliced(steps: Sequence[str], splices: Sequence[Splice]) -> tuple[str, ...]:
-    """Return the steps with spans replaced and a/an corrected."""
+    """Replace spans of the steps and correct a/an."""
     result = list(steps)
     for step, start, end, new in sorted(splices, reverse=True):
         text = result[step]
@@ -398,7 +398,7 @@ def unintended(perturbed: Perturbed) -> str:
 
 
 def _turned(perturbed: Perturbed, a: str, b: str) -> bool:
-    """Return whether two names occur in reverse order in some step, with neither of them removed."""
+    """Return whether two names occur in reverse order in some step and neither of them was removed."""
     for before, after in zip(perturbed.chosen, perturbed.rejected, strict=True):
         places = [text.lower().find(name) for text in (before, after) for name in (a, b)]
         if min(places) >= 0 and (places[0] < places[1]) != (places[2] < places[3]):

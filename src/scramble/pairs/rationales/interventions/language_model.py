@@ -1,8 +1,8 @@
-"""Interventions whose text a language model writes: it gets the steps and the edited facts.
+"""Interventions whose text is written by a language model, from the steps and the edited facts.
 
 The changes of the graph are drawn as in :mod:`~scramble.pairs.rationales.interventions.english`. The model rewrites the
-steps that they affect, which is more fluent than rules. Its reply is checked word by word; replies with other changes
-are rejected and counted. Prompt and settings are this project's choice; the prompt's hash is in every pair's rule.
+affected steps, which results in more fluent text than rules. Its reply is checked word by word, and replies with other
+changes are rejected and counted. Prompt and settings are our choice. Every pair's rule contains the prompt's hash.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _schema(count: int) -> dict[str, Any]:
 
 
 class EngineInterventions(WordInterventions):
-    """Draws changes by rule and lets a language model write them.
+    """Draws changes by rule and uses a language model to write them.
 
     Args:
         engine, store: the engine of the language model, and the store of its replies.
@@ -80,7 +80,7 @@ class EngineInterventions(WordInterventions):
     def rewritten(self, stream: Iterable[tuple[Case, Perturbed]]) -> Iterator[tuple[Case, Perturbed | str]]:
         """Yield each perturbation in the model's words, or the reason why there is none. Omissions need no model.
 
-        Raises EngineError if the server, model or key cannot work; replies so far are stored.
+        Raises EngineError if the server, model or key cannot work. Earlier replies are stored.
         """
         pending: deque[tuple[Case, Perturbed, bool]] = deque()
 
@@ -102,7 +102,7 @@ class EngineInterventions(WordInterventions):
             yield pending.popleft()[:2]
 
     def totals(self) -> dict[str, Any]:
-        """Return the engine's totals so far, and its replies by outcome."""
+        """Return the engine's totals, and its replies by outcome."""
         return {"rewriter": dataclasses.asdict(self._engine.totals), "replies": dict(self.counts.most_common())}
 
     def _request(self, case: Case, perturbed: Perturbed) -> Request:
@@ -135,7 +135,7 @@ class EngineInterventions(WordInterventions):
 
 
 def read_steps(reply: Reply) -> tuple[str, ...] | str:
-    """Return the steps in a reply, or the reason why it has none."""
+    """Return the steps in a reply, or the reason why it does not contain them."""
     if reply.error:
         return f"no reply: {reply.error.split(' (')[0]}"
     if not reply.finished:

@@ -1,6 +1,6 @@
-"""The four interventions in the embedded world: change the graph, derive the rationale again, check it with the judge.
+"""The four interventions in the embedded world: change the graph, derive the rationale again, and check it.
 
-The rejected rationale would be right for the edited scene, so that only the image shows that it is wrong.
+The rejected rationale would be correct for the edited scene, so that only the image shows that it is wrong.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation
 from scramble.world.judge import clause_holds, matches
 
-TRIES = 40  # number of changes tried for a question before a kind counts as not possible
+TRIES = 40  # number of changes tried for a question before a kind is considered impossible
 
 
 def label(node: Node) -> str:
-    """Return the colour and shape of an object; co-occurrence statistics count objects with the same label as equal."""
+    """Return the colour and shape of an object, by which co-occurrence statistics identify objects."""
     return f"{_value(node, 'colour')} {node.name}"
 
 
@@ -44,7 +44,7 @@ class WorldInterventions:
         }
 
     def prepare(self, case: Case) -> _DerivedCase:
-        """Derive the rationale of a case from its graph. Raises NotPossible with the reason to count."""
+        """Derive the rationale of a case from its graph. Raises NotPossible with a reason that can be counted."""
         if not case.question.rationale:
             raise NotPossible("question without a rationale")
         prepared = _DerivedCase(case)
@@ -78,7 +78,7 @@ class WorldInterventions:
         edits: int,
         options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
     ) -> Perturbed:
-        """Apply ``edits`` changes to the graph one after the other; each must change the rationale."""
+        """Apply ``edits`` changes to the graph sequentially. Each change must change the rationale."""
         graph, current, touched = case.graph, case.derived, set[str]()
         assert current is not None
         changes: tuple[Change, ...] = ()
@@ -112,7 +112,7 @@ class WorldInterventions:
         )
 
     def _is_valid(self, case: _DerivedCase, derived: Derived) -> bool:
-        """Return whether every new step is false of the image, and near enough to the conclusion."""
+        """Return whether every new step is false of the image and near enough to the conclusion."""
         new = [i for i, step in enumerate(derived.steps) if step not in case.steps]
         if not new or not self.settings.near_enough(len(derived.steps) - 1 - new[-1]):
             return False
@@ -148,7 +148,8 @@ class WorldInterventions:
                 if (same or text not in here.values()) and weight:
                     change: Change = {"op": "replace", "nodes": [name], "name": shape, "attributes": [colour, size]}
                     weighted.append((weight, change))
-        # A weighted random order: the probability of the largest u ** (1 / weight) is proportional to the weight.
+        # Sort in a weighted random order: the probability that u ** (1 / weight) is the largest is proportional to the
+        # weight.
         keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(weighted)), reverse=True)
         return (weighted[i][1] for _, i in keyed)
 
@@ -157,7 +158,7 @@ class WorldInterventions:
     def _shorten(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
         assert case.derived is not None
         last, clauses = len(case.steps) - 1, case.derived.clauses
-        # Omitting a step that another step repeats with more detail would not be a defect.
+        # It would not be a defect to omit a step that another step repeats with more detail.
         places = [
             i
             for i in range(last)
@@ -265,7 +266,7 @@ class _DerivedCase:
 
 
 def mentioned(graph: Graph, question: str, derived: Derived | None) -> list[str]:
-    """Ids of the objects that the steps name, in order, followed by those that share a word with the question."""
+    """Return the ids of objects that the steps name, in order, and then those that share a word with the question."""
     ids: dict[str, None] = {}
     for clause in derived.clauses if derived else ():
         ids |= dict.fromkeys(bound(graph, clause))
@@ -331,13 +332,15 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
 
 
 def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
-    """Return the places for a detail: step, noun within the step, and kind of word. The kind that the question asks
-    about is excluded."""
+    """Return the positions for a detail: step, noun within the step, and kind of word.
+
+    The kind that the question asks about is excluded.
+    """
     assert case.derived is not None
     slots = []
     for place, clause in enumerate(case.derived.clauses):
         if isinstance(clause, Count):
-            continue  # with a detail it would count other objects
+            continue  # with a detail, the count would refer to other objects
         for position, noun in enumerate(_nouns(clause)):
             open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(case.question)]
             slots += [(place, position, kind) for kind in open_kinds]
@@ -365,7 +368,7 @@ def _with_noun(clause: Clause, position: int, noun: Noun) -> Clause:
 def _detail(
     graph: Graph, clause: Clause, position: int, kind: str, rng: random.Random
 ) -> tuple[Clause, Clause, str, tuple[str, str]] | None:
-    """Return the clause with a true and with a false word for one of its nouns, the object's id, and the two words."""
+    """Return the clause with a true and with a false word for one noun, the object's id, and the two words."""
     noun = _nouns(clause)[position]
     options = [(word, _with_noun(clause, position, replace(noun, **{kind: word}))) for word in WORDS[kind]]
     true = [(word, option) for word, option in options if clause_holds(graph, option)]
