@@ -139,7 +139,7 @@ def test_too_few_pixels_or_too_many_objects_are_refused(tmp_path):
         generate(tmp_path, image_size=32, **ARGUMENTS)
     with pytest.raises(WorldError, match="objects=\\(2, 9\\)"):
         generate(tmp_path, objects=(2, 9), **ARGUMENTS)
-    with pytest.raises(WorldError, match="unknown kinds of question \\['colr'\\]"):
+    with pytest.raises(WorldError, match="unknown kinds of questions \\['colr'\\]"):
         generate(tmp_path, question_kinds=["colr"], **ARGUMENTS)
     with pytest.raises(WorldError, match="unknown caption styles \\['poem'\\]"):
         generate(tmp_path, styles={"poem": 1.0}, **ARGUMENTS)
