@@ -239,9 +239,9 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
     from scramble.config.binding import ConfigError, hint
 
     for group, name in choices.items():
-        if name not in (known := choices_of(group)):
+        if name not in (available := choices_of(group)):
             what = "pair method" if group == "pairs" else "source or path"
-            raise ConfigError([f"unknown {what} {name!r}; {hint(name, known)}"])
+            raise ConfigError([f"unknown {what} {name!r}; {hint(name, available)}"])
     arguments = {"data": "data_settings", "pairs": "method_settings"}
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("generate", [f"{group}={name}" for group, name in choices.items()])

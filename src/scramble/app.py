@@ -143,10 +143,10 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
             return
     from omegaconf import OmegaConf, open_dict
 
-    from scramble.launch.names import name_arm, what_varies
+    from scramble.launch.names import name_arm, varying_overrides
 
     notes = [line if line not in completions[:number] else None for number, line in enumerate(completions)]
-    for cfg, changed, varied, note in zip(configs, overrides, what_varies(overrides), notes, strict=True):
+    for cfg, changed, varied, note in zip(configs, overrides, varying_overrides(overrides), notes, strict=True):
         point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         named = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
         with open_dict(point):

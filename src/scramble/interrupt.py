@@ -32,13 +32,13 @@ class Stopped(KeyboardInterrupt):
         self.status = status
 
 
-def _start_over() -> str:
+def _rerun_message() -> str:
     return "the same command reuses finished work and repeats the rest"
 
 
 _stop_signal: str | None = None
 _loss: Message | None = None  # within deferred(): returns what a second Ctrl-C would lose
-_resume: Message = _start_over
+_resume: Message = _rerun_message
 
 
 def listen() -> None:
@@ -53,12 +53,12 @@ def listen() -> None:
                 signal.signal(number, _on_signal)
 
 
-def leave_to_parent() -> None:
+def ignore_interrupt() -> None:
     """Ignore Ctrl-C in a worker process: a terminal sends it to all processes, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def outlast_signals() -> None:
+def ignore_stop_signals() -> None:
     """Ignore stop signals in a worker process that the parent still needs.
 
     A batch system sends its signals to all processes of a job, but the parent finishes its step and saves before it

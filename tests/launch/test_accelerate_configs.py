@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from scramble.launch.command import job_command, strategy_file
-from scramble.launch.names import name_arm, slug, what_varies
+from scramble.launch.names import name_arm, slug, varying_overrides
 from scramble.launch.points import LaunchError, Point, make_points
 from scramble.launch.sweep import launch
 
@@ -135,7 +135,7 @@ def test_the_slurm_launcher_has_what_submitit_takes() -> None:
 
 def test_arms_are_named_by_what_varies() -> None:
     points = [["objective=dpo", f"trainer.beta={beta}", f"seed={seed}"] for beta in (0.05, 0.1) for seed in (0, 1)]
-    varied = what_varies(points)
+    varied = varying_overrides(points)
     assert varied[1] == {"trainer.beta": "0.05", "seed": "1"}
     config = {"run": {"arm": "dpo-seed1", "dir": "r"}, "objective": {"name": "dpo"}, "seed": 1}
     assert name_arm(config, varied[1])["run"] == {"arm": "dpo-beta0.05-seed1", "dir": "r"}

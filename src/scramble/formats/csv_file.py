@@ -50,7 +50,7 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
             number += 1
             continue
         try:
-            row, taken = _row(lines, number, delimiter, len(header), place)
+            row, num_lines = _row(lines, number, delimiter, len(header), place)
         except csv.Error as error:
             bad.reject(file, number + 1, str(error), lines[number].strip()[:200])
             number += 1
@@ -58,7 +58,7 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
         fields = [field.strip() for field in row]
         if any(fields):  # a blank row of a spreadsheet contains only delimiters
             yield number + 1, dict(zip(header, fields, strict=True))
-        number += taken
+        number += num_lines
 
 
 def require_columns(
@@ -127,12 +127,12 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
     try:
         reader = _reader(lines, number, delimiter)
         row = next(reader)
-        taken = reader.line_num
+        num_lines = reader.line_num
     except csv.Error as error:
-        row, taken = _closed(lines[number], delimiter), 1
+        row, num_lines = _closed(lines[number], delimiter), 1
         if row is None:
             raise csv.Error(_reason(error)) from error
-    for line in lines[number + 1 : number + taken]:  # the quoted field must not contain other rows
+    for line in lines[number + 1 : number + num_lines]:  # the quoted field must not contain other rows
         fields = [field.strip(' "\t\r\n') for field in line.split(delimiter)]
         if len(fields) >= width and _names_an_image(fields[place], like=row[place] if place < len(row) else ""):
             raise csv.Error("a quote is not closed")
@@ -142,7 +142,7 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
         raise csv.Error(f"{len(row)} fields for {width} columns (put a text with {delimiter!r} in double quotes)")
     if len(row) < width:
         raise csv.Error(f"{len(row)} fields for {width} columns")
-    return row, taken
+    return row, num_lines
 
 
 def _names_an_image(field: str, like: str) -> bool:

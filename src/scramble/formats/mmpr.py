@@ -73,7 +73,7 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     """
     path = Path(path)
     try:
-        content = json.loads(read_text(path), object_pairs_hook=_no_doubles, strict=False)
+        content = json.loads(read_text(path), object_pairs_hook=_refuse_duplicates, strict=False)
     except StoreError as error:
         raise FormatError(str(error)) from error
     except (ValueError, RecursionError) as error:
@@ -99,7 +99,7 @@ def find_meta(path: str | Path) -> Path | None:
         return None  # the code that reads the rows reports the error
 
 
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]

@@ -209,17 +209,17 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
     rated = sorted(_rated(row["completions"]), key=lambda pair: -pair[1])  # stable: ties keep the order of the row
     if len(rated) < 2:
         raise FormatError("fewer than two rated answers")
-    found = []
+    pairs = []
     for place, (text, rating) in enumerate(rated if all_pairs else rated[:1]):
         lower = [(other, value) for other, value in rated[place + 1 :] if value < rating and not same_text(other, text)]
         if not all_pairs:
             lower = lower[-1:]
         if lower:
             details = {"ratings": [rating, *(value for _, value in lower)]}
-            found.append(ParsedRow(messages, text, tuple(other for other, _ in lower), images, details=details))
-    if not found:
+            pairs.append(ParsedRow(messages, text, tuple(other for other, _ in lower), images, details=details))
+    if not pairs:
         raise FormatError("all answers have the same rating")
-    return found
+    return pairs
 
 
 def _rated(completions: Any) -> list[tuple[str, float]]:
@@ -238,10 +238,10 @@ def _rated(completions: Any) -> list[tuple[str, float]]:
             if (isinstance(aspects, Mapping))
             else []
         )
-        known = [rating for rating in ratings if rating is not None]
+        numbers = [rating for rating in ratings if rating is not None]
         text = each.get("response")
-        if known and isinstance(text, str) and text.strip():
-            rated.setdefault(text.strip(), sum(known) / len(known))
+        if numbers and isinstance(text, str) and text.strip():
+            rated.setdefault(text.strip(), sum(numbers) / len(numbers))
     return list(rated.items())
 
 

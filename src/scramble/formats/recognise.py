@@ -85,8 +85,8 @@ def recognise(row: Row) -> str:
     """
     if not isinstance(row, Mapping):
         raise FormatError("not a JSON object")
-    for name, known in READABLE.items():
-        if known.has_columns(row) and known.fits(row):
+    for name, row_format in READABLE.items():
+        if row_format.has_columns(row) and row_format.fits(row):
             return name
     raise FormatError(f"its keys ({', '.join(row)}) match no known format: {nearest(row)}")
 
@@ -110,7 +110,7 @@ def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
 
 def nearest(columns: Collection[str]) -> str:
     """Describe the format with the fewest missing columns."""
-    sets = [(name, needed) for name, known in READABLE.items() for needed in known.needs]
+    sets = [(name, needed) for name, row_format in READABLE.items() for needed in row_format.needs]
     name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)), -len(set(one[1]) & set(columns))))
     missing = [column for column in needed if column not in columns]
     verb = f"also needs {' and '.join(missing)}" if missing else "needs other values in these columns"

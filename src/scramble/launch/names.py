@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def what_varies(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+def varying_overrides(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     """Return the overrides of each point of a sweep that differ between points."""
     tables = [dict(override.lstrip("+").split("=", 1) for override in point if "=" in override) for point in overrides]
     keys = dict.fromkeys(key for table in tables for key in table)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scramble.launch.names import name_arm, slug, what_varies
+from scramble.launch.names import name_arm, slug, varying_overrides
 from scramble.pipeline.inputs import input_keys, model_keys
 from scramble.pipeline.train import model_content, trainer_content
 from scramble.storage.files import STAGE_FILE, StoreError, read_json
@@ -69,7 +69,7 @@ def make_points(
     Raises:
         LaunchError: two points would write to the same folder.
     """
-    varied = what_varies(overrides)
+    varied = varying_overrides(overrides)
     configs = [
         name_arm(config, changed) if script.stem == "train" else config
         for config, changed in zip(configs, varied, strict=True)

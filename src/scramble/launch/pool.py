@@ -62,7 +62,7 @@ def run_pool(
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Make processes save and stop, and wait for them. A second Ctrl-C kills them."""
     for process in processes:
-        ask_to_stop(process)
+        send_stop_signal(process)
     try:
         for process in processes:
             process.wait()
@@ -94,7 +94,7 @@ def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]
         )
 
 
-def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
+def send_stop_signal(process: subprocess.Popen[bytes]) -> None:
     """Send SIGTERM to the training processes of a job, so that they save and stop.
 
     The signal is sent to the processes with a rank and not to their parent, ``accelerate launch``, which would kill

@@ -15,7 +15,7 @@ from typing import Any
 
 from scramble.launch.command import job_command
 from scramble.launch.points import LOG_FILE, STATUS_FILE, LaunchError, Point, status
-from scramble.launch.pool import ask_to_stop
+from scramble.launch.pool import send_stop_signal
 from scramble.storage.files import write_json
 
 POLL_SECONDS = 10.0
@@ -32,9 +32,9 @@ class Job:
     def __call__(self) -> None:
         import submitit
 
-        here = submitit.JobEnvironment()
-        command = job_command(self.point, self.launcher, machine=here.node, address=here.hostnames[0])
-        log = self.point.folder / (LOG_FILE if here.node == 0 else f"log-{here.node}.txt")
+        environment = submitit.JobEnvironment()
+        command = job_command(self.point, self.launcher, machine=environment.node, address=environment.hostnames[0])
+        log = self.point.folder / (LOG_FILE if environment.node == 0 else f"log-{environment.node}.txt")
         with log.open("ab") as file:
             self._process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
         while (code := self._process.poll()) is None:
@@ -47,7 +47,7 @@ class Job:
         import submitit
 
         if self._process is not None:
-            ask_to_stop(self._process)
+            send_stop_signal(self._process)
             if not _ends_within(self._process.pid, GRACE_SECONDS):
                 self._process.kill()  # the requeued job resumes from an earlier checkpoint
         return submitit.helpers.DelayedSubmission(Job(self.point, self.launcher))

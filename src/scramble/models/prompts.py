@@ -59,17 +59,17 @@ class PromptEncoder:
         control token.
         """
         first = self.family.encode_prompt(self.processor, texts[0], images)
-        done = {texts[0]: first}
+        prompts = {texts[0]: first}
         frame: _Frame | None = None
         for text in texts[1:]:
-            if text in done:
+            if text in prompts:
                 continue
             if images and self.family.has_trie:
                 frame = frame or self._frame(texts[0], first, len(images))
-                done[text] = self._splice(frame, text, images)
+                prompts[text] = self._splice(frame, text, images)
             else:
-                done[text] = self.family.encode_prompt(self.processor, text, images)
-        return [done[text] for text in texts]
+                prompts[text] = self.family.encode_prompt(self.processor, text, images)
+        return [prompts[text] for text in texts]
 
     def _frame(self, text: str, full: Prompt, num_images: int) -> _Frame:
         short = self._short(text, num_images)

@@ -131,16 +131,18 @@ def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
     """Return the scores of rows about the same images from one forward pass."""
     model: Any = vlm.backbone.model
     length = max(len(row.prompt.input_ids) + len(row.completion) for row in rows)
-    kept = length - min(len(row.prompt.input_ids) for row in rows) + 1
+    num_logits = length - min(len(row.prompt.input_ids) for row in rows) + 1
     # The head is the largest layer, so it runs only on the last tokens if forward has this option.
     keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-    options = {"logits_to_keep": kept} if keeps else {}
+    options = {"logits_to_keep": num_logits} if keeps else {}
     inputs = [vlm.family.generation_inputs(extend(vlm.family, row.prompt, row.completion), vlm.model) for row in rows]
     batch = collate(inputs, padding_id(vlm.processor.tokenizer))
-    logits_BKV = model(**batch, use_cache=False, **options).logits[:, -kept:]
+    logits_BKV = model(**batch, use_cache=False, **options).logits[:, -num_logits:]
     scores = []
     for row, logits_KV in zip(rows, logits_BKV, strict=True):
-        first = len(row.prompt.input_ids) - 1 - (length - kept)  # the prompt's last token predicts the answer's first
+        first = (
+            len(row.prompt.input_ids) - 1 - (length - num_logits)
+        )  # the prompt's last token predicts the answer's first
         target = torch.tensor(row.completion, device=logits_KV.device)
         logps = logits_KV[first : first + len(target)].float().log_softmax(-1).gather(-1, target[:, None])[:, 0]
         tokens = logps[torch.tensor(row.scored, device=logps.device)].tolist()

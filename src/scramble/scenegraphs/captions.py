@@ -102,12 +102,12 @@ class _Reader:
 
     def parsed(self) -> Parsed:
         nodes = tuple(Node(t.ident, t.name, tuple(t.attributes)) for t in self.things.values() if t.there)
-        here = {node.id for node in nodes}
-        links = tuple(k for k in self.links if {k.subject, k.object} <= here)
-        return Parsed(SceneGraph(nodes, links), tuple(self.denied), self._absent(here))
+        present = {node.id for node in nodes}
+        links = tuple(k for k in self.links if {k.subject, k.object} <= present)
+        return Parsed(SceneGraph(nodes, links), tuple(self.denied), self._absent(present))
 
-    def _absent(self, here: set[str]) -> tuple[str, ...]:
-        return tuple(thing.name for thing in self.things.values() if thing.ident not in here)
+    def _absent(self, present: set[str]) -> tuple[str, ...]:
+        return tuple(thing.name for thing in self.things.values() if thing.ident not in present)
 
     # ------------------------------------------------------------------------------------------------------- reading
 

@@ -194,8 +194,8 @@ def _count(graph: Graph, words: str) -> Derived:
 
 def _existence(graph: Graph, words: str) -> Derived:
     noun = _noun(words)
-    there = bool(matches(graph, noun))
-    return Derived((Exists((noun,)) if there else Count(0, noun),), "Yes" if there else "No")
+    is_present = bool(matches(graph, noun))
+    return Derived((Exists((noun,)) if is_present else Count(0, noun),), "Yes" if is_present else "No")
 
 
 def _relation(graph: Graph, first: str, one: str, other: str, second: str) -> Derived | None:

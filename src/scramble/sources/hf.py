@@ -78,7 +78,7 @@ def read(
         image.rows += 1
         image.captions |= dict.fromkeys(captions)
     if not id_column:
-        _say_what_is_shared(path, images)
+        _log_shared_images(path, images)
     yield from _records(path, data, columns, images, bad, embed, verify)
 
 
@@ -113,7 +113,7 @@ def _records(
             return
 
 
-def _say_what_is_shared(path: str | Path, images: dict[str, _Image]) -> None:
+def _log_shared_images(path: str | Path, images: dict[str, _Image]) -> None:
     shared = [image.rows for image in images.values() if image.rows > 1]
     if shared:
         log.info(

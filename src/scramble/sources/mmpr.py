@@ -58,7 +58,7 @@ def bundles(
             sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
         except FormatError as error:
             raise SourceError(str(error)) from error
-        _tell_what_is_left_aside(sets)
+        _log_ignored_settings(sets)
         order = mmpr.mixture([one.used for one in sets], resample=resample, seed=seed)
         images = ImageLoader(embed, verify)
         yield from islice(_bundles(sets, order, images, bad), limit)
@@ -81,7 +81,7 @@ def _open(entry: mmpr.MmprSet, index: int, path: Path, root: str | Path | None, 
     return _Set(entry, lines, folder, mmpr.used_rows(len(lines), entry.repeat_time, index))
 
 
-def _tell_what_is_left_aside(sets: list[_Set]) -> None:
+def _log_ignored_settings(sets: list[_Set]) -> None:
     for one in sets:
         entry = one.entry
         if entry.length is not None and entry.length != len(one.lines):

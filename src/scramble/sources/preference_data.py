@@ -97,16 +97,16 @@ def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], na
     The mix ends when the next stream has no more pairs, so no pair is repeated. Rows are taken in order, so a sorted
     file must be shuffled first.
     """
-    total, taken = sum(weights), [0] * len(streams)
+    total, counts = sum(weights), [0] * len(streams)
     while True:
-        due = [weight / total * (sum(taken) + 1) - count for weight, count in zip(weights, taken, strict=True)]
+        due = [weight / total * (sum(counts) + 1) - count for weight, count in zip(weights, counts, strict=True)]
         number = due.index(max(due))
         bundle = next(streams[number], None)
         if bundle is None:
-            listed = ", ".join(f"{count:,} of {name}" for name, count in zip(names, taken, strict=True))
+            listed = ", ".join(f"{count:,} of {name}" for name, count in zip(names, counts, strict=True))
             log.info(f"data: the mix ends because {names[number]} has no more pairs: {listed}")
             return
-        taken[number] += max(1, len(bundle.pairs))
+        counts[number] += max(1, len(bundle.pairs))
         yield bundle
 
 
@@ -207,7 +207,7 @@ class _Reader:
         """Yield the bundles of a row. A row that cannot be used is recorded as rejected."""
         try:
             source = f"{name}:{Path(one.path).stem}"
-            found = []
+            bundles = []
             for parsed in parse(name, row, all_pairs=one.ratings == "all"):
                 if not parsed.messages or not any(m.text or m.num_places for m in parsed.messages):
                     raise BadRow("no prompt", "name its column: data.columns.prompt=<name>")
@@ -217,14 +217,14 @@ class _Reader:
                     raise BadRow("an image is neither a path nor bytes")
                 pair = parsed_pair(parsed, own_ids)
                 images = [self._image(value, one, file, by_name) for value in parsed.images]
-                found.append(self._bundle(number, own_ids, images, _described(pair, parsed, row, source), source))
+                bundles.append(self._bundle(number, own_ids, images, _described(pair, parsed, row, source), source))
         except BadRow as error:
             self._bad.reject(str(file), place, error.kind, error.detail)
         except ROW_ERRORS as error:
             self._bad.reject(str(file), place, reason_of(error))
         else:
             self._bad.use()
-            yield from found
+            yield from bundles
 
     def _image(self, value: Any, one: PairInput, file: RowFile, by_name: dict[Path, str]) -> ImageFile:
         """The image of a row's field. Raises BadRow if it cannot be found or decoded."""
@@ -243,14 +243,14 @@ class _Reader:
         folder = file.folder if one.images is None else Path(one.images).expanduser()
         if folder is None:
             raise BadRow("missing image", f"{path}: the hub's rows contain only paths; set data.images=<folder>")
-        found = find_image(folder, path)
-        if not exists(found):
+        image_path = find_image(folder, path)
+        if not exists(image_path):
             flat = find_image(folder, Path(path.replace("\\", "/")).name)
             if exists(flat) and (other := by_name.setdefault(flat, path)) != path:
                 raise BadRow("missing image", f"{path} is not in {folder}, and {flat.name} is used for {other}")
-            found = flat if exists(flat) else found
+            image_path = flat if exists(flat) else image_path
         try:
-            return self._loader.load(found)
+            return self._loader.load(image_path)
         except RecordError as error:
             raise BadRow(image_fault(found), str(error)) from error
 
@@ -259,8 +259,8 @@ class _Reader:
     def _bundle(
         self, number: int, own_ids: Sequence[str], images: Sequence[ImageFile], pair: PreferencePair, source: str
     ) -> Bundle:
-        wanted = pair.image_ids if len(pair.image_ids) == len(own_ids) else own_ids
-        ids = [self._image_id(number, *three) for three in zip(own_ids, wanted, images, strict=True)]
+        image_ids = pair.image_ids if len(pair.image_ids) == len(own_ids) else own_ids
+        ids = [self._image_id(number, *three) for three in zip(own_ids, image_ids, images, strict=True)]
         records = {name: ImageRecord(name, image, source=source) for name, image in zip(ids, images, strict=True)}
         pair = self._numbered(replace(pair, image_ids=tuple(ids)))
         return Bundle(ids[0] if ids else pair.pair_id, tuple(records.values()), (pair,))
@@ -273,12 +273,12 @@ class _Reader:
         key = ids.get(bundle.key, f"{number}/{bundle.key}")
         return Bundle(key, images, tuple(self._numbered(pair) for pair in pairs))
 
-    def _image_id(self, number: int, own: str, wanted: str, image: ImageFile) -> str:
-        """Return the id of an image: ``wanted`` (from an export's provenance) unless a different image has this id."""
+    def _image_id(self, number: int, own: str, preferred: str, image: ImageFile) -> str:
+        """Return the id of an image: ``preferred`` (from an export's provenance) unless another image has this id."""
         key = (number, own)
         if key not in self._image_ids:
             content = image.sha256
-            for name in (wanted, own, f"{own}#{content[:8]}"):
+            for name in (preferred, own, f"{own}#{content[:8]}"):
                 if self._contents.setdefault(name, content) == content:
                     self._image_ids[key] = name
                     break
@@ -318,16 +318,16 @@ def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Ro
         if rows and not any(own in row for row in rows):
             raise SourceError(f"data.columns.{own}={name}: {file} has no such column; it has {seen}")
     if one.format is not None:
-        known = READABLE[one.format]
-        if not any(known.has_columns(row) for row in rows):
-            needed = " or ".join(" and ".join(names) for names in known.needs)
+        row_format = READABLE[one.format]
+        if not any(row_format.has_columns(row) for row in rows):
+            needed = " or ".join(" and ".join(names) for names in row_format.needs)
             raise SourceError(
                 f"data.format={one.format} needs the columns {needed}, but {file} has {seen}: name them "
                 "(data.columns.<needed>=<name>), or set data.format=null to detect the format"
             )
         return one.format
     for row in rows:
-        if any(known.has_columns(row) and known.fits(row) for known in READABLE.values()):
+        if any(row_format.has_columns(row) and row_format.fits(row) for row_format in READABLE.values()):
             return recognise(row)
     raise SourceError(
         f"{file}: its columns ({seen}) match no known format; {nearest(rows[0] if rows else ())}. Name the "

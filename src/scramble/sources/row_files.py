@@ -107,8 +107,8 @@ def matches(path: str) -> list[Path]:
     """Return the files of rows that a pattern matches, sorted; none for a path without a pattern."""
     if not is_pattern(path) or exists(Path(path).expanduser()):
         return []
-    found = [Path(file) for file in sorted(glob.glob(str(Path(path).expanduser()), recursive=True))]
-    return [file for file in found if file.suffix.lower() in (*ROW_FILES, *ARROW) and file.is_file()]
+    paths = [Path(file) for file in sorted(glob.glob(str(Path(path).expanduser()), recursive=True))]
+    return [file for file in paths if file.suffix.lower() in (*ROW_FILES, *ARROW) and file.is_file()]
 
 
 def is_pattern(path: str) -> bool:

@@ -94,7 +94,7 @@ def open_local(path: Path, split: str) -> LocalTable:
         )
     files = files_of_split(path, parquet, split)
     _check_one_configuration(path, files)
-    _say_what_is_missing(path, files)
+    _log_missing_files(path, files)
     return LocalTable(path, files)
 
 
@@ -119,7 +119,7 @@ def _above_split(file: Path) -> Path:
     return next((Path(*parts[:n]) for n in range(len(parts)) if _split_of(Path(parts[n])) is not None), Path())
 
 
-def _say_what_is_missing(path: Path, files: list[Path]) -> None:
+def _log_missing_files(path: Path, files: list[Path]) -> None:
     """Log if files of a numbered series (``-of-00005``) are missing. This can be intended and is not an error."""
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():

@@ -157,8 +157,8 @@ def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: boo
             for row in batch.to_pylist():
                 yield _from_row(record_type, row)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's messages can have several lines
-        raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {why}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's messages can have several lines
+        raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {reason}") from error
 
 
 def read_column(folder: str | Path, record_type: type[Record], column: str) -> Iterator[Any]:

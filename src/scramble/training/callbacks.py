@@ -217,7 +217,7 @@ class DataFacts(TrainerCallback):
             metrics |= self.numbers
 
 
-class OwnSteps(TrainerCallback):
+class ConfiguredSteps(TrainerCallback):
     """Makes a resumed run use its own logging, evaluation and saving steps instead of those in the checkpoint."""
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -232,7 +232,7 @@ class LogLastStep(TrainerCallback):
             control.should_log = True
 
 
-class StopWhenAsked(TrainerCallback):
+class StopOnSignal(TrainerCallback):
     """Makes all processes save and stop after the current step if any process received a signal; see ``interrupt``."""
 
     def __init__(self) -> None:

@@ -118,7 +118,7 @@ def unwrap(element: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def worker_failures_explained(cost: Callable[[], str]) -> Iterator[None]:
+def explain_worker_failures(cost: Callable[[], str]) -> Iterator[None]:
     """Within the block, raise WorkerError if the operating system kills a worker; ``cost`` describes what is lost.
 
     torch raises a RuntimeError from a signal handler, anywhere in the main process.
@@ -164,7 +164,7 @@ class _InitWorker:
     encoder: Encoder
 
     def __call__(self, worker_id: int) -> None:
-        interrupt.outlast_signals()
+        interrupt.ignore_stop_signals()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # prevents a warning about forking
         info: Any = get_worker_info()
         self.encoder.share_memory_limit(info.num_workers)

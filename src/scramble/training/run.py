@@ -21,12 +21,12 @@ from scramble.models import VLM
 from scramble.models.family import Family
 from scramble.storage.files import writing
 from scramble.training.callbacks import (
+    ConfiguredSteps,
     LogLastStep,
     MetricsFile,
-    OwnSteps,
     ProgressLines,
     ScoreBenchmarks,
-    StopWhenAsked,
+    StopOnSignal,
     Warnings,
     wandb_run,
 )
@@ -34,7 +34,7 @@ from scramble.training.checkpoint_paths import newest_step
 from scramble.training.collator import TrieCollator
 from scramble.training.config import PreferenceConfig
 from scramble.training.data import Data, group_by_image
-from scramble.training.dataloader import Workers, worker_failures_explained
+from scramble.training.dataloader import Workers, explain_worker_failures
 from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
 from scramble.training.fields import trl_faults
@@ -122,14 +122,14 @@ def train(
             eval_data, vlm, args, tables=tables, with_rejected="pairs" in tables, rejected_file=file
         )
     plan_steps(args, len(train_set), has_eval=eval_set is not None or bool(callbacks))
-    stop = StopWhenAsked()
-    ours = [OwnSteps(), MetricsFile(out / "metrics.jsonl"), LogLastStep(), stop]
+    stop = StopOnSignal()
+    ours = [ConfiguredSteps(), MetricsFile(out / "metrics.jsonl"), LogLastStep(), stop]
     if args.disable_tqdm:
         ours.append(ProgressLines(out.name))
     if pairs:
         ours.append(Warnings(out / "warnings.jsonl", args.beta))
     settings = start.settings(train_set) | args.settings() | ({"backend": backend} if backend != "trie" else {})
-    with worker_failures_explained(lambda: "the same command reuses the cached part"):
+    with explain_worker_failures(lambda: "the same command reuses the cached part"):
         if backend == "trl":
             from scramble.training.trl_backend import trl_trainer  # it takes seconds to import
 
@@ -148,7 +148,7 @@ def train(
             return "there is no checkpoint yet, so all steps are lost and the same command starts again"
         return f"{step - saved} steps since the checkpoint of step {saved} are lost; the same command resumes there"
 
-    with wandb_run(args, out), interrupt.deferred(lost), worker_failures_explained(lost):
+    with wandb_run(args, out), interrupt.deferred(lost), explain_worker_failures(lost):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if stop.reason is not None:
         raise interrupt.Stopped(
@@ -189,8 +189,8 @@ def select_backend(args: PreferenceConfig, family: Family) -> str:
     if backend == "auto":
         backend = "trie" if family.has_trie else "trl"
     if backend == "trl" and (faults := trl_faults(vars(args))):
-        why = "" if args.backend == "trl" else f"models of type {family.name} do not support token tries. "
-        raise ValueError(why + faults)
+        reason = "" if args.backend == "trl" else f"models of type {family.name} do not support token tries. "
+        raise ValueError(reason + faults)
     if args.process_index == 0:
         name = "TRL's DPOTrainer" if needs_pairs(args.weights) else "TRL's SFTTrainer"
         log.info(f"trainer.backend={args.backend}: {'the token trie' if backend == 'trie' else name} trains this model")

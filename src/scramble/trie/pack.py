@@ -17,7 +17,7 @@ from torch import Tensor
 from scramble.trie.backbone import ImageInputs, TokenRules
 from scramble.trie.build import CAUSAL, TokenTrie, TrieError, build_trie
 from scramble.trie.recurrent import Paths, paths_to
-from scramble.trie.transfer import Lent, pickled, unpickled
+from scramble.trie.transfer import SharedTensor, pickled, unpickled
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class TrieBatch:
         changes: dict[str, object] = {
             field.name: move(value)
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), (Tensor, np.ndarray, Lent))
+            if isinstance(value := getattr(self, field.name), (Tensor, np.ndarray, SharedTensor))
         }
         if self.paths is not None:
             changes["paths"] = self.paths.map(move)

@@ -21,7 +21,7 @@ BY_VALUE_BYTES = 1 << 18  # larger tensors are passed in shared memory
 
 
 @dataclass(frozen=True, slots=True)
-class Lent:
+class SharedTensor:
     """A tensor in a segment of shared memory that its worker reuses after the main process has freed the tensor.
 
     Attributes:
@@ -42,11 +42,11 @@ class Lent:
         num_bytes = self.dtype.itemsize * self.shape.numel()
         # The tensor's storage references this array, which is therefore freed with the last view of the tensor.
         array = self.segment.numpy()[:num_bytes]
-        weakref.finalize(array, _give_back, self.segment, os.getpid()).atexit = False
+        weakref.finalize(array, _release, self.segment, os.getpid()).atexit = False
         return torch.from_numpy(array).view(self.dtype).view(self.shape)
 
 
-def _give_back(segment: Tensor, process: int) -> None:
+def _release(segment: Tensor, process: int) -> None:
     if os.getpid() == process:  # not in a forked process, which also frees its copies of objects
         segment[-1] = 0
 
@@ -57,7 +57,7 @@ class Segments:
 
     segments: list[Tensor] = field(default_factory=list)
 
-    def lend(self, tensor: Tensor) -> Lent:
+    def share(self, tensor: Tensor) -> SharedTensor:
         """Copy a tensor to a free segment, or to a new one."""
         source = tensor.contiguous().view(-1).view(torch.uint8)
         free = [s for s in self.segments if not s[-1] and len(s) > len(source)]
@@ -69,23 +69,23 @@ class Segments:
             self.segments.append(segment)
         segment[: len(source)] = source
         segment[-1] = 1
-        return Lent(segment, tensor.dtype, tensor.shape)
+        return SharedTensor(segment, tensor.dtype, tensor.shape)
 
 
 _SEGMENTS = Segments()
 
 
-def pickled(tensor: Tensor) -> Tensor | np.ndarray | Lent:
+def pickled(tensor: Tensor) -> Tensor | np.ndarray | SharedTensor:
     """Convert a tensor to the form in which it is pickled; :func:`unpickled` is the inverse."""
     if tensor.requires_grad or tensor.device.type != "cpu":
         return tensor
     if tensor.numel() * tensor.element_size() > BY_VALUE_BYTES:
-        return tensor if get_worker_info() is None else _SEGMENTS.lend(tensor)
+        return tensor if get_worker_info() is None else _SEGMENTS.share(tensor)
     return tensor if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
-def unpickled(value: Tensor | np.ndarray | Lent) -> Tensor:
+def unpickled(value: Tensor | np.ndarray | SharedTensor) -> Tensor:
     """Convert the result of :func:`pickled` back to the tensor."""
-    if isinstance(value, Lent):
+    if isinstance(value, SharedTensor):
         return value.tensor()
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

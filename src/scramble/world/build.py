@@ -81,33 +81,33 @@ def generate(
         WorldError: the arguments are invalid, or require more different scenes than exist.
     """
     look = _Look(image_size, objects, lookalikes, captions_per_image, styles, sized)
-    taken: set[Any] = set()  # signatures of the splits written so far
+    signatures: set[Any] = set()  # of all splits that have been written
     counts: dict[str, Any] = {}
     # Draw the test split first, so that it does not depend on the number of training images.
     for split, size, quads in (("test", n_test, quads_test), ("val", n_val, quads_val), ("train", n_train, 0)):
         seen: set[Any] = set()
         target = Path(folder) / split
-        squares = list(_squares(split, quads, seed, look, taken, seen))
+        squares = list(_squares(split, quads, seed, look, signatures, seen))
         first = first_train if split == "train" else 0
-        scenes = list(_scenes(split, range(first, first + size), seed, look, taken, seen))
+        scenes = list(_scenes(split, range(first, first + size), seed, look, signatures, seen))
         questions = list(_questions(scenes, seed, questions_per_image, question_kinds))
         counts[split] = {
             "images": write_table(target, ImageRecord, _images(scenes, squares, seed, look)),
             "questions": write_table(target, Question, questions),
             "quads": write_table(target, TwoByTwoItem, [quad for quad, _ in squares]) if quads else 0,
         }
-        taken |= seen
+        signatures |= seen
     return {split: counts[split] for split in SPLITS}
 
 
 def _scenes(
-    split: str, indices: range, seed: int, look: _Look, taken: set[Any], seen: set[Any]
+    split: str, indices: range, seed: int, look: _Look, signatures: set[Any], seen: set[Any]
 ) -> Iterator[tuple[str, Scene]]:
     for index in indices:
         rng = random.Random(f"{seed}/{split}/scene/{index}")
         for _ in range(_TRIES):
             scene = draw_scene(rng, objects=look.objects, lookalikes=look.lookalikes)
-            if scene.signature not in taken:
+            if scene.signature not in signatures:
                 break
         else:
             raise WorldError(f"{split}: no new scene after {_TRIES} tries: lower data.n_{split} or raise data.objects")
@@ -116,7 +116,7 @@ def _scenes(
 
 
 def _squares(
-    split: str, size: int, seed: int, look: _Look, taken: set[Any], seen: set[Any]
+    split: str, size: int, seed: int, look: _Look, signatures: set[Any], seen: set[Any]
 ) -> Iterator[tuple[TwoByTwoItem, Square]]:
     parts: list[tuple[str, bool, Wording]] = [("seen", False, "train")]
     if split == "test":  # val has only combinations and wordings that occur in training
@@ -130,7 +130,7 @@ def _squares(
                     square = draw_square(
                         rng, kind, objects=look.objects, lookalikes=look.lookalikes, held_out=held_out, wording=wording
                     )
-                    if not any(scene.signature in taken for scene in square.scenes):
+                    if not any(scene.signature in signatures for scene in square.scenes):
                         break
                 else:
                     raise WorldError(f"{split}: no new {kind} item after {_TRIES} tries: lower data.quads_{split}")

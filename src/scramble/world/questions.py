@@ -114,9 +114,9 @@ def _existence(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
     if rng.random() < 0.5:
         noun = name(thing)
     else:  # absent but similar to a present object: its colour or its shape is in the scene
-        here = {t.combination for t in scene.things}
+        combinations = {t.combination for t in scene.things}
         near = [(thing.colour, s) for s in SHAPES] + [(c, thing.shape) for c in COLOURS]
-        colour, shape = rng.choice([pair for pair in near if pair not in here])
+        colour, shape = rng.choice([pair for pair in near if pair not in combinations])
         noun = Noun(shape=shape, colour=colour)
     number = sum(noun.colour == t.colour and noun.shape == t.shape for t in scene.things)
     step = _say(Exists((noun,))) if number else _say(Count(0, noun))

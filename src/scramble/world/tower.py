@@ -92,10 +92,10 @@ def _loss(heads: nn.ModuleDict, features_BTD: Tensor, scenes: list[Scene]) -> tu
     things = [(b, thing) for b, scene in enumerate(scenes) for thing in scene.things]
     rows = torch.tensor([b for b, _ in things])
     cells = torch.tensor([int(t.y * side) * side + int(t.x * side) for _, t in things])
-    something = torch.zeros(features_BTD.shape[:2])
-    something[rows, cells] = 1.0
-    loss = F.binary_cross_entropy_with_logits(heads["something"](features_BTD)[..., 0], something)
-    here = features_BTD[rows, cells]
+    is_object = torch.zeros(features_BTD.shape[:2])
+    is_object[rows, cells] = 1.0
+    loss = F.binary_cross_entropy_with_logits(heads["is_object"](features_BTD)[..., 0], is_object)
+    object_features = features_BTD[rows, cells]
     right = {
         **{word: [values.index(getattr(t, word)) for _, t in things] for word, values in WORDS.items()},
         "column": [int(t.x * BINS) for _, t in things],
@@ -103,7 +103,7 @@ def _loss(heads: nn.ModuleDict, features_BTD: Tensor, scenes: list[Scene]) -> tu
     }
     figures = {}
     for name, targets in right.items():
-        logits = heads[name](here)
+        logits = heads[name](object_features)
         loss = loss + F.cross_entropy(logits, torch.tensor(targets))
         figures[name] = float((logits.argmax(-1) == torch.tensor(targets)).float().mean())
     return loss, {"loss": float(loss.detach()), **figures}

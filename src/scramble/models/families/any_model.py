@@ -202,13 +202,13 @@ class PaliGemma(AnyModel):
 
 def _outside(module: nn.Module, text: Sequence[nn.Module]) -> list[nn.Module]:
     """Return the largest modules with parameters that are outside the modules ``text`` and do not contain them."""
-    found = []
+    modules = []
     for child in module.children():
         if any(child is part for part in text):
             continue
         inside = {id(m) for m in child.modules()}
         if any(id(part) in inside for part in text):
-            found += _outside(child, text)
+            modules += _outside(child, text)
         elif any(True for _ in child.parameters()):
-            found.append(child)
-    return found
+            modules.append(child)
+    return modules

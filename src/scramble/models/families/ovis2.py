@@ -30,11 +30,11 @@ class Ovis2(Family):
 
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if processor and model have different ids of image tokens."""
-        found = processor.tokenizer.convert_tokens_to_ids([PATCH, *INDICATORS])
+        ids = processor.tokenizer.convert_tokens_to_ids([PATCH, *INDICATORS])
         expected = [config.image_token_id, *config.visual_indicator_token_ids]
-        if found != expected:
+        if ids != expected:
             raise ModelError(
-                f"the processor's image tokens {found} are not the model's {expected}: it belongs to another model; "
+                f"the processor's image tokens {ids} are not the model's {expected}: it belongs to another model; "
                 "use the processor saved with the model"
             )
 
@@ -56,11 +56,11 @@ class Ovis2(Family):
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
         """Return the token embeddings (..., D) of ids (...). Indicators are the last rows of the visual table."""
         indicators = torch.tensor(model.config.visual_indicator_token_ids, device=input_ids.device)
-        found = input_ids[..., None] == indicators
+        is_indicator = input_ids[..., None] == indicators
         table = model.model.visual_embeddings_table
-        rows = table.num_embeddings - len(indicators) + found.long().argmax(-1)
+        rows = table.num_embeddings - len(indicators) + is_indicator.long().argmax(-1)
         text = super().embed_tokens(model, input_ids)
-        return torch.where(found.any(-1, keepdim=True), table(rows).to(text.dtype), text)
+        return torch.where(is_indicator.any(-1, keepdim=True), table(rows).to(text.dtype), text)
 
 
 def _grid(image_processor: Any, size: tuple[int, int]) -> tuple[int, int]:

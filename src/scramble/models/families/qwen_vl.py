@@ -73,17 +73,17 @@ class GridPositions:
         """Return the position ids (3, n) of a sequence of n tokens whose images are described by ``image_grid_thw``."""
         positions = np.empty((3, len(ids)), np.int64)
         where = np.flatnonzero(np.asarray(ids) == self.image_token)
-        done = position = used = 0
+        end = position = used = 0
         grids = images["image_grid_thw"].tolist() if images is not None and len(where) else []
         for frames, patch_rows, patch_columns in grids:
             start = int(where[used])
             rows, columns = patch_rows // self.merge_size, patch_columns // self.merge_size
-            positions[:, done:start] = np.arange(position, position + start - done)
-            position += start - done
-            done, used = start + frames * rows * columns, used + frames * rows * columns
-            positions[:, start:done] = position + np.indices((frames, rows, columns)).reshape(3, -1)
+            positions[:, end:start] = np.arange(position, position + start - end)
+            position += start - end
+            end, used = start + frames * rows * columns, used + frames * rows * columns
+            positions[:, start:end] = position + np.indices((frames, rows, columns)).reshape(3, -1)
             position += max(rows, columns)
-        positions[:, done:] = np.arange(position, position + len(ids) - done)
+        positions[:, end:] = np.arange(position, position + len(ids) - end)
         return positions
 
 

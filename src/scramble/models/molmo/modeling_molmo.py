@@ -72,9 +72,15 @@ class MolmoModel(MolmoPreTrainedModel):
         Features with negative positions are dropped. The input embeddings are not modified.
         """
         features_BCFD = features_BCFD.to(inputs_embeds)
-        kept = image_input_idx >= 0
-        rows = torch.arange(len(inputs_embeds), device=kept.device).view(-1, 1, 1).expand_as(kept)[kept]
-        return inputs_embeds.index_put((rows, image_input_idx[kept]), features_BCFD[kept], accumulate=True)
+        has_position = image_input_idx >= 0
+        rows = (
+            torch.arange(len(inputs_embeds), device=has_position.device)
+            .view(-1, 1, 1)
+            .expand_as(has_position)[has_position]
+        )
+        return inputs_embeds.index_put(
+            (rows, image_input_idx[has_position]), features_BCFD[has_position], accumulate=True
+        )
 
     @accepts_past_key_values
     @can_return_tuple
@@ -122,7 +128,7 @@ class MolmoModel(MolmoPreTrainedModel):
 def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_input_idx: Tensor, patch_id: int) -> None:
     """Raise ValueError unless image features and image patch tokens correspond one to one."""
     length = inputs_embeds.shape[1]
-    kept = image_input_idx >= 0
+    has_position = image_input_idx >= 0
     if len(image_input_idx) != len(inputs_embeds) or (image_input_idx >= length).any():
         raise ValueError(
             f"image_input_idx of shape {tuple(image_input_idx.shape)} has the value {int(image_input_idx.max())}, "
@@ -130,9 +136,9 @@ def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_inpu
         )
     if input_ids is None:
         return
-    features_B, tokens_B = kept.flatten(1).sum(1), (input_ids == patch_id).sum(1)
+    features_B, tokens_B = has_position.flatten(1).sum(1), (input_ids == patch_id).sum(1)
     placed = input_ids.gather(1, image_input_idx.flatten(1).clamp(min=0))
-    misplaced = (kept.flatten(1) & (placed != patch_id)).any()
+    misplaced = (has_position.flatten(1) & (placed != patch_id)).any()
     if misplaced or not torch.equal(features_B, tokens_B):
         raise ValueError(
             f"image features and image tokens (id {patch_id}) do not match: {features_B.tolist()} features for "
@@ -209,8 +215,8 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits_BLV = self.model.transformer.ff_out(outputs.last_hidden_state[:, kept])
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits_BLV = self.model.transformer.ff_out(outputs.last_hidden_state[:, positions])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits_BLV, labels=labels, vocab_size=self.config.embedding_size, **kwargs)

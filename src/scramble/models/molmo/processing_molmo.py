@@ -244,9 +244,9 @@ def _collate(rows: Sequence[dict[str, Any]], pad_id: int, side: str) -> dict[str
             batch[key] = np.full((len(rows), crops, *example[key].shape[1:]), value, dtype=example[key].dtype)
     for index, row in enumerate(rows):
         start = length - len(row["input_ids"]) if side == "left" else 0
-        here = slice(start, start + len(row["input_ids"]))
-        batch["input_ids"][index, here] = row["input_ids"]
-        batch["attention_mask"][index, here] = 1
+        columns = slice(start, start + len(row["input_ids"]))
+        batch["input_ids"][index, columns] = row["input_ids"]
+        batch["attention_mask"][index, columns] = 1
         if row["images"] is not None:
             count = len(row["images"])
             batch["images"][index, :count] = row["images"]

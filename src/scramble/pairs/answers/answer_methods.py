@@ -125,7 +125,7 @@ class CorrectnessAnswers(AnswerMethod):
             apart = self._stack.enter_context(open_table(split / FORMAT, PreferencePair))
         for question, result in maker.pairs(self._selected(split), ImageTable(split)):
             if isinstance(result, Skip):
-                yield _about(question, result)
+                yield _skip_with_question(question, result)
                 continue
             yield from result.correctness
             if self._format_pairs == "with":
@@ -163,7 +163,7 @@ class DropoutAnswers(AnswerMethod):
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
         self._maker = maker = DropoutNTP(engine, store, seed=self.seed, **self._options)
         for question, result in maker.pairs(self._selected(split), ImageTable(split)):
-            yield _about(question, result) if isinstance(result, Skip) else result
+            yield _skip_with_question(question, result) if isinstance(result, Skip) else result
 
     def _questions(self, split: Path) -> Iterator[Question]:
         if "questions" in self._ask:
@@ -179,5 +179,5 @@ def _questions_of(split: Path) -> Iterator[Question]:
     return read_table(split, Question)
 
 
-def _about(question: Question, skip: Skip) -> Skip:
+def _skip_with_question(question: Question, skip: Skip) -> Skip:
     return replace(skip, item={"question": question.question_id, "text": question.question[:500]})

@@ -144,8 +144,8 @@ class CorrectnessPairs:
         texts = sorted(usable)
         rng.shuffle(texts)
         responses = self._sort(texts, style, rule, question)
-        correctness = self._couple(question, style, rule, KIND, responses.correct, responses.incorrect)
-        malformed = self._couple(question, style, rule, FORMAT_KIND, responses.correct, responses.malformed)
+        correctness = self._match_pairs(question, style, rule, KIND, responses.correct, responses.incorrect)
+        malformed = self._match_pairs(question, style, rule, FORMAT_KIND, responses.correct, responses.malformed)
         if correctness or malformed:
             return QuestionPairs(correctness, malformed)
         return Skip(_no_pair_reason(responses))
@@ -169,7 +169,7 @@ class CorrectnessPairs:
                 self.counts["incorrect responses"] += 1
         return responses
 
-    def _couple(
+    def _match_pairs(
         self, question: Question, style: Style, rule: str, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
         """Return at most ``pairs`` pairs. No response is used again before all have been used."""

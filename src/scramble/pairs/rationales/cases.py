@@ -93,7 +93,7 @@ class Perturbed:
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Return the record for a pair's details as plain JSON. ``difficulty`` measures the size of the change."""
-        touched = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
+        nodes = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,
             "changes": list(self.changes),
@@ -103,7 +103,7 @@ class Perturbed:
             "padding": list(self.padding),
             "answers": [self.chosen_answer, self.rejected_answer],
             "critical_nodes": list(self.critical),
-            "graph": graph.part(touched).to_json(),
+            "graph": graph.part(nodes).to_json(),
             "difficulty": {
                 "edits": len(self.changes),
                 "distance": self.distance,

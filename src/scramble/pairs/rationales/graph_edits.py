@@ -80,9 +80,9 @@ class Cooccurrence:
         self.counts: Counter[str] = Counter()
         self._pairs: Counter[tuple[str, str]] = Counter()
         for labels in scenes:
-            here = sorted(set(labels))
-            self.counts.update(here)
-            self._pairs.update((a, b) for a in here for b in here if a != b)
+            unique_labels = sorted(set(labels))
+            self.counts.update(unique_labels)
+            self._pairs.update((a, b) for a in unique_labels for b in unique_labels if a != b)
 
     def weight(self, label: str, others: Iterable[str]) -> float:
         """Return how often a label occurs with the others, plus one; 0 for a label that never occurs."""

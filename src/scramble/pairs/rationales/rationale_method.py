@@ -145,8 +145,8 @@ class SceneAlignRationales(PairMethod):
 
     def _make_interventions(self, split: Path, opened: tuple[Engine, ReplyStore] | None) -> Interventions:
         if self._rewrite == "template":
-            return WorldInterventions(self._settings, seen_together(split, label))
-        seen = seen_together(split, lambda node: node.name)
+            return WorldInterventions(self._settings, count_cooccurrence(split, label))
+        seen = count_cooccurrence(split, lambda node: node.name)
         if self._rewrite == "engine" and opened is not None:
             return EngineInterventions(self._settings, seen, *opened, **self._wording)
         return WordInterventions(self._settings, seen, **self._wording)
@@ -181,7 +181,7 @@ def graphs_of_model(
     yield from pending
 
 
-def seen_together(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
+def count_cooccurrence(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
     """Count co-occurring objects in the training split, or in ``folder`` if there is no training split."""
     train = folder.parent / "train"
     source = train if table_path(train, ImageRecord).exists() else folder

@@ -120,7 +120,7 @@ _WORKER: list[_Worker] = []  # of a worker process, which receives it once inste
 
 
 def _start_process(worker: _Worker) -> None:
-    interrupt.leave_to_parent()
+    interrupt.ignore_interrupt()
     _WORKER[:] = [worker]
 
 

@@ -125,15 +125,15 @@ class WordInterventions:
         edits: int,
         options: Callable[[AlignedCase, random.Random], list[_Edit]],
     ) -> Perturbed:
-        taken: set[str] = set()
+        used: set[str] = set()
         selected: list[_Edit] = []
         last = len(aligned.steps) - 1
         for edit in options(aligned, rng):
             distance = last - max(splice[0] for splice in edit.splices)
-            if taken & set(edit.change["nodes"]) or not self.settings.near_enough(distance):
+            if used & set(edit.change["nodes"]) or not self.settings.near_enough(distance):
                 continue
             selected.append(edit)
-            taken |= set(edit.change["nodes"])
+            used |= set(edit.change["nodes"])
             if len(selected) == edits:
                 break
         else:
@@ -206,13 +206,13 @@ class WordInterventions:
         asymmetric = [k for k in linked if k.predicate not in self._lexicon.phrases["symmetric"] | both_ways]
         splices: list[Splice] = []
         for step, text in enumerate(aligned.steps):
-            here = [m for m in aligned.mentions if m.step == step]
-            if len(here) != 2 or {m.node for m in here} != {a, b} or any(m.is_plural for m in here):
+            mentions = [m for m in aligned.mentions if m.step == step]
+            if len(mentions) != 2 or {m.node for m in mentions} != {a, b} or any(m.is_plural for m in mentions):
                 continue
             if not any(k.predicate.split()[-1] in text.lower() for k in asymmetric):
                 continue
-            one, two = here
-            if any(w.start > m.noun.end for m in here for w in m.attributes):
+            one, two = mentions
+            if any(w.start > m.noun.end for m in mentions for w in m.attributes):
                 continue  # in "the dog is brown" the adjective would not move with the noun
             splices += [
                 (step, one.first, one.noun.end, text[two.first : two.noun.end]),
@@ -221,14 +221,14 @@ class WordInterventions:
         return tuple(splices)
 
     def _replacements(self, aligned: AlignedCase, rng: random.Random) -> list[_Edit]:
-        here = [node.name for node in aligned.graph.nodes]
+        present = [node.name for node in aligned.graph.nodes]
         weighted: list[tuple[float, _Edit]] = []
         for node in aligned.critical:
             name = aligned.graph.by_id[node].name
             if not aligned.of(node):
                 continue
             others = [n.name for n in aligned.graph.nodes if n.id != node]
-            for weight, new in self._absent(name, others, here):
+            for weight, new in self._absent(name, others, present):
                 attributes = list(aligned.graph.by_id[node].attributes)
                 change: Change = {"op": "replace", "nodes": [node], "name": new, "attributes": attributes, "was": name}
                 splices = tuple(
@@ -239,17 +239,17 @@ class WordInterventions:
         keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(weighted)), reverse=True)
         return [weighted[i][1] for _, i in keyed]
 
-    def _absent(self, name: str, others: Sequence[str], here: Sequence[str]) -> list[tuple[float, str]]:
+    def _absent(self, name: str, others: Sequence[str], present: Sequence[str]) -> list[tuple[float, str]]:
         """Return weighted names of absent objects: co-hyponyms of the name, or names that occur with the others."""
         alike = self._lexicon.alike.get(name, set()) | {name}
         entry = self._lexicon.nouns.get(name)
         co_hyponyms = [n.lemma for n in self._lexicon.noun_swaps.get(entry[0].lemma if entry else name, ())]
         names = co_hyponyms or list(self._seen.counts)
-        taken = {w for text in here for w in (text, *text.split())}
+        present_words = {w for text in present for w in (text, *text.split())}
         options = [
             (self._seen.weight(new, others) or (0.5 if co_hyponyms else 0.0), new)
             for new in names
-            if new not in alike and new not in taken and not set(new.split()) & taken
+            if new not in alike and new not in present_words and not set(new.split()) & present_words
         ]
         return sorted((o for o in options if o[0] > 0), reverse=True)[:MAX_NAMES]
 
@@ -387,7 +387,7 @@ def unintended(perturbed: Perturbed) -> str:
         if surplus := [word for word in differ if _stem(word) not in stems]:
             return f"{what}: {', '.join(sorted(surplus))}"
     for change in perturbed.changes:
-        if change["op"] == "swap" and change["what"] == "links" and not _turned(perturbed, *change["names"]):
+        if change["op"] == "swap" and change["what"] == "links" and not _is_reversed(perturbed, *change["names"]):
             return "the objects were not swapped"
     untouched = [i for i in range(len(perturbed.chosen)) if i not in perturbed.false_steps]
     if any(perturbed.chosen[i] != perturbed.rejected[i] for i in untouched):
@@ -397,7 +397,7 @@ def unintended(perturbed: Perturbed) -> str:
     return ""
 
 
-def _turned(perturbed: Perturbed, a: str, b: str) -> bool:
+def _is_reversed(perturbed: Perturbed, a: str, b: str) -> bool:
     """Return whether two names occur in reverse order in some step and neither of them was removed."""
     for before, after in zip(perturbed.chosen, perturbed.rejected, strict=True):
         places = [text.lower().find(name) for text in (before, after) for name in (a, b)]

@@ -79,18 +79,23 @@ class WorldInterventions:
         options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
     ) -> Perturbed:
         """Apply ``edits`` changes to the graph sequentially. Each change must change the rationale."""
-        graph, current, touched = case.graph, case.derived, set[str]()
+        graph, current, changed_nodes = case.graph, case.derived, set[str]()
         assert current is not None
         changes: tuple[Change, ...] = ()
         for _ in range(edits):
             for change in _first(options(graph, case.critical, rng)):
-                if touched & set(change["nodes"]):
+                if changed_nodes & set(change["nodes"]):
                     continue
                 edited = apply(graph, [change])
                 derived = derive(edited.to_json(), case.question)
                 if derived is None or derived.steps == current.steps or not self._is_valid(case, derived):
                     continue
-                graph, current, changes, touched = edited, derived, (*changes, change), touched | {*change["nodes"]}
+                graph, current, changes, changed_nodes = (
+                    edited,
+                    derived,
+                    (*changes, change),
+                    changed_nodes | {*change["nodes"]},
+                )
                 break
             else:
                 raise NotPossible(f"no {kind} that the question allows")
@@ -136,16 +141,16 @@ class WorldInterventions:
         return (c for c in changes if all(self._seen.counts[label(n)] for n in apply(graph, [c]).nodes))
 
     def _replacements(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
-        here = {node.id: label(node) for node in graph.nodes}
+        labels = {node.id: label(node) for node in graph.nodes}
         weighted: list[tuple[float, Change]] = []
         for name in critical:
             node = graph.by_id[name]
-            others = [text for other, text in here.items() if other != name]
+            others = [text for other, text in labels.items() if other != name]
             for shape, colour, size in product(WORDS["shape"], WORDS["colour"], WORDS["size"]):
                 text = f"{colour} {shape}"
-                same = text == here[name] and size != _value(node, "size")
+                same = text == labels[name] and size != _value(node, "size")
                 weight = self._seen.weight(text, others)
-                if (same or text not in here.values()) and weight:
+                if (same or text not in labels.values()) and weight:
                     change: Change = {"op": "replace", "nodes": [name], "name": shape, "attributes": [colour, size]}
                     weighted.append((weight, change))
         # Sort in a weighted random order: the probability that u ** (1 / weight) is the largest is proportional to the
@@ -296,10 +301,10 @@ def _variants(graph: SceneGraph, name: str) -> Iterator[SceneGraph]:
         if shape != node.name:
             yield graph.with_node(replace(node, name=shape))
     for kind in ("colour", "size"):
-        now = _value(node, kind)
+        current = _value(node, kind)
         for word in WORDS[kind]:
-            if word != now:
-                attributes = tuple(word if w == now else w for w in node.attributes)
+            if word != current:
+                attributes = tuple(word if w == current else w for w in node.attributes)
                 yield graph.with_node(replace(node, attributes=attributes))
 
 
@@ -311,8 +316,8 @@ def _first(changes: Iterator[Change]) -> Iterator[Change]:
 def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
     """Return the true statements about the scene that do not refer to the removed step's objects."""
     graph = case.json
-    taken = set(bound(graph, removed))
-    free = [entry for entry in graph["objects"] if entry["id"] not in taken]
+    excluded = set(bound(graph, removed))
+    free = [entry for entry in graph["objects"] if entry["id"] not in excluded]
     options: list[Clause] = [Exists((noun_of(entry),)) for entry in free]
     nouns = {Noun(shape=e["name"]) for e in free} | {Noun(colour=value_of(e, "colour")) for e in free}
     nouns |= {Noun(size=value_of(e, "size")) for e in graph["objects"]} | {Noun()}
@@ -324,7 +329,7 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
         options += [
             clause
             for s, relation, o in facts
-            if o not in taken or s not in taken
+            if o not in excluded or s not in excluded
             for clause in [Relation(noun_of(entries[s]), ((relation, noun_of(entries[o])),))]
             if say(clause) not in steps
         ]
