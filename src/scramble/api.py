@@ -57,7 +57,7 @@ def make_pairs(
     Raises:
         ConfigError: a source, method or setting is unknown, or a setting has no value.
         SourceError: the data cannot be read, or too many rows are unusable.
-        StoreError: the folder was made with different settings.
+        StoreError: the folder was created with different settings.
         ValueError: a row has no ``image`` or ``caption``.
 
     Examples:
@@ -295,7 +295,7 @@ def _write_rows(out: Path, rows: Rows) -> Path:
         identity = str(image) if isinstance(image, str | Path) else Path(name).stem
         lines.append(json.dumps({"image": name, "caption": row["caption"], "id": identity}, ensure_ascii=False))
     if not lines:
-        raise ValueError("data has no rows: give at least one with image and caption")
+        raise ValueError("data has no rows: pass at least one row with image and caption")
     text = "\n".join(lines) + "\n"
     path = out / "source" / f"{content_key(text)}.jsonl"
     if not path.exists():

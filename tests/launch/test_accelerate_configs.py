@@ -99,7 +99,7 @@ def test_one_process_needs_no_accelerate(tmp_path: Path) -> None:
 def test_jobs_that_cannot_be_started_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"must be a multiple of launcher\.num_machines=2"):
         job_command(point(tmp_path), {"num_processes": 3, "num_machines": 2, "strategy": "ddp"})
-    with pytest.raises(LaunchError, match="there are ddp, fsdp2, zero2, zero3"):
+    with pytest.raises(LaunchError, match="choose one of ddp, fsdp2, zero2, zero3"):
         job_command(point(tmp_path), {"num_processes": 2, "strategy": "fsdp"})
     own = tmp_path / "mine.yaml"
     own.write_text("distributed_type: MULTI_GPU\n")

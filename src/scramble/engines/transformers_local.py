@@ -26,9 +26,10 @@ from scramble.storage.hashing import content_key
 class TransformersEngine(BatchEngine):
     """Generates with a text model or a vision-text model loaded by transformers.
 
-    A sample depends only on its request, not on its batch: each row draws its noise from its own seed. Requests of a
-    batch on the same image share one pass over it (:mod:`scramble.engines.shared_images`), so a batch should contain
-    all samples of a question. Schemas are not enforced; the caller parses and checks the reply anyway.
+    A sample depends only on its request and not on its batch, because each row draws its noise from a separate seed.
+    Requests of a batch about the same image share the forward pass of the image
+    (:mod:`scramble.engines.shared_images`), so a batch should contain all samples of a question. Schemas are not
+    enforced, because the caller parses and checks the reply anyway.
     """
 
     def __init__(

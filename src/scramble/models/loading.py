@@ -282,7 +282,7 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
         raise ModelError("model.attn_implementation=flash_attention_2 needs flash-attn: install it or use sdpa")
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
-            f"device={device}, but torch sees no CUDA GPU: use device=cpu, or install a CUDA build of torch"
+            f"device={device}, but torch finds no CUDA GPU: use device=cpu, or install a CUDA build of torch"
         )
     if quantization is not None and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
         raise ModelError("model.quantization needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from scramble.records import Edit, ImageFile, PreferencePair
 
 ImageText = tuple[ImageFile, str]
-Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # how well each text fits its image
+Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # the similarity of each text and its image
 
 
 @dataclass(frozen=True, slots=True)

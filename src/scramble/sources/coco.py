@@ -129,9 +129,9 @@ def _layout(path: Path, split: str, images: str | Path | None) -> tuple[Path, Pa
         candidates = [file.parent.parent / name, file.parent / name, file.parent.parent / "images" / name]
         images = next((folder for folder in candidates if folder.is_dir()), None)
         if images is None:
-            raise SourceError(f"no folder {name} with the images of {file}: give the folder (data.images=...)")
+            raise SourceError(f"no folder {name} with the images of {file}: set data.images to the folder")
     if not Path(images).is_dir():
-        raise SourceError(f"{images} is not a folder: give the folder of COCO's images (data.images=...)")
+        raise SourceError(f"{images} is not a folder: set data.images to the folder of COCO's images")
     return file, Path(images)
 
 

@@ -101,8 +101,8 @@ def open_local(path: Path, split: str) -> LocalTable:
 def _check_one_configuration(path: Path, files: list[Path]) -> None:
     """Raise SourceError if several folders each contain the split.
 
-    Hub data sets store their configurations (such as other captions of the same images) like this. These are not one
-    table.
+    Hub data sets store their configurations like this (such as other captions of the same images), which are separate
+    tables.
     """
     folders = sorted({_above_split(file.relative_to(path)) for file in files})
     if len(folders) > 1:

@@ -140,7 +140,7 @@ def write_table(folder: str | Path, record_type: type[Record], records: Iterable
 
 
 def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: bool = False) -> Iterator[Record]:
-    """Iterate over the records of ``folder/<table>.parquet``; a missing table has none with ``missing_ok``.
+    """Iterate over the records of ``folder/<table>.parquet``. With ``missing_ok``, a missing table has no records.
 
     Raises StoreError if it is missing or damaged.
     """

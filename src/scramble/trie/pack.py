@@ -154,7 +154,7 @@ def pack(
         tries: the items' tries, if they are already built.
 
     Raises:
-        TrieError: a trie does not fit into a row, a scored id is outside the head, or ``build_trie`` raises it.
+        TrieError: a trie does not fit into a row, a scored id is outside the head, or ``build_trie`` fails.
     """
     if not items:
         raise TrieError("no items to pack")

@@ -97,7 +97,7 @@ def test_shards_share_their_replies(server: Loopback, train: Path, tmp_path: Pat
 
 
 def test_settings_that_do_not_fit(server: Loopback, train: Path, tmp_path: Path) -> None:
-    with pytest.raises(PairMethodError, match=r"give pairs\.engine"):
+    with pytest.raises(PairMethodError, match=r"set pairs\.engine"):
         make_method({"method": "correctness"}, seed=0)
     with pytest.raises(PairMethodError, match="format_pairs='maybe'"):
         run(server, train, format_pairs="maybe")
