@@ -232,7 +232,12 @@ BAD: dict[str, Any] = {
     "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3.5},
     "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
     "not a JSON object": ["c", "r"],
-    "provenance: kind has the invalid value 3": {"prompt": "p", "chosen": "c", "rejected": "r", "provenance": {"pair_id": "a", "kind": 3}},
+    "provenance: kind has the invalid value 3": {
+        "prompt": "p",
+        "chosen": "c",
+        "rejected": "r",
+        "provenance": {"pair_id": "a", "kind": 3},
+    },
 }
 
 
