@@ -227,7 +227,7 @@ class _Reader:
             yield from bundles
 
     def _image(self, value: Any, one: PairInput, file: RowFile, by_name: dict[Path, str]) -> ImageFile:
-        """The image of a row's field. Raises BadRow if it cannot be found or decoded."""
+        """Return the image of a row's field. Raises BadRow if it cannot be found or decoded."""
         data = value if isinstance(value, bytes) else value.get("bytes") if isinstance(value, Mapping) else None
         path = value.get("path") if isinstance(value, Mapping) else value
         try:
@@ -252,7 +252,7 @@ class _Reader:
         try:
             return self._loader.load(image_path)
         except RecordError as error:
-            raise BadRow(image_fault(found), str(error)) from error
+            raise BadRow(image_fault(image_path), str(error)) from error
 
     # ------------------------------------------------------------------------------------------------------------- ids
 

@@ -73,7 +73,7 @@ class TinyTokenizer:
         self.special: dict[str, Any] = {f"{name}_id": token and self.ids[token] for name, token in self._named.items()}
 
     def wrapped(self, *, eos: str | None = None, bos: str | None = None, **named: str) -> Any:
-        """The tokenizer for transformers; ``named`` tokens become attributes (``image_token`` and so on).
+        """Return the tokenizer for transformers; ``named`` tokens become attributes (``image_token`` and so on).
 
         ``eos`` and ``bos`` replace those of the configs.
         """
