@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import make_pairs, noise_jpeg, read_captions
+from shapes import make_pairs, noise_jpeg, read_captions, whole_steps
 from step_clock import BETA, LEARNING_RATE, LORA, PROMPT, Clock, StepClock, receive, reset_peak, resident_bytes, send
 
 PEERS = ("trl", "trl-answers", "rows")
@@ -25,7 +25,7 @@ SIDES = ("scramble", *PEERS, *(f"{peer}-checkpointing" for peer in PEERS))
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the pairs of all images."""
-    return list(make_pairs(read_captions(args.data, args.distinct_images, args.captions)))
+    return whole_steps(list(make_pairs(read_captions(args.data, args.distinct_images, args.captions))), args.pairs)
 
 
 def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
@@ -78,7 +78,7 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     )
     config = DPOConfig(
         output_dir=args.work,
-        per_device_train_batch_size=args.images * args.captions,
+        per_device_train_batch_size=args.pairs,
         max_steps=args.steps,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
@@ -127,7 +127,7 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
     clock.begin(model)
     for _ in range(args.steps):
         encoder = Encoder(vlm, files, cache_bytes=0)
-        tries = row_tries(encoder, policy.backbone, list(islice(batches, args.images * args.captions)))
+        tries = row_tries(encoder, policy.backbone, list(islice(batches, args.pairs)))
         with autocast:
             with torch.no_grad(), model.disable_adapter():
                 reference_Q = policy(tries).sums_Q
@@ -171,8 +171,8 @@ def run_scramble(args: argparse.Namespace) -> None:
     work = Path(args.work)
     config = PreferenceConfig(
         max_steps=args.steps,
-        global_batch_size=args.images * args.captions,
-        per_device_train_batch_size=args.images * args.captions,
+        global_batch_size=args.pairs,
+        per_device_train_batch_size=args.pairs,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
         warmup_ratio=0.0,
@@ -215,7 +215,7 @@ def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, A
     from scramble.training.flops import operations
 
     encoder = Encoder(vlm, data[1], cache_bytes=0)
-    step = data[0][: args.images * args.captions]
+    step = data[0][: args.pairs]
     items, _ = TrieCollator(encoder, with_rejected=True).items(step)
     parts = count_products(vlm.backbone, items)
     first = items[0].sequences[0]
@@ -239,8 +239,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--captions", type=int, default=1)
+    parser.add_argument("--pairs", type=int, required=True, help="pairs per step")
     parser.add_argument("--distinct-images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=640)
     parser.add_argument("--height", type=int, help="of the images, default three quarters of --pixels")

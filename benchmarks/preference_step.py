@@ -34,7 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shapes import ALL_SHAPES, MOLMO_SHAPES, Shape, make_pairs, noise_jpeg, read_captions, save_model
+from shapes import ALL_SHAPES, MOLMO_SHAPES, Shape, make_pairs, noise_jpeg, read_captions, save_model, whole_steps
 from step_clock import MARK, PROMPT
 from step_report import common_facts, compare, figures, loss_difference, table
 
@@ -145,12 +145,12 @@ def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
     return pythons, skipped
 
 
-def write_pairs(folder: Path, args: argparse.Namespace, captions: int, height: int) -> Path:
+def write_pairs(folder: Path, args: argparse.Namespace, captions: int, pairs: int, height: int) -> Path:
     """Write pairs and images as files for the other projects."""
     folder.mkdir(parents=True)
     for n in range(args.distinct_images):
         (folder / f"{n}.jpg").write_bytes(noise_jpeg(n, args.pixels, height))
-    rows = make_pairs(read_captions(args.data, args.distinct_images, captions))
+    rows = whole_steps(list(make_pairs(read_captions(args.data, args.distinct_images, captions))), pairs)
     lines = [json.dumps(row | {"image": f"{row['image']}.jpg", "prompt": PROMPT}) + "\n" for row in rows]
     (folder / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
     return folder
@@ -158,8 +158,9 @@ def write_pairs(folder: Path, args: argparse.Namespace, captions: int, height: i
 
 def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) -> dict[str, Any]:
     """Run the steps of all sides in turn; return medians, rates, memory and ratios."""
-    common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--images", str(args.images)]
-    common += ["--captions", str(captions), "--distinct-images", str(args.distinct_images)]
+    pairs = args.pairs or args.images * captions
+    common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--captions", str(captions)]
+    common += ["--pairs", str(pairs), "--distinct-images", str(args.distinct_images)]
     height = args.pixels if ALL_SHAPES[args.shape].keeps_aspect_ratio else args.pixels * 3 // 4
     common += ["--pixels", str(args.pixels), "--height", str(height), "--steps", str(args.warmup + args.steps)]
     common += ["--batch-tokens", str(1024 if args.device == "cpu" else 8192)]
@@ -168,16 +169,16 @@ def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) ->
         name: [sys.executable, str(HERE / "preference_sides.py"), *options, *common]
         for name, options in sides_of(args).items()
     }
-    result: dict[str, Any] = {"captions": captions, "images_per_step": args.images}
+    result: dict[str, Any] = {"captions": captions, "images_per_step": args.images, "pairs_per_step": pairs}
     pythons, result["skipped"] = projects_of(args)
     for name, reason in result["skipped"].items():
         print(f"{name}: skipped, {reason}", file=sys.stderr)
     if pythons:
-        data = write_pairs(work / f"pairs-{model.name}-{captions}", args, captions, height)
+        data = write_pairs(work / f"pairs-{model.name}-{captions}", args, captions, pairs, height)
     for name, python in pythons.items():
         commands[name] = [python, str(HERE / "peer_runner.py"), name, "--model", str(model), "--data", str(data)]
         commands[name] += ["--family", ALL_SHAPES[args.shape].family, "--steps", str(args.warmup + args.steps)]
-        commands[name] += ["--batch-size", str(args.images * captions)]
+        commands[name] += ["--batch-size", str(pairs)]
     for names in [[name] for name in commands] if args.one_at_a_time else [list(commands)]:
         sides: dict[str, Side] = {}
         for name in names:
@@ -199,12 +200,12 @@ def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) ->
                 result[name] = {"failed": last_line(error)}
                 del sides[name]
         finish(args, sides)
-        result |= {name: figures(args, side, args.images * captions) for name, side in sides.items()}
+        result |= {name: figures(args, side, pairs) for name, side in sides.items()}
     common_facts(result)
     if args.distinct_images == args.images:
         result["loss_difference"] = loss_difference(result)
     clock = "cpu_seconds_per_step" if args.device == "cpu" else "seconds_per_step"
-    ratios = compare(result, args.images * captions, clock)
+    ratios = compare(result, pairs, clock)
     return result | ({"ratios": ratios} if ratios else {})
 
 
@@ -266,6 +267,7 @@ def main() -> None:
     parser.add_argument(
         "--captions", type=int, nargs="+", default=[1], help="pairs per image; several values are measured in turn"
     )
+    parser.add_argument("--pairs", type=int, help="pairs per step if the last image has fewer pairs than the others")
     parser.add_argument("--steps", type=int, default=6, help="0: only create the model (--model)")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -289,6 +291,8 @@ def main() -> None:
     args = parser.parse_args()
     args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
     args.distinct_images = args.distinct_images or args.images
+    if args.pairs and any(not 0 <= args.images * n - args.pairs < n for n in args.captions):
+        parser.error(f"--pairs {args.pairs} is impossible with --images {args.images} and --captions {args.captions}")
 
     shape = ALL_SHAPES[args.shape]
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]

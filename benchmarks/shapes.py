@@ -328,3 +328,8 @@ def make_pairs(captions: list[list[str]]) -> Iterator[dict[str, Any]]:
     for image, texts in enumerate(captions):
         for index, text in enumerate(texts):
             yield {"image": image, "chosen": text, "rejected": swap_two_words(text, 1000 * image + index)}
+
+
+def whole_steps(rows: list[dict[str, Any]], pairs: int) -> list[dict[str, Any]]:
+    """Return the first rows that fill steps of ``pairs`` rows."""
+    return rows[: len(rows) // pairs * pairs]
