@@ -238,6 +238,40 @@ def test_the_adapter_of_the_benchmark_depends_on_the_names_of_layers_alone(monke
     assert torch.equal(kept, parts["base_layer"].weight)
 
 
+def test_the_bound_of_sharing_is_the_time_of_a_step_that_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 4 s of tower (4 passes per pair) and 4 s of decoder, against 1 s of the tower and 1 s of the decoder."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from step_parts import table
+
+    seconds = {"images and batch": 0.1, "tower": 1.0, "tries reference": 0.5, "tries policy": 1.0}
+    seconds |= {"rows reference": 1.0, "rows policy": 3.0}
+    tokens = {"tries": 10, "rows": 20}
+    lines = table({"pairs": 2, "images": 2, "tokens": tokens, "seconds": seconds}).splitlines()
+    assert "8.00 s" in lines[0] and "tower 4.00" in lines[0]
+    ratios = {line[:30].strip(): line.split()[-1] for line in lines[1:4]}
+    assert ratios == {
+        "reference in the step": "3.20",
+        "cached reference": "4.00",
+        "cached reference and features": "8.00",
+    }
+
+
+@pytest.mark.full
+def test_the_parts_of_a_step_are_measured(tmp_path: Path) -> None:
+    from benchmarks.shapes import SHAPES, save_model
+
+    model = save_model(tmp_path / "model", SHAPES["tiny"], ["a red dog on grass", "grass on a red dog"])
+    command = [sys.executable, str(ROOT / "benchmarks" / "step_parts.py"), "--model", str(model), "--rounds", "1"]
+    command += ["--images", "2", "--captions", "3", "--pairs", "5"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+    result = json.loads(out[out.index("{\n") : out.rindex("}") + 1])
+    assert (result["pairs"], result["images"]) == (5, 2)
+    # Three and two pairs share the tokens of an image, which rows repeat for both answers of each pair.
+    assert 3 * result["tokens"]["tries"] < result["tokens"]["rows"]
+    seconds = result["seconds"]
+    assert all(seconds[f"rows {part}"] > seconds[f"tries {part}"] > 0 for part in ("reference", "policy"))
+
+
 def test_the_fastest_peer_is_that_with_the_least_time_on_the_given_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: ours takes 1 s (CPU 1 s); swift 6 s (CPU 4 s), TRL 5 s (CPU 5 s)."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
