@@ -102,7 +102,7 @@ Engine = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers": Tran
 class Refine(Section):
     """Refinement against classifiers that do not see the image; see :func:`scramble.pairs.audit.refine.select`."""
 
-    exponent: NotNegative = 1.5
+    exponent: NotNegative = 2.0
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,7 @@ class RulesOptions(Section):
     lexicon: Text | None = None
     min_lift: float = -2.0
     min_replacement_lift: float = -0.5
+    min_replacement_odds: float = -2.0
 
 
 @dataclass(frozen=True)

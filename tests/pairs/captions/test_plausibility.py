@@ -89,6 +89,20 @@ def test_lifts_of_new_nouns_and_verbs(sentences):
     assert tables.relation_lift(sentence, {token: "under"}) <= tables.relation_lift(sentence, {token: "on"})
 
 
+def test_odds_of_new_words(sentences):
+    """A dog is as frequent on beds as on tables, and four times as frequent as a rabbit: log(1 / 4), smoothed."""
+    captions = ["A dog on a bed."] * 40 + ["A rabbit on a bed."] * 10 + ["A black dog under a bed."] * 10
+    tables, nouns = SelectionalTables(sentences(*captions)), load_lexicon().nouns
+    (sentence,) = sentences("A dog on a bed.")
+    dog, _ = sentence.phrases
+    odds = tables.noun_odds(sentence, dog, nouns["rabbit"][0])
+    assert math.log(10.5 / 50.5) < odds < math.log(1 / 3)  # a dog is also under beds
+    assert tables.noun_odds(sentence, dog, dog.noun) == 0
+    token = sentence.lower.index("on")
+    assert tables.relation_odds(sentence, {token: "under"}) == pytest.approx(math.log(10 / 40), abs=0.3)
+    assert tables.attribute_odds(dog, "black", "white") < math.log(1 / 10)
+
+
 def texts(generator: RuleGenerator, text: str, rule: str) -> set[str]:
     ((_, negatives),) = generator.negatives([Caption("1", 0, text)])
     assert all(isinstance(n, Negative) for n in negatives)
@@ -108,11 +122,25 @@ def test_a_generator_learns_which_replacements_are_absurd(pipeline: str):
         "A brown horse on a beach.",
         "A white horse in a field.",
         "A pink bag on a bed.",
+        "A white bag on a bed.",
+        "A red bag on a bed.",
     ] * 20
     generator.learn(training)
     assert "A bus on a beach." not in texts(generator, "A car on a beach.", "replace.object")
     assert texts(generator, "A white horse in a field.", "replace.colour") == {"A brown horse in a field."}
     assert "A red bag on a bed." in texts(generator, "A white bag on a bed.", "replace.colour")
+
+
+def test_a_generator_learns_which_replacements_are_rare(pipeline: str):
+    """Parrots are 20 times rarer than dogs; "a slice of soup" does not occur."""
+    training = ["A dog on a bed."] * 40 + ["A rabbit on a bed."] * 2 + ["A slice of pizza.", "A slice of cake."] * 20
+    training += ["A bowl of soup."] * 20
+    generator, lenient = RuleGenerator(pipeline), RuleGenerator(pipeline, min_replacement_odds=-99.0)
+    for one in (generator, lenient):
+        one.learn(training)
+    assert "A rabbit on a bed." in texts(lenient, "A dog on a bed.", "replace.object")
+    assert "A rabbit on a bed." not in texts(generator, "A dog on a bed.", "replace.object")
+    assert texts(lenient, "A slice of pizza.", "replace.object") == {"A slice of cake."}
 
 
 def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):

@@ -18,7 +18,12 @@ from scramble.language.lexicon import Lexicon, load_lexicon
 from scramble.language.parse import Sentence, parse
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
 from scramble.pairs.base import Caption, Negative
-from scramble.pairs.captions.rules.plausibility import MIN_LIFT, MIN_REPLACEMENT_LIFT, SelectionalTables
+from scramble.pairs.captions.rules.plausibility import (
+    MIN_LIFT,
+    MIN_REPLACEMENT_LIFT,
+    MIN_REPLACEMENT_ODDS,
+    SelectionalTables,
+)
 from scramble.pairs.captions.rules.replace import replacements
 from scramble.pairs.captions.rules.swap import swaps
 from scramble.pairs.captions.surface import normalise, problem
@@ -35,12 +40,16 @@ def candidates(
     tables: SelectionalTables | None = None,
     min_lift: float = MIN_LIFT,
     min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
+    min_replacement_odds: float = MIN_REPLACEMENT_ODDS,
 ) -> list[Negative]:
     """All distinct candidates of a parsed caption, in a fixed order."""
     negatives: dict[str, Negative] = {}
     for rule in rules:
-        make, lift = (swaps, min_lift) if rule == "swap" else (replacements, min_replacement_lift)
-        for negative in make(sentence, lexicon, tables, lift):
+        for negative in (
+            swaps(sentence, lexicon, tables, min_lift)
+            if rule == "swap"
+            else replacements(sentence, lexicon, tables, min_replacement_lift, min_replacement_odds)
+        ):
             negatives.setdefault(negative.text, negative)
     return list(negatives.values())
 
@@ -59,6 +68,8 @@ class RuleGenerator:
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.swap_lift`).
         min_replacement_lift: lowest log-lift of a new word in its place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_lift`).
+        min_replacement_odds: lowest log-odds of a new word against the old one in its place
+            (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_odds`).
     """
 
     def __init__(
@@ -70,12 +81,14 @@ class RuleGenerator:
         processes: int = 1,
         min_lift: float = MIN_LIFT,
         min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
+        min_replacement_odds: float = MIN_REPLACEMENT_ODDS,
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
             raise ValueError(f"pairs.kinds: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
         self.name = "+".join(rules)
-        self._worker = _Worker(pipeline, tuple(rules), lexicon, (min_lift, min_replacement_lift))
+        thresholds = (min_lift, min_replacement_lift, min_replacement_odds)
+        self._worker = _Worker(pipeline, tuple(rules), lexicon, thresholds)
         self._processes = processes
         if processes == 1:
             self._worker.start()  # a missing pipeline is an error here, not at the first caption
@@ -132,10 +145,10 @@ class _Worker:
     """Parses texts and lists their candidates. The pipeline is loaded at the first call in each process."""
 
     def __init__(
-        self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, min_lifts: tuple[float, float]
+        self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, thresholds: tuple[float, float, float]
     ) -> None:
         self._pipeline, self._rules, self._lexicon = str(pipeline), rules, lexicon
-        self._min_lifts = min_lifts
+        self._thresholds = thresholds
         self._tables: SelectionalTables | None = None
 
     def learn(self, texts: list[str]) -> None:
@@ -156,4 +169,4 @@ class _Worker:
     def __call__(self, texts: list[str]) -> list[list[Negative]]:
         nlp, lexicon = self.start()
         sentences = parse(nlp, texts, lexicon)
-        return [candidates(s, lexicon, self._rules, self._tables, *self._min_lifts) for s in sentences]
+        return [candidates(s, lexicon, self._rules, self._tables, *self._thresholds) for s in sentences]

@@ -32,6 +32,9 @@ _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 # replacements is higher, because a caption has many of them and few swaps.
 MIN_LIFT = -2.0
 MIN_REPLACEMENT_LIFT = -0.5
+# Log-odds of a new word against the old one in its place below which a replacement is dropped. A much rarer word is
+# nearly always the rejected one, so that refinement would drop most of these pairs.
+MIN_REPLACEMENT_ODDS = -2.0
 # A distribution with fewer observations than this follows its back-off more than its own counts.
 _STRENGTH = 5.0
 _COMPANY = 0.5  # added to the observed and to the expected number of captions with two words
@@ -73,6 +76,8 @@ class SelectionalTables:
             self._numbers[phrase.noun.lemma, phrase.plural] += 1
             for attribute in phrase.attributes:
                 self._count(phrase.noun, ("adjective", attribute.adjective.word))
+            if phrase.partitive:
+                self._count(phrase.noun, ("partitive", s.lower[phrase.slot].removesuffix("s")))
         for left, words, right in relations(s):
             if left is not None and left.noun is not None:
                 self._count(left.noun, ("left", words))
@@ -139,6 +144,36 @@ class SelectionalTables:
             lowest = min(lowest, self._company_lift(noun.lemma, word))
         return lowest
 
+    def noun_odds(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
+        """The log-odds of a noun in the place of a phrase against the noun that is there."""
+        if phrase.noun is None:
+            return 0.0
+        odds = math.log((self._frequency[noun.lemma] + _COMPANY) / (self._frequency[phrase.noun.lemma] + _COMPANY))
+        new = replace(phrase, noun=noun)
+        places: list[Place] = [("adjective", attribute.adjective.word) for attribute in phrase.attributes]
+        for left, words, right in relations(s):
+            places += [("left", words)] if left is phrase else [("right", words)] if right is phrase else []
+        return odds + sum(self._lift(new, place) - self._lift(phrase, place) for place in places)
+
+    def attribute_odds(self, phrase: Phrase, old: str, new: str) -> float:
+        """The log-odds of an adjective of a phrase against the adjective that is there."""
+        old_place, new_place = ("adjective", old), ("adjective", new)
+        odds = math.log((self._places[new_place] + _COMPANY) / (self._places[old_place] + _COMPANY))
+        return odds + self._lift(phrase, new_place) - self._lift(phrase, old_place)
+
+    def relation_odds(self, s: Sentence, words: Mapping[int, str]) -> float:
+        """The log-odds of the relations with new words, by token, against the relations of the caption."""
+        odds = 0.0
+        for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words), strict=True):
+            if new == old:
+                continue
+            for phrase, side in ((left, "left"), (right, "right")):
+                if phrase is not None:
+                    odds += self._lift(phrase, (side, new)) - self._lift(phrase, (side, old))
+            side = "left" if right is None else "right"
+            odds += math.log((self._places[side, new] + _COMPANY) / (self._places[side, old] + _COMPANY))
+        return odds
+
     def relation_lift(self, s: Sentence, words: Mapping[int, str]) -> float:
         """The lowest log-lift of the nouns around a verb or preposition that replaces tokens of a caption, and of the
         new verb with all nouns ("cooking an apple between her fingers").
@@ -183,6 +218,12 @@ class SelectionalTables:
         if own or adjective.cls in ("material", "state") or adjective.word in ("tall", "long", "short"):
             return self._nouns[("adjective", adjective.word), noun.lemma] >= _ATTESTED
         return True
+
+    def has_quantity(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
+        """Whether captions have a noun after the quantity word of a phrase, if it has one: no "slice of soup"."""
+        if not phrase.partitive:
+            return True
+        return self._nouns[("partitive", s.lower[phrase.slot].removesuffix("s")), noun.lemma] >= _ATTESTED
 
     def number_lift(self, s: Sentence, u: Phrase, v: Phrase) -> float:
         """The log-odds of the numbers that two nouns exchange ("some dogs" and "a cat"), relative to those they have.
@@ -294,7 +335,7 @@ def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]
 def _nearest(place: Place) -> Place:
     """The place with only the word of its relation that is nearest to the noun."""
     side, words = place
-    if side == "adjective":
+    if side in ("adjective", "partitive"):
         return place
     if side == "left":
         return "nearest left", words.split(" ")[0]

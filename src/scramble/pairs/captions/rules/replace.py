@@ -1,9 +1,10 @@
 """Replacements: one word of the caption is replaced by a word that cannot be true of the same object.
 
 Objects are replaced by co-hyponyms, attributes by others of their class, verbs and spatial relations by ones that
-exclude them, and number words by other numbers. A word is never replaced by a synonym, a hypernym, or a word with a
-similar meaning, or by one that the user's captions hardly ever have in such a place. A candidate's weight is the
-frequency of its new word, see :mod:`scramble.language.lexicon`.
+exclude them. A word is never replaced by a synonym, a hypernym, or a word with a similar meaning, by one that the
+user's captions hardly ever have in such a place, or by a much rarer one. Number words are not replaced: "two dogs" is
+true of three, and larger numbers alone can be recognised without the image. A candidate's weight is the frequency of
+its new word, see :mod:`scramble.language.lexicon`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,35 @@ from scramble.language.lexicon import Adjective, Lexicon, Noun
 from scramble.language.parse import Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import article_change, build, word_change
-from scramble.pairs.captions.rules.plausibility import MIN_REPLACEMENT_LIFT, SelectionalTables
+from scramble.pairs.captions.rules.plausibility import (
+    MIN_REPLACEMENT_LIFT,
+    MIN_REPLACEMENT_ODDS,
+    SelectionalTables,
+)
 
-_NUMBERS = {"two": 200.0, "three": 54.0, "four": 15.0, "five": 5.0, "six": 3.0}
 _GENDERED = frozenset({"man", "woman", "boy", "girl"})
+# Before these words one can be standing or walking; before "down" or "through" only walking.
+_STATIC = frozenset({"on", "in", "near", "next", "beside", "by", "behind", "under", "outside", "inside"})
+# Birds "sit" and "stand" in the same way.
+_BIRDS = frozenset({"bird", "parrot", "pigeon", "seagull", "owl", "duck", "goose", "swan"})
+_OPPOSITE = {"up": "down", "down": "up"}
 _ONE_GENDER = frozenset({"pregnant", "bearded", "bikini"})
 
 
 def replacements(
-    s: Sentence, lexicon: Lexicon, tables: SelectionalTables | None = None, min_lift: float = MIN_REPLACEMENT_LIFT
+    s: Sentence,
+    lexicon: Lexicon,
+    tables: SelectionalTables | None = None,
+    min_lift: float = MIN_REPLACEMENT_LIFT,
+    min_odds: float = MIN_REPLACEMENT_ODDS,
 ) -> list[Negative]:
     """All replacement candidates of a parsed caption.
 
     Args:
-        tables: counts of the user's captions. A new word with a lower log-lift than ``min_lift`` in its place is not
-            used. With None all are used.
+        tables: counts of the user's captions. A new word with a lower log-lift than ``min_lift`` in its place, or with
+            lower log-odds than ``min_odds`` against the old word, is not used. With None all are used.
     """
-    fits = _Fits(tables, min_lift)
+    fits = _Fits(tables, min_lift, min_odds)
     negatives: list[Negative | None] = []
     lemmas = {p.noun.lemma for p in s.phrases if p.noun is not None}
     for index, phrase in enumerate(s.phrases):
@@ -40,8 +53,8 @@ def replacements(
         if phrase.noun is not None:
             negatives += _replace_object(s, phrase, phrase.noun, lemmas, lexicon, fits)
         negatives += _replace_attributes(s, phrase, lexicon, fits)
-        negatives += _replace_number(s, phrase)
         negatives += _replace_relation(s, phrase, lexicon, fits)
+        negatives += _replace_direction(s, phrase, lexicon, fits)
         before = s.phrases[index - 1] if index else None
         negatives += _replace_verb(s, phrase, before, lexicon, fits)
     return [negative for negative in negatives if negative is not None]
@@ -49,27 +62,35 @@ def replacements(
 
 @dataclass(frozen=True, slots=True)
 class _Fits:
-    """Whether a new word is plausible in its place according to the user's captions."""
+    """Whether a new word is plausible in its place, and not much rarer there than the old one, in the captions."""
 
     tables: SelectionalTables | None
     min_lift: float
+    min_odds: float
 
     def noun(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
-        return self.tables is None or self.tables.noun_lift(s, phrase, noun) >= self.min_lift
+        if self.tables is None:
+            return True
+        if not self.tables.has_quantity(s, phrase, noun) or self.tables.noun_odds(s, phrase, noun) < self.min_odds:
+            return False
+        return self.tables.noun_lift(s, phrase, noun) >= self.min_lift
 
-    def adjective(self, phrase: Phrase, adjective: Adjective) -> bool:
+    def adjective(self, phrase: Phrase, old: Adjective, new: Adjective) -> bool:
         if self.tables is None:
             return True
         if phrase.noun is None:
-            return adjective.cls != "state"  # "rocky conditions"
+            return new.cls == "size"  # not "rocky conditions" or "a leather pile"
         return (
-            self.tables.has_attribute(adjective, phrase.noun)
-            and self.tables.attribute_lift(adjective.word, phrase) >= self.min_lift
+            self.tables.has_attribute(new, phrase.noun)
+            and self.tables.attribute_odds(phrase, old.word, new.word) >= self.min_odds
+            and self.tables.attribute_lift(new.word, phrase) >= self.min_lift
         )
 
     def relation(self, s: Sentence, first: int, last: int, words: str) -> bool:
+        if self.tables is None:
+            return True
         new = {first: words, **dict.fromkeys(range(first + 1, last + 1), "")}
-        return self.tables is None or self.tables.relation_lift(s, new) >= self.min_lift
+        return self.tables.relation_odds(s, new) >= self.min_odds and self.tables.relation_lift(s, new) >= self.min_lift
 
 
 def _replace_object(
@@ -134,26 +155,11 @@ def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fi
         for other in lexicon.adjective_swaps.get(word, []):
             if other.word in present or f"{other.word} {s.lower[a.last + 1]}" in lexicon.phrases["frozen"]:
                 continue
-            if not fits.adjective(phrase, other):
+            if not fits.adjective(phrase, a.adjective, other):
                 continue
             changes = [word_change(s, a.first, a.last, other.word), *article_change(s, a.first, other.word)]
             negatives.append(build(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
     return negatives
-
-
-def _replace_number(s: Sentence, phrase: Phrase) -> list[Negative | None]:
-    if phrase.number < 0 or not phrase.plural or s.lower[phrase.number] not in _NUMBERS or phrase.opener:
-        return []
-    if phrase.first != phrase.number or (phrase.partitive and phrase.slot < phrase.number):
-        return []
-    if phrase.number and s.lower[phrase.number - 1] in ("or", "and", "to", "about", "-", "at", "least"):
-        return []
-    number = s.lower[phrase.number]
-    return [
-        build(s, [word_change(s, phrase.number, phrase.number, other)], "replace-number", "replace.number", weight)
-        for other, weight in _NUMBERS.items()
-        if other != number
-    ]
 
 
 def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits) -> list[Negative | None]:
@@ -170,12 +176,27 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits
             continue
         if s.tag[first] in ("RP", "TO") or s.lower[first - 1] in ("up", "down", "out", "to", "from", "at", "upside"):
             return []
+        if s.tag[first - 1] == "DT":
+            return []  # "the inside of a bus"
         return [
             build(s, [word_change(s, first, phrase.first - 1, other)], "replace-relation", "replace.preposition", w)
             for other, w in others
             if fits.relation(s, first, phrase.first - 1, other)
         ]
     return []
+
+
+def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits) -> list[Negative | None]:
+    """ "skiing down a slope" -> "skiing up a slope"; on a level street both words say the same."""
+    token = phrase.first - 1
+    if token < 1 or s.lower[token] not in _OPPOSITE or phrase.partitive:
+        return []
+    if _OPPOSITE.keys() <= set(s.lower):
+        return []  # "walking up and down the stairs"
+    new = _OPPOSITE[s.lower[token]]
+    if s.lower[phrase.last] not in lexicon.phrases["slopes"] or not fits.relation(s, token, token, new):
+        return []
+    return [build(s, [word_change(s, token, token, new)], "replace-relation", "replace.direction", 1.0)]
 
 
 def _replace_verb(
@@ -190,8 +211,12 @@ def _replace_verb(
         if after < len(s.tag) and s.lower[after] in ("is", "are", "that", "who", "was", "were"):
             after += 1 + (after + 1 < len(s.tag) and s.lower[after + 1] in ("is", "are"))
         ends = after + 1 >= len(s.tag) or s.tag[after + 1] in ("IN", ".", "RB") or s.lower[after + 1] == "next"
-        if ends:
+        if ends and not (
+            phrase.noun.lemma in _BIRDS and s.lower[min(after, len(s.tag) - 1)].startswith(("sit", "stand"))
+        ):
             negatives += _verb(s, after, "-", lexicon, fits)
+            if after + 2 < len(s.tag) and s.lower[after + 1] in _STATIC and s.tag[after + 2] != ".":
+                negatives += _verb(s, after, "place", lexicon, fits)
     return negatives
 
 

@@ -14,7 +14,7 @@ from itertools import combinations
 
 from scramble.language.inflect import article, capitalised, plural, word_set
 from scramble.language.lexicon import Lexicon
-from scramble.language.parse import NO_HEADLINE, QUANTIFIERS, Attribute, Phrase, Sentence
+from scramble.language.parse import NO_HEADLINE, PRONOUNS, QUANTIFIERS, Attribute, Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import (
     Change,
@@ -262,6 +262,8 @@ def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
     if u.plural != v.plural or u.noun is None or v.noun is None:
         return False
     pair = {u.noun.category, v.noun.category}
+    if pair == {"person"} and PRONOUNS.intersection(s.lower) == {"who"}:
+        return True  # a relative clause
     if "person" in pair:
         return "animal" in pair and "its" not in s.lower and "it" not in s.lower
     return True

@@ -80,6 +80,8 @@ def says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: l
         s.tag[i].startswith("V") and w not in _STILL and w not in symmetric for i, w in zip(joints, words, strict=True)
     ):
         return False
+    if words[-1] == "with" and set(words[:-1]) <= _PLACES | _STILL and _are_animate(u, v):
+        return True  # "a person sleeping on a bed with a cat"
     if set(words) & _PLACES:
         return False
     if mutual or any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
@@ -93,6 +95,10 @@ def says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: l
         owns = owns or (words[-1] == "with" and follower in _PLACES and place in ("it", "them", "top", "the"))
         return not (governed or owns) or bool(JOINERS & set(words))
     return not [w for w in words if w not in symmetric and w not in _FILLERS and w not in _STILL and w not in JOINERS]
+
+
+def _are_animate(u: Phrase, v: Phrase) -> bool:
+    return u.noun is not None and v.noun is not None and {u.noun.category, v.noun.category} <= _ANIMATE
 
 
 def _equals(u: Phrase, v: Phrase) -> bool:
