@@ -64,7 +64,7 @@ _CONSONANT_SOUND = re.compile(r"(?:uni(?!n|m)|us[eu]|ut[ei]|eu|one\b|once|ubiq)"
 
 
 def plural(noun: str) -> str:
-    """The plural of a singular noun, or of the last word of a phrase."""
+    """Return the plural of a singular noun, or of the last word of a phrase."""
     head, space, last = noun.rpartition(" ")
     if last in _PLURALS:
         last = _PLURALS[last]
@@ -80,7 +80,7 @@ def plural(noun: str) -> str:
 
 
 def verb_form(base: str, tag: str) -> str:
-    """A verb in the form of a Penn tag (VB, VBP, VBZ, VBG, VBD, VBN)."""
+    """Return a verb in the form of a Penn tag (VB, VBP, VBZ, VBG, VBD, VBN)."""
     if tag == "VBZ":
         return base[:-1] + "ies" if base.endswith("y") and base[-2] not in "aeiou" else base + _s(base)
     if tag == "VBG":
@@ -105,7 +105,7 @@ _FINITE_BACK = {"are": "is", "were": "was", "have": "has", "do": "does"}
 
 
 def agree(verb: str, to_plural: bool) -> str:
-    """A lower-case finite verb for a plural or singular subject; unchanged if its form does not show number."""
+    """Return a lower-case finite verb for a plural or singular subject, unchanged if its form does not show number."""
     if to_plural:
         if verb in _FINITE:
             return _FINITE[verb]
@@ -118,24 +118,24 @@ def agree(verb: str, to_plural: bool) -> str:
 
 
 def article(next_word: str) -> str:
-    """``a`` or ``an``, by the sound of the next word."""
+    """Return ``a`` or ``an``, depending on the sound of the next word."""
     if _CONSONANT_SOUND.match(next_word):
         return "a"
     return "an" if next_word[:1].lower() in "aeiou" or re.match(r"hour|honest|heir", next_word, re.I) else "a"
 
 
 def capitalised(text: str) -> str:
-    """The text with its first letter in upper case."""
+    """Return the text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def decapitalised(text: str, keep: bool = False) -> str:
-    """The text with its first letter in lower case; unchanged if ``keep`` or if its first word is like "TV"."""
+    """Return the text with its first letter in lower case; unchanged if ``keep`` or if it starts as in "TV"."""
     if keep or (len(text) > 1 and text[1].isupper()):
         return text
     return text[:1].lower() + text[1:]
 
 
 def word_set(text: str) -> frozenset[str]:
-    """The set of words of a text, for lookup."""
+    """Return the set of words of a text, for lookup."""
     return frozenset(text.split())

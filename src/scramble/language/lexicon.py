@@ -1,8 +1,8 @@
 """The shipped lexicon: nouns by category and co-hyponym group, adjectives by class, verbs, spatial relations.
 
-The word lists are text files in ``words/``; the first lines of each explain its format. Frequencies make the words
-that a rule inserts as common as the words that it removes, so that a text-only classifier cannot recognise a replaced
-caption by its rare words.
+The word lists are text files in ``words/``, whose first lines explain the format. With the frequencies, the words that
+a rule inserts are as common as the words that it removes. A text-only classifier can therefore not recognise a replaced
+caption by rare words.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from scramble.language.inflect import plural, verb_form
 
 WORDS = Path(__file__).parent / "words"
 VERB_TAGS = ("VB", "VBP", "VBZ", "VBG", "VBD", "VBN")
-MAX_ALTERNATIVES = 8  # maximum number of co-hyponyms per noun, the most frequent first
+MAX_ALTERNATIVES = 8  # maximum number of co-hyponyms per noun, most frequent first
 
 
 class LexiconError(ValueError):
-    """A malformed word list. The message names file and line."""
+    """A word list is malformed. The message names file and line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Lexicon:
 
 @cache
 def load_lexicon(folder: Path = WORDS) -> Lexicon:
-    """Read the word lists of a folder (the shipped one by default). Raises LexiconError naming file and line."""
+    """Read the word lists of a folder, by default the shipped lists. Raises LexiconError with file and line."""
     lexicon = Lexicon()
     _read_objects(folder / "objects.txt", lexicon)
     _read_attributes(folder / "attributes.txt", lexicon)
@@ -79,7 +79,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _items(path: Path, number: int, line: str) -> list[tuple[list[str], float, str]]:
-    """``a/b*:7, c`` -> [(["a", "b"], 7.0, "*"), (["c"], 5.0, "")]."""
+    """Parse a line: ``a/b*:7, c`` becomes [(["a", "b"], 7.0, "*"), (["c"], 5.0, "")]."""
     items = []
     for part in filter(None, (p.strip() for p in line.split(","))):
         match = re.fullmatch(r"([^:~*]+)([~*]?)(?::(\d+(?:\.\d+)?))?", part)

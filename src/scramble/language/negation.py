@@ -1,11 +1,11 @@
-"""The scope of negations in a parsed caption: the tokens whose edit may leave the caption true.
+"""The scope of negations in a parsed caption: an edit of these tokens may leave the caption true.
 
 If "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well, and such a pair
 would prefer one true caption to another. Negating words are recognised by form, because pipelines label them
 differently (``neg``, ``advmod``, ``preconj``). The extent of a negation follows the dependency arcs. Captions are often
 fragments whose arcs are unreliable. Therefore the nearest noun phrase to the right always belongs to the scope, and an
-ambiguous attachment counts as inside: an unnecessarily protected word only loses a candidate, an edited one makes a
-wrong pair.
+ambiguous attachment counts as inside. A word that is protected unnecessarily only removes a candidate, but an edit of a
+negated word would produce a wrong pair.
 
 Terms: Huddleston and Pullum (2002), The Cambridge Grammar of the English Language, chapter 9 (verbal and non-verbal
 negation, approximate negators, lexical negation).
@@ -55,7 +55,7 @@ _AGENTS = frozenset({"person", "animal", "vehicle"})
 
 
 def negated(s: Sentence, lexicon: Lexicon) -> frozenset[int]:
-    """The tokens of a caption in the scope of a negation, including the negating word."""
+    """Return the tokens of a caption in the scope of a negation, including the negating word."""
     if _TRIGGERS.isdisjoint(s.lower):
         return frozenset()
     arcs = _Arcs(s)
@@ -88,14 +88,14 @@ class _Arcs:
         return tokens
 
     def end(self, i: int) -> int:
-        """The first token at or after ``i`` that ends its sentence, or the number of tokens."""
+        """Return the first token at or after ``i`` that ends its sentence, or the number of tokens."""
         return next((j for j in range(i, len(self.s.lower)) if self.s.lower[j] in _ENDS), len(self.s.lower))
 
     def reach(self, top: int, trigger: int, *, noun: bool = False, subject: bool = False) -> set[int]:
-        """The tokens under ``top`` to the right of a negating word, without coordinated parts that are not negated.
+        """Return the tokens under ``top`` to the right of a negating word, without coordinated parts outside its scope.
 
-        ``noun``: the negation is on a noun, so a coordinated noun with its own determiner is outside ("no people and a
-        table"). ``subject``: the negation is on the subject, which coordinated verbs share ("nobody sits and reads").
+        If ``noun``, the negation is on a noun, so a coordinated noun with its own determiner is outside ("no people and
+        a table"). If ``subject``, it is on the subject, which coordinated verbs share ("nobody sits and reads").
         """
         tokens: set[int] = set()
         todo = [top]
@@ -158,13 +158,13 @@ def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
 
 
 def _is_sign(s: Sentence, t: int) -> bool:
-    """Whether a "no" is part of the name of a sign that exists: "an orange no parking sign"."""
+    """Return whether a "no" is part of the name of a sign that exists: "an orange no parking sign"."""
     phrase = next((p for p in s.phrases if p.first <= t < p.last), None)
     return phrase is not None and phrase.last > t + 1 and s.lower[phrase.last].removesuffix("s") in ("sign", "symbol")
 
 
 def _noun(arcs: _Arcs, t: int, head: int, lexicon: Lexicon) -> set[int]:
-    """The scope of the negating word ``t`` if it negates a noun, adjective or prepositional phrase ("no dogs")."""
+    """Return the scope of the negating word ``t`` if it negates a noun, adjective or prepositional phrase."""
     if head <= t:
         head = next((p.last for p in arcs.s.phrases if p.last > t), min(t + 1, len(arcs.s.lower) - 1))
     scope = arcs.reach(head, t, noun=True) | set(range(t, head + 1))
@@ -172,7 +172,7 @@ def _noun(arcs: _Arcs, t: int, head: int, lexicon: Lexicon) -> set[int]:
 
 
 def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
-    """The governor of a negated noun: its preposition, or the clause of which it is subject or object."""
+    """Return the governor of a negated noun: its preposition, or the clause of which it is subject or object."""
     head = arcs.s.head[noun]
     if head == noun or arcs.s.dep[noun] in ("conj", "appos"):
         return set()
@@ -182,14 +182,16 @@ def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
 
 
 def _clause(arcs: _Arcs, verb: int, t: int, subject: bool = False) -> set[int]:
-    """A verb, its auxiliaries, and everything after the negating word in its clause."""
+    """Return a verb, its auxiliaries, and all tokens after the negating word in its clause."""
     auxiliaries = {c for c in arcs.children[verb] if arcs.s.dep[c] in ("aux", "auxpass")}
     return {verb} | auxiliaries | arcs.reach(verb, t, subject=subject)
 
 
 def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
-    """A bare plural subject, which is also in the scope: in "dogs are not allowed", replacing "dogs" by
-    "cats" may leave the caption true."""
+    """Return a bare plural subject, which is also in the scope.
+
+    Replacing "dogs" by "cats" in "dogs are not allowed" may leave the caption true.
+    """
     bare = [
         c
         for c in arcs.children[verb]
@@ -202,7 +204,7 @@ def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
 
 
 def _bounded(arcs: _Arcs, t: int, scope: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
-    """The scope with the nearest noun phrase to the right, limited where the arcs reach too far."""
+    """Add the nearest noun phrase to the right to a scope, and limit it where the arcs extend too far."""
     s = arcs.s
     scope.add(t)
     phrase = next((p for p in s.phrases if p.last > t), None)

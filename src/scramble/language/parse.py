@@ -1,7 +1,7 @@
 """Convert a spaCy parse to the input of the rules: tokens with offsets, and noun phrases with their parts.
 
-Noun phrases are derived from the tags, left to right, instead of ``doc.noun_chunks``: captions are often fragments,
-whose tags are far more reliable than their arcs. Dependency arcs are only used for agreement.
+Noun phrases are derived from the tags, left to right, and not from ``doc.noun_chunks``, because captions are often
+fragments, whose tags are more reliable than their arcs. Dependency arcs are used only for agreement.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GROUPS = word_set("""
 _SHADES = word_set("""
     light dark bright neon pale fluorescent deep
 """)
-_LISTED = frozenset({",", "and", "or", "-", "/", "&"})  # next to an adjective, these show that it is part of a list
+_LISTED = frozenset({",", "and", "or", "-", "/", "&"})  # an adjective next to one of these is part of a list
 _RECIPROCAL = frozenset(
     {
         "each",
@@ -73,7 +73,7 @@ class Attribute:
 class Phrase:
     """A noun phrase up to its head; "a group of people" is one phrase about people.
 
-    ``first`` and ``last`` are its first and last token, ``nominal`` is the first token of its head with compounds
+    ``first`` and ``last`` are the first and last token, ``nominal`` is the first token of the head with compounds
     ("fire hydrant"), and ``slot`` is the token whose arcs determine agreement ("group").
     """
 
@@ -106,15 +106,15 @@ class Sentence:
     pronoun: bool
     reciprocal: bool
     negated: frozenset[int] = frozenset()  # tokens in the scope of a negation
-    opening: frozenset[int] = frozenset()  # tokens capitalised for their position, not for the word
+    opening: frozenset[int] = frozenset()  # tokens that are capitalised because of their position
     headline: int = NO_HEADLINE  # words of at least this length are capitalised ("A Dog on a Red Couch": 4)
 
     def span(self, first: int, last: int) -> str:
-        """The text of tokens ``first`` to ``last``."""
+        """Return the text of tokens ``first`` to ``last``."""
         return self.text[self.start[first] : self.end[last]]
 
     def styled(self, text: str) -> str:
-        """A new text, with the capitals of a headline if the caption is one."""
+        """Return a new text, with the capitals of a headline if the caption is a headline."""
         if self.headline == NO_HEADLINE:
             return text
         return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
@@ -160,8 +160,8 @@ def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
 def _read_capitals(s: Sentence, lexicon: Lexicon) -> None:
     """Find capitals that belong to a position: at the start, after punctuation, and after a number such as "2.".
 
-    Such tokens open a sentence, a quote, a bracket or a list item. Words that an edit moves there must be capitalised
-    and words that it moves away must not be: otherwise only the rejected text would have errors of case.
+    Such tokens open a sentence, a quote, a bracket or a list item. Words that an edit moves there must be capitalised,
+    and words that it moves away must not be capitalised. Otherwise only the rejected text would have errors of case.
     """
     capitals = [i for i, start in enumerate(s.start) if s.text[start].isupper()]
     s.opening = frozenset(i for i in capitals if i == 0 or _OPENS.search(s.lower[i - 1]))
@@ -200,12 +200,12 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
 
 
 def _modifies(s: Sentence, i: int, lexicon: Lexicon) -> bool:
-    """Whether a token is an adjective; taggers often tag "grey" and "orange" as nouns."""
+    """Return whether a token is an adjective. Taggers often tag "grey" and "orange" as nouns."""
     return s.tag[i] in ("JJ", "JJR", "JJS") or (s.lower[i] in lexicon.adjectives and s.tag[i] in _NOUN_TAGS)
 
 
 def _left_edge(s: Sentence, head: int, left: int, lexicon: Lexicon) -> int:
-    """The first token of the noun phrase that ends in ``head``, not before ``left``."""
+    """Return the first token of the noun phrase that ends in ``head``, not before ``left``."""
     i = head
     while i > left:
         tag = s.tag[i - 1]
@@ -244,11 +244,11 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
         is_plural = True  # "two zebra"
     opener = s.lower[first] if s.tag[first] in _OPENERS else ""
     if is_plural and opener in ("a", "an", "another", "this", "that", "each"):
-        entry = None  # an error of the writer: do not edit it
+        entry = None  # do not edit the writer's error
     if _RUN_ON.search(s.text, s.start[first], s.end[head]):
         entry = None  # "on a couch;A cat": two words that the tokenizer did not separate
     if opener == "no":
-        entry = None  # "no smoking sign" reads as a negation in any place
+        entry = None  # "no smoking sign" would read as a negation anywhere
     return Phrase(
         first,
         head,
@@ -266,7 +266,7 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
 
 
 def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list[Attribute]:
-    """The adjectives between two tokens that are in the lexicon and not part of a list or a fixed name."""
+    """Return the adjectives between two tokens that are in the lexicon and not part of a list or a fixed name."""
     attributes: list[Attribute] = []
     i = first
     while i < nominal:
@@ -298,7 +298,7 @@ def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list
 
 
 def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
-    """Join "a group of" and "people"; drop phrases that only name a place or a picture ("front", "a photo")."""
+    """Join "a group of" and "people", and remove phrases that only name a place or a picture ("front", "a photo")."""
     partitives, depictions = lexicon.phrases["partitives"], lexicon.phrases["depictions"]
     locators = lexicon.phrases["locators"]
     merged: list[Phrase] = []

@@ -1,8 +1,8 @@
-"""Singular forms by the rules that hallucination benchmarks use, with their errors.
+"""Singular forms by the rules of hallucination benchmarks, including the errors of these rules.
 
-:func:`singular` follows the Python package pattern, which CHAIR calls; it is no longer on PyPI. Its errors are part of
-CHAIR: "bus" becomes "bu", "glass" becomes "glas", "ties" becomes "ty". :func:`noun_lemma` follows WordNet's noun lemmas
-as far as the given vocabulary is concerned.
+:func:`singular` follows the Python package pattern, which CHAIR calls and which is no longer on PyPI. Its errors are
+part of CHAIR: "bus" becomes "bu", "glass" becomes "glas", "ties" becomes "ty". :func:`noun_lemma` follows WordNet's
+noun lemmas for the words of a vocabulary.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from importlib.resources import files
 
 
 def sections(name: str) -> dict[str, list[str]]:
-    """The lines of a word list by ``[section]``, without comments. Lines before the first section have the key ""."""
+    """Return the lines of a word list by ``[section]``, without comments.
+
+    Lines before the first section have the key "".
+    """
     result: dict[str, list[str]] = {"": []}
     current = ""
     for line in files("scramble.language").joinpath("words", name).read_text(encoding="utf-8").splitlines():
@@ -42,7 +45,7 @@ def _rules() -> tuple[
 
 @lru_cache(maxsize=100_000)
 def singular(word: str) -> str:
-    """The singular of a word, as given by pattern's ``singularize``."""
+    """Return the singular of a word, as given by pattern's ``singularize``."""
     unchanged, ie, irregular, prepositions, endings = _rules()
     head, *rest = word.split("-")
     if rest and rest[0] in prepositions:
@@ -50,7 +53,7 @@ def singular(word: str) -> str:
     if word.endswith("'"):
         return singular(word[:-1]) + "'s"
     lower = word.lower()
-    # pattern tests whether the word is the end of a listed word, not the reverse: "rice" and "ice" are unchanged.
+    # pattern tests whether the word is the end of a listed word, and not the reverse: "rice" and "ice" are unchanged.
     if any(listed.endswith(lower) for listed in unchanged):
         return word
     if any(lower.endswith(f"{listed}s") for listed in ie):
@@ -86,9 +89,9 @@ _NOUN_ENDINGS = {
 
 
 def noun_lemma(word: str, vocabulary: Collection[str]) -> str:
-    """The noun's lemma in WordNet if it is a word of the vocabulary; other words are returned unchanged.
+    """Return the noun's lemma in WordNet if it is a word of the vocabulary, otherwise the word itself.
 
-    ``vocabulary`` contains the object words of COCO or AMBER; for other words the exceptions are not listed.
+    ``vocabulary`` contains the object words of COCO or AMBER. WordNet's exceptions are listed only for these words.
     """
     if (known := _noun_forms().get(word)) is not None:
         return known

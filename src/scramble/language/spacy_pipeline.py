@@ -1,4 +1,4 @@
-"""Load spaCy pipelines."""
+"""Loads spaCy pipelines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_PIPELINE = "en_core_web_sm"
-# Optional component -> pipeline components to exclude if the caller does not need it, which saves time.
-# Lemmas depend on tags and morphology.
+# Optional component -> pipeline components that are excluded, to save time, if the caller does not need it. Lemmas
+# depend on tags and morphology.
 _ONLY_FOR = {
     "parser": ("parser",),
     "lemmatizer": ("lemmatizer", "trainable_lemmatizer", "morphologizer", "attribute_ruler"),
@@ -16,7 +16,7 @@ _ONLY_FOR = {
 
 
 class PipelineError(RuntimeError):
-    """A spaCy pipeline that is missing or lacks a component. The message says how to fix it."""
+    """A spaCy pipeline is missing or lacks a component. The message says how to fix it."""
 
 
 @cache
@@ -38,8 +38,8 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str, setting: str
     except OSError as error:
         raise PipelineError(
             f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}` "
-            f"(offline: see docs/own_data.md), or set {setting} to an installed one or its folder"
+            f"(offline: see docs/own_data.md), or set {setting} to an installed pipeline or its folder"
         ) from error
     if missing := [part for part in needs if not any(part in vlm for vlm in nlp.pipe_names)]:
-        raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: use another one")
+        raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: set another {setting}")
     return nlp

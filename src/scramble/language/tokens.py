@@ -1,4 +1,4 @@
-"""Words and punctuation marks of an English text, split as in the Penn Treebank.
+"""Splits an English text into words and punctuation marks as in the Penn Treebank.
 
 The result equals that of ``nltk.word_tokenize`` on ordinary sentences. Its sentence splitter is replaced by one rule:
 a full stop before a space ends a sentence, unless it ends an abbreviation.
@@ -31,12 +31,12 @@ _STEPS = [
 
 
 def words(text: str) -> list[str]:
-    """The tokens of a text."""
+    """Return the tokens of a text."""
     for pattern, form in _STEPS:
         text = pattern.sub(_halves if form is None else form, text)
     return text.split()
 
 
 def _halves(match: re.Match[str]) -> str:
-    """The two halves of a contraction, separated by a space."""
+    """Return the separate the two halves of a contraction by a space."""
     return " ".join(part for part in match.groups() if part)

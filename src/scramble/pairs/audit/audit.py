@@ -1,7 +1,7 @@
-"""Audit a set of pairs: how much of the preference can be learned without the image, and which faults the pairs have.
+"""Audits a set of pairs: how much of the preference can be learned without the image, and which faults the pairs have.
 
-The audit works on pairs from any source (:func:`scramble.formats.read_pairs` reads SugarCrepe's and TRL's files).
-The result is plain JSON; :mod:`scramble.reporting.audit_page` prints and plots it.
+The pairs can be from any source (:func:`scramble.formats.read_pairs` reads SugarCrepe's and TRL's files). The result is
+plain JSON, which :mod:`scramble.reporting.audit_page` prints and plots.
 """
 
 from __future__ import annotations
@@ -42,34 +42,38 @@ def audit(
 ) -> dict[str, Any]:
     """Compute the statistics of a set of pairs, as plain JSON.
 
-    They are those of at most about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, of a random sample of the
-    images.
+    They are computed from at most about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, of a random sample of
+    the images.
 
     Args:
-        held_out: pairs that were not used to select ``pairs``, for the transfer accuracy. Those that share an image
+        held_out: pairs that were not used to select ``pairs``, for the transfer accuracy. Pairs that share an image
             with ``pairs`` are ignored.
         total: the number of pairs of which ``pairs`` are a sample
             (:func:`~scramble.pairs.audit.text_only.sample_of_pairs`).
 
     Returns:
-        ``pairs``, the number of pairs; ``measured`` and ``images``, the numbers of pairs and images that the statistics
-        are computed from; ``held_out``, the number of pairs that classifiers of the transfer accuracy are fitted on;
-        ``kinds``: for each kind and ``all``, counts, accuracies with standard errors and 95 % intervals over images in
-        percent (key ``blind``: in-sample, key ``transfer``), share of pairs with the same bag of words, and
-        length-ratio histogram; ``rules``: shares of faults (percent); ``vocabulary``: the words that differ most in
-        frequency between the two sides.
+        A mapping with these keys:
+
+        - ``pairs``: number of pairs;
+        - ``measured``, ``images``: numbers of pairs and images from which the statistics are computed;
+        - ``held_out``: number of pairs on which the classifiers of the transfer accuracy are fitted;
+        - ``kinds``: for each kind and ``all``: counts, accuracies with standard errors and 95 % intervals over images
+          in percent (key ``blind``: in-sample, key ``transfer``), fraction of pairs with the same bag of words, and
+          length-ratio histogram;
+        - ``rules``: faults in percent of the pairs;
+        - ``vocabulary``: the words that differ most in frequency between the two sides.
     """
     sample = sampled(pairs, seed)
-    known = sampled(other_images(held_out, pairs), seed)
-    if not judgeable(known):
-        known = []
+    other_pairs = sampled(other_images(held_out, pairs), seed)
+    if not judgeable(other_pairs):
+        other_pairs = []
     kinds = sorted({"all", *(pair.kind for pair in sample)})
-    text_only = _text_only(sample, known, kinds, seed, folds)
+    text_only = _text_only(sample, other_pairs, kinds, seed, folds)
     return {
         "pairs": len(pairs) if total is None else total,
         "images": len({group_of(p) for p in sample}),
         "measured": len(sample),
-        "held_out": len(known),
+        "held_out": len(other_pairs),
         "seed": seed,
         "folds": folds,
         "kinds": {kind: _kind(_of_kind(sample, kind), text_only[kind]) for kind in kinds},
@@ -79,11 +83,11 @@ def audit(
 
 
 def sample_note(result: dict[str, Any]) -> str:
-    """A sentence that says that an audit read a sample; "" if it read all pairs."""
+    """Return a sentence that says that an audit read a sample; "" if it read all pairs."""
     if result["measured"] == result["pairs"]:
         return ""
     numbers = f"{result['measured']:,} of {result['pairs']:,} pairs"
-    return f"audit: all figures are of {numbers}, those of a random sample of the images"
+    return f"audit: all figures are computed from {numbers}, of a random sample of the images"
 
 
 def _of_kind(pairs: Sequence[PreferencePair], kind: str) -> Sequence[PreferencePair]:
@@ -93,7 +97,7 @@ def _of_kind(pairs: Sequence[PreferencePair], kind: str) -> Sequence[PreferenceP
 def _text_only(
     pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair], kinds: Sequence[str], seed: int, folds: int
 ) -> dict[str, dict[str, dict[str, TextOnlyResult]]]:
-    """In-sample (``blind``) and transfer accuracies of each classifier, by kind."""
+    """Return the in-sample (``blind``) and transfer accuracies of each classifier, by kind."""
     results: dict[str, dict[str, dict[str, TextOnlyResult]]] = {kind: {"blind": {}, "transfer": {}} for kind in kinds}
     if not judgeable(pairs, folds):
         return results
@@ -138,7 +142,7 @@ def _numbers(result: TextOnlyResult) -> dict[str, float]:
 
 
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
-    """Histogram over :data:`RATIO_EDGES` of the ratio of word counts, rejected text to chosen text."""
+    """Return a histogram over :data:`RATIO_EDGES` of the ratio of word counts, rejected to chosen text."""
     counts = [0] * (len(RATIO_EDGES) - 1)
     for pair in pairs:
         ratio = len(pair.rejected.split()) / max(1, len(pair.chosen.split()))
@@ -147,7 +151,7 @@ def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
 
 
 def vocabulary_shift(pairs: Sequence[PreferencePair], count: int = 20) -> dict[str, Any]:
-    """The words whose counts of texts differ most between the sides, and the total variation distance of the sides."""
+    """Return the words whose text counts differ most between the sides, and the sides' total variation distance."""
     chosen: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     for pair in pairs:
@@ -185,6 +189,6 @@ def _percent(part: int, whole: int) -> float:
 
 
 def classifiers(result: dict[str, Any]) -> list[str]:
-    """The classifiers with results in an audit, in their usual order."""
+    """Return the classifiers with results in an audit, in their usual order."""
     present = {name for kind in result["kinds"].values() for name in kind["blind"]}
     return [name for name in (*CLASSIFIERS, COLUMN) if name in present]

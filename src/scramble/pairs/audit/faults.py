@@ -1,7 +1,7 @@
-"""Faults that show in the two texts of a pair: the same text, the same meaning, broken grammar.
+"""Detects faults in the two texts of a pair: the same text, the same meaning, broken grammar.
 
-Fixed patterns detect them, so the counts are lower bounds. Texts alone cannot show whether the rejected text is still
-true of the image.
+Faults are detected by fixed patterns, so the counts are lower bounds. Texts alone cannot show whether the rejected text
+is still true of the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SAME_FORM = frozenset({"sheep", "deer", "fish", "ski"})
 
 
 def faults(pair: PreferencePair) -> set[str]:
-    """The faults of a pair, a subset of :data:`FAULTS`.
+    """Return the faults of a pair, a subset of :data:`FAULTS`.
 
     Errors of form that also occur in the chosen text do not count.
     """
@@ -29,15 +29,15 @@ def faults(pair: PreferencePair) -> set[str]:
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
     if chosen == rejected:
         result.add("identity")
-    elif says_the_same(chosen, rejected, load_lexicon()):
+    elif is_reordering(chosen, rejected, load_lexicon()):
         result.add("meaning-preserving")
-    if slips(pair.rejected, load_lexicon()) - slips(pair.chosen, load_lexicon()):
+    if form_errors(pair.rejected, load_lexicon()) - form_errors(pair.chosen, load_lexicon()):
         result.add("ungrammatical")
     return result
 
 
-def says_the_same(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> bool:
-    """Whether the texts (lower-case words) differ only in the order within a coordination or symmetric relation.
+def is_reordering(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> bool:
+    """Return whether the texts (lower-case words) differ only in the order within a coordination or symmetric relation.
 
     Example: "a cat and a dog" and "a dog and a cat". Synonyms of one lexicon entry count as the same word.
     """
@@ -55,7 +55,7 @@ def says_the_same(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> b
         for at in range(1, len(left) - size):
             relation = left[at : at + size]
             if " ".join(relation) in lexicon.phrases["symmetric"] and left[at + size :] + relation + left[:at] == right:
-                # following words may refer to the second object only; then the order matters
+                # following words may refer only to the second object, and then the order matters
                 return len(first) - end == len(first) or first[len(first) - end] in ("and", "in", "on", "at")
     return False
 
@@ -65,8 +65,8 @@ def _entries(words: Iterable[str], lexicon: Lexicon) -> list[str]:
     return [f"{lexicon.nouns[w][0].lemma}#{lexicon.nouns[w][1]}" if w in lexicon.nouns else w for w in content]
 
 
-def slips(text: str, lexicon: Lexicon) -> set[str]:
-    """Small errors of form: a/an, a repeated word, a noun that does not agree with its number, stray spaces."""
+def form_errors(text: str, lexicon: Lexicon) -> set[str]:
+    """Return errors of form: a/an, a repeated word, a noun that does not agree with its number, stray spaces."""
     result = set()
     words = plain(text).split()
     for this, following in pairwise(words):
@@ -88,6 +88,6 @@ def slips(text: str, lexicon: Lexicon) -> set[str]:
 
 
 def _is_compound_part(words: list[str], noun: str, lexicon: Lexicon) -> bool:
-    """Whether a noun is the first part of a compound ("two street signs")."""
+    """Return whether a noun is the first part of a compound ("two street signs")."""
     place = words.index(noun) + 1
     return place < len(words) and words[place] in lexicon.nouns

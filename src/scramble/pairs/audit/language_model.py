@@ -1,6 +1,6 @@
 """A trigram language model with interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman 1999, eq. 18).
 
-It is a text-only classifier that needs no download: a caption that is improbable as text can be recognised without the
+It is a text-only classifier that needs no download. A caption that is improbable as text can be recognised without the
 image.
 """
 
@@ -18,8 +18,8 @@ START, END = "<s>", "</s>"
 class TrigramModel:
     """Kneser-Ney trigrams of lower-case words, fitted on ``texts``.
 
-    Each order has one discount, n1 / (n1 + 2 n2), from the numbers of n-grams with (continuation) count 1 and 2. An
-    unknown word has the probability of a known word that was seen in no context.
+    Each order has one discount, n1 / (n1 + 2 n2), computed from the numbers of n-grams with (continuation) count 1 and
+    2. An unknown word has the probability of a known word that occurs in no context.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -27,7 +27,7 @@ class TrigramModel:
         for text in texts:
             tokens = (START, START, *words(text), END)
             self._trigrams.update(zip(tokens, tokens[1:], tokens[2:], strict=False))
-        # Lower orders count the distinct words to the left of an n-gram, not its occurrences.
+        # Lower orders count the distinct words to the left of an n-gram instead of its occurrences.
         self._bigrams = Counter(gram[1:] for gram in self._trigrams)
         self._unigrams = Counter(gram[1:] for gram in self._bigrams)
         self._orders = [(_contexts(counts), counts, _discount(counts)) for counts in (self._bigrams, self._trigrams)]
@@ -35,7 +35,7 @@ class TrigramModel:
         self._unigram_discount = _discount(self._unigrams)
 
     def logp(self, text: str) -> float:
-        """Log-probability of a text in nats, summed over its words and the end of the text."""
+        """Return the log-probability of a text in nats, summed over its words and the end of the text."""
         tokens = (START, START, *words(text), END)
         return sum(math.log(self._probability(tokens[i - 2 : i + 1])) for i in range(2, len(tokens)))
 
@@ -55,7 +55,7 @@ class TrigramModel:
 
 
 def _contexts(counts: Counter[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[int, int]]:
-    """The total count of each context, and its number of distinct continuations."""
+    """Return the total count of each context, and its number of distinct continuations."""
     contexts: dict[tuple[str, ...], tuple[int, int]] = {}
     for gram, count in counts.items():
         total, types = contexts.get(gram[:-1], (0, 0))

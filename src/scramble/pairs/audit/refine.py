@@ -1,13 +1,13 @@
-"""Refinement: keep the pairs that text-only classifiers cannot predict.
+"""Refinement: selects the pairs that text-only classifiers cannot predict.
 
-There are two methods. Both are seeded:
+There are two methods, which both depend on a seed:
 
 * :func:`balance_gaps` is SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides, and
-  pairs are kept such that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
+  pairs are selected so that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
   al. 2025).
 * :class:`TextOnlyOdds` and :func:`select` need no model. Classifiers are fitted out of fold on all candidates of the
-  captions, and a candidate is kept with a probability that falls with the odds at which they recognise the caption
-  (rejection sampling; compare AFLite, Le Bras et al. 2020, which refits on what it keeps).
+  captions. A candidate is selected with a probability that falls with the odds at which they recognise the caption
+  (rejection sampling). AFLite (Le Bras et al. 2020) instead refits on the selected candidates.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ EXPONENT = 2.0
 # Folds of a family with fewer than FEW expected draws: its classifiers are fitted on 95 % of the pairs instead of 80 %,
 # which lowers the transfer accuracy of refined swaps by a point. Larger families have enough pairs with FOLDS.
 FEW, FOLDS_OF_FEW = 5_000, 20
-MAX_CANDIDATES = 200_000  # that the classifiers are fitted on: those of a random sample of the images
-GRID = 50  # cells per quadrant side, for two gaps in [-1, 1]
-LINE = 10  # bins on one gap if the other is exactly 0
+MAX_CANDIDATES = 200_000  # on which the classifiers are fitted: those of a random sample of the images
+GRID = 50  # cells per side of a quadrant, for two gaps in [-1, 1]
+LINE = 10  # bins of one gap if the other gap is exactly 0
 
 
 def balance_gaps(
     pairs: Sequence[PreferencePair], first: Sequence[float], second: Sequence[float], *, seed: int = 0
 ) -> list[PreferencePair]:
-    """Keep pairs so that both score gaps are symmetric about 0 within each kind.
+    """Select pairs so that both score gaps are symmetric about 0 within each kind.
 
     The plane of the gaps is divided into ``GRID`` x ``GRID`` cells per quadrant. Cell (i, j) is matched with (-i, -j),
-    and pairs of the larger of the two are dropped at random until both have the same number. If one gap is exactly 0,
+    and pairs of the larger cell are dropped at random until both cells have the same number. If one gap is exactly 0,
     the other is divided into ``LINE`` bins per side. Pairs with both gaps 0 are kept.
 
     Args:
         first, second: score of the chosen minus score of the rejected text, as differences of probabilities in
-            [-1, 1]; a gap of exactly 1 belongs to the last cell.
+            [-1, 1]. A gap of exactly 1 belongs to the last cell.
     Raises:
-        ValueError: a gap is outside [-1, 1] or NaN; the message names the pair.
+        ValueError: a gap is outside [-1, 1] or NaN. The message names the pair.
     """
     cells: dict[tuple[str, int, int], list[int]] = {}
     for index, (pair, x, y) in enumerate(zip(pairs, first, second, strict=True)):
@@ -64,7 +64,7 @@ def balance_gaps(
 
 
 def _cell(gap: float, bins: int) -> int:
-    """The signed bin of a gap, 1 to ``bins``; 0 for a gap of exactly 0."""
+    """Return the signed bin of a gap, 1 to ``bins``; 0 for a gap of exactly 0."""
     if gap == 0:
         return 0
     number = min(int(abs(gap) * bins) + 1, bins)
@@ -75,17 +75,17 @@ def _cell(gap: float, bins: int) -> int:
 
 
 def family_of(kind: str) -> str:
-    """The family of a kind: ``swap`` for ``swap-object``."""
+    """Return the family of a kind: ``swap`` for ``swap-object``."""
     return kind.split("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class KindGroups:
-    """Which classifiers score the pairs of a kind.
+    """The kinds by the classifiers that score their pairs.
 
     Classifiers are fitted on each family of kinds, and also on each kind with enough pairs (``alone``, at least
-    :data:`~scramble.pairs.audit.text_only.MIN_PAIRS` draws and an image per fold). Kinds with fewer are only scored by
-    the classifiers of their family (``pooled``). A kind of a family with too few pairs is not refined.
+    :data:`~scramble.pairs.audit.text_only.MIN_PAIRS` draws and an image per fold). Kinds with fewer pairs are scored
+    only by the classifiers of their family (``pooled``). If a family has too few pairs, its kinds are not refined.
     """
 
     alone: tuple[str, ...]
@@ -124,14 +124,14 @@ class TextOnlyOdds:
     """The log-odds at which text-only classifiers recognise the chosen text of a pair.
 
     N-gram classifiers of each family and of each kind, and a language model of the chosen texts, are fitted on all
-    candidates, each weighted by its expected draws. Images are divided into folds by a hash, and a pair is scored by
-    the classifiers of the other folds; so an image that they were not fitted on is scored in the same way. A second
-    regression per family calibrates the scores. Nothing is fitted on selected pairs: classifiers of a selected set find
-    what the earlier ones missed in that set, which does not transfer to other images.
+    candidates, each weighted by its expected draws. Images are divided into folds by a hash. A pair is scored by the
+    classifiers of the other folds, so new images are scored in the same way. A second regression per family calibrates
+    the scores. Nothing is fitted on selected pairs, because classifiers of a selected set find what the earlier
+    classifiers missed in this set, which does not transfer to other images.
 
     Args:
-        pairs: all candidates of the images that the classifiers are fitted on.
-        draws: the expected draws of each, in [0, 1].
+        pairs: all candidates of the images on which the classifiers are fitted.
+        draws: the expected draws of each candidate, in [0, 1].
         seed: seed of the folds.
     Attributes:
         fitted: the log-odds of ``pairs`` (n,).
@@ -170,7 +170,7 @@ class TextOnlyOdds:
             self.fitted[np.asarray(rows)[members]] = self._calibration[family](scores[members])
 
     def __call__(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
-        """Calibrated log-odds (n,), positive if the chosen text is recognised; 0 for kinds that are not refined."""
+        """Return calibrated log-odds (n,), positive if the chosen text is recognised; 0 for unrefined kinds."""
         import numpy as np
 
         odds = np.zeros(len(pairs))
@@ -195,7 +195,7 @@ class TextOnlyOdds:
         return {name: CLASSIFIERS[name].features(pairs) for name in (*self.NGRAMS, "language model")}
 
     def _members(self, pairs: Sequence[PreferencePair]) -> dict[tuple[str, str], np.ndarray]:
-        """The pairs, as a mask (n,), of each classifier and group: a family, a kind, or all pairs ("")."""
+        """Return the pairs of each classifier and group (a family, a kind, or "" for all pairs) as a mask (n,)."""
         import numpy as np
 
         kinds = np.array([pair.kind for pair in pairs])
@@ -207,7 +207,7 @@ class TextOnlyOdds:
         return members
 
     def _scores(self, pairs: Sequence[PreferencePair], features: dict[str, Any]) -> np.ndarray:
-        """Scores of the classifiers that were not fitted on the image of a pair: (n, 5)."""
+        """Return the scores of the classifiers that were not fitted on the image of a pair: (n, 5)."""
         import numpy as np
 
         columns = {(name, level): np.zeros(len(pairs)) for name in self.NGRAMS for level in ("family", "kind")}
@@ -226,14 +226,14 @@ class TextOnlyOdds:
 def select(
     candidates: CandidateSet, odds: Sequence[float], *, seed: int = 0, exponent: float = EXPONENT
 ) -> list[PreferencePair]:
-    """Keep each candidate in turn with probability min(1, exp(-exponent * log-odds)), until ``count`` are used.
+    """Accept each candidate in turn with probability min(1, exp(-exponent * log-odds)), until ``count`` are used.
 
-    A rejected swap is replaced by the next candidate. A rejected replacement is not: captions have many replacements,
-    so the next one would nearly always be kept, and the kept ones would be those that classifiers call false captions.
+    A rejected swap is replaced by the next candidate. A rejected replacement is not replaced: captions have many
+    replacements, so one would nearly always be accepted, and it would be one that classifiers consider a false caption.
 
     Args:
-        odds: log-odds of each candidate (:class:`TextOnlyOdds`). Each decision depends only on these, the seed and the
-            pair's texts and image.
+        odds: log-odds of each candidate (:class:`TextOnlyOdds`). Each decision depends only on the odds, the seed and
+            the pair's texts and image.
     """
     selected: list[PreferencePair] = []
     left = candidates.count

@@ -1,4 +1,4 @@
-"""Refine any method's pairs: keep training pairs that text-only classifiers cannot predict."""
+"""Refinement of any method's pairs: selects training pairs that text-only classifiers cannot predict."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from scramble.pairs.method import DerivedMethod, PairMethod
 from scramble.records import PreferencePair
 from scramble.storage.tables import open_table, read_table
 
-CHUNK = 2_000  # captions scored at once
+CHUNK = 2_000  # number of captions scored at a time
 
 
 class RefinedPairs(DerivedMethod):
     """The refined training pairs of a method; other splits are unchanged.
 
-    The candidates are stored in a temporary file in the split's folder, so that memory is bounded: classifiers are
+    The candidates are stored in a temporary file in the split's folder, so that memory is bounded. Classifiers are
     fitted on at most :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, those of a random sample of the
     images.
 
     Args:
-        method: the method that makes the pairs.
-        exponent: see :func:`scramble.pairs.audit.refine.select`. A larger value keeps fewer pairs.
+        method: the method that creates the pairs.
+        exponent: see :func:`scramble.pairs.audit.refine.select`. A larger value selects fewer pairs.
     """
 
     def __init__(self, method: PairMethod, *, exponent: float = EXPONENT) -> None:
@@ -83,5 +83,5 @@ class RefinedPairs(DerivedMethod):
                 start = end
 
     def totals(self) -> dict[str, Any]:
-        """The number of pairs before refinement, the kinds too small to refine separately, and the method's totals."""
+        """Return the number of pairs before refinement, the kinds with too few pairs, and the method's totals."""
         return self._counts | self._method.totals()

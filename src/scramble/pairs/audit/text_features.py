@@ -1,8 +1,8 @@
 """Features of text-only classifiers: differences between the chosen and the rejected text of a pair.
 
-The differences are all that preference training uses. Texts are compared in lower case without punctuation, except by
+Preference training uses only these differences. Texts are compared in lower case without punctuation, except by
 ``surface`` and ``length``. N-grams are hashed into :data:`COLUMNS` columns, so that a classifier fitted on one set of
-pairs can be applied to another one.
+pairs can be applied to another set.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _ENDINGS = ("ing", "ed", "s", "ly")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
+    """Return the words of a text in lower case, without punctuation."""
     return _WORD.findall(text.lower())
 
 
 def plain(text: str) -> str:
-    """The input of the word classifiers: lower case, words only."""
+    """Return the input of the word classifiers: only words, in lower case."""
     return " ".join(words(text))
 
 
 def surface(pairs: Sequence[PreferencePair]) -> Any:
-    """Case, spacing and punctuation: a sparse matrix (n, k)."""
+    """Return features of case, spacing and punctuation as a sparse matrix (n, k)."""
     from scipy.sparse import csr_matrix
 
     return csr_matrix(_gaps(pairs, _SURFACE))
 
 
 def length(pairs: Sequence[PreferencePair]) -> Any:
-    """Differences of the lengths in characters and words, and their signs: a sparse matrix (n, 4)."""
+    """Return differences of the lengths in characters and words, and their signs, as a sparse matrix (n, 4)."""
     import numpy as np
     from scipy.sparse import csr_matrix
 
@@ -72,7 +72,7 @@ def length(pairs: Sequence[PreferencePair]) -> Any:
 
 
 def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
-    """Counts of word n-grams with text boundaries: a function from pairs to a sparse matrix (n, COLUMNS)."""
+    """Return a function from pairs to counts of word n-grams with text boundaries, a sparse matrix (n, COLUMNS)."""
 
     def grams(tokens: Sequence[str]) -> Iterator[str]:
         for size in range(1, longest + 1):
@@ -89,7 +89,7 @@ def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
 
 
 def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
-    """Counts of character 2- to 6-grams: a sparse matrix (n, COLUMNS)."""
+    """Return counts of character 2- to 6-grams as a sparse matrix (n, COLUMNS)."""
     shortest, longest = _CHARACTERS
 
     def grams(text: str) -> Iterator[str]:
@@ -102,9 +102,9 @@ def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
 
 
 def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
-    """Differences of lengths, and of the number and mean position of the words of each class: (n, k), dense.
+    """Return differences of lengths, and of the number and mean position of words of each class: (n, k), dense.
 
-    The classes come from the shipped lexicon and from word endings, so that no pipeline is needed.
+    The classes are derived from the shipped lexicon and from word endings, so no pipeline is needed.
     """
     import numpy as np
 
@@ -130,7 +130,7 @@ def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
 
 
 def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
-    """The texts themselves, for readers that score each text: strings (n, 3), chosen, rejected and the pair's image."""
+    """Return chosen text, rejected text and image of each pair as strings (n, 3), for classifiers that score texts."""
     import numpy as np
 
     table = np.empty((len(pairs), 3), dtype=object)
@@ -140,7 +140,7 @@ def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
 
 
 def _classes(lexicon: Lexicon) -> dict[str, str]:
-    """The class of each known word: category of a noun with number, class of an adjective, function word."""
+    """Return the class of each word: category of a noun with number, class of an adjective, or function word."""
     classes = {word: f"function {i}" for i, group in enumerate(_FUNCTION_WORDS) for word in group}
     for word, adjective in lexicon.adjectives.items():
         classes.setdefault(word, f"adjective {adjective.cls}")
@@ -157,9 +157,9 @@ def _gaps(pairs: Sequence[PreferencePair], features: Sequence[Callable[[str], An
 
 
 def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
-    """Both sequences without their common beginning and end, except for ``context`` elements on either side.
+    """Return both sequences without their common beginning and end, except for ``context`` elements on either side.
 
-    N-grams of up to ``context + 1`` elements outside these windows are in both texts, so that they cancel out.
+    N-grams of up to ``context + 1`` elements outside these windows are in both texts and cancel out.
     """
     shorter = min(len(chosen), len(rejected))
     start = next((i for i in range(shorter) if chosen[i] != rejected[i]), shorter)
@@ -169,7 +169,7 @@ def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
 
 
 def _hashed(sides: Iterator[tuple[Counter[str], Counter[str]]]) -> Any:
-    """The differences of two counts per row as hashed columns: a sparse matrix (n, COLUMNS)."""
+    """Return the differences of two counts per row as hashed columns, a sparse matrix (n, COLUMNS)."""
     import numpy as np
     from sklearn.feature_extraction import FeatureHasher
 

@@ -1,10 +1,10 @@
-"""Text-only classifiers: can the chosen and the rejected text be distinguished without the image?
+"""Text-only classifiers, which measure whether chosen and rejected text can be distinguished without the image.
 
-There are two figures, and 50 % is chance in both (a tie counts half). The *in-sample accuracy* is measured out of fold
-on one set of pairs; the pairs of an image are never in training and test set at once. If the set was selected with
-text-only scores of its own pairs (refinement), it is too low: what the selection removed in the training folds is also
-missing in the test fold. The *transfer accuracy* is that of classifiers fitted on pairs of other images that were not
-used for the selection; it measures what a model can learn from text alone.
+There are two accuracies, and 50 % is chance in both (a tie counts half). The *in-sample accuracy* is measured out of
+fold on one set of pairs. The pairs of an image are never in both training and test set. If the set was selected with
+text-only scores of its own pairs (refinement), the in-sample accuracy is too low, because what the selection removed in
+the training folds is also missing in the test fold. The *transfer accuracy* is measured with classifiers fitted on
+pairs of other images that were not used for the selection. It measures what a model can learn from text alone.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Item = TypeVar("Item")
 
 FOLDS = 5
 MIN_PAIRS = 20  # with fewer pairs, the accuracy's standard error is above 11 points, and no classifier is fitted
-MAX_FITTED = 200_000  # pairs; a larger set is sampled for fitting, so that time and memory stay bounded
+MAX_FITTED = 200_000  # pairs; larger sets are sampled for fitting, so that time and memory are bounded
 RESAMPLES = 1000  # of the images, for intervals
-COLUMN = "text_only"  # the reader that prefers the text with the higher likelihood under a model without the image
-LIKELIHOODS = ("likelihood.chosen", "likelihood.rejected")  # that model's scores of a pair in nats (pairs.scores)
+COLUMN = "text_only"  # prefers the text with the higher likelihood under a model without the image
+LIKELIHOODS = ("likelihood.chosen", "likelihood.rejected")  # this model's scores of a pair in nats (pairs.scores)
 
 # Features of some pairs -> scores (n,), positive if the chosen text is recognised.
 Scorer = Callable[[Any], "np.ndarray"]
@@ -41,8 +41,8 @@ class Classifier:
     Attributes:
         features: function from pairs to features, an array or matrix with one row per pair.
         fit: function from features and weights (n,) of the pairs, or None, to a scorer in log-odds (for the language
-            model: in nats).
-        per_kind: whether it is also fitted on the pairs of each kind alone.
+            model, in nats).
+        per_kind: whether the classifier is also fitted on the pairs of each kind alone.
     """
 
     features: Callable[[Sequence[PreferencePair]], Any]
@@ -51,9 +51,9 @@ class Classifier:
 
 
 def fit_linear(features: Any, weights: np.ndarray | None = None, *, c: float = 1.0) -> Scorer:
-    """Logistic regression without intercept on differences (n, k), with an L2 penalty.
+    """Fit a logistic regression without intercept on differences (n, k), with an L2 penalty.
 
-    The sign of every second difference, and its label, is flipped, so that the classifier cannot prefer a side.
+    The signs of every second difference and its label are flipped, so that the classifier cannot prefer a side.
     """
     import warnings
 
@@ -73,13 +73,13 @@ def fit_linear(features: Any, weights: np.ndarray | None = None, *, c: float = 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(diags(side) @ table[:, columns], side, sample_weight=weights)
-    # A sparse row: refinement keeps about a hundred classifiers, of which each uses few of the hashed columns.
+    # Use a sparse row: refinement stores about a hundred classifiers, each of which uses few of the hashed columns.
     row = csr_matrix((model.coef_[0], columns, [0, len(columns)]), shape=(1, table.shape[1]))
     return lambda other: _without_noise((csr_matrix(other) @ row.T).toarray()[:, 0])
 
 
 def fit_boosting(features: np.ndarray, weights: np.ndarray | None = None) -> Scorer:
-    """Gradient-boosted trees on differences (n, k). Each pair is fitted in both orders, and the score is odd."""
+    """Fit gradient-boosted trees on differences (n, k). Each pair is fitted in both orders, and the score is odd."""
     import numpy as np
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -92,9 +92,9 @@ def fit_boosting(features: np.ndarray, weights: np.ndarray | None = None) -> Sco
 
 
 def fit_language_model(features: np.ndarray, weights: np.ndarray | None = None) -> Scorer:
-    """The log-probability gap of a Kneser-Ney trigram model of the chosen texts; ``features`` are texts (n, 3).
+    """Fit a Kneser-Ney trigram model on the chosen texts; the score is the log-probability gap.
 
-    A text that several pairs of an image share counts once.
+    ``features`` are texts (n, 3). A text that several pairs of an image share counts once.
     """
     import numpy as np
 
@@ -108,7 +108,7 @@ def fit_language_model(features: np.ndarray, weights: np.ndarray | None = None) 
 
 
 def _without_noise(scores: np.ndarray) -> np.ndarray:
-    """Rounding errors must not decide ties."""
+    """Round scores, so that rounding errors do not decide ties."""
     scores[abs(scores) < 1e-9] = 0.0
     return scores
 
@@ -129,23 +129,23 @@ CLASSIFIERS: dict[str, Classifier] = {
 
 
 def group_of(pair: PreferencePair) -> str:
-    """The group of dependent pairs: the (first) image. A pair without an image is its own group."""
+    """Return the group of dependent pairs, which is the first image. A pair without an image is its own group."""
     return pair.image_ids[0] if pair.image_ids else pair.pair_id
 
 
 def position_of(group: str, seed: int) -> float:
-    """A number in [0, 1) that depends only on the group and the seed, for folds and samples of images."""
+    """Return a number in [0, 1) that depends only on the group and the seed, for folds and samples of images."""
     digest = hashlib.sha256(f"{seed}\x1f{group}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
 def judgeable(pairs: Sequence[PreferencePair], count: int = FOLDS) -> bool:
-    """Whether there are enough pairs for a text-only accuracy: :data:`MIN_PAIRS`, and an image for each fold."""
+    """Return whether there are enough pairs for a text-only accuracy: :data:`MIN_PAIRS`, and an image for each fold."""
     return len(pairs) >= MIN_PAIRS and len({group_of(pair) for pair in pairs}) >= count
 
 
 def folds(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
-    """A fold number per group (n,): equally many distinct groups per fold, in a random order."""
+    """Return the fold of each group (n,). The folds have equally many distinct groups, in a random order."""
     import numpy as np
 
     order = sorted(set(groups), key=lambda group: position_of(group, seed))
@@ -154,13 +154,13 @@ def folds(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
 
 
 def sampled(pairs: Sequence[PreferencePair], seed: int, limit: int = MAX_FITTED) -> list[PreferencePair]:
-    """At most about ``limit`` pairs: those of a random sample of the images. All pairs if there are not more."""
+    """Return the pairs of a random sample of the images, at most about ``limit``; all pairs if there are fewer."""
     share = limit / max(limit, len(pairs))
     return [pair for pair in pairs if position_of(group_of(pair), seed) < share]
 
 
 class ImageSample(Generic[Item]):
-    """The items of a random sample of the images of a stream, at most ``limit`` of them.
+    """At most ``limit`` items of a stream: those of a random sample of the images.
 
     An image belongs to the sample if its position is below ``share``, which is halved whenever there are too many
     items. The final sample therefore does not depend on the order of the images.
@@ -173,7 +173,7 @@ class ImageSample(Generic[Item]):
     Attributes:
         items: the items of the sample in the order of the stream.
         total: the total size of all items of the stream.
-        share: the share of the images in the sample.
+        share: the fraction of the images in the sample.
     """
 
     def __init__(self, limit: int, seed: int, *, group: Callable[[Item], str], size: Callable[[Item], int]) -> None:
@@ -197,7 +197,7 @@ class ImageSample(Generic[Item]):
 
 
 def sample_of_pairs(pairs: Iterable[PreferencePair], seed: int) -> ImageSample[PreferencePair]:
-    """The pairs of a stream that an audit reads: at most :data:`MAX_FITTED`."""
+    """Return the pairs of a stream that an audit reads, at most :data:`MAX_FITTED`."""
     sample = ImageSample[PreferencePair](MAX_FITTED, seed, group=group_of, size=lambda pair: 1)
     for pair in pairs:
         sample.add(pair)
@@ -219,7 +219,7 @@ class TextOnlyResult:
 
 
 def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Scores (n,) of each pair by the classifier fitted on the other folds; 0 if there are none."""
+    """Return the score (n,) of each pair by the classifier fitted on the other folds; 0 if there are none."""
     import numpy as np
 
     scores = np.zeros(len(fold))
@@ -231,13 +231,13 @@ def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray, weights: 
 
 
 def in_sample_scores(pairs: Sequence[PreferencePair], *, seed: int, count: int = FOLDS) -> dict[str, np.ndarray]:
-    """Out-of-fold scores (n,) of each classifier, fitted on all kinds."""
+    """Return the out-of-fold scores (n,) of each classifier, fitted on all kinds."""
     fold = folds([group_of(pair) for pair in pairs], count, seed)
     return {name: cross_fit(c, c.features(pairs), fold) for name, c in CLASSIFIERS.items()}
 
 
 def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair]) -> dict[str, np.ndarray]:
-    """Scores (n,) of ``pairs`` by each classifier, fitted on ``held_out``, which must have other images.
+    """Return the scores (n,) of ``pairs`` by each classifier, fitted on ``held_out``, which must have other images.
 
     A classifier with ``per_kind`` is fitted on each kind that is :func:`judgeable` in ``held_out``, and on all kinds
     for the pairs of other kinds.
@@ -248,16 +248,21 @@ def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[Preferen
     kinds, fitted_kinds = np.array([p.kind for p in pairs]), np.array([p.kind for p in held_out])
     alone = {k for k in set(fitted_kinds) if judgeable([p for p in held_out if p.kind == k])}
     for name, classifier in CLASSIFIERS.items():
-        known, asked = classifier.features(held_out), classifier.features(pairs)
-        scores[name] = classifier.fit(known, None)(asked)
+        train_features, test_features = classifier.features(held_out), classifier.features(pairs)
+        scores[name] = classifier.fit(train_features, None)(test_features)
         for kind in sorted(alone & set(kinds)) if classifier.per_kind else ():
             rows = np.flatnonzero(kinds == kind)
-            scores[name][rows] = classifier.fit(known[np.flatnonzero(fitted_kinds == kind)], None)(asked[rows])
+            scores[name][rows] = classifier.fit(train_features[np.flatnonzero(fitted_kinds == kind)], None)(
+                test_features[rows]
+            )
     return scores
 
 
 def measured(name: str, scores: np.ndarray, groups: Sequence[str], *, seed: int = 0) -> TextOnlyResult:
-    """The accuracy of scores (n,): pairs with a positive score count 1, ties one half; groups are the pairs' images."""
+    """Return the accuracy of scores (n,); ``groups`` are the pairs' images.
+
+    A pair with a positive score counts 1, a tie one half.
+    """
     import numpy as np
 
     right = np.where(scores > 0, 1.0, np.where(scores < 0, 0.0, 0.5))
@@ -276,7 +281,7 @@ def measured(name: str, scores: np.ndarray, groups: Sequence[str], *, seed: int 
 def text_only_accuracy(
     pairs: Sequence[PreferencePair], classifier: str, *, seed: int = 0, count: int = FOLDS
 ) -> TextOnlyResult:
-    """In-sample accuracy of one classifier at distinguishing chosen from rejected, with folds grouped by image."""
+    """Return the in-sample accuracy with which a classifier distinguishes chosen and rejected, in folds by image."""
     groups, reader = [group_of(pair) for pair in pairs], CLASSIFIERS[classifier]
     scores = cross_fit(reader, reader.features(pairs), folds(groups, count, seed))
     return measured(classifier, scores, groups, seed=seed)
@@ -285,20 +290,20 @@ def text_only_accuracy(
 def transfer_accuracies(
     pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """The accuracies on ``pairs`` of all classifiers, fitted on pairs of other images (:func:`transfer_scores`)."""
+    """Return the accuracies of all classifiers on ``pairs``, fitted on other images (:func:`transfer_scores`)."""
     groups = [group_of(pair) for pair in pairs]
     scores = transfer_scores(pairs, held_out)
     return {name: measured(name, values, groups, seed=seed) for name, values in scores.items()}
 
 
 def other_images(held_out: Sequence[PreferencePair], pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
-    """The pairs of ``held_out`` none of whose images occurs in ``pairs``."""
+    """Return the pairs of ``held_out`` whose images do not occur in ``pairs``."""
     images = {image for pair in pairs for image in (pair.image_ids or (group_of(pair),))}
     return [p for p in held_out if images.isdisjoint(p.image_ids or (group_of(p),))]
 
 
 def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
-    """The gaps (n,) of the stored :data:`LIKELIHOODS` in nats; None if a pair lacks them."""
+    """Return the gaps (n,) of the stored :data:`LIKELIHOODS` in nats; None if a pair lacks them."""
     import numpy as np
 
     chosen, rejected = LIKELIHOODS
@@ -310,5 +315,5 @@ def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
 def accuracies(
     scores: Mapping[str, np.ndarray], rows: Sequence[int], groups: Sequence[str], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """The accuracies of several scores (n,) on some rows; ``groups`` (n,) are the images of all rows."""
+    """Return the accuracies of several scores (n,) on some rows; ``groups`` (n,) are the images of all rows."""
     return {name: measured(name, s[list(rows)], [groups[i] for i in rows], seed=seed) for name, s in scores.items()}

@@ -1,4 +1,4 @@
-"""Build preference pairs from images with captions: select captions, ask a generator, select negatives.
+"""Build preference pairs from images with captions: select captions, generate negatives, and select negatives.
 
 Everything is streamed, so memory does not grow with the data. Every caption without a pair is yielded as a
 :class:`Skip` with its reason.
@@ -39,17 +39,17 @@ def caption_pairs(
     form: Literal["caption", "yes-no", "both"] = "caption",
     **options: Any,
 ) -> Iterator[PreferencePair | Skip]:
-    """Preference pairs from a stream of images: a caption is preferred to a hard negative of it.
+    """Yield preference pairs from a stream of images, in which a caption is preferred to a hard negative of it.
 
     Args:
         images, generator, options: see :func:`caption_candidates`.
         form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each), or ``both``.
 
     Returns:
-        Pairs in the order of the captions, and for each caption without one a :class:`Skip` with ``image_id``,
-        ``caption`` (its index) and ``text``.
+        The pairs in the order of the captions, and a :class:`Skip` with ``image_id``, ``caption`` (its index) and
+        ``text`` for each caption without a pair.
     Raises:
-        ValueError: ``captions_per_image="clip"`` without ``similarity``, or an unknown option.
+        ValueError: an option is unknown, or ``captions_per_image="clip"`` without ``similarity``.
     """
     for candidates in caption_candidates(images, generator, alternatives=False, **options):
         if isinstance(candidates, Skip):
@@ -73,25 +73,24 @@ def caption_candidates(
     counts: Counter[str] | None = None,
     alternatives: bool = True,
 ) -> Iterator[CandidateSet | Skip]:
-    """The pairs that can be made from each caption of a stream of images, for refinement.
+    """Yield the possible pairs of each caption of a stream of images, for refinement.
 
     Args:
         images: the images, in any order, each with its true captions.
-        generator: makes the candidates (:class:`scramble.pairs.captions.rules.generator.RuleGenerator`, a language
+        generator: generates the candidates (:class:`scramble.pairs.captions.rules.generator.RuleGenerator`, a language
             model, or the world).
         prompt: the prompt of both sides.
         per_caption: maximum number of negatives per caption.
-        seed: random seed; what is drawn for a caption depends only on the seed and the caption.
-        captions_per_image: ``all`` usable captions, ``one`` drawn by the seed, or ``clip``, the one with the highest
-            ``similarity``, which becomes the column ``similarity.chosen``.
-        kinds: if given, only negatives of these kinds are used.
-        similarity: scores how well a text fits an image
+        seed: random seed. The selection for a caption depends only on the seed and the caption.
+        captions_per_image: ``all`` usable captions, ``one`` that the seed selects, or ``clip``, the caption with the
+            highest ``similarity``, which becomes the column ``similarity.chosen``.
+        kinds: kinds of negatives to use; None uses all.
+        similarity: scores the similarity of texts and images
             (:func:`scramble.pairs.scoring.image_similarity.load_similarity`).
-        surface: write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`); False for texts
-            of a grammar, which have the same form already.
-        counts: if given, the numbers of ``captions`` (usable and chosen) and of drawn ``negatives`` so far are counted
-            here.
-        alternatives: make all pairs; False makes only the ``per_caption`` pairs that are drawn.
+        surface: whether to write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`). Texts
+            of a grammar already have the same form.
+        counts: counts ``captions`` (usable and selected) and selected ``negatives``.
+        alternatives: whether to create all pairs or only the ``per_caption`` selected pairs.
     """
     if captions_per_image not in ("all", "one", "clip"):
         raise ValueError(f"no captions_per_image={captions_per_image!r}")
@@ -99,7 +98,7 @@ def caption_candidates(
         raise ValueError("captions_per_image=clip needs a similarity model (pairs.similarity.path=<CLIP or SigLIP>)")
     counts = Counter() if counts is None else counts
     contexts: deque[_ImageCaptions] = deque()  # of captions that the generator has read but not yet returned
-    unusable: deque[Skip] = deque()  # captions skipped while the generator reads ahead; yielded before its next answer
+    unusable: deque[Skip] = deque()  # captions skipped while the generator reads ahead; yielded before its next result
 
     def captions() -> Iterator[Caption]:
         for image, chosen in choose_captions(images, captions_per_image, seed, similarity, unusable):
@@ -131,14 +130,14 @@ def caption_candidates(
 
 
 def in_form(pair: PreferencePair, form: str) -> tuple[PreferencePair, ...]:
-    """A caption pair in the requested form: itself (``caption``), two yes/no pairs (``yes-no``), or ``both``."""
+    """Convert a caption pair to a form: the pair itself (``caption``), two yes/no pairs (``yes-no``), or ``both``."""
     if form not in ("caption", "yes-no", "both"):
         raise ValueError(f"no form={form!r}")
     return ((pair,) if form != "yes-no" else ()) + (yes_no_pairs(pair) if form != "caption" else ())
 
 
 def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[PreferencePair, PreferencePair]:
-    """Two yes/no pairs from a caption pair: "Yes" is preferred for the true caption, "No" for the negative."""
+    """Return two yes/no pairs of a caption pair: "Yes" is preferred for the caption, "No" for the negative."""
 
     def ask(text: str, answer: str, other: str, suffix: str) -> PreferencePair:
         return replace(
@@ -157,7 +156,7 @@ def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[P
 
 @dataclass(frozen=True, slots=True)
 class _ImageCaptions:
-    """All captions of an image: the texts, and the words of each; and the similarity of the chosen one."""
+    """The captions of an image: the texts, the words of each text, and the similarity of the selected caption."""
 
     image: ImageRecord
     texts: set[str]
@@ -172,7 +171,7 @@ def _admissible(
     kinds: Sequence[str] | None,
     surface: bool,
 ) -> tuple[list[Negative], str]:
-    """The normalised candidates that no other caption of the image supports; if there are none, also the reason."""
+    """Return the normalised candidates that no other caption of the image supports, and a reason if there are none."""
     if not candidates:
         return [], "no candidate"
     others: set[str] | None = None

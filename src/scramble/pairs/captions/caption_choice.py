@@ -1,4 +1,4 @@
-"""Choose the captions of each image that get negatives: all, one by the seed, or the one that fits the image best."""
+"""Select the captions of each image for which to generate negatives: all, a random one, or the most similar one."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from scramble.pairs.captions.surface import problem
 from scramble.records import ImageRecord
 
 CaptionsPerImage = Literal["all", "one", "clip"]
-BATCH = 64  # images whose captions are scored together
+BATCH = 64  # number of images whose captions are scored together
 
 
 def choose_captions(
     images: Iterable[ImageRecord],
-    which: CaptionsPerImage,
+    captions_per_image: CaptionsPerImage,
     seed: int,
     similarity: Similarity | None,
     unusable: deque[Skip],
 ) -> Iterator[tuple[ImageRecord, dict[int, float | None]]]:
-    """Yield each image with the indices of its chosen captions, in order, and their similarity where it is computed.
+    """Yield each image with the indices of its selected captions, in order, and their similarity if it is computed.
 
-    Captions that no method can use are added to ``unusable``. With ``clip`` the images are read in batches; of equally
-    similar captions the first is chosen (SCRAMBLe, arXiv 2504.04740, keeps one caption per image in this way).
+    Captions that no method can use are added to ``unusable``. With ``clip`` the images are read in batches, and the
+    first of equally similar captions is selected. SCRAMBLe (arXiv 2504.04740) uses one caption per image in this way.
     """
-    if which == "clip":
+    if captions_per_image == "clip":
         assert similarity is not None  # caption_pairs checks this
         yield from _most_similar(images, similarity, unusable)
         return
     for image in images:
         usable = _usable(image, unusable)
-        if which == "one" and len(usable) > 1:
+        if captions_per_image == "one" and len(usable) > 1:
             usable = [seeded(seed, "caption", image.image_id).choice(usable)]
         yield image, dict.fromkeys(usable)
 
@@ -44,16 +44,18 @@ def _most_similar(
     stream = iter(images)
     while batch := list(islice(stream, BATCH)):
         usable = [_usable(image, unusable) for image in batch]
-        items = [(image.image, image.captions[i]) for image, some in zip(batch, usable, strict=True) for i in some]
+        items = [
+            (image.image, image.captions[i]) for image, indices in zip(batch, usable, strict=True) for i in indices
+        ]
         scores = iter(similarity(items) if items else ())
-        for image, some in zip(batch, usable, strict=True):
-            of_image: dict[int, float] = {index: next(scores) for index in some}
+        for image, indices in zip(batch, usable, strict=True):
+            of_image: dict[int, float] = {index: next(scores) for index in indices}
             best = max(of_image, key=of_image.__getitem__, default=None)
             yield image, {} if best is None else {best: of_image[best]}
 
 
 def _usable(image: ImageRecord, unusable: deque[Skip]) -> list[int]:
-    """The indices of the captions that a method can use, in order."""
+    """Return the indices of the captions that a method can use, in order."""
     usable = []
     for index, text in enumerate(image.captions):
         if reason := problem(text):

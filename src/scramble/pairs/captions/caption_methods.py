@@ -25,14 +25,14 @@ from scramble.world.grammar import GrammarError
 
 
 class CaptionMethod(PairMethod):
-    """Captions preferred to hard negatives that a generator makes from them.
+    """Captions preferred to hard negatives that a generator derives from them.
 
     Args:
-        options: options of the generator, see the subclasses.
-        similarity: the CLIP or SigLIP model that chooses captions if ``captions_per_image`` is ``clip``, as the fields
+        options: options of the generator; see the subclasses.
+        similarity: the CLIP or SigLIP model that selects captions if ``captions_per_image`` is ``clip``, as the fields
             of :class:`scramble.pairs.scoring.stored_models.ScorerSettings`. Its scores are stored in the split's folder
             ``scores/``, so that an interrupted run resumes.
-        assembly: options of the pairs, see :func:`scramble.pairs.captions.assemble.caption_pairs`.
+        assembly: options of the pairs; see :func:`scramble.pairs.captions.assemble.caption_pairs`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class CaptionMethod(PairMethod):
 
     @abstractmethod
     def generator(self, split: Path) -> Generator:
-        """The generator of a split's negatives."""
+        """Return the generator of a split's negatives."""
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         form = self._assembly.get("form", "caption")
@@ -72,7 +72,7 @@ class CaptionMethod(PairMethod):
         return track(images, f"negatives for {split.name}")
 
     def totals(self) -> dict[str, Any]:
-        """The numbers of images, of chosen captions and of negatives."""
+        """Return the numbers of images, selected captions and negatives."""
         return {"steps": {"images": self.num_items, **self._counts}}
 
     def _open_similarity(self, split: Path) -> Similarity | None:
@@ -89,17 +89,17 @@ class WorldCaptions(CaptionMethod):
         return WorldNegatives(**self._options)
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        with _explained():
+        with _explain_grammar_errors():
             yield from super().pairs(split)
 
     def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
-        with _explained():
+        with _explain_grammar_errors():
             yield from super().candidates(split)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Say what to do about a caption that the world's grammar cannot read."""
+def _explain_grammar_errors() -> Iterator[None]:
+    """Within the block, add to a GrammarError how to fix a caption that the world's grammar cannot parse."""
     try:
         yield
     except GrammarError as error:
@@ -112,7 +112,7 @@ def _explained() -> Iterator[None]:
 class RuleCaptions(CaptionMethod):
     """Options: see :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
 
-    The plausibility of swaps is learned from the captions of the training split, also for other splits.
+    The plausibility of swaps is learned from the captions of the training split, even for other splits.
     """
 
     def generator(self, split: Path) -> Generator:
@@ -127,7 +127,7 @@ class CotCaptions(CaptionMethod):
     """Options: see :class:`scramble.pairs.captions.chain_of_thought.CotGenerator`.
 
     Args:
-        engine: kind and options, see :func:`scramble.engines.open_engine`. The option ``cleaner`` has the same form.
+        engine: kind and options; see :func:`scramble.engines.open_engine`. The option ``cleaner`` has the same fields.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class CotCaptions(CaptionMethod):
     ) -> None:
         super().__init__(seed=seed, shard=shard, options=options, **assembly)
         if engine is None:
-            raise PairMethodError("pairs=cot asks a language model: give pairs.engine (kind, model, base_url)")
+            raise PairMethodError("pairs=cot needs a language model: set pairs.engine (kind, model, base_url)")
         self._engine = engine
         self._generator: CotGenerator | None = None
 
@@ -158,5 +158,5 @@ class CotCaptions(CaptionMethod):
         return self._generator
 
     def totals(self) -> dict[str, Any]:
-        """The engines' requests, tokens and cost, and the captions by outcome."""
+        """Return the engines' requests, tokens and cost, and the captions by outcome."""
         return super().totals() | ({} if self._generator is None else {"engine": self._generator.totals()})

@@ -1,9 +1,9 @@
 """Hard negatives from a language model that rearranges a caption step by step, or abstains.
 
-Source: SCRAMBLe (arXiv 2504.04740). A model first corrects typos in captions (greedy decoding, JSON reply). Another
-reasons in steps from a caption to a fluent, sensible, visually different arrangement of its words, or answers ``NA``
-(temperature 0.2, top-p 0.9, 800 new tokens). The prompts in ``prompts/`` and their examples are this project's own; the
-hash of the prompt is in every negative's rule.
+Source: SCRAMBLe (arXiv 2504.04740). One model first corrects typos in captions (greedy decoding, JSON reply). Another
+model reasons in steps from a caption to a fluent, plausible, visually different arrangement of its words, or answers
+``NA`` (temperature 0.2, top-p 0.9, 800 new tokens). The prompts in ``prompts/`` and their examples were written for
+this project. Every negative's rule contains the hash of the prompt.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scramble.storage.hashing import content_key
 
 MARKER = "Final Output Caption:"
 PLACE = "{caption}"
-# prompt -> kind of its negatives, minimum share of content words that both texts must have in common
+# prompt -> kind of its negatives, minimum fraction of content words that both texts must have in common
 PROMPTS: dict[str, tuple[str, float]] = {
     "rearrange": ("rearrange", 0.8),
     "swap_object": ("swap-object", 0.8),
@@ -45,7 +45,7 @@ CAPTION_SCHEMA: dict[str, Any] = {
 
 
 class PromptError(ValueError):
-    """A prompt that cannot be used. The message names the file."""
+    """A prompt cannot be used. The message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class PromptFile:
     key: str
 
     def fill(self, caption: str) -> str:
-        """The prompt about one caption."""
+        """Return the prompt for a caption."""
         return self.text.replace(PLACE, caption)
 
 
@@ -78,17 +78,17 @@ def load_prompt(name: str | Path) -> PromptFile:
                 .read_text(encoding="utf-8")
             )
     except OSError as error:
-        raise PromptError(f"no prompt {name}: choose one of {', '.join(PROMPTS)}, or give a .txt file") from error
+        raise PromptError(f"no prompt {name}: choose one of {', '.join(PROMPTS)}, or set a .txt file") from error
     if text.count(PLACE) != 1:
         raise PromptError(f"prompt {name} must contain {PLACE} exactly once, for the caption")
     return PromptFile(path.stem, text.rstrip("\n"), content_key(text))
 
 
 class CotGenerator:
-    """A generator of negatives from a language model, one or more per caption.
+    """Generates one or more negatives per caption with a language model.
 
-    With a ``cleaner``, captions are corrected first: each caption is yielded with the corrected text, and its
-    negatives are rearrangements of that text. ``counts`` has the captions so far by outcome.
+    With a ``cleaner``, captions are corrected first. Each caption is then yielded with the corrected text, and its
+    negatives are rearrangements of this text. ``counts`` has the captions by outcome.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class CotGenerator:
             cleaner: the engine that corrects typos first; None leaves captions unchanged.
             pipeline: spaCy pipeline with lemmas.
             samples: number of replies per caption.
-            length_ratio: bounds of the number of words in the negative divided by those in the caption.
-            content_kept: minimum share of content words in common, in [0, 1]; by default that of the prompt.
+            length_ratio: bounds of the ratio of word counts, negative to caption.
+            content_kept: minimum fraction of common content words, in [0, 1]; by default that of the prompt.
         """
         self.prompt = load_prompt(prompt)
         self.kind, own = PROMPTS.get(self.prompt.name, (self.prompt.name, 0.5))
@@ -147,7 +147,7 @@ class CotGenerator:
             yield caption, outcome
 
     def totals(self) -> dict[str, Any]:
-        """The engines' requests, tokens and cost so far, and the captions by outcome."""
+        """Return the engines' requests, tokens and cost, and the captions by outcome."""
         engines = {"generator": self._engine} | ({"cleaner": self._cleaner} if self._cleaner else {})
         return {name: dataclasses.asdict(engine.totals) for name, engine in engines.items()} | {
             "captions": dict(self.counts.most_common())
@@ -170,7 +170,7 @@ class CotGenerator:
         return list(negatives.values()) if negatives else Skip(reasons[0])
 
     def _fault(self, caption: str, negative: str) -> str:
-        """The reason why ``negative`` is not a valid negative of ``caption``; "" if it is valid."""
+        """Return the reason why ``negative`` is not a valid negative of ``caption``; "" if it is valid."""
         if reason := problem(negative):
             return reason
         before, after = self._nlp.pipe([caption, negative])
@@ -213,7 +213,7 @@ def _usable(captions: Iterable[Caption]) -> Iterator[tuple[Caption, Skip | None]
 
 
 def read_answer(reply: Reply) -> tuple[str, str]:
-    """The normalised caption in a reply, and the reason why there is no caption ("" if there is one)."""
+    """Return the normalised caption in a reply, and the reason why there is no caption ("" if there is one)."""
     if reply.error:
         return "", f"no reply: {reply.error.split(' (')[0]}"
     if reply.finish_reason == "length":
@@ -237,7 +237,7 @@ def read_answer(reply: Reply) -> tuple[str, str]:
 
 
 def read_clean(reply: Reply) -> str:
-    """The normalised caption in the JSON reply of a cleaner; "" if the reply has no caption."""
+    """Return the normalised caption in the JSON reply of a cleaner; "" if the reply has no caption."""
     if not reply.finished:
         return ""
     match = re.search(r"\{.*\}", reply.text, re.DOTALL)
@@ -249,9 +249,10 @@ def read_clean(reply: Reply) -> str:
 
 
 def shared_content(before: Any, after: Any) -> float:
-    """Share, in [0, 1], of common content lemmas (nouns, verbs, adjectives, numbers; with repeats) of two ``Doc``.
+    """Return the fraction, in [0, 1], of common content lemmas of two ``Doc``, counting repeated lemmas.
 
-    A lemma counts as the same even if one parse tags it as a noun and the other as a verb.
+    Content lemmas are nouns, verbs, adjectives and numbers. A lemma counts as the same even if one parse tags it as a
+    noun and the other as a verb.
     """
     words = [Counter(token.lemma_.lower() for token in doc if token.pos_ in CONTENT) for doc in (before, after)]
     everything = [Counter(token.lemma_.lower() for token in doc if not token.is_punct) for doc in (before, after)]

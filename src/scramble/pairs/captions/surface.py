@@ -1,7 +1,7 @@
 """The surface form of captions: normalise both sides of a pair, and detect texts that are not captions.
 
-Generators of earlier data sets lower-cased or re-spaced only the negatives, and a classifier on case and spacing alone
-recognised them in nine of ten cases. Here both sides pass through :func:`normalise`.
+Generators of earlier data sets changed case or spacing only in the negatives, and a classifier on case and spacing
+recognised nine of ten negatives. Here :func:`normalise` is applied to both sides.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _ENGLISH = word_set("""
 
 
 def normalise(text: str) -> str:
-    """A caption in the form of all pairs: single spaces, an initial capital, a final period.
+    """Return a caption in the form of all pairs: single spaces, an initial capital, a final period.
 
-    The words, their order and other capitals do not change; ``normalise(normalise(x)) == normalise(x)``.
+    The words, their order and other capitals do not change, and ``normalise(normalise(x)) == normalise(x)``.
     """
     if text[:1].isupper() and text[-1] in ".!?" and not _IRREGULAR.search(text) and not text.isupper():
         return text
@@ -47,7 +47,7 @@ def normalise(text: str) -> str:
 
 
 def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
-    """The reason why a text cannot be used as an English caption; "" if it can."""
+    """Return the reason why a text cannot be used as an English caption; "" if it can."""
     words = re.findall(r"[^\W\d_]+(?:'\w+)?", text)
     if not text.strip():
         return "empty"

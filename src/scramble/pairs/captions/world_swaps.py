@@ -1,7 +1,7 @@
 """Hard negatives for the embedded world's captions, by swaps and replacements that its grammar allows.
 
-The input is the caption's text: every candidate parses, differs in meaning from the caption, and keeps its length and
-wording. If a caption comes with a scene graph, candidates that are true of the image can be dropped (and are counted).
+The input is the caption's text. Every candidate parses, differs in meaning from the caption, and has the same length
+and wording. If a caption has a scene graph, candidates that are true of the image can be dropped, and are counted.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class WorldNegatives:
     """The embedded world's generator.
 
     Args:
-        kinds: the kinds to make; None makes all.
-        check: drop candidates that are true according to the judge, if the caption comes with a graph.
+        kinds: the kinds to generate; None generates all.
+        check: whether to drop candidates that the judge finds true, if the caption has a graph.
     Attributes:
-        judged, true_of_image: number of judged candidates, and number of true ones among them (defects).
+        judged, true_of_image: number of judged candidates, and number of true candidates among them (defects).
     """
 
     name = "world"
@@ -67,7 +67,10 @@ class WorldNegatives:
 
 
 def candidates(text: str) -> list[Negative]:
-    """All negatives of a caption, each with another meaning. Raises GrammarError if the caption does not parse."""
+    """Return all negatives of a caption, each with another meaning.
+
+    Raises GrammarError if the caption does not parse.
+    """
     meaning = _canonical(parse(text))
     negatives: dict[str, Negative] = {}
     for negative in (*_swaps(text), *_replacements(text)):
@@ -84,7 +87,7 @@ def _swaps(text: str) -> Iterator[Negative]:
         yield _edited(text, "swap-object", "swap.objects", (first, str(b)), (second, str(a)))
         for word in ("colour", "size"):
             own, other = getattr(a, word), getattr(b, word)
-            # With equal shapes, swapping all attributes would swap the objects, which is another kind.
+            # If the shapes are equal, swapping all attributes would swap the objects, which is another kind.
             if own and other and own != other and a.shape != b.shape:
                 swapped = str(replace(a, **{word: other})), str(replace(b, **{word: own}))
                 yield _edited(text, "swap-attribute", f"swap.{word}s", (first, swapped[0]), (second, swapped[1]))
@@ -112,13 +115,13 @@ def _replacements(text: str) -> Iterator[Negative]:
     for span in number_spans(text):
         number = NUMBERS.index(str(span.value))
         for near in (number - 1, number + 1):
-            # "one" needs other forms of verb and noun, so that the negative would be recognisable without the image.
+            # "one" requires other forms of verb and noun, so the negative would be recognisable without the image.
             if number != 1 and near != 1 and 0 < near < len(NUMBERS):
                 yield _edited(text, "replace-number", "replace.number", (span, NUMBERS[near]))
 
 
 def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) -> Negative:
-    """The text with spans replaced; the spans are in order."""
+    """Replace spans of the text, which are in order."""
     parts, edits, at, length = [], [], 0, 0
     for span, new in changes:
         start = length + span.start - at
@@ -129,7 +132,7 @@ def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) 
 
 
 def _canonical(clauses: tuple[Clause, ...]) -> object:
-    """The meaning regardless of the order of mention: "a left of b" and "b right of a" are equal."""
+    """Return the meaning independent of the order of mention: "a left of b" and "b right of a" are equal."""
     return sorted(repr(_canonical_clause(clause)) for clause in clauses)
 
 

@@ -1,6 +1,7 @@
-"""Apply changes to a parsed caption to make a negative: offsets, a/an, capitals, checks.
+"""Applies changes to a parsed caption to create a negative: offsets, a/an, capitals, checks.
 
-All changes are made at character offsets of the original text, so that no change hits a part of a word or a word twice.
+All changes refer to character offsets of the original text, so that no change affects a part of a word, or a word
+twice.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from scramble.pairs.base import Negative
 from scramble.records import Edit
 
 Change = tuple[int, int, str]  # start, end (characters), new text
-_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names; a replacement does not take their capital
+_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names, whose capital a replacement does not keep
 _REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
 
 
 def is_title(s: Sentence, token: int) -> bool:
-    """Whether a token is capitalised although its word is not."""
+    """Return whether a token is capitalised although its word usually is not."""
     return s.text[s.start[token]].isupper() and s.lower[token].removesuffix("s") not in _OWN_CAPITALS
 
 
 def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
-    """Replace tokens ``first`` to ``last`` by words of the caption, keeping a capital that the position requires."""
+    """Replace tokens ``first`` to ``last`` by words of the caption, and keep a capital that the position requires."""
     return s.start[first], s.end[last], capitalised(new) if first in s.opening else new
 
 
 def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
-    """Replace tokens ``first`` to ``last`` by new words, in the case of the old ones."""
+    """Replace tokens ``first`` to ``last`` by new words, and keep the case of the old words."""
     old = s.span(first, last)
     if len(old) > 1 and old.isupper() and is_title(s, first):
         new = new.upper()
@@ -39,7 +40,7 @@ def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
 
 
 def moved_text(s: Sentence, first: int, last: int) -> str:
-    """The text of tokens at another position of the caption, where their first word may need no capital."""
+    """Return the text of tokens for another position of the caption, where their first word may need no capital."""
     text = s.span(first, last)
     if first not in s.opening:
         return text
@@ -47,7 +48,7 @@ def moved_text(s: Sentence, first: int, last: int) -> str:
 
 
 def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
-    """The change that makes an article a/an before ``token`` agree with ``next_word``; empty if there is no article."""
+    """Return the change of an article a/an before ``token`` to agree with ``next_word``; empty without an article."""
     if token == 0 or s.lower[token - 1] not in ("a", "an"):
         return []
     right = article(next_word)
@@ -55,7 +56,7 @@ def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
 
 
 def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
-    """Changes of the finite verbs that agree with a phrase; None if the sentence is too complex to correct."""
+    """Return changes of the finite verbs that agree with a phrase; None if the sentence is too complex to correct."""
     if s.reciprocal or s.pronoun:
         return None
     heads = (phrase.slot, phrase.last)
@@ -86,7 +87,7 @@ def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Chan
 
 
 def _joined_subject(s: Sentence, phrase: Phrase) -> bool:
-    """Whether a phrase ends a coordinated subject, which the verb agrees with as a whole: "a man and two dogs are"."""
+    """Return whether a phrase ends a coordinated subject, with which the verb agrees: "a man and two dogs are"."""
     if not phrase.first or s.lower[phrase.first - 1] not in ("and", "or", "&"):
         return False
     return not any(tag[:1] == "V" for tag in s.tag[: phrase.first])
@@ -97,9 +98,10 @@ def _shows_plural(verb: str, tag: str) -> bool:
 
 
 def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
-    """Apply changes, given in any order.
+    """Create a negative by applying changes in any order.
 
-    Returns None if they overlap, affect a negated word, do not change the text, or repeat a word around "and" or "or".
+    Returns None if the changes overlap, affect a negated word, do not change the text, or repeat a word around "and" or
+    "or".
     """
     if s.negated and any(
         start < s.end[i] and s.start[i] < max(end, start + 1) for i in s.negated for start, end, _ in changes

@@ -1,6 +1,6 @@
 """The rule-based generator: streams all swap and replace candidates from one spaCy parse per caption.
 
-It needs no GPU, and no download except the pipeline (``en_core_web_sm`` by default).
+It needs no GPU and no download except the pipeline (``en_core_web_sm`` by default).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from scramble.pairs.captions.rules.swap import swaps
 from scramble.pairs.captions.surface import normalise, problem
 
 RULES = ("swap", "replace")
-CHUNK = 256  # number of captions parsed, or sent to a worker, at once
-MAX_LEARNED = 20_000  # captions that plausibility is learned from
+CHUNK = 256  # number of captions that are parsed, or sent to a worker, at a time
+MAX_LEARNED = 20_000  # maximum number of captions from which plausibility is learned
 
 
 def candidates(
@@ -42,7 +42,7 @@ def candidates(
     min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
     min_replacement_odds: float = MIN_REPLACEMENT_ODDS,
 ) -> list[Negative]:
-    """All distinct candidates of a parsed caption, in a fixed order."""
+    """Return all distinct candidates of a parsed caption, in a fixed order."""
     negatives: dict[str, Negative] = {}
     for rule in rules:
         for negative in (
@@ -58,10 +58,10 @@ class RuleGenerator:
     """Generates swap and replace candidates by rule (see :mod:`scramble.pairs.captions.rules.swap`,
     :mod:`scramble.pairs.captions.rules.replace`).
 
-    ``processes`` above 1 parses in this many worker processes, each with its own pipeline. Only captions and
+    If ``processes`` is above 1, this many worker processes parse, each with its own pipeline. Only captions and
     candidates are exchanged, never parses. At most ``2 * processes`` chunks are in flight, so memory is bounded.
 
-    :meth:`learn` makes candidates more plausible; without it only the categories of the nouns are compared.
+    :meth:`learn` makes candidates more plausible. Without it, only the categories of the nouns are compared.
 
     Args:
         min_lift: lowest log-lift of a swapped noun in its new place
@@ -91,12 +91,12 @@ class RuleGenerator:
         self._worker = _Worker(pipeline, tuple(rules), lexicon, thresholds)
         self._processes = processes
         if processes == 1:
-            self._worker.start()  # a missing pipeline is an error here, not at the first caption
+            self._worker.start()  # to report a missing pipeline before the first caption
 
     def learn(self, captions: Iterable[str]) -> None:
-        """Learn which words are plausible in which places from true captions.
+        """Learn from true captions which words are plausible in which contexts.
 
-        At most :data:`MAX_LEARNED` of them are parsed: those with the smallest hashes.
+        At most :data:`MAX_LEARNED` captions are parsed: those with the smallest hashes.
         """
         texts = (normalise(text) for text in captions if not problem(text))
         self._worker.learn(nsmallest(MAX_LEARNED, texts, key=lambda text: sha256(text.encode()).digest()))
@@ -120,16 +120,17 @@ class RuleGenerator:
             for chunk in chunks:
                 pending.append((chunk, pool.submit(_negatives, [caption.text for caption in chunk])))
                 if len(pending) >= 2 * self._processes:
-                    done, future = pending.popleft()
-                    yield from zip(done, future.result(), strict=True)
-            for done, future in pending:
-                yield from zip(done, future.result(), strict=True)
+                    captions, future = pending.popleft()
+                    yield from zip(captions, future.result(), strict=True)
+            for captions, future in pending:
+                yield from zip(captions, future.result(), strict=True)
 
 
 _LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # one pipeline per worker process
-# The tables of the last captions: the splits of a data set learn from the same ones, which takes longer than a split.
+# The tables of the last captions. The splits of a data set learn from the same captions, which takes longer than a
+# split.
 _LEARNED: dict[tuple[str, Path | None, tuple[str, ...]], SelectionalTables] = {}
-_WORKER: list[_Worker] = []  # of a worker process, which receives it once instead of with each chunk
+_WORKER: list[_Worker] = []  # of a worker process, which receives it only once and not with each chunk
 
 
 def _start_process(worker: _Worker) -> None:
@@ -142,7 +143,7 @@ def _negatives(texts: list[str]) -> list[list[Negative]]:
 
 
 class _Worker:
-    """Parses texts and lists their candidates. The pipeline is loaded at the first call in each process."""
+    """Parses texts and lists their candidates. Each process loads the pipeline at the first call."""
 
     def __init__(
         self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, thresholds: tuple[float, float, float]

@@ -1,10 +1,10 @@
-"""How plausible a word is in a place of a caption, learned from the user's own captions.
+"""The plausibility of a word in a context (its *place*) of a caption, learned from the user's captions.
 
-"A woman holding a phone" can be swapped to "a phone holding a woman", which is false but absurd: a language model
-rejects it without the image. :class:`SelectionalTables` counts which nouns occur before and after each relation
+"A woman holding a phone" can be swapped to "a phone holding a woman", which is false but absurd, so that a language
+model rejects it without the image. :class:`SelectionalTables` counts which nouns occur before and after each relation
 ("holding", "sitting on", "with"), with each adjective, and with each other word. The lift of a noun in a place is its
-probability there divided by its probability anywhere (selectional association; Resnik 1996). The counts include the
-caption itself, which never contains the changed words: this lowers a lift by at most log(6 / 5).
+probability in this place divided by its overall probability (selectional association; Resnik 1996). The counts include
+the caption itself, which never contains the changed words. This lowers a lift by at most log(6 / 5).
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from scramble.language.parse import Phrase, Sentence
 
 _SKIPPED = frozenset({"DT", "PRP$", "PDT", "RB", "RBR", "MD", "WDT", "WP", "EX", "CD", "JJ", "PRP", "POS"})
 _AUXILIARY = frozenset({"is", "are", "was", "were", "be", "been", "being", "has", "have", "'s", "that", "which", "who"})
-# Parts of prepositions, which taggers often call adverbs or adjectives.
+# Parts of prepositions, which taggers often tag as adverbs or adjectives.
 _RELATIONAL = frozenset(
     {"next", "away", "out", "off", "above", "below", "behind", "inside", "outside", "front", "top", "under"}
 )
-_NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns have colours of their own
+_NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns have typical colours
 _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
-# Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md has the curves. The threshold of
-# replacements is higher, because a caption has many of them and few swaps.
+# Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md shows the curves. The threshold of
+# replacements is higher, because a caption has many replacements and few swaps.
 MIN_LIFT = -2.0
 MIN_REPLACEMENT_LIFT = -0.5
 # Log-odds of a new word against the old one in its place below which a replacement is dropped. A much rarer word is
 # nearly always the rejected one, so that refinement would drop most of these pairs.
 MIN_REPLACEMENT_ODDS = -2.0
-# A distribution with fewer observations than this follows its back-off more than its own counts.
+# A distribution with fewer observations than this depends more on its back-off than on its counts.
 _STRENGTH = 5.0
 _COMPANY = 0.5  # added to the observed and to the expected number of captions with two words
-_ATTESTED = 2  # captions in which a noun must have an adjective that fits few nouns
+_ATTESTED = 2  # minimum number of captions in which a noun has an adjective that is possible for few nouns
 
 Relation = tuple[Phrase | None, str, Phrase | None]
 Place = tuple[str, str]  # side of a relation ("left", "right") or "adjective", and the relation's or adjective's words
@@ -100,7 +100,7 @@ class SelectionalTables:
 
     @staticmethod
     def _content(s: Sentence, without: Phrase | None = None) -> set[str]:
-        """The nouns and the verbs of a caption, where a noun of the lexicon is its lemma."""
+        """Return the nouns and verbs of a caption. Nouns of the lexicon are replaced by their lemmas."""
         heads = {p.last: p.noun.lemma for p in s.phrases if p.noun is not None}
         changed = range(without.nominal, without.last + 1) if without is not None else ()
         return {
@@ -110,21 +110,21 @@ class SelectionalTables:
         }
 
     def _company_lift(self, noun: str, word: str) -> float:
-        """The log-ratio of the number of captions with a noun and another word to the number expected by chance."""
+        """Return the log-ratio of the observed to the expected number of captions with a noun and another word."""
         expected = self._words[noun] * self._words[word] / max(1, self._captions)
         return math.log((self._company[noun, word] + _COMPANY) / (expected + _COMPANY))
 
     def _count(self, noun: Noun, place: Place) -> None:
-        for known in {place, _nearest(place)}:
-            self._places[known] += 1
-            self._nouns[known, noun.lemma] += 1
-            self._categories[known, noun.category] += 1
+        for context in {place, _nearest(place)}:
+            self._places[context] += 1
+            self._nouns[context, noun.lemma] += 1
+            self._categories[context, noun.category] += 1
 
     def swap_lift(self, s: Sentence, u: Phrase, v: Phrase, *, heads: bool = False) -> float:
-        """The lowest log-lift of the two nouns in each other's places.
+        """Return the lowest log-lift of the two nouns in each other's places.
 
         Args:
-            heads: the attributes stay in place, so that the nouns must also fit each other's adjectives.
+            heads: whether the attributes stay in place, so that the nouns must also fit each other's adjectives.
         """
         lowest = self._relations_lift(s, {id(u): v, id(v): u})
         if heads:
@@ -134,8 +134,11 @@ class SelectionalTables:
         return lowest
 
     def noun_lift(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
-        """The lowest log-lift of a noun in the place of a phrase: in its relations, with its adjectives, and with the
-        other nouns and verbs of the caption ("a girl brushing her teeth with a book")."""
+        """Return the lowest log-lift of a noun in the place of a phrase.
+
+        It is the lowest over the relations and adjectives of the phrase, and over the other nouns and verbs of the
+        caption ("a girl brushing her teeth with a book").
+        """
         new = replace(phrase, noun=noun)
         lowest = self._relations_lift(s, {id(phrase): new})
         for attribute in phrase.attributes:
@@ -175,8 +178,9 @@ class SelectionalTables:
         return odds
 
     def relation_lift(self, s: Sentence, words: Mapping[int, str]) -> float:
-        """The lowest log-lift of the nouns around a verb or preposition that replaces tokens of a caption, and of the
-        new verb with all nouns ("cooking an apple between her fingers").
+        """Return the lowest log-lift of the nouns around a verb or preposition that replaces tokens of a caption.
+
+        The lifts of the new verb with all nouns are included ("cooking an apple between her fingers").
 
         Args:
             words: the new words by token; "" removes a token.
@@ -189,7 +193,7 @@ class SelectionalTables:
     def _relations_lift(
         self, s: Sentence, phrases: Mapping[int, Phrase], words: Mapping[int, str] | None = None
     ) -> float:
-        """The lowest log-lift of the relations that change if phrases (by identity) and words (by token) change."""
+        """Return the lowest log-lift of the relations that change with phrases (by identity) and words (by token)."""
         lowest = math.inf
         for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words or {}), strict=True):
             new_left, new_right = (phrases.get(id(p), p) for p in (left, right))
@@ -197,7 +201,7 @@ class SelectionalTables:
                 continue
             if new_left and new_right and new_left.noun and new_right.noun:
                 if self._triples[new_left.noun.lemma, new, new_right.noun.lemma]:
-                    continue  # captions say this of other images
+                    continue  # this relation occurs in captions of other images
                 lowest = min(lowest, self._category_lift(new_left.noun.category, new, new_right.noun.category))
             for before, after, side in ((left, new_left, "left"), (right, new_right, "right")):
                 if after is not None and (after is not before or new != old):
@@ -205,14 +209,14 @@ class SelectionalTables:
         return lowest
 
     def attribute_lift(self, adjective: str, phrase: Phrase) -> float:
-        """The log-lift of a noun with an adjective: dogs are seldom green."""
+        """Return the log-lift of a noun with an adjective. For example, dogs are seldom green."""
         return self._lift(phrase, ("adjective", adjective))
 
     def has_attribute(self, adjective: Adjective, noun: Noun) -> bool:
-        """Whether a noun can have an adjective.
+        """Return whether a noun can have an adjective.
 
-        Most things can have every colour and be large or small. Animals, food and plants have colours of their own,
-        and materials, states and lengths fit few nouns: these must occur in the captions.
+        Most things can have any colour and be large or small. Animals, food and plants have typical colours, and
+        materials, states and lengths are possible for few nouns. These combinations must occur in the captions.
         """
         own = adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
         if own or adjective.cls in ("material", "state") or adjective.word in ("tall", "long", "short"):
@@ -226,10 +230,10 @@ class SelectionalTables:
         return self._nouns[("partitive", s.lower[phrase.slot].removesuffix("s")), noun.lemma] >= _ATTESTED
 
     def number_lift(self, s: Sentence, u: Phrase, v: Phrase) -> float:
-        """The log-odds of the numbers that two nouns exchange ("some dogs" and "a cat"), relative to those they have.
+        """Return the log-odds of the numbers that two nouns exchange ("some dogs" and "a cat"), relative to their own.
 
-        Captions seldom mention several skies, one grape, or a man who rides several horses. The lower of two
-        sums counts: that over the nouns, and that over the relations with their two sides.
+        Captions seldom mention several skies, one grape, or a man who rides several horses. The result is the lower of
+        two sums: over the nouns, and over the relations with their two sides.
         """
         if u.noun is None or v.noun is None or u.plural == v.plural:
             return 0.0
@@ -253,39 +257,39 @@ class SelectionalTables:
         if not total or not nouns or not self._frequency[lemma]:
             return 0.0
         share = nouns / total
-        for known in dict.fromkeys((_nearest(place), place)):
-            share = (self._categories[known, category] + _STRENGTH * share) / (self._places[known] + _STRENGTH)
+        for context in dict.fromkeys((_nearest(place), place)):
+            share = (self._categories[context, category] + _STRENGTH * share) / (self._places[context] + _STRENGTH)
         inside = self._frequency[lemma] / nouns
         probability = share * inside
-        for known in dict.fromkeys((_nearest(place), place)):
-            probability = (self._nouns[known, lemma] + _STRENGTH * probability) / (self._places[known] + _STRENGTH)
+        for context in dict.fromkeys((_nearest(place), place)):
+            probability = (self._nouns[context, lemma] + _STRENGTH * probability) / (self._places[context] + _STRENGTH)
         return math.log(probability * total / self._frequency[lemma])
 
     def _category_lift(self, left: str, words: str, right: str) -> float:
-        """The log-probability of two categories around a relation, relative to independent categories."""
+        """Return the log-probability of two categories around a relation, relative to independent categories."""
         counts = self._category_triples
         lift = 1.0
-        for known in (_nearest(("right", words))[1], words):
-            total = counts["", known, ""]
-            expected = counts[left, known, ""] * counts["", known, right] / total if total else 0.0
-            lift = (counts[left, known, right] + _STRENGTH * lift) / (expected + _STRENGTH)
+        for context in (_nearest(("right", words))[1], words):
+            total = counts["", context, ""]
+            expected = counts[left, context, ""] * counts["", context, right] / total if total else 0.0
+            lift = (counts[left, context, right] + _STRENGTH * lift) / (expected + _STRENGTH)
         return math.log(lift)
 
 
 def _number_place(left: Phrase | None, words: str) -> str:
-    """The place after a relation, by the number of the phrase before it."""
+    """Return the place after a relation, by the number of the phrase before it."""
     number = "" if left is None else "several " if left.plural else "one "
     return f"{number}{words}"
 
 
 def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Iterator[Relation]:
-    """The relations of a caption: the phrase before, the words (stems of verbs, prepositions), and the phrase after.
+    """Yield the relations of a caption: the phrase before, the words (verb stems, prepositions), and the phrase after.
 
-    The words are those between two phrases that follow each other. The phrase before is the one that the first of these
-    words depends on, if it is one: in "a man in a hat riding a horse" the man rides. Coordinations are not relations.
+    The words are those between two consecutive phrases. The phrase before is the phrase on which the first of these
+    words depends, if any: in "a man in a hat riding a horse" the man rides. Coordinations are not relations.
 
     Args:
-        new: words that replace tokens of the caption; "" removes one.
+        new: words that replace tokens of the caption; "" removes a token.
     """
     owner = {i: p for p in s.phrases for i in range(p.first, p.last + 1)}
     for index, phrase in enumerate(s.phrases):
@@ -311,12 +315,12 @@ def _stem(s: Sentence, i: int, word: str) -> str:
 
 
 def _verb(s: Sentence, i: int, word: str) -> str:
-    """The stem of a verb, marked as a verb, because "herd" is also a noun."""
+    """Return the stem of a verb, marked as a verb, because "herd" is also a noun."""
     return f"to {_stem(s, i, word)}"
 
 
 def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]) -> Phrase:
-    """The phrase that a verb or preposition is about: by dependency arcs, and otherwise the nearest one before it."""
+    """Return the phrase that governs a verb or preposition, by dependency arcs or else the nearest phrase before it."""
     token = first
     for _ in range(4):
         if s.tag[token].startswith("V"):
@@ -333,7 +337,7 @@ def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]
 
 
 def _nearest(place: Place) -> Place:
-    """The place with only the word of its relation that is nearest to the noun."""
+    """Return the place with only the word of its relation that is nearest to the noun."""
     side, words = place
     if side in ("adjective", "partitive"):
         return place

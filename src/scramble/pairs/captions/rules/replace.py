@@ -1,6 +1,6 @@
 """Replacements: one word of the caption is replaced by a word that cannot be true of the same object.
 
-Objects are replaced by co-hyponyms, attributes by others of their class, verbs and spatial relations by ones that
+Objects are replaced by co-hyponyms, attributes by others of their class, verbs and spatial relations by mutually
 exclude them. A word is never replaced by a synonym, a hypernym, or a word with a similar meaning, by one that the
 user's captions hardly ever have in such a place, or by a much rarer one. Number words are not replaced: "two dogs" is
 true of three, and larger numbers alone can be recognised without the image. A candidate's weight is the frequency of
@@ -38,7 +38,7 @@ def replacements(
     min_lift: float = MIN_REPLACEMENT_LIFT,
     min_odds: float = MIN_REPLACEMENT_ODDS,
 ) -> list[Negative]:
-    """All replacement candidates of a parsed caption.
+    """Return all replacement candidates of a parsed caption.
 
     Args:
         tables: counts of the user's captions. A new word with a lower log-lift than ``min_lift`` in its place, or with
@@ -202,7 +202,7 @@ def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fit
 def _replace_verb(
     s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: Lexicon, fits: _Fits
 ) -> list[Negative | None]:
-    """Replace the verb right before a phrase (its object), or right after it (an intransitive verb)."""
+    """Replace the verb directly before a phrase (its object), or directly after it (an intransitive verb)."""
     negatives: list[Negative | None] = []
     if before is not None and phrase.noun is not None and phrase.first > before.last + 1:
         negatives += _verb(s, phrase.first - 1, phrase.noun.category, lexicon, fits)

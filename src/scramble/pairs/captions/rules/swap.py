@@ -1,8 +1,9 @@
 """Swaps: the words of the caption in another arrangement, which describes another scene.
 
-The rules work on one parsed caption: two attributes swap nouns; an attribute moves to another noun; two noun phrases,
-or two heads without their attributes, change places; a number word or a plural moves to another noun. Arrangements
-with the same meaning are skipped: coordinations, symmetric relations ("next to", "with"), the two nouns of a partitive.
+The rules apply to one parsed caption. Two attributes swap nouns, or an attribute moves to another noun. Two noun
+phrases, or two heads without their attributes, change places. A number word or a plural moves to another noun.
+Arrangements with the same meaning are skipped: coordinations, symmetric relations ("next to", "with"), and the two
+nouns of a partitive.
 Taxonomy: ARO (Yuksekgonul et al. 2023), SugarCrepe (Hsieh et al. 2023).
 """
 
@@ -34,14 +35,14 @@ from scramble.pairs.captions.rules.swap_conditions import (
     is_bound,
     is_generic,
     is_mounted,
+    keeps_meaning,
     must_be_plural,
-    says_the_same,
     swap_weight,
 )
 
 _UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories whose nouns get no colour
 _RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # colours that are rare for scenes
-# A brown pole is rare in captions but not absurd: the lift with adjectives may be this much lower.
+# A brown pole is rare in captions but not absurd, so the lift with adjectives may be lower by this number.
 _RARE_ATTRIBUTE = 4.0
 _GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
 _FIXED_NUMBER = word_set("""
@@ -55,12 +56,12 @@ _HAS = frozenset({"has", "have", "had", "having", "with"})
 def swaps(
     s: Sentence, lexicon: Lexicon, tables: SelectionalTables | None = None, min_lift: float = MIN_LIFT
 ) -> list[Negative]:
-    """All swap candidates of a parsed caption.
+    """Return all swap candidates of a parsed caption.
 
     Args:
-        tables: counts of nouns in the user's captions. A swap of phrases or heads whose nouns have a lower log-lift
-            than ``min_lift`` in their new places is dropped, and so are attributes with a lower log-lift and numbers
-            with lower log-odds. None drops none.
+        tables: counts of nouns in the user's captions. A swap of phrases or heads is dropped if a noun has a log-lift
+            below ``min_lift`` in its new place. The same applies to the log-lift of attributes and the log-odds of
+            numbers. None drops no swap.
     """
     negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not in_title(s, p, lexicon)]
@@ -70,7 +71,7 @@ def swaps(
             continue
         joints = between(s, u, v)
         words = [s.lower[i] for i in joints]
-        linked = not says_the_same(s, u, v, joints, words, lexicon)
+        linked = not keeps_meaning(s, u, v, joints, words, lexicon)
         likely = _Likely(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE)
         if max(lemmas[u.noun.lemma], lemmas[v.noun.lemma]) <= 2:
             negatives += _swap_attributes(s, u, v, linked, likely)
@@ -104,7 +105,7 @@ def swaps(
 
 @dataclass(frozen=True, slots=True)
 class _Likely:
-    """Whether a noun is plausible with an adjective, also according to the user's captions."""
+    """Decides whether a noun is plausible with an adjective, also from the user's captions."""
 
     s: Sentence
     children: frozenset[str]
@@ -136,7 +137,9 @@ def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool, likely: _L
                 continue
             if not (likely(u, b) and likely(v, a)):
                 continue
-            if not (_takes(u, b) and _takes(v, a)) or (not same and (len(u.attributes) > 1 or len(v.attributes) > 1)):
+            if not (_can_have(u, b) and _can_have(v, a)) or (
+                not same and (len(u.attributes) > 1 or len(v.attributes) > 1)
+            ):
                 continue
             changes = [
                 span_change(s, a.first, a.last, moved_text(s, b.first, b.last)),
@@ -148,8 +151,8 @@ def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool, likely: _L
     return negatives
 
 
-def _takes(phrase: Phrase, attribute: Attribute) -> bool:
-    """Whether a noun can have an attribute. People get no colours, which would have another meaning."""
+def _can_have(phrase: Phrase, attribute: Attribute) -> bool:
+    """Return whether a noun can have an attribute. Colours of people are excluded, because they mean something else."""
     if (
         phrase.noun is None
         or phrase.noun.category in ("scene", "sport")
@@ -164,32 +167,34 @@ def _takes(phrase: Phrase, attribute: Attribute) -> bool:
 
 
 def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon, likely: _Likely) -> list[Negative | None]:
-    """ "a black cat on a couch" -> "a cat on a black couch". Only colours and patterns: most things can be of metal."""
+    """Change "a black cat on a couch" to "a cat on a black couch". Materials stay: most things can be metal."""
     negatives: list[Negative | None] = []
-    for giver, taker in ((u, v), (v, u)):
-        if giver.noun is None or taker.noun is None or giver.noun.lemma == taker.noun.lemma or taker.partitive:
+    for giver, receiver in ((u, v), (v, u)):
+        if giver.noun is None or receiver.noun is None or giver.noun.lemma == receiver.noun.lemma or receiver.partitive:
             continue
         if giver.noun.category in ("person", "scene") or len(giver.attributes) != 1:
             continue
         a = giver.attributes[0]
         if s.lower[a.last + 1] in _SORTS:
             continue  # "orange type food"
-        if taker.noun.category in _UNMOVED and not (taker.noun.category == "scene" and a.adjective.word in _RARE):
+        if receiver.noun.category in _UNMOVED and not (receiver.noun.category == "scene" and a.adjective.word in _RARE):
             continue
-        if a.adjective.cls not in ("colour", "pattern") or not _takes(taker, a) or not likely(taker, a):
+        if a.adjective.cls not in ("colour", "pattern") or not _can_have(receiver, a) or not likely(receiver, a):
             continue
-        if any(b.adjective.cls not in ("size", "age", "state") for b in taker.attributes) or not _known(s, taker):
+        if any(
+            b.adjective.cls not in ("size", "age", "state") for b in receiver.attributes
+        ) or not _has_known_modifiers(s, receiver):
             continue
-        if any(b.last > b.first + 1 for b in taker.attributes):
+        if any(b.last > b.first + 1 for b in receiver.attributes):
             continue  # "a big and white dog"
-        if f"{s.lower[a.first]} {taker.noun.lemma}" in lexicon.phrases["natural"]:
+        if f"{s.lower[a.first]} {receiver.noun.lemma}" in lexicon.phrases["natural"]:
             continue
         following = s.span(a.last + 1, a.last + 1)
         if a.first in s.opening:
             removed: Change = (s.start[a.first], s.end[a.last + 1], capitalised(following))
         else:
             removed = (s.start[a.first], s.start[a.last + 1], "")
-        word, at = moved_text(s, a.first, a.last), taker.nominal
+        word, at = moved_text(s, a.first, a.last), receiver.nominal
         if at in s.opening:
             added: Change = (s.start[at], s.end[at], f"{capitalised(word)} {moved_text(s, at, at)}")
         else:
@@ -199,15 +204,17 @@ def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon, likely:
     return negatives
 
 
-def _known(s: Sentence, phrase: Phrase) -> bool:
-    """Whether every modifier of a phrase is in the lexicon, so that no modifier moves to a wrong position."""
+def _has_known_modifiers(s: Sentence, phrase: Phrase) -> bool:
+    """Return whether every modifier of a phrase is in the lexicon, so that no modifier moves to a wrong position."""
     in_lexicon = {i for a in phrase.attributes for i in range(a.first, a.last + 1)} | {phrase.number}
     return all(i in in_lexicon or s.lower[i] == phrase.opener for i in range(phrase.first, phrase.nominal))
 
 
 def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
-    """The text of a phrase for the place of another one; with an article if only the other has one ("Dog on a
-    couch")."""
+    """Return the text of a phrase for the place of another phrase.
+
+    An article is added if only the other phrase has one ("Dog on a couch").
+    """
     text = moved_text(s, phrase.first, phrase.last)
     if other.opener not in ("a", "an", "the") or phrase.opener or phrase.plural or phrase.partitive:
         return text
@@ -239,7 +246,7 @@ def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) 
     """Swap heads whose attributes stay in place."""
     if not (u.attributes or v.attributes) or (s.pronoun and not _same_reference(s, u, v)):
         return []
-    if u.partitive or v.partitive or not _heads_trade(s, u, v):
+    if u.partitive or v.partitive or not _attributes_fit_both(s, u, v):
         return []
     if not v.opener and JOINERS.issuperset(s.lower[u.last + 1 : v.first]) and not v.attributes:
         return []  # "a white toilet and tub"
@@ -258,7 +265,7 @@ def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) 
 
 
 def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether a pronoun in the caption can refer to either phrase after the swap."""
+    """Return whether a pronoun in the caption can refer to either phrase after the swap."""
     if u.plural != v.plural or u.noun is None or v.noun is None:
         return False
     pair = {u.noun.category, v.noun.category}
@@ -269,17 +276,17 @@ def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
     return True
 
 
-def _heads_trade(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether each noun can have the attributes of the other; the attributes stay in place."""
+def _attributes_fit_both(s: Sentence, u: Phrase, v: Phrase) -> bool:
+    """Return whether each noun can have the attributes of the other, which stay in place."""
     if {s.lower[a.first] for a in u.attributes} == {s.lower[a.first] for a in v.attributes}:
         return False
-    if not (_known(s, u) and _known(s, v)):
+    if not (_has_known_modifiers(s, u) and _has_known_modifiers(s, v)):
         return False
-    return all(_takes(v, a) for a in u.attributes) and all(_takes(u, a) for a in v.attributes)
+    return all(_can_have(v, a) for a in u.attributes) and all(_can_have(u, a) for a in v.attributes)
 
 
 def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
-    """The head (with compounds) of a phrase in another number; "" if it has no such form."""
+    """Return the head (with compounds) of a phrase in another number; "" if it has no such form."""
     text = moved_text(s, phrase.nominal, phrase.last)
     if phrase.plural == to_plural:
         return text
@@ -296,7 +303,7 @@ def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
 
 
 def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether the two phrases are subject and object of one verb, with only that verb between them."""
+    """Return whether the two phrases are subject and object of one verb, with only that verb between them."""
     between = range(u.last + 1, v.first)
     return bool(between) and all(
         s.tag[i].startswith("V") or s.tag[i] in ("RP", "MD", "RB", "WDT", "TO") for i in between
@@ -304,8 +311,11 @@ def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 
 def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
-    """ "two dogs and three cats" -> "three dogs and two cats"; "two men and a dog" -> "a man and two dogs"; "a group
-    of men and a dog" -> "a man and a group of dogs"."""
+    """Swap the numbers of two nouns: "two dogs and three cats" becomes "three dogs and two cats".
+
+    "two men and a dog" becomes "a man and two dogs", and "a group of men and a dog" becomes "a man and a group of
+    dogs".
+    """
     if u.noun is None or v.noun is None or {u.noun.category, v.noun.category} & {"part", "sport", "clothing"}:
         return []  # clothing: "three people in a black shirt"
     if is_generic(u.noun, v.noun, lexicon):
@@ -357,12 +367,12 @@ def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[N
 
 
 def _middle(s: Sentence, first: int, nominal: int) -> str:
-    """The text between a phrase's determiner and its head."""
+    """Return the text between a phrase's determiner and its head."""
     return moved_text(s, first, nominal - 1) if first < nominal else ""
 
 
 def _quantity(s: Sentence, phrase: Phrase) -> tuple[int, str] | None:
-    """The last token of a phrase's quantity words, and these words for use with another noun ("" if there are none)."""
+    """Return the last token of a phrase's quantity words, and these words for another noun ("" if there are none)."""
     if not phrase.plural:
         return None
     if phrase.partitive:

@@ -1,4 +1,4 @@
-"""Conditions for swaps: when two noun phrases can change places at all, and when the swap would keep the meaning."""
+"""Conditions for swaps: whether two noun phrases can change places, and whether a swap would keep the meaning."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _OF_PLACE = frozenset({"out", "inside", "off", "outside", "ahead", "instead"})
 
 
 def in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
-    """Whether a common word of a phrase is capitalised, which would be wrong elsewhere: 'a sign with "The Cat"'."""
+    """Return whether a common word of a phrase has a capital that would be wrong elsewhere: 'a sign with "The Cat"'."""
     if s.headline != NO_HEADLINE:
         return False
     inner = (i for i in range(phrase.first, phrase.last + 1) if i not in s.opening and is_title(s, i))
@@ -52,7 +52,7 @@ def in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
-    """The tokens between two phrases, without other noun phrases and negated words.
+    """Return the tokens between two phrases, without other noun phrases and negated words.
 
     In "a bench with nobody on it next to a car" only "next to" relates bench and car.
     """
@@ -60,11 +60,11 @@ def between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
     return [i for i in range(u.last + 1, v.first) if i not in inside]
 
 
-def says_the_same(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: list[str], lexicon: Lexicon) -> bool:
-    """Whether two noun phrases can change places without a change of meaning.
+def keeps_meaning(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: list[str], lexicon: Lexicon) -> bool:
+    """Return whether two noun phrases can change places without a change of meaning.
 
-    This holds for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next to a
-    cat" is not false where "a cat sitting next to a dog" is true. It does not hold if either phrase has a separate
+    This is the case for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next
+    to a cat" is true if "a cat sitting next to a dog" is true. It is not the case if either phrase has a separate
     relation: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
     """
     words = [w for w in words if w not in _QUOTES]
@@ -102,14 +102,14 @@ def _are_animate(u: Phrase, v: Phrase) -> bool:
 
 
 def _equals(u: Phrase, v: Phrase) -> bool:
-    """Whether both objects can have the same role: both are animate, or both are inanimate."""
+    """Return whether both objects can have the same role: both are animate, or both are inanimate."""
     if u.noun is None or v.noun is None:
         return False
     return (u.noun.category in _ANIMATE) == (v.noun.category in _ANIMATE)
 
 
 def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
-    """Whether two phrases are a mount and its ground: "riding a wave on a board", "riding a board on a wave"."""
+    """Return whether two phrases are a mount and its ground: "riding a wave on a board", "riding a board on a wave"."""
     if u.noun is None or v.noun is None:
         return False
     first, second = (u, v) if _grounds(s, u) else (v, u)
@@ -127,18 +127,20 @@ def _grounds(s: Sentence, phrase: Phrase) -> bool:
 
 
 def is_mounted(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Whether a phrase is a part of the next one, as in "a wall mounted golden clock"."""
+    """Return whether a phrase is a part of the next one, as in "a wall mounted golden clock"."""
     return v.first == u.last + 2 and s.tag[u.last + 1] == "VBN" and not v.opener
 
 
 def must_be_plural(s: Sentence, phrase: Phrase) -> bool:
-    """Whether a phrase must be plural: "in between two children"."""
+    """Return whether a phrase must be plural: "in between two children"."""
     return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
 
 
 def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
-    """Whether a phrase must not be swapped: "of" attaches it to a noun ("a statue of a horse"), or it belongs to an
-    idiom without an article ("in bed")."""
+    """Return whether a phrase must not be swapped.
+
+    "of" attaches it to a noun ("a statue of a horse"), or it belongs to an idiom without an article ("in bed").
+    """
     if phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of":
         return True
     if phrase.first == 0:
@@ -154,7 +156,7 @@ def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
         return True  # '"Stop" sign'
     tag = s.tag[phrase.first - 1]
     if not phrase.opener and tag in ("DT", "JJ", "CD", "VBN", "RB", "NN", "NNS"):
-        return True  # the phrase begins further left than it was parsed
+        return True  # the phrase begins further left than in the parse
     if not phrase.opener and tag == "VBG" and phrase.first > 1 and s.tag[phrase.first - 2] in ("DT", "JJ", "RB"):
         return True
     bare = not phrase.opener and phrase.number < 0 and not phrase.plural
@@ -162,12 +164,12 @@ def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def is_generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
-    """Whether one noun can also name the other's object ("a man near a person"), so that a swap keeps the meaning."""
+    """Return whether one noun can name the other's object ("a man near a person"), so a swap keeps the meaning."""
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
 
 def swap_weight(a: Noun, b: Noun) -> float:
-    """How plausible a swap of two nouns is by their categories; 0 excludes it ("a hat wearing a man")."""
+    """Return the plausibility of a swap of two nouns by their categories; 0 excludes it ("a hat wearing a man")."""
     pair = {a.category, b.category}
     if pair & {"part", "sport"}:
         return 0.0
@@ -179,9 +181,9 @@ def swap_weight(a: Noun, b: Noun) -> float:
 
 
 def have_equal_roles(a: Noun, b: Noun) -> bool:
-    """Whether two nouns can have each other's roles with most verbs and prepositions: people and animals.
+    """Return whether two nouns can have each other's roles with most verbs and prepositions: people and animals.
 
-    Swaps of other phrases are mostly absurd, also of nouns of one category ("a clock tower that has a building"), and
-    counts of captions do not distinguish them well enough (docs/results/negatives.md).
+    Swaps of other phrases are mostly absurd, even if the nouns have the same category ("a clock tower that has a
+    building"), and counts of captions do not distinguish them well enough (docs/results/negatives.md).
     """
     return {a.category, b.category} <= _ANIMATE
