@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from scramble.pairs.rationales import KINDS
 from scramble.pairs.rationales.graph_edits import Change
 from scramble.records import Question
 from scramble.scenegraphs import SceneGraph
+
+T = TypeVar("T")
 
 
 class SceneAlignError(ValueError):
@@ -89,7 +91,7 @@ class Perturbed:
     padding: tuple[str, ...]
     distance: int
     critical: tuple[str, ...]
-    rule: str = "scenealign.template"
+    rule: str
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Return the record for a pair's details as plain JSON. ``difficulty`` measures the size of the change."""
@@ -115,3 +117,78 @@ class Perturbed:
 
 class NotPossible(Exception):
     """An intervention is not possible for a case. The reason is counted."""
+
+
+@dataclass
+class PreparedCase:
+    """A case with its steps, its answer, and the ids of the objects on which the answer depends."""
+
+    rule: ClassVar[str]
+
+    case: Case
+    steps: tuple[str, ...]
+    answer: str
+    critical: tuple[str, ...]
+
+    @property
+    def graph(self) -> SceneGraph:
+        return self.case.graph
+
+    def altered(
+        self,
+        kind: str,
+        chosen: Sequence[str],
+        rejected: Sequence[str],
+        changes: Sequence[Change],
+        answer: str | None = None,
+    ) -> Perturbed:
+        """Return a perturbation whose false steps are those that differ. ``answer``: the rejected answer, if it differs."""
+        false = tuple(i for i, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)) if right != wrong)
+        return Perturbed(
+            kind,
+            tuple(chosen),
+            tuple(rejected),
+            self.answer,
+            self.answer if answer is None else answer,
+            tuple(changes),
+            false,
+            tuple(chosen[i] for i in false),
+            (),
+            len(rejected) - 1 - max(false),
+            self.critical,
+            self.rule,
+        )
+
+    def shortened(self, omitted: Sequence[int], padding: dict[int, str]) -> Perturbed:
+        """Return a perturbation without the steps at the given indices. ``padding``: index -> the step instead of it."""
+        remaining = {i: step for i, step in enumerate(self.steps) if i not in omitted} | padding
+        return Perturbed(
+            "shorten",
+            self.steps,
+            tuple(remaining[i] for i in sorted(remaining)),
+            self.answer,
+            self.answer,
+            tuple({"op": "leave-out", "step": self.steps[i]} for i in omitted),
+            (),
+            tuple(self.steps[i] for i in omitted),
+            tuple(padding.values()),
+            len(self.steps) - 1 - max(omitted),
+            self.critical,
+            self.rule,
+        )
+
+
+def draw_omitted(places: Sequence[int], count: int, rng: random.Random) -> list[int]:
+    """Draw the indices of the steps to omit. Raises NotPossible if there are fewer than ``count``."""
+    if len(places) < count:
+        raise NotPossible("no step to omit")
+    return sorted(rng.sample(places, count))
+
+
+def weighted_order(options: Sequence[tuple[float, T]], rng: random.Random) -> list[T]:
+    """Return the options in a random order by weight.
+
+    The probability that u ** (1 / weight) is the largest is proportional to the weight.
+    """
+    keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(options)), reverse=True)
+    return [options[i][1] for _, i in keyed]

@@ -8,30 +8,19 @@ mention.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from scramble.scenegraphs import SceneGraph
 
 Answer = Callable[[SceneGraph], str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Critical:
-    """A critical object. If ``by_removal``, removing it changes the answer. ``degree`` and ``mention`` break ties."""
-
-    node: str
-    by_removal: bool
-    degree: int
-    mention: int
-
-
 def critical_nodes(
     graph: SceneGraph,
     mentioned: Sequence[str],
     answer: Answer,
-    variants: Callable[[SceneGraph, str], Iterable[SceneGraph]] = lambda graph, node: (),
-) -> list[Critical]:
-    """Return the critical objects among the mentioned objects, most critical first.
+    variants: Callable[[SceneGraph, str], Iterable[SceneGraph]],
+) -> tuple[str, ...]:
+    """Return the ids of the critical objects among the mentioned objects, most critical first.
 
     Args:
         mentioned: ids of objects in order of mention.
@@ -40,8 +29,8 @@ def critical_nodes(
     """
     original = answer(graph)
     critical = []
-    for place, node in enumerate(dict.fromkeys(mentioned)):
+    for node in dict.fromkeys(mentioned):
         by_removal = answer(graph.without(node)) != original
         if by_removal or any(answer(variant) != original for variant in variants(graph, node)):
-            critical.append(Critical(node, by_removal, graph.degree(node), place))
-    return sorted(critical, key=lambda c: (not c.by_removal, -c.degree, c.mention))
+            critical.append((not by_removal, -graph.degree(node), node))
+    return tuple(node for *_, node in sorted(critical, key=lambda entry: entry[:2]))

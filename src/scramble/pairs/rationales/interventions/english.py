@@ -14,7 +14,15 @@ from functools import cached_property
 
 from scramble.language.inflect import article, plural, word_set
 from scramble.language.lexicon import load_lexicon
-from scramble.pairs.rationales.cases import Case, NotPossible, Perturbed, Settings
+from scramble.pairs.rationales.cases import (
+    Case,
+    NotPossible,
+    Perturbed,
+    PreparedCase,
+    Settings,
+    draw_omitted,
+    weighted_order,
+)
 from scramble.pairs.rationales.critical import critical_nodes
 from scramble.pairs.rationales.graph_edits import Change, Cooccurrence
 from scramble.scenegraphs import SceneGraph
@@ -35,16 +43,10 @@ MAX_NAMES = 12  # maximum number of absent names considered for an object, most 
 
 
 @dataclass
-class AlignedCase:
-    """A case with its steps, their mentions of the graph's objects, and the objects on which the answer depends."""
+class AlignedCase(PreparedCase):
+    """A case with the mentions of the graph's objects in its steps."""
 
-    case: Case
-    steps: tuple[str, ...]
-    critical: tuple[str, ...]
-
-    @property
-    def graph(self) -> SceneGraph:
-        return self.case.graph
+    rule = "scenealign.words"
 
     @cached_property
     def mentions(self) -> list[Mention]:
@@ -52,10 +54,6 @@ class AlignedCase:
 
     def of(self, node: str) -> list[Mention]:
         return [m for m in self.mentions if m.node == node]
-
-    @property
-    def answer(self) -> str:
-        return self.case.question.answer
 
 
 Splice = tuple[int, int, int, str]  # step, start, end, new text
@@ -100,13 +98,10 @@ class WordInterventions:
             raise NotPossible("question without a rationale")
         if not named:
             raise NotPossible("rationale mentions nothing in the graph")
-        critical_objects = critical_nodes(
-            graph, [*anchors, *named], lambda g: answer_support(g, anchors, answer), variants
-        )
-        critical = tuple(c.node for c in critical_objects)
+        critical = critical_nodes(graph, [*anchors, *named], lambda g: answer_support(g, anchors, answer), variants)
         if not critical:
             raise NotPossible("no critical object")
-        return AlignedCase(case, steps or write_rationale(graph, named, answer), critical)
+        return AlignedCase(case, steps or write_rationale(graph, named, answer), case.question.answer, critical)
 
     def perturb(self, aligned: AlignedCase, kind: str, rng: random.Random) -> Perturbed:
         """Return one perturbation of a kind. Raises NotPossible if the rationale does not allow it."""
@@ -141,21 +136,7 @@ class WordInterventions:
         steps = spliced(aligned.steps, [splice for edit in selected for splice in edit.splices])
         answers = [edit.answer for edit in selected if edit.answer != aligned.answer]
         answer = answers[0] if answers and self.settings.answer == "follow" else aligned.answer
-        changed = tuple(i for i, step in enumerate(steps) if step != aligned.steps[i])
-        return Perturbed(
-            kind,
-            aligned.steps,
-            steps,
-            aligned.answer,
-            answer,
-            tuple(edit.change for edit in selected),
-            changed,
-            tuple(aligned.steps[i] for i in changed),
-            (),
-            last - max(changed),
-            aligned.critical,
-            "scenealign.words",
-        )
+        return aligned.altered(kind, aligned.steps, steps, [edit.change for edit in selected], answer)
 
     def _swaps(self, aligned: AlignedCase, rng: random.Random) -> list[_Edit]:
         edits = []
@@ -236,8 +217,7 @@ class WordInterventions:
                 )
                 answer = new if aligned.answer.lower() == name else aligned.answer
                 weighted.append((weight, _Edit(change, splices, answer)))
-        keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(weighted)), reverse=True)
-        return [weighted[i][1] for _, i in keyed]
+        return weighted_order(weighted, rng)
 
     def _absent(self, name: str, others: Sequence[str], present: Sequence[str]) -> list[tuple[float, str]]:
         """Return weighted names of absent objects: co-hyponyms of the name, or names that occur with the others."""
@@ -259,34 +239,15 @@ class WordInterventions:
         last = len(aligned.steps) - 1
         needed = {m.step for m in aligned.mentions if m.node in aligned.critical}
         places = [i for i in sorted(needed) if i < last and self.settings.near_enough(last - i)]
-        if len(places) < edits:
-            raise NotPossible("no step to omit")
-        omitted = sorted(rng.sample(places, edits))
-        steps: list[str | None] = [None if i in omitted else step for i, step in enumerate(aligned.steps)]
-        padding: list[str] = []
+        omitted, padding = draw_omitted(places, edits, rng), dict[int, str]()
         if self.settings.balance == "pad":
             named = {m.node for m in aligned.mentions}
             free = [n for n in aligned.graph.nodes if n.id not in named]
             if len(free) < edits:
                 raise NotPossible("no unneeded true step to pad with")
-            for place, node in zip(omitted, rng.sample(free, edits), strict=True):
-                steps[place] = f"There is {article(node.label)} {node.label}."
-                padding.append(str(steps[place]))
-        changes = tuple({"op": "leave-out", "step": aligned.steps[i]} for i in omitted)
-        return Perturbed(
-            "shorten",
-            aligned.steps,
-            tuple(s for s in steps if s is not None),
-            aligned.answer,
-            aligned.answer,
-            changes,
-            (),
-            tuple(aligned.steps[i] for i in omitted),
-            tuple(padding),
-            last - omitted[-1],
-            aligned.critical,
-            "scenealign.words",
-        )
+            labels = [node.label for node in rng.sample(free, edits)]
+            padding = {i: f"There is {article(label)} {label}." for i, label in zip(omitted, labels, strict=True)}
+        return aligned.shortened(omitted, padding)
 
     def _overthink(self, aligned: AlignedCase, rng: random.Random, edits: int) -> Perturbed:
         last = len(aligned.steps) - 1
@@ -320,22 +281,7 @@ class WordInterventions:
         else:
             raise NotPossible("no place for an unsupported detail")
         chosen_steps = spliced(aligned.steps, chosen) if self.settings.balance == "pad" else aligned.steps
-        steps = spliced(aligned.steps, rejected)
-        places = tuple(sorted(splice[0] for splice in rejected))
-        return Perturbed(
-            "overthink",
-            chosen_steps,
-            steps,
-            aligned.answer,
-            aligned.answer,
-            tuple(changes),
-            places,
-            tuple(chosen_steps[i] for i in places),
-            (),
-            last - max(places),
-            aligned.critical,
-            "scenealign.words",
-        )
+        return aligned.altered("overthink", chosen_steps, spliced(aligned.steps, rejected), changes)
 
 
 def _path(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:

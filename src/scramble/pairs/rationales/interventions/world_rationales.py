@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
-from scramble.pairs.rationales.cases import Case, NotPossible, Perturbed, Settings
+from scramble.pairs.rationales.cases import (
+    Case,
+    NotPossible,
+    Perturbed,
+    PreparedCase,
+    Settings,
+    draw_omitted,
+    weighted_order,
+)
 from scramble.pairs.rationales.critical import critical_nodes
 from scramble.pairs.rationales.graph_edits import Change, Cooccurrence, apply
 from scramble.scenegraphs import Node, SceneGraph
@@ -47,16 +55,24 @@ class WorldInterventions:
         """Derive the rationale of a case from its graph. Raises NotPossible with a reason that can be counted."""
         if not case.question.rationale:
             raise NotPossible("question without a rationale")
-        prepared = _DerivedCase(case)
-        if prepared.derived is None:
+        graph, question = case.graph.to_json(), case.question.question
+        derived = derive(graph, question)
+        if derived is None:
             raise NotPossible("question without an answer in the graph")
-        if prepared.derived.steps != case.question.rationale or prepared.derived.answer != case.question.answer:
+        if derived.steps != case.question.rationale or derived.answer != case.question.answer:
             raise NotPossible("rationale or answer does not follow from the graph")
-        if not prepared.mentioned:
+        named = mentioned(graph, question, derived)
+        if not named:
             raise NotPossible("rationale mentions nothing in the graph")
-        if not prepared.critical:
+
+        def answer(edited: SceneGraph) -> str | None:
+            result = derive(edited.to_json(), question)
+            return result.answer if result else None
+
+        critical = critical_nodes(case.graph, named, answer, _variants)
+        if not critical:
             raise NotPossible("no critical object")
-        return prepared
+        return _DerivedCase(case, derived.steps, derived.answer, critical, derived, graph)
 
     def perturb(self, case: _DerivedCase, kind: str, rng: random.Random) -> Perturbed:
         """Return one perturbation of a kind. Raises NotPossible if the question does not allow it."""
@@ -80,7 +96,6 @@ class WorldInterventions:
     ) -> Perturbed:
         """Apply ``edits`` changes to the graph sequentially. Each change must change the rationale."""
         graph, current, changed_nodes = case.graph, case.derived, set[str]()
-        assert current is not None
         changes: tuple[Change, ...] = ()
         for _ in range(edits):
             for change in _first(options(graph, case.critical, rng)):
@@ -114,6 +129,7 @@ class WorldInterventions:
             (),
             len(steps) - 1 - max(false),
             case.critical,
+            case.rule,
         )
 
     def _is_valid(self, case: _DerivedCase, derived: Derived) -> bool:
@@ -153,15 +169,11 @@ class WorldInterventions:
                 if (same or text not in labels.values()) and weight:
                     change: Change = {"op": "replace", "nodes": [name], "name": shape, "attributes": [colour, size]}
                     weighted.append((weight, change))
-        # Sort in a weighted random order: the probability that u ** (1 / weight) is the largest is proportional to the
-        # weight.
-        keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(weighted)), reverse=True)
-        return (weighted[i][1] for _, i in keyed)
+        return iter(weighted_order(weighted, rng))
 
     # ---------------------------------------------------------------------------------------- changes of the words only
 
     def _shorten(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
-        assert case.derived is not None
         last, clauses = len(case.steps) - 1, case.derived.clauses
         # It would not be a defect to omit a step that another step repeats with more detail.
         places = [
@@ -170,18 +182,14 @@ class WorldInterventions:
             if self.settings.near_enough(last - i)
             and not any(says(clause, clauses[i]) for n, clause in enumerate(clauses) if n != i)
         ]
-        if len(places) < edits:
-            raise NotPossible("no step to omit")
-        omitted = sorted(rng.sample(places, edits))
-        rejected: list[str | None] = [None if i in omitted else step for i, step in enumerate(case.steps)]
-        padding: list[str] = []
+        omitted, padding = draw_omitted(places, edits, rng), dict[int, str]()
         if self.settings.balance == "pad":
             for place in omitted:
                 removed = clauses[place]
                 options = [
                     c
                     for c in _fillers(case, removed)
-                    if say(c) not in (*case.steps, *padding) and not any(says(c, needed) for needed in clauses)
+                    if say(c) not in (*case.steps, *padding.values()) and not any(says(c, needed) for needed in clauses)
                 ]
                 if not options:
                     raise NotPossible("no unneeded true step to pad with")
@@ -189,25 +197,10 @@ class WorldInterventions:
                 nearest = min(abs(len(say(c).split()) - size) for c in options)
                 options = [c for c in options if abs(len(say(c).split()) - size) == nearest]
                 alike = [c for c in options if type(c) is type(removed)]
-                rejected[place] = say(rng.choice(alike or options))
-                padding.append(str(rejected[place]))
-        changes = tuple({"op": "leave-out", "step": case.steps[i]} for i in omitted)
-        return Perturbed(
-            "shorten",
-            case.steps,
-            tuple(s for s in rejected if s is not None),
-            case.answer,
-            case.answer,
-            changes,
-            (),
-            tuple(case.steps[i] for i in omitted),
-            tuple(padding),
-            last - omitted[-1],
-            case.critical,
-        )
+                padding[place] = say(rng.choice(alike or options))
+        return case.shortened(omitted, padding)
 
     def _overthink(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
-        assert case.derived is not None
         clauses, last = list(case.derived.clauses), len(case.steps) - 1
         chosen, rejected, changes = list(clauses), list(clauses), list[Change]()
         places, nodes = set[int](), set[str]()
@@ -232,48 +225,27 @@ class WorldInterventions:
                 break
         else:
             raise NotPossible("no place for an unsupported detail")
-        steps, wrong = tuple(map(say, chosen)), tuple(map(say, rejected))
-        return Perturbed(
-            "overthink",
-            steps,
-            wrong,
-            case.answer,
-            case.answer,
-            tuple(changes),
-            tuple(sorted(places)),
-            tuple(steps[i] for i in sorted(places)),
-            (),
-            last - max(places),
-            case.critical,
-        )
+        return case.altered("overthink", tuple(map(say, chosen)), tuple(map(say, rejected)), changes)
 
 
-class _DerivedCase:
-    """A case with the rationale, answer and critical objects derived from its graph."""
+@dataclass
+class _DerivedCase(PreparedCase):
+    """A case with the clauses of its rationale, and its graph as JSON."""
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.graph, self.question = case.graph, case.question.question
-        self.json: Graph = case.graph.to_json()
-        self.derived = derive(self.json, self.question)
-        self.steps = self.derived.steps if self.derived else ()
-        self.answer = self.derived.answer if self.derived else ""
-        self.mentioned = mentioned(self.json, self.question, self.derived) if self.derived else []
-        self.critical = self._critical() if self.derived else ()
+    rule = "scenealign.template"
 
-    def _critical(self) -> tuple[str, ...]:
-        def answer(graph: SceneGraph) -> str | None:
-            derived = derive(graph.to_json(), self.question)
-            return derived.answer if derived else None
+    derived: Derived
+    json: Graph
 
-        critical = critical_nodes(self.graph, self.mentioned, answer, _variants)
-        return tuple(c.node for c in critical)
+    @property
+    def question(self) -> str:
+        return self.case.question.question
 
 
-def mentioned(graph: Graph, question: str, derived: Derived | None) -> list[str]:
+def mentioned(graph: Graph, question: str, derived: Derived) -> list[str]:
     """Return the ids of objects that the steps name, in order, and then those that share a word with the question."""
     ids: dict[str, None] = {}
-    for clause in derived.clauses if derived else ():
+    for clause in derived.clauses:
         ids |= dict.fromkeys(bound(graph, clause))
     words = set(question.replace("?", " ").replace("'", " ").split())
     for entry in graph["objects"]:
@@ -341,7 +313,6 @@ def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
 
     The kind that the question asks about is excluded.
     """
-    assert case.derived is not None
     slots = []
     for place, clause in enumerate(case.derived.clauses):
         if isinstance(clause, Count):
