@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scramble.console import log_to_terminal
 from tests.loopback import Loopback
@@ -29,6 +31,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the reference data folder, absent at {folder} (set SCRAMBLE_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def images() -> list[Image.Image]:
+    """Five pictures of noise, of different sizes."""
+    generator = np.random.default_rng(0)
+    sizes = [(48, 48), (60, 40), (48, 96), (100, 70), (30, 30)]
+    return [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
 
 
 @pytest.fixture

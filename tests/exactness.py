@@ -1,13 +1,12 @@
 """Compares tries in one pass with one sequence per row, for any model family.
 
 A family's test calls :func:`assert_exact` with a model in float32 whose adapters are not zero. The cases cover what
-occurs in data sets. ``plain`` is the family's ordinary forward pass of one sequence, if it needs more than ids and
-images.
+occurs in data sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from scramble.models.family import Family
 from scramble.models.generation import generate_ids, stop_tokens
 from scramble.trie import TrieItem, logprobs, pack, score
 
-Plain = Callable[[list[int], Any], Tensor]  # ids and images of one sequence -> logits (L, V)
+Marked = Mapping[str, Collection[int]]  # argument of the ordinary forward pass -> the tokens that it marks
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ CASES = {
     "with and without image": Case(((ASK, 1, PAIR), (ASK, 0, PAIR)), row_tokens=4000),
     "two images": Case((("which image shows a circle", 2, ("first", "second", "both")),)),
 }
+TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
+"""The texts of all cases, from which tiny models make their vocabulary."""
 
 # One family runs all cases in the fast suite (tests/trie/test_engine.py). The other families run the most important
 # cases there, and the rest in make test-full.
@@ -79,19 +80,16 @@ def make_items(family: Family, processor: Any, case: Case, images: Sequence[Imag
     return items
 
 
-def plain_logprobs(model: torch.nn.Module, items: Sequence[TrieItem], plain: Plain | None = None) -> list[Tensor]:
+def plain_logprobs(model: torch.nn.Module, items: Sequence[TrieItem], marked: Marked | None = None) -> list[Tensor]:
     """Log-probabilities of each sequence's scored tokens from an ordinary forward pass of this sequence."""
-
-    def forward(ids: list[int], images: Any) -> Tensor:
-        return model(input_ids=torch.tensor([ids]), **(images or {})).logits[0]
-
     results = []
     for item in items:
         for ids, mask in zip(item.sequences, item.scored, strict=True):
-            logits = (plain or forward)(list(ids), item.images)
-            logps = logits[:-1].log_softmax(-1)
+            row = torch.tensor([ids])
+            types = {key: torch.isin(row, torch.tensor(list(kind))).long() for key, kind in (marked or {}).items()}
+            logps = model(input_ids=row, **types, **(item.images or {})).logits[0, :-1].log_softmax(-1)
             where = torch.tensor(mask).nonzero()[:, 0]
-            results.append(logps[where - 1, torch.tensor(ids)[where]])
+            results.append(logps[where - 1, row[0, where]])
     return results
 
 
@@ -102,7 +100,7 @@ def assert_exact(
     case: Case,
     images: Sequence[Image.Image],
     *,
-    plain: Plain | None = None,
+    marked: Marked | None = None,
     float32_rtol: float = 1e-6,
 ) -> None:
     """Assert that the trie's log-probabilities and gradients equal those of one sequence per row.
@@ -113,9 +111,9 @@ def assert_exact(
     gradients' tolerance in float32, for a family whose gradients from one sequence per row have a larger error there.
     """
     assert next(model.parameters()).dtype == torch.float32
-    _compare(model, family, processor, case, images, plain, atol=1e-5, gradient_rtol=float32_rtol, smallest_weight=1)
+    _compare(model, family, processor, case, images, marked, atol=1e-5, gradient_rtol=float32_rtol, smallest_weight=1)
     unwrap(model).set_experts_implementation("eager")  # grouped matrix products of experts do not support float64
-    _compare(model.double(), family, processor, case, images, plain, atol=1e-8, gradient_rtol=1e-6, smallest_weight=-1)
+    _compare(model.double(), family, processor, case, images, marked, atol=1e-8, gradient_rtol=1e-6, smallest_weight=-1)
 
 
 def continuation(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[int]:
@@ -156,7 +154,7 @@ def _compare(
     processor: Any,
     case: Case,
     images: Sequence[Image.Image],
-    plain: Plain | None,
+    marked: Marked | None,
     *,
     atol: float,
     gradient_rtol: float,
@@ -171,7 +169,7 @@ def _compare(
         row_tokens=case.row_tokens,
     )
     result = logprobs(backbone, batch)
-    expected = plain_logprobs(model, items, plain)
+    expected = plain_logprobs(model, items, marked)
     torch.testing.assert_close(result.tokens_M, torch.cat(expected), atol=atol, rtol=0)
     sums = torch.stack([tokens.sum() for tokens in expected])
     torch.testing.assert_close(result.sums_Q, sums, atol=atol * max(len(t) for t in expected), rtol=0)

@@ -6,14 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.exactness import ASK, CASES
-
-TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
+from tests.exactness import TEXTS
 
 # Tiny models with another decoder than that of their family's tiny model.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,14 +21,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ministral3": ("mistral3", {"decoder": "ministral3"}),
     "aya_vision_windows": ("aya_vision", {"window": 24}),  # shorter than every prompt with an image
 }
-
-
-@pytest.fixture(scope="session")
-def images() -> list[Image.Image]:
-    """Five pictures of noise, of different sizes."""
-    generator = np.random.default_rng(0)
-    sizes = [(48, 48), (60, 40), (48, 96), (100, 70), (30, 30)]
-    return [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,8 @@ def test_trie_equals_one_sequence_a_row(
     """The window has 12 tokens and an image 16, so that every row is longer than the window."""
     vlm = load_vlm(tiny("gemma3"), dtype="float32")
     model = with_lora(vlm.model, vlm.family.lora_targets)
-
-    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
-        row = torch.tensor([ids])
-        types = (row == vlm.model.config.image_token_id).long()
-        return model(input_ids=row, token_type_ids=types, **(inputs or {})).logits[0]
-
-    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain)
+    marked = {"token_type_ids": [vlm.model.config.image_token_id]}
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, marked=marked)
 
 
 def test_images_are_blocks_of_their_own(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:

@@ -35,13 +35,8 @@ def test_trie_equals_one_sequence_a_row(
     """
     vlm = load_vlm(tiny(name), dtype="float32")
     model = with_lora(vlm.model, vlm.family.lora_targets)
-
-    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
-        row = torch.tensor([ids])
-        types = (row == vlm.model.config.image_token_id).long()
-        return model(input_ids=row, mm_token_type_ids=types, **(inputs or {})).logits[0]
-
-    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain, float32_rtol=1e-5)
+    marked = {"mm_token_type_ids": [vlm.model.config.image_token_id]}
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, marked=marked, float32_rtol=1e-5)
 
 
 def test_images_are_blocks_in_layers_with_a_window(tiny: Callable[[str], Path], images: list[Image.Image]) -> None:

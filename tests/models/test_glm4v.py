@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scramble.models import VLM, ModelError, load_vlm
+from scramble.models import ModelError, load_vlm
 from scramble.models.generation import stop_tokens
 from scramble.storage.files import read_json, write_json
 from tests.exactness import CASES, SELECTED, assert_exact, assert_generates
@@ -36,11 +36,6 @@ def tiny_glm(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def token_types(vlm: VLM, ids: torch.Tensor) -> torch.Tensor:
-    """What the processor marks as image tokens; ``forward`` computes positions from it."""
-    return (ids == vlm.model.config.image_token_id).long()
-
-
 @pytest.mark.parametrize("case", SELECTED)
 @pytest.mark.parametrize("name", NAMES)
 def test_trie_equals_one_sequence_a_row(
@@ -49,12 +44,8 @@ def test_trie_equals_one_sequence_a_row(
     vlm = load_vlm(tiny_glm(name), dtype="float32")
     assert vlm.model.config.model_type == name
     model = with_lora(vlm.model, vlm.family.lora_targets)
-
-    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
-        row = torch.tensor([ids])
-        return model(input_ids=row, mm_token_type_ids=token_types(vlm, row), **(inputs or {})).logits[0]
-
-    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain)
+    marked = {"mm_token_type_ids": [vlm.model.config.image_token_id]}
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, marked=marked)
 
 
 @pytest.mark.parametrize("sizes", [[], [(90, 60)], [(40, 120), (64, 64)], [(500, 130)]])
@@ -64,7 +55,8 @@ def test_positions_are_those_of_transformers(sizes: list[tuple[int, int]], tiny_
     prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", pictures)
     ids = torch.tensor([prompt.input_ids])
     grids = None if prompt.images is None else prompt.images["image_grid_thw"]
-    wanted, _ = vlm.model.model.get_rope_index(ids, mm_token_type_ids=token_types(vlm, ids), image_grid_thw=grids)
+    types = (ids == vlm.model.config.image_token_id).long()
+    wanted, _ = vlm.model.model.get_rope_index(ids, mm_token_type_ids=types, image_grid_thw=grids)
     positions = vlm.backbone.token_rules.positions
     assert positions is not None
     assert positions(prompt.input_ids, prompt.images).tolist() == wanted[:, 0].tolist()

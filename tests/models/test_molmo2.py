@@ -68,12 +68,8 @@ def test_trie_equals_one_sequence_a_row(case: str, model: Any, with_lora: Any, i
 
     family = HandMade()
     tuned = with_lora(copy.deepcopy(model), family.lora_targets)
-
-    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
-        types = torch.tensor([[int(i in family.block_tokens(model.config)) for i in ids]])
-        return tuned(input_ids=torch.tensor([ids]), mm_token_type_ids=types, **(inputs or {})).logits[0]
-
-    assert_exact(tuned, family, None, CASES[case], images, plain=plain)
+    marked = {"mm_token_type_ids": family.block_tokens(model.config)}
+    assert_exact(tuned, family, None, CASES[case], images, marked=marked)
 
 
 def test_image_tokens_attend_in_both_directions(model: Any, images: list[Image.Image]) -> None:
@@ -98,14 +94,9 @@ def test_trie_through_the_released_processor(
     case: str, tiny: Callable[[str], Path], with_lora: Any, images: list[Image.Image]
 ) -> None:
     vlm = load_vlm(tiny("molmo2"), dtype="float32")
-    block = vlm.family.block_tokens(vlm.model.config)
+    marked = {"mm_token_type_ids": vlm.family.block_tokens(vlm.model.config)}
     tuned = with_lora(vlm.model, vlm.family.lora_targets)
-
-    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
-        types = torch.tensor([[int(i in block) for i in ids]])
-        return tuned(input_ids=torch.tensor([ids]), mm_token_type_ids=types, **(inputs or {})).logits[0]
-
-    assert_exact(tuned, vlm.family, vlm.processor, CASES[case], images, plain=plain)
+    assert_exact(tuned, vlm.family, vlm.processor, CASES[case], images, marked=marked)
 
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="Molmo2's image processor needs torchvision")

@@ -11,16 +11,11 @@ import torch
 from PIL import Image
 from transformers.utils import is_torchvision_available
 
-from scramble.models import VLM, ModelError, load_vlm
+from scramble.models import ModelError, load_vlm
 from scramble.models.chat import answer
 from tests.exactness import CASES, SELECTED, assert_exact, assert_generates
 
 NAMES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
-
-
-def token_types(vlm: VLM, ids: torch.Tensor) -> torch.Tensor:
-    """What the processor marks as image tokens; ``forward`` computes positions from it."""
-    return (ids == vlm.model.config.image_token_id).long()
 
 
 @pytest.mark.parametrize("case", SELECTED)
@@ -30,12 +25,8 @@ def test_trie_equals_one_sequence_a_row(
 ) -> None:
     vlm = load_vlm(tiny(name), dtype="float32")
     model = with_lora(vlm.model, vlm.family.lora_targets)
-
-    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
-        row = torch.tensor([ids])
-        return model(input_ids=row, mm_token_type_ids=token_types(vlm, row), **(inputs or {})).logits[0]
-
-    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, plain=plain)
+    marked = {"mm_token_type_ids": [vlm.model.config.image_token_id]}
+    assert_exact(model, vlm.family, vlm.processor, CASES[case], images, marked=marked)
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
@@ -49,12 +40,8 @@ def test_lora_on_the_tower(name: str, tiny: Callable[[str], Path], images: list[
         if "lora_B" in weight_name:
             torch.nn.init.normal_(weight, std=0.05)
     assert any("visual.blocks" in name for name, weight in model.named_parameters() if weight.requires_grad)
-
-    def plain(ids: list[int], inputs: Any) -> torch.Tensor:
-        row = torch.tensor([ids])
-        return model(input_ids=row, mm_token_type_ids=token_types(vlm, row), **(inputs or {})).logits[0]
-
-    assert_exact(model, vlm.family, vlm.processor, CASES["five captions"], images, plain=plain)
+    marked = {"mm_token_type_ids": [vlm.model.config.image_token_id]}
+    assert_exact(model, vlm.family, vlm.processor, CASES["five captions"], images, marked=marked)
 
 
 @pytest.mark.parametrize("sizes", [[], [(90, 60)], [(40, 120), (64, 64)], [(500, 130)]])
@@ -67,7 +54,8 @@ def test_positions_are_those_of_transformers(
     prompt = vlm.family.encode_prompt(vlm.processor, "describe the image", pictures)
     ids = torch.tensor([prompt.input_ids])
     grids = None if prompt.images is None else prompt.images["image_grid_thw"]
-    wanted, _ = vlm.model.model.get_rope_index(ids, mm_token_type_ids=token_types(vlm, ids), image_grid_thw=grids)
+    types = (ids == vlm.model.config.image_token_id).long()
+    wanted, _ = vlm.model.model.get_rope_index(ids, mm_token_type_ids=types, image_grid_thw=grids)
     positions = vlm.backbone.token_rules.positions
     assert positions is not None
     assert positions(prompt.input_ids, prompt.images).tolist() == wanted[:, 0].tolist()

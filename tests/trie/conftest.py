@@ -3,22 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.exactness import ASK, CASES
-
-TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
-
-
-@pytest.fixture(scope="session")
-def images() -> list[Image.Image]:
-    """Five pictures of noise, of different sizes."""
-    generator = np.random.default_rng(0)
-    sizes = [(48, 48), (60, 40), (48, 96), (100, 70), (30, 30)]
-    return [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+from tests.exactness import TEXTS
 
 
 @pytest.fixture(scope="session")
