@@ -6,14 +6,14 @@ scene that does not exist. For an unedited graph, the results equal the rational
 
 from __future__ import annotations
 
-import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from scramble.records import YES_NO_PROMPT
-from scramble.world.grammar import Clause, Count, Exists, GrammarError, Noun, Relation, parse, render
+from scramble.world.grammar import Clause, Count, Exists, GrammarError, Noun, Relation, parse, read_noun, say
 from scramble.world.judge import clause_holds, matches
 from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, SIZES
 
@@ -22,16 +22,6 @@ WORDS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES}
 _NOUN = rf"((?:(?:{'|'.join(SIZES)}) )?(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join((*SHAPES, 'object'))}))"
 _RELATION = f"({'|'.join(OPPOSITE)})"
 _PLURAL = rf"((?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(Noun(shape).plural for shape in (*SHAPES, ''))}))"
-_FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("two-step", re.compile(rf"What (shape|colour|size) is the object {_RELATION} the {_NOUN}\?")),
-    ("attribute", re.compile(rf"What (shape|colour|size) is the {_NOUN}\?")),
-    ("where", re.compile(rf"Where is the {_NOUN}\?")),
-    ("what-in", re.compile(r"What is in the ((?:top|bottom) (?:left|right))\?")),
-    ("count", re.compile(rf"How many {_PLURAL} are there\?")),
-    ("existence", re.compile(rf"Is there an? {_NOUN}\?")),
-    ("relation", re.compile(rf"Is the {_NOUN} {_RELATION} or {_RELATION} the {_NOUN}\?")),
-    ("yes-no", re.compile(re.escape(YES_NO_PROMPT).replace(r"\{caption\}", "(.+)"))),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +35,6 @@ class Derived:
     def steps(self) -> tuple[str, ...]:
         """The clauses in their first wording."""
         return tuple(say(clause) for clause in self.clauses)
-
-
-class _First(random.Random):
-    """A random generator that always selects the first option."""
-
-    def choice(self, seq):  # type: ignore[no-untyped-def]
-        return seq[0]
-
-
-@lru_cache(maxsize=65536)
-def say(clause: Clause) -> str:
-    """Write a clause in its first wording, as in the world's rationales."""
-    return render((clause,), _First())
 
 
 @lru_cache(maxsize=65536)
@@ -113,16 +90,10 @@ def derive(graph: Graph, question: str) -> Derived | None:
     There is no answer if a presupposition is false ("the circle" if there are two) or if the text is not one of the
     world's questions.
     """
-    for form, pattern in _FORMS:
+    for pattern, answer in _FORMS:
         if match := pattern.fullmatch(question.strip()):
-            return _FORM[form](graph, *match.groups())
+            return answer(graph, *match.groups())
     return None
-
-
-def _noun(words: str) -> Noun:
-    (clause,) = parse(f"there is one {words}")
-    assert isinstance(clause, Count)
-    return clause.noun
 
 
 def _one(graph: Graph, noun: Noun) -> dict[str, Any] | None:
@@ -132,7 +103,7 @@ def _one(graph: Graph, noun: Noun) -> dict[str, Any] | None:
 
 
 def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
-    noun = _noun(words)
+    noun = read_noun(words)
     entry = _one(graph, noun)
     if entry is None or not value_of(entry, kind):
         return None
@@ -142,7 +113,7 @@ def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
 
 
 def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | None:
-    place = _noun(words)
+    place = read_noun(words)
     anchor = _one(graph, place)
     if anchor is None:
         return None
@@ -155,7 +126,7 @@ def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | N
 
 
 def _where(graph: Graph, words: str) -> Derived | None:
-    noun = _noun(words)
+    noun = read_noun(words)
     entry = _one(graph, noun)
     place = "" if entry is None else quarter(graph, entry, margin=0.02)
     return Derived((Exists((noun,)),), place) if place else None
@@ -185,21 +156,20 @@ def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
 
 
 def _count(graph: Graph, words: str) -> Derived:
-    (clause,) = parse(f"there are no {words}")
-    assert isinstance(clause, Count)
-    ids = matches(graph, clause.noun)
+    noun = read_noun(words)
+    ids = matches(graph, noun)
     things = [Exists((noun_of(entry),)) for entry in graph["objects"] if entry["id"] in ids]
-    return Derived((*things, Count(len(ids), clause.noun)), str(len(ids)))
+    return Derived((*things, Count(len(ids), noun)), str(len(ids)))
 
 
 def _existence(graph: Graph, words: str) -> Derived:
-    noun = _noun(words)
+    noun = read_noun(words)
     is_present = bool(matches(graph, noun))
     return Derived((Exists((noun,)) if is_present else Count(0, noun),), "Yes" if is_present else "No")
 
 
 def _relation(graph: Graph, first: str, one: str, other: str, second: str) -> Derived | None:
-    a, b = _noun(first), _noun(second)
+    a, b = read_noun(first), read_noun(second)
     if _one(graph, a) is None or _one(graph, b) is None:
         return None
     true_relations = [r for r in (one, other) if clause_holds(graph, Relation(a, ((r, b),)))]
@@ -224,13 +194,13 @@ def _yes_no(graph: Graph, caption: str) -> Derived | None:
     return Derived((Exists((other,)), Exists((question.subject,)), fact), "No")
 
 
-_FORM: dict[str, Any] = {
-    "two-step": _two_step,
-    "attribute": _attribute,
-    "where": _where,
-    "what-in": _what_in,
-    "count": _count,
-    "existence": _existence,
-    "relation": _relation,
-    "yes-no": _yes_no,
-}
+_FORMS: tuple[tuple[re.Pattern[str], Callable[..., Derived | None]], ...] = (
+    (re.compile(rf"What (shape|colour|size) is the object {_RELATION} the {_NOUN}\?"), _two_step),
+    (re.compile(rf"What (shape|colour|size) is the {_NOUN}\?"), _attribute),
+    (re.compile(rf"Where is the {_NOUN}\?"), _where),
+    (re.compile(r"What is in the ((?:top|bottom) (?:left|right))\?"), _what_in),
+    (re.compile(rf"How many {_PLURAL} are there\?"), _count),
+    (re.compile(rf"Is there an? {_NOUN}\?"), _existence),
+    (re.compile(rf"Is the {_NOUN} {_RELATION} or {_RELATION} the {_NOUN}\?"), _relation),
+    (re.compile(re.escape(YES_NO_PROMPT).replace(r"\{caption\}", "(.+)")), _yes_no),
+)

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from scramble.world.scenes import COLOURS, SHAPES, SIZES, WorldError
@@ -117,6 +117,19 @@ def render(clauses: Sequence[Clause], rng: random.Random, wording: Wording = "tr
     return _JOIN.join(_render_clause(clause, rng, wording) for clause in clauses)
 
 
+class _First(random.Random):
+    """A random generator that always selects the first option."""
+
+    def choice(self, seq):  # type: ignore[no-untyped-def]
+        return seq[0]
+
+
+@lru_cache(maxsize=65536)
+def say(clause: Clause) -> str:
+    """Write a clause in its first wording, because the wording of rationales does not vary."""
+    return render((clause,), _First())
+
+
 def _render_clause(clause: Clause, rng: random.Random, wording: Wording) -> str:
     if isinstance(clause, Exists):
         return rng.choice(LIST_TEMPLATES[wording]).format(n=_row(clause.nouns))
@@ -178,14 +191,14 @@ def _parse_clause(text: str, caption: str) -> Clause:
         if match := pattern.fullmatch(text):
             groups = match.groupdict()
             if "n" in groups:
-                return Exists(tuple(_noun(part) for part in re.findall(_NOUN, groups["n"])))
+                return Exists(tuple(read_noun(part) for part in re.findall(_NOUN, groups["n"])))
             if "k" in groups:
                 number, _, words = groups["k"].partition(" ")
-                return Count(NUMBERS.index(number), _noun(words))
-            links = [(_RELATION_OF[groups["r"]], _noun(groups["b"]))]
+                return Count(NUMBERS.index(number), read_noun(words))
+            links = [(_RELATION_OF[groups["r"]], read_noun(groups["b"]))]
             if "q" in groups:
-                links.append((_RELATION_OF[groups["q"]], _noun(groups["c"])))
-            return Relation(_noun(groups["a"]), tuple(links))
+                links.append((_RELATION_OF[groups["q"]], read_noun(groups["c"])))
+            return Relation(read_noun(groups["a"]), tuple(links))
     raise GrammarError(
         f"{text!r} (in {caption!r}) is not a caption of the world: see scramble.world.grammar for its forms"
     )
@@ -194,7 +207,8 @@ def _parse_clause(text: str, caption: str) -> Clause:
 _SHAPE_OF = {form: shape for shape in SHAPES for form in (shape, Noun(shape).plural)}
 
 
-def _noun(words: str) -> Noun:
+def read_noun(words: str) -> Noun:
+    """Return the noun that words of a caption describe, singular or plural."""
     shape = colour = size = ""
     for word in words.split():
         if word in COLOURS:
@@ -208,7 +222,7 @@ def _noun(words: str) -> Noun:
 
 def noun_spans(caption: str) -> list[Span]:
     """Return the spans of objects that are named with an article, in order of mention, including the articles."""
-    return [Span(match.start(), match.end(), _noun(match[0])) for match in re.finditer(_NOUN, caption)]
+    return [Span(match.start(), match.end(), read_noun(match[0])) for match in re.finditer(_NOUN, caption)]
 
 
 def relation_spans(caption: str) -> list[Span]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scramble.records import YES_NO_PROMPT
 from scramble.world.captions import name, plan
-from scramble.world.grammar import Count, Exists, Noun, Relation, Wording, render
+from scramble.world.grammar import Count, Exists, Noun, Relation, Wording, render, say
 from scramble.world.judge import holds
 from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, Scene, quarter, relations
 
@@ -29,18 +29,6 @@ def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "trai
     return _ASK[kind](scene, rng, wording)
 
 
-def _say(clause: Relation | Exists | Count) -> str:
-    """Write a clause in its first wording, because the wording of rationales does not vary."""
-    return render((clause,), _Plain())
-
-
-class _Plain(random.Random):
-    """A random generator that always selects the first option."""
-
-    def choice(self, seq):  # type: ignore[no-untyped-def]
-        return seq[0]
-
-
 def _unique(scene: Scene, word: str) -> list[int]:
     """Return the objects with a unique shape (or colour, or size)."""
     values = [getattr(thing, word) for thing in scene.things]
@@ -60,7 +48,7 @@ def _attribute(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | N
     noun = Noun(**{key: getattr(thing, key)})
     full = Noun(**{key: getattr(thing, key), kind: getattr(thing, kind)})
     question = f"What {kind} is the {noun.words}?"
-    return SceneQuestion(kind, question, getattr(thing, kind), (_say(Count(1, noun)), _say(Exists((full,)))))
+    return SceneQuestion(kind, question, getattr(thing, kind), (say(Count(1, noun)), say(Exists((full,)))))
 
 
 def _two_step(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | None:
@@ -75,9 +63,9 @@ def _two_step(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | No
     index, relation, anchor = rng.choice(cases)
     thing, place = scene.things[index], name(anchor)
     noun = Noun(**{kind: getattr(thing, kind)})
-    steps = (_say(Exists((place,))), _say(Relation(Noun(), ((relation, place),))))
+    steps = (say(Exists((place,))), say(Relation(Noun(), ((relation, place),))))
     question = f"What {kind} is the object {relation} the {place.words}?"
-    return SceneQuestion(kind, question, getattr(thing, kind), (*steps, _say(Relation(noun, ((relation, place),)))))
+    return SceneQuestion(kind, question, getattr(thing, kind), (*steps, say(Relation(noun, ((relation, place),)))))
 
 
 def _place(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | None:
@@ -88,7 +76,7 @@ def _place(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | None
         return None
     index = rng.choice(clear)
     thing, place = scene.things[index], quarters[index]
-    steps = (_say(Exists((name(thing),))),)
+    steps = (say(Exists((name(thing),))),)
     alone = all(i == index or (other and other != place) for i, other in enumerate(quarters))
     if alone and rng.random() < 0.5:
         return SceneQuestion("place", f"What is in the {place}?", name(thing).words, steps)
@@ -102,10 +90,10 @@ def _count(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
         thing = rng.choice(scene.things)
         noun = Noun(shape=thing.shape) if pick == 1 else Noun(colour=thing.colour)
     counted = [t for t in scene.things if noun.shape in ("", t.shape) and noun.colour in ("", t.colour)]
-    steps = [_say(Exists((name(thing),))) for thing in counted]
+    steps = [say(Exists((name(thing),))) for thing in counted]
     answer = str(len(counted))
     return SceneQuestion(
-        "count", f"How many {noun.plural} are there?", answer, (*steps, _say(Count(len(counted), noun)))
+        "count", f"How many {noun.plural} are there?", answer, (*steps, say(Count(len(counted), noun)))
     )
 
 
@@ -119,7 +107,7 @@ def _existence(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
         colour, shape = rng.choice([pair for pair in near if pair not in combinations])
         noun = Noun(shape=shape, colour=colour)
     number = sum(noun.colour == t.colour and noun.shape == t.shape for t in scene.things)
-    step = _say(Exists((noun,))) if number else _say(Count(0, noun))
+    step = say(Exists((noun,))) if number else say(Count(0, noun))
     return SceneQuestion("existence", f"Is there {noun}?", "Yes" if number else "No", (step,))
 
 
@@ -132,7 +120,7 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | N
     options = rng.sample((relation, OPPOSITE[relation]), 2)
     question = f"Is the {name(a).words} {options[0]} or {options[1]} the {name(b).words}?"
     steps = (Exists((name(a),)), Exists((name(b),)), Relation(name(a), ((relation, name(b)),)))
-    return SceneQuestion("relation", question, relation, tuple(_say(step) for step in steps))
+    return SceneQuestion("relation", question, relation, tuple(say(step) for step in steps))
 
 
 def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion | None:
@@ -145,7 +133,7 @@ def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion
     caption = render((question,), rng, wording)
     seen = holds(scene, caption)
     fact = clause if seen else Relation(other, ((OPPOSITE[relation], clause.subject),))
-    steps = (_say(Exists((clause.subject,))), _say(Exists((other,))), _say(fact))
+    steps = (say(Exists((clause.subject,))), say(Exists((other,))), say(fact))
     return SceneQuestion("yes-no", YES_NO_PROMPT.format(caption=caption), "Yes" if seen else "No", steps)
 
 

@@ -22,8 +22,8 @@ from scramble.pairs.rationales.cases import (
 from scramble.pairs.rationales.critical import critical_nodes
 from scramble.pairs.rationales.graph_edits import Change, Cooccurrence, apply
 from scramble.scenegraphs import Node, SceneGraph
-from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive, noun_of, say, says, value_of
-from scramble.world.grammar import Clause, Count, Exists, Noun, Relation
+from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive, noun_of, says, value_of
+from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, say
 from scramble.world.judge import clause_holds, matches
 
 TRIES = 40  # number of changes tried for a question before a kind is considered impossible
