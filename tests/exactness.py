@@ -54,7 +54,7 @@ CASES = {
     "two images": Case((("which image shows a circle", 2, ("first", "second", "both")),)),
 }
 TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
-"""The texts of all cases, from which tiny models make their vocabulary."""
+"""The texts of all cases. Tiny models get a vocabulary of their words."""
 
 # One family runs all cases in the fast suite (tests/trie/test_engine.py). The other families run the most important
 # cases there, and the rest in make test-full.

@@ -142,7 +142,7 @@ class PreparedCase:
         changes: Sequence[Change],
         answer: str | None = None,
     ) -> Perturbed:
-        """Return a perturbation whose false steps are those that differ. ``answer``: the rejected answer, if it differs."""
+        """Return a perturbation whose false steps are those that differ. ``answer``: another answer that is rejected."""
         false = tuple(i for i, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)) if right != wrong)
         return Perturbed(
             kind,
@@ -160,7 +160,7 @@ class PreparedCase:
         )
 
     def shortened(self, omitted: Sequence[int], padding: dict[int, str]) -> Perturbed:
-        """Return a perturbation without the steps at the given indices. ``padding``: index -> the step instead of it."""
+        """Return a perturbation without the steps at the given indices. ``padding``: index -> step in its place."""
         remaining = {i: step for i, step in enumerate(self.steps) if i not in omitted} | padding
         return Perturbed(
             "shorten",
