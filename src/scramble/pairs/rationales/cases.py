@@ -142,7 +142,7 @@ class PreparedCase:
         changes: Sequence[Change],
         answer: str | None = None,
     ) -> Perturbed:
-        """Return a perturbation whose false steps are those that differ. ``answer``: another answer that is rejected."""
+        """Return a perturbation whose false steps are those that differ. ``answer``: a rejected answer that differs."""
         false = tuple(i for i, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)) if right != wrong)
         return Perturbed(
             kind,
