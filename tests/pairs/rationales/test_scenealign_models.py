@@ -16,10 +16,10 @@ from scramble.pairs.rationales.assemble_rationales import rationale_pairs
 from scramble.pairs.rationales.cases import Case, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.language_model import EngineInterventions
-from scramble.pairs.rationales.rationale_method import graphs_of_captions, graphs_of_model
+from scramble.pairs.rationales.rationale_method import graphs_of_captions
 from scramble.records import ImageFile, ImageRecord
 from scramble.scenegraphs import read_graph
-from scramble.scenegraphs.describe import PROMPT, describe
+from scramble.scenegraphs.describe import PROMPT, graphs_of_model
 from tests.loopback import Loopback
 
 
@@ -27,6 +27,9 @@ def picture(colour: str) -> ImageFile:
     buffer = io.BytesIO()
     Image.new("RGB", (48, 48), colour).save(buffer, "PNG")
     return ImageFile(buffer.getvalue())
+
+
+IMAGES = [ImageRecord("a", picture("red")), ImageRecord("b", picture("blue"))]
 
 
 def test_a_server_describes_images_once(tmp_path: Path) -> None:
@@ -42,9 +45,9 @@ def test_a_server_describes_images_once(tmp_path: Path) -> None:
                 open_engine("openai", model="m", base_url=server.url) as engine,
                 ReplyStore(tmp_path) as store,
             ):
-                graphs = list(describe([picture("red"), picture("blue")], engine, store, problems))
+                graphs = [image.graph for image in graphs_of_model(IMAGES, engine, store, problems)]
                 assert engine.totals.num_requests == num_requests
-            assert [g.nodes[0].label for g in graphs if g] == ["brown dog", "brown dog"]
+            assert [read_graph(graph).nodes[0].label for graph in graphs if graph] == ["brown dog", "brown dog"]
             assert problems == {"dangling relation": 2}
     finally:
         server.close()
@@ -63,7 +66,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_replies_of_a_random_model_are_rejected(tiny: Path, english_cases: list[Case], tmp_path: Path) -> None:
     problems: Counter[str] = Counter()
     with open_engine("transformers", path=str(tiny), batch_size=2) as engine, ReplyStore(tmp_path) as store:
-        assert list(describe([picture("red"), picture("blue")], engine, store, problems, max_tokens=6)) == [None, None]
+        assert list(graphs_of_model(IMAGES, engine, store, problems, max_tokens=6)) == IMAGES
         interventions = EngineInterventions(
             Settings(kinds={"replace": 1.0}), Cooccurrence([["dog", "man"]]), engine, store, max_tokens=6
         )

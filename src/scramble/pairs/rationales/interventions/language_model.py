@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from scramble.engines import Engine, Message, Reply, ReplyStore, Request
+from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
 from scramble.pairs.rationales.cases import Case, Perturbed, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence, apply, facts_changed
 from scramble.pairs.rationales.interventions.english import WordInterventions, unintended
@@ -82,36 +82,27 @@ class EngineInterventions(WordInterventions):
 
         Raises EngineError if the server, model or key cannot work. Earlier replies are stored.
         """
-        pending: deque[tuple[Case, Perturbed, bool]] = deque()
-
-        def requests() -> Iterator[Request]:
-            for case, perturbed in stream:
-                needs_model = perturbed.kind != "shorten"
-                pending.append((case, perturbed, needs_model))
-                if needs_model:
-                    yield self._request(case, perturbed)
-
-        for reply in self._engine.generate(requests(), self._store):
-            while not pending[0][2]:
-                yield pending.popleft()[:2]
-            case, perturbed, _ = pending.popleft()
-            result = self._read(perturbed, reply)
+        cases = ((pair, pair[1] if pair[1].kind == "shorten" else None) for pair in stream)
+        for (case, perturbed), answer in ask_each(self._engine, self._store, cases, self._requests):
+            if isinstance(answer, Perturbed):
+                yield case, answer
+                continue
+            result = self._read(perturbed, answer[0])
             self.counts[result if isinstance(result, str) else "used"] += 1
             yield case, result
-        while pending:
-            yield pending.popleft()[:2]
 
     def totals(self) -> dict[str, Any]:
         """Return the engine's totals, and its replies by outcome."""
         return {"rewriter": dataclasses.asdict(self._engine.totals), "replies": dict(self.counts.most_common())}
 
-    def _request(self, case: Case, perturbed: Perturbed) -> Request:
+    def _requests(self, pair: tuple[Case, Perturbed]) -> list[Request]:
+        case, perturbed = pair
         changed = facts_changed(case.graph, apply(case.graph, perturbed.changes))
         facts = [f"- no longer true: {fact}" for fact in changed["removed"]]
         facts += [f"- true instead: {fact}" for fact in changed["added"]]
         steps = "\n".join(f"{i}. {step}" for i, step in enumerate(perturbed.chosen, 1))
         text = PROMPT.format(facts="\n".join(facts), steps=steps, count=len(perturbed.chosen))
-        return Request((Message("user", text),), schema=_schema(len(perturbed.chosen)), **self._settings)
+        return [Request((Message("user", text),), schema=_schema(len(perturbed.chosen)), **self._settings)]
 
     def _read(self, perturbed: Perturbed, reply: Reply) -> Perturbed | str:
         """Return the perturbation in the words of a reply, or the reason why the reply cannot be used."""
