@@ -113,7 +113,7 @@ def kind_groups(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> Kind
 
 
 def _fold_counts(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> dict[str, int]:
-    """The number of folds of each family."""
+    """Return the number of folds of each family."""
     total: defaultdict[str, float] = defaultdict(float)
     for pair, weight in zip(pairs, draws, strict=True):
         total[family_of(pair.kind)] += weight
@@ -185,7 +185,7 @@ class TextOnlyOdds:
         return odds
 
     def _folds(self, pairs: Sequence[PreferencePair], group: str) -> np.ndarray:
-        """The folds (n,) of the classifiers of a group."""
+        """Return the folds (n,) of the classifiers of a group."""
         import numpy as np
 
         count = self._num_folds.get(family_of(group), FOLDS)

@@ -68,7 +68,7 @@ class RuleGenerator:
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.swap_lift`).
         min_replacement_lift: lowest log-lift of a new word in its place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_lift`).
-        min_replacement_odds: lowest log-odds of a new word against the old one in its place
+        min_replacement_odds: lowest log-odds of a new word against the old word in its place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_odds`).
     """
 

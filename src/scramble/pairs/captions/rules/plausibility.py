@@ -32,8 +32,8 @@ _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 # replacements is higher, because a caption has many replacements and few swaps.
 MIN_LIFT = -2.0
 MIN_REPLACEMENT_LIFT = -0.5
-# Log-odds of a new word against the old one in its place below which a replacement is dropped. A much rarer word is
-# nearly always the rejected one, so that refinement would drop most of these pairs.
+# A replacement is dropped if the log-odds of the new word against the old word in its place are below this value. A
+# much rarer word is nearly always the rejected one, so refinement would drop most of these pairs.
 MIN_REPLACEMENT_ODDS = -2.0
 # A distribution with fewer observations than this depends more on its back-off than on its counts.
 _STRENGTH = 5.0
@@ -148,7 +148,7 @@ class SelectionalTables:
         return lowest
 
     def noun_odds(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
-        """The log-odds of a noun in the place of a phrase against the noun that is there."""
+        """Return the log-odds of a noun in the place of a phrase against the phrase's own noun."""
         if phrase.noun is None:
             return 0.0
         odds = math.log((self._frequency[noun.lemma] + _COMPANY) / (self._frequency[phrase.noun.lemma] + _COMPANY))
@@ -159,13 +159,13 @@ class SelectionalTables:
         return odds + sum(self._lift(new, place) - self._lift(phrase, place) for place in places)
 
     def attribute_odds(self, phrase: Phrase, old: str, new: str) -> float:
-        """The log-odds of an adjective of a phrase against the adjective that is there."""
+        """Return the log-odds of a new adjective of a phrase against its present adjective."""
         old_place, new_place = ("adjective", old), ("adjective", new)
         odds = math.log((self._places[new_place] + _COMPANY) / (self._places[old_place] + _COMPANY))
         return odds + self._lift(phrase, new_place) - self._lift(phrase, old_place)
 
     def relation_odds(self, s: Sentence, words: Mapping[int, str]) -> float:
-        """The log-odds of the relations with new words, by token, against the relations of the caption."""
+        """Return the log-odds of the relations with new words, by token, against the relations of the caption."""
         odds = 0.0
         for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words), strict=True):
             if new == old:
@@ -224,7 +224,7 @@ class SelectionalTables:
         return True
 
     def has_quantity(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
-        """Whether captions have a noun after the quantity word of a phrase, if it has one: no "slice of soup"."""
+        """Return whether captions have a noun after a phrase's quantity word, if any: there is no "slice of soup"."""
         if not phrase.partitive:
             return True
         return self._nouns[("partitive", s.lower[phrase.slot].removesuffix("s")), noun.lemma] >= _ATTESTED

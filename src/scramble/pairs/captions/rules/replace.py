@@ -1,10 +1,10 @@
 """Replacements: one word of the caption is replaced by a word that cannot be true of the same object.
 
-Objects are replaced by co-hyponyms, attributes by others of their class, verbs and spatial relations by mutually
-exclude them. A word is never replaced by a synonym, a hypernym, or a word with a similar meaning, by one that the
-user's captions hardly ever have in such a place, or by a much rarer one. Number words are not replaced: "two dogs" is
-true of three, and larger numbers alone can be recognised without the image. A candidate's weight is the frequency of
-its new word, see :mod:`scramble.language.lexicon`.
+Objects are replaced by co-hyponyms, attributes by others of their class, and verbs and spatial relations by mutually
+exclusive ones. A word is never replaced by a synonym, a hypernym, a word with a similar meaning, a word that is rare in
+this context in the user's captions, or a much rarer word. Number words are not replaced, because "two dogs" is true of
+three dogs, and larger numbers can be recognised without the image. A candidate's weight is the frequency of its new
+word; see :mod:`scramble.language.lexicon`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from scramble.pairs.captions.rules.plausibility import (
 )
 
 _GENDERED = frozenset({"man", "woman", "boy", "girl"})
-# Before these words one can be standing or walking; before "down" or "through" only walking.
+# With these prepositions an object can stand or walk; with "down" or "through" it can only walk.
 _STATIC = frozenset({"on", "in", "near", "next", "beside", "by", "behind", "under", "outside", "inside"})
-# Birds "sit" and "stand" in the same way.
+# For birds, "sit" and "stand" have the same meaning.
 _BIRDS = frozenset({"bird", "parrot", "pigeon", "seagull", "owl", "duck", "goose", "swan"})
 _OPPOSITE = {"up": "down", "down": "up"}
 _ONE_GENDER = frozenset({"pregnant", "bearded", "bikini"})
@@ -41,8 +41,8 @@ def replacements(
     """Return all replacement candidates of a parsed caption.
 
     Args:
-        tables: counts of the user's captions. A new word with a lower log-lift than ``min_lift`` in its place, or with
-            lower log-odds than ``min_odds`` against the old word, is not used. With None all are used.
+        tables: counts of the user's captions. A new word is not used if its log-lift in its place is below
+            ``min_lift``, or its log-odds against the old word are below ``min_odds``. None uses all words.
     """
     fits = _Fits(tables, min_lift, min_odds)
     negatives: list[Negative | None] = []
@@ -62,7 +62,7 @@ def replacements(
 
 @dataclass(frozen=True, slots=True)
 class _Fits:
-    """Whether a new word is plausible in its place, and not much rarer there than the old one, in the captions."""
+    """Decides from the user's captions whether a new word is plausible in its place and not much rarer than the old."""
 
     tables: SelectionalTables | None
     min_lift: float
@@ -187,7 +187,7 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits
 
 
 def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits) -> list[Negative | None]:
-    """ "skiing down a slope" -> "skiing up a slope"; on a level street both words say the same."""
+    """Change "skiing down a slope" to "skiing up a slope". On a level street both words have the same meaning."""
     token = phrase.first - 1
     if token < 1 or s.lower[token] not in _OPPOSITE or phrase.partitive:
         return []
