@@ -100,7 +100,7 @@ def package() -> str:
 
 
 def run_until_loss(folder: str) -> list[dict[str, str]]:
-    """Start a training run as the command line does and return the reading lists at its first loss."""
+    """Start a training run as the command line does, and return the lists of files when the first loss is computed."""
     losses = str(ROOT / "src" / "scramble" / package() / "losses.py")
     lists: list[dict[str, str]] = []
 

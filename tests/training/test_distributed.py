@@ -1,4 +1,4 @@
-"""Compares two CPU processes (gloo, DistributedDataParallel) with one process that accumulates."""
+"""Compares two CPU processes (gloo, DistributedDataParallel) with one process that accumulates gradients."""
 
 from __future__ import annotations
 
