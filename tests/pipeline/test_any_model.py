@@ -70,7 +70,7 @@ def test_chat_and_export(model: Path, tmp_path: Path, script: Run) -> None:
     script("export", "model=any", f"model.path={model}", f"adapter={adapter}", f"out={exported}")
     merged = script(*asked, f"model.path={exported}").stdout.splitlines()
     assert base[-1] != tuned[-1] == merged[-1] != ""
-    assert sum("fast path" in line for line in base) == 1
+    assert sum("separate row" in line for line in base) == 1
 
 
 def save_adapter(model: Path, folder: Path) -> Path:

@@ -665,7 +665,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
             "not a multiple of trainer.per_device_train_batch_size",
         ),
         ({"reward_shift": "ema"}, "reward_shift='ema' is unknown"),
-        ({"loss_type": ["dop"]}, "loss 'dop' is unknown"),
+        ({"loss_type": ["dop"]}, "unknown loss 'dop'"),
         ({"label_smoothing": 0.1}, "none of the losses sigmoid uses it"),
     ],
 )

@@ -140,8 +140,10 @@ _LOCAL_PATH = re.compile(r"""(^|[=\[,:{"'])(?:~|[A-Za-z]:)?[/\\](?!/)[^,\]}"']*?
 
 
 def without_folders(command: str) -> str:
-    """A command whose absolute paths are replaced by ``path/to/<last part>``: they are of no use to other people, and
-    show names of users and machines."""
+    """Replace the absolute paths in a command by ``path/to/<last part>``.
+
+    Absolute paths are useless to other people and contain names of users and machines.
+    """
     return shlex.join(_LOCAL_PATH.sub(r"\1path/to/\2", word) for word in shlex.split(command))
 
 

@@ -14,5 +14,5 @@ accepts_past_key_values = deprecate_kwarg("past_key_values", version="0", new_na
 
 
 def cache_argument(cache: object) -> dict[str, Any]:
-    """The cache as a keyword argument of the installed version of transformers."""
+    """Return the cache as a keyword argument of the installed version of transformers."""
     return {CACHE: cache}

@@ -85,7 +85,7 @@ def lemma_identity(nlp: Any) -> Callable[[PreferencePair], dict[str, float]]:
 
 
 def with_columns(pair: PreferencePair, *columns: Callable[[PreferencePair], dict[str, float]]) -> PreferencePair:
-    """The pair with the columns that each function computes from it."""
+    """Return the pair with the columns that each function computes from it."""
     scores = dict(pair.scores)
     for column in columns:
         scores |= column(pair)
@@ -96,7 +96,10 @@ def with_columns(pair: PreferencePair, *columns: Callable[[PreferencePair], dict
 
 
 def is_within(pair: PreferencePair, name: str, low: float | None, high: float | None) -> bool:
-    """Whether a pair's column is within bounds; None means unbounded. Raises FilterError if the pair lacks it."""
+    """Return whether a pair's column is within bounds; None means unbounded.
+
+    Raises FilterError if the pair lacks it.
+    """
     value = column_value(pair, name)
     return (low is None or value >= low) and (high is None or value <= high)
 

@@ -146,7 +146,7 @@ class _Reader:
                 yield from self._row(number, one, file, place, row, name, names, by_name)
 
     def _adopted(self, number: int, bundles: Iterator[Bundle]) -> Iterator[Bundle]:
-        """Bundles that have their own ids; in a mix the ids become unique."""
+        """Yield bundles that have their own ids, which become unique in a mix."""
         return bundles if self._alone else (self._renamed(number, bundle) for bundle in bundles)
 
     def _image_options(self) -> dict[str, Any]:

@@ -50,8 +50,8 @@ class PreferenceConfig(DPOConfig):
     # ---- defaults that differ from TRL's
     num_train_epochs: float = 1.0
     per_device_train_batch_size: int = None  # type: ignore[assignment]  # None: global batch / processes
-    per_device_eval_batch_size: int = None  # type: ignore[assignment]  # None: as in training
-    gradient_accumulation_steps: int = None  # type: ignore[assignment]  # None: follows from the global batch size
+    per_device_eval_batch_size: int = None  # type: ignore[assignment]  # None: same as in training
+    gradient_accumulation_steps: int = None  # type: ignore[assignment]  # None: computed from the global batch size
     learning_rate: float = 1e-5
     lr_scheduler_type: Any = "cosine"
     bf16: bool = False

@@ -25,7 +25,7 @@ _TRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _SceneSettings:
     """The settings that all scenes of a world share."""
 
     image_size: int
@@ -80,19 +80,19 @@ def generate(
     Raises:
         WorldError: the arguments are invalid, or require more different scenes than exist.
     """
-    look = _Look(image_size, objects, lookalikes, captions_per_image, styles, sized)
+    settings = _SceneSettings(image_size, objects, lookalikes, captions_per_image, styles, sized)
     signatures: set[Any] = set()  # of all splits that have been written
     counts: dict[str, Any] = {}
     # Draw the test split first, so that it does not depend on the number of training images.
     for split, size, quads in (("test", n_test, quads_test), ("val", n_val, quads_val), ("train", n_train, 0)):
         seen: set[Any] = set()
         target = Path(folder) / split
-        squares = list(_squares(split, quads, seed, look, signatures, seen))
+        squares = list(_squares(split, quads, seed, settings, signatures, seen))
         first = first_train if split == "train" else 0
-        scenes = list(_scenes(split, range(first, first + size), seed, look, signatures, seen))
+        scenes = list(_scenes(split, range(first, first + size), seed, settings, signatures, seen))
         questions = list(_questions(scenes, seed, questions_per_image, question_kinds))
         counts[split] = {
-            "images": write_table(target, ImageRecord, _images(scenes, squares, seed, look)),
+            "images": write_table(target, ImageRecord, _images(scenes, squares, seed, settings)),
             "questions": write_table(target, Question, questions),
             "quads": write_table(target, TwoByTwoItem, [quad for quad, _ in squares]) if quads else 0,
         }
@@ -101,12 +101,12 @@ def generate(
 
 
 def _scenes(
-    split: str, indices: range, seed: int, look: _Look, signatures: set[Any], seen: set[Any]
+    split: str, indices: range, seed: int, settings: _SceneSettings, signatures: set[Any], seen: set[Any]
 ) -> Iterator[tuple[str, Scene]]:
     for index in indices:
         rng = random.Random(f"{seed}/{split}/scene/{index}")
         for _ in range(_TRIES):
-            scene = draw_scene(rng, objects=look.objects, lookalikes=look.lookalikes)
+            scene = draw_scene(rng, objects=settings.objects, lookalikes=settings.lookalikes)
             if scene.signature not in signatures:
                 break
         else:
@@ -116,7 +116,7 @@ def _scenes(
 
 
 def _squares(
-    split: str, size: int, seed: int, look: _Look, signatures: set[Any], seen: set[Any]
+    split: str, size: int, seed: int, settings: _SceneSettings, signatures: set[Any], seen: set[Any]
 ) -> Iterator[tuple[TwoByTwoItem, Square]]:
     parts: list[tuple[str, bool, Wording]] = [("seen", False, "train")]
     if split == "test":  # val has only combinations and wordings that occur in training
@@ -128,7 +128,12 @@ def _squares(
                 rng = random.Random(f"{seed}/{item}")
                 for _ in range(_TRIES):
                     square = draw_square(
-                        rng, kind, objects=look.objects, lookalikes=look.lookalikes, held_out=held_out, wording=wording
+                        rng,
+                        kind,
+                        objects=settings.objects,
+                        lookalikes=settings.lookalikes,
+                        held_out=held_out,
+                        wording=wording,
                     )
                     if not any(scene.signature in signatures for scene in square.scenes):
                         break
@@ -140,20 +145,23 @@ def _squares(
 
 
 def _images(
-    scenes: Sequence[tuple[str, Scene]], squares: Sequence[tuple[TwoByTwoItem, Square]], seed: int, look: _Look
+    scenes: Sequence[tuple[str, Scene]],
+    squares: Sequence[tuple[TwoByTwoItem, Square]],
+    seed: int,
+    settings: _SceneSettings,
 ) -> Iterator[ImageRecord]:
     for image_id, scene in scenes:
         rng = random.Random(f"{seed}/{image_id}/captions")
-        texts = captions(scene, rng, look.captions_per_image, styles=look.styles, sized=look.sized)
-        yield _record(image_id, scene, texts, look)
+        texts = captions(scene, rng, settings.captions_per_image, styles=settings.styles, sized=settings.sized)
+        yield _record(image_id, scene, texts, settings)
     for quad, square in squares:
         for image_id, scene in zip(quad.image_ids, square.scenes, strict=True):
-            yield _record(image_id, scene, (), look)  # its captions are stored with the 2x2 item
+            yield _record(image_id, scene, (), settings)  # its captions are stored with the 2x2 item
 
 
-def _record(image_id: str, scene: Scene, texts: tuple[str, ...], look: _Look) -> ImageRecord:
-    image = ImageFile(bytes=png(scene, look.image_size))
-    return ImageRecord(image_id, image, texts, SOURCE, scene_graph(scene, look.image_size))
+def _record(image_id: str, scene: Scene, texts: tuple[str, ...], settings: _SceneSettings) -> ImageRecord:
+    image = ImageFile(bytes=png(scene, settings.image_size))
+    return ImageRecord(image_id, image, texts, SOURCE, scene_graph(scene, settings.image_size))
 
 
 def _questions(

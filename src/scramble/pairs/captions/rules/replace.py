@@ -44,7 +44,7 @@ def replacements(
         tables: counts of the user's captions. A new word is not used if its log-lift in its place is below
             ``min_lift``, or its log-odds against the old word are below ``min_odds``. None uses all words.
     """
-    fits = _Fits(tables, min_lift, min_odds)
+    fits = _Plausibility(tables, min_lift, min_odds)
     negatives: list[Negative | None] = []
     lemmas = {p.noun.lemma for p in s.phrases if p.noun is not None}
     for index, phrase in enumerate(s.phrases):
@@ -61,7 +61,7 @@ def replacements(
 
 
 @dataclass(frozen=True, slots=True)
-class _Fits:
+class _Plausibility:
     """Decides from the user's captions whether a new word is plausible in its place and not much rarer than the old."""
 
     tables: SelectionalTables | None
@@ -94,7 +94,7 @@ class _Fits:
 
 
 def _replace_object(
-    s: Sentence, phrase: Phrase, noun: Noun, lemmas: set[str], lexicon: Lexicon, fits: _Fits
+    s: Sentence, phrase: Phrase, noun: Noun, lemmas: set[str], lexicon: Lexicon, fits: _Plausibility
 ) -> list[Negative | None]:
     others = lexicon.noun_swaps.get(noun.lemma, [])
     first = phrase.last
@@ -135,7 +135,7 @@ def _replace_object(
     return negatives
 
 
-def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits) -> list[Negative | None]:
+def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plausibility) -> list[Negative | None]:
     negatives: list[Negative | None] = []
     present = {s.lower[i] for i in range(phrase.first, phrase.last + 1)}
     category = phrase.noun.category if phrase.noun else ""
@@ -162,7 +162,7 @@ def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fi
     return negatives
 
 
-def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits) -> list[Negative | None]:
+def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plausibility) -> list[Negative | None]:
     """Replace the spatial relation whose second argument is the phrase."""
     if phrase.noun is None or phrase.first == 0 or s.reciprocal:
         return []
@@ -186,7 +186,7 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits
     return []
 
 
-def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fits) -> list[Negative | None]:
+def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plausibility) -> list[Negative | None]:
     """Change "skiing down a slope" to "skiing up a slope". On a level street both words have the same meaning."""
     token = phrase.first - 1
     if token < 1 or s.lower[token] not in _OPPOSITE or phrase.partitive:
@@ -200,7 +200,7 @@ def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Fit
 
 
 def _replace_verb(
-    s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: Lexicon, fits: _Fits
+    s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: Lexicon, fits: _Plausibility
 ) -> list[Negative | None]:
     """Replace the verb directly before a phrase (its object), or directly after it (an intransitive verb)."""
     negatives: list[Negative | None] = []
@@ -220,7 +220,7 @@ def _replace_verb(
     return negatives
 
 
-def _verb(s: Sentence, token: int, category: str, lexicon: Lexicon, fits: _Fits) -> list[Negative | None]:
+def _verb(s: Sentence, token: int, category: str, lexicon: Lexicon, fits: _Plausibility) -> list[Negative | None]:
     if token >= len(s.tag) or not s.tag[token].startswith("V") or (token and s.lower[token - 1] == "-"):
         return []  # "half-eaten"
     return [

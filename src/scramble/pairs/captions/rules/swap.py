@@ -72,7 +72,7 @@ def swaps(
         joints = between(s, u, v)
         words = [s.lower[i] for i in joints]
         linked = not keeps_meaning(s, u, v, joints, words, lexicon)
-        likely = _Likely(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE)
+        likely = _AttributePlausibility(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE)
         if max(lemmas[u.noun.lemma], lemmas[v.noun.lemma]) <= 2:
             negatives += _swap_attributes(s, u, v, linked, likely)
         if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
@@ -104,7 +104,7 @@ def swaps(
 
 
 @dataclass(frozen=True, slots=True)
-class _Likely:
+class _AttributePlausibility:
     """Decides whether a noun is plausible with an adjective, also from the user's captions."""
 
     s: Sentence
@@ -122,7 +122,9 @@ class _Likely:
         return self.tables.attribute_lift(attribute.adjective.word, phrase) >= self.min_lift
 
 
-def _swap_attributes(s: Sentence, u: Phrase, v: Phrase, linked: bool, likely: _Likely) -> list[Negative | None]:
+def _swap_attributes(
+    s: Sentence, u: Phrase, v: Phrase, linked: bool, likely: _AttributePlausibility
+) -> list[Negative | None]:
     negatives: list[Negative | None] = []
     if u.noun is None or v.noun is None:
         return negatives
@@ -166,7 +168,9 @@ def _can_have(phrase: Phrase, attribute: Attribute) -> bool:
     return attribute.adjective.cls != "age" or phrase.noun.category == "animal"
 
 
-def _move_attribute(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon, likely: _Likely) -> list[Negative | None]:
+def _move_attribute(
+    s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon, likely: _AttributePlausibility
+) -> list[Negative | None]:
     """Change "a black cat on a couch" to "a cat on a black couch". Materials stay: most things can be metal."""
     negatives: list[Negative | None] = []
     for giver, receiver in ((u, v), (v, u)):
