@@ -9,8 +9,9 @@
 caption, sorted by image); ``--pipeline`` is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
 
 ``transfer`` divides the images into two halves. Each half is refined separately. Text-only classifiers that are fitted
-on the other half, before and after its refinement, are tested on it. The last lines report the highest of all figures,
-and the highest accuracy of a classifier on the pairs of all seeds and both directions, with intervals over images.
+on the other half, before and after its refinement, are tested on it. The last lines report the highest of all
+accuracies, and the highest accuracy of a classifier on the pairs of all seeds and both directions, with intervals over
+images.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ def main() -> None:
         "--min-replacement-odds", type=float, default=MIN_REPLACEMENT_ODDS, help="of new words against old ones"
     )
     parser.add_argument("--size", type=int, default=100, help="sample: pairs per family")
-    parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="sample: CSV files of pairs to leave out")
+    parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="sample: CSV files of pairs to exclude")
     parser.add_argument("--per-caption", type=int, default=2, help="sample, transfer: negatives per caption")
     parser.add_argument("--exponents", type=float, nargs="+", default=[0.0, 2.0], help="transfer: of the refinement")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="transfer: of draws and refinement")

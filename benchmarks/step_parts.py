@@ -1,8 +1,8 @@
-"""Measure the CPU time of the parts of a preference step, and how much of a ratio to other trainers sharing explains.
+"""Measure the CPU time of the parts of a preference step, and the speed-up over other trainers that sharing explains.
 
 Each part is measured twice with the same code: on tries, and with one sequence per row and one image per sequence, as
 other trainers do. The sum of the latter is a step that shares nothing but is otherwise as fast as this project's step.
-What a ratio to another trainer exceeds it by comes from other differences, such as a head at all positions.
+If another trainer takes longer than this sum, the rest comes from other differences, such as a head at all positions.
 
     python benchmarks/preference_step.py --shape 40m --steps 0 --model runs/40m
     OMP_NUM_THREADS=1 python benchmarks/step_parts.py --model runs/40m --images 8 --captions 1
