@@ -14,17 +14,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.training.monitoring import MEASURED
 from tests.loopback import Loopback
 from tests.pipeline.conftest import ENVIRONMENT, ROOT, Run, command
+from tests.training import logs
 
 STEPS = 60
 TINY = ("+debug=tiny", f"trainer.max_steps={STEPS}", "trainer.save_steps=5", "trainer.logging_steps=5")
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +220,7 @@ def test_same_seed_same_bytes_and_same_losses(finished: Path, tmp_path: Path, sc
     for table in ("images", "pairs", "questions"):
         name = f"data/train/{table}.parquet"
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
-    assert metrics(tmp_path / "train" / "mpo-seed0") == metrics(finished / "train" / "mpo-seed0")
+    assert logs.rows(tmp_path / "train" / "mpo-seed0") == logs.rows(finished / "train" / "mpo-seed0")
 
 
 def kill_when(process: subprocess.Popen[bytes], condition: Any) -> None:
@@ -254,7 +249,7 @@ def test_killed_stages_go_on_and_end_with_the_same_losses(finished: Path, tmp_pa
     assert not (arm / "adapter").exists()
     done = script("train", *overrides)
     assert "this one resumes from the checkpoint of step " in done.stdout
-    assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
+    assert logs.rows(arm) == logs.rows(finished / "train" / "mpo-seed0")
     weights = "adapter/adapter_model.safetensors"
     assert (arm / weights).read_bytes() == (finished / "train" / "mpo-seed0" / weights).read_bytes()
 
@@ -302,7 +297,7 @@ def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cu
     weights.write_bytes(weights.read_bytes()[:-100])
     done = script("train", *overrides)
     assert f"checkpoint {last} is damaged" in done.stderr and "using the previous one" in done.stderr
-    assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
+    assert logs.rows(arm) == logs.rows(finished / "train" / "mpo-seed0")
     name = "adapter/adapter_model.safetensors"
     assert (arm / name).read_bytes() == (finished / "train" / "mpo-seed0" / name).read_bytes()
 
@@ -335,7 +330,7 @@ def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp
     done = script("train", *overrides)
     assert "this one resumes from the checkpoint of step " in done.stdout
     assert 10 < sum(line.startswith("mpo-seed0: step ") for line in done.stdout.splitlines()) <= 21
-    assert metrics(arm)[-1]["step"] == STEPS
+    assert logs.rows(arm)[-1]["step"] == STEPS
 
 
 def test_partial_results_live_apart_and_trials_must_be_named(finished: Path, tmp_path: Path, script: Run) -> None:
@@ -385,7 +380,7 @@ def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, t
     stopped = interrupted(overrides, lambda: max(checkpoints.glob("step-*")) > step, signal.SIGTERM)
     assert stopped.returncode == 75
     script("train", *overrides)
-    assert metrics(arm) == metrics(finished / "train" / "mpo-seed0")
+    assert logs.rows(arm) == logs.rows(finished / "train" / "mpo-seed0")
 
 
 def test_two_processes_share_one_run_folder(tmp_path: Path, script: Run) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from scramble.models import load_vlm
 from scramble.storage.jsonl import read_jsonl
-from scramble.training.monitoring import MEASURED
+from tests.training import logs
 from tests.training.settings import fit
 
 ROOT = Path(__file__).parents[2]
@@ -133,11 +133,7 @@ def test_two_processes_resume_after_a_kill(base: Path, data: Path, tmp_path: Pat
     launch(options | {"out": str(tmp_path / "whole")}, 2)
     launch(options | {"out": str(tmp_path / "killed"), "kill_at": 7}, 2, killed=True)
     launch(options | {"out": str(tmp_path / "killed")}, 2)
-    whole, killed = (
-        [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(tmp_path / name / "metrics.jsonl")]
-        for name in ("whole", "killed")
-    )
-    assert whole == killed
+    assert logs.rows(tmp_path / "whole") == logs.rows(tmp_path / "killed")
     adapters = [(tmp_path / n / "adapter" / "adapter_model.safetensors").read_bytes() for n in ("whole", "killed")]
     assert adapters[0] == adapters[1]
 
@@ -195,7 +191,7 @@ def test_sharded_processes_give_the_losses_of_one(
         pytest.importorskip("deepspeed")
     done = launch_with(config, sharded)
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (list(read_jsonl(tmp_path / name / "metrics.jsonl")) for name in ("one", "two"))
+    one, two = (logs.rows(tmp_path / name) for name in ("one", "two"))
     for key in ("loss", "reward_shift", "rewards/margins", "eval_loss"):
         values = [[row[key] for row in rows if key in row] for rows in (one, two)]
         torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
@@ -205,8 +201,7 @@ def test_sharded_processes_give_the_losses_of_one(
     done = launch_with(config, sharded)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["resumed_from"] == "step-00000004"
-    again = [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(tmp_path / "two/metrics.jsonl")]
-    assert again == [{k: v for k, v in row.items() if k not in MEASURED} for row in two]
+    assert logs.rows(tmp_path / "two") == two
     (name,) = (path.name for path in (tmp_path / "one" / kind).glob("*.safetensors"))
     whole, parts = (load_file(tmp_path / run / kind / name) for run in ("one", "two"))
     assert whole.keys() == parts.keys()

@@ -22,19 +22,14 @@ from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
 from scramble.training.callbacks import ScoreBenchmarks
 from scramble.training.data import DataError, Example
-from scramble.training.monitoring import MEASURED
 from scramble.training.trainable import add_lora
 from scramble.trie.engine import NonFiniteError
+from tests.training.logs import rows
 from tests.training.settings import fit
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "tests.training.run_training"]
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16}
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    """The logged rows without measured values."""
-    return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(out / "metrics.jsonl")]
 
 
 def run(options: dict[str, Any], *, code: int = 0) -> str:

@@ -18,15 +18,14 @@ import torch
 from scramble.models import VLM, load_vlm
 from scramble.records import ImageFile, PreferencePair, RecordError
 from scramble.storage.image_table import ImageTable
-from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
 from scramble.training.callbacks import ScoreBenchmarks
 from scramble.training.collator import PairBatch, TrieCollator
 from scramble.training.data import Example, pair_examples
 from scramble.training.dataloader import IN_PROCESS, WorkerError, Workers, data_loader, results
 from scramble.training.encoder import Encoder
-from scramble.training.monitoring import MEASURED
 from scramble.trie import transfer
+from tests.training.logs import rows
 from tests.training.settings import fit
 
 LORA = {"r": 4, "lora_alpha": 8}
@@ -119,10 +118,8 @@ def test_a_run_logs_the_same_numbers_and_resumes_to_them(tiny: Path, data: Path,
 
     def run(name: str, workers: int) -> tuple[list[Any], bytes, str | None]:
         summary = fit(load_vlm(tiny), data, tmp_path / name, dataloader_num_workers=workers, **options)
-        rows = [
-            {k: v for k, v in r.items() if k not in MEASURED} for r in read_jsonl(tmp_path / name / "metrics.jsonl")
-        ]
-        return rows, (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes(), summary["resumed_from"]
+        weights = (tmp_path / name / "adapter/adapter_model.safetensors").read_bytes()
+        return rows(tmp_path / name), weights, summary["resumed_from"]
 
     without = run("without", 0)
     assert run("with", 2) == without

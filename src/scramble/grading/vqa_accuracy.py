@@ -97,19 +97,6 @@ def vlmevalkit(text: str) -> str:
     return _words(strip_punctuation(_clean(text), _STOP_NO_DIGIT_AROUND))
 
 
-def molmo(text: str) -> str:
-    """Molmo's normaliser, which is the official one."""
-    return official(text)
-
-
-NORMALISERS: dict[str, Callable[[str], str]] = {
-    "official": official,
-    "evalai": evalai,
-    "vlmevalkit": vlmevalkit,
-    "molmo": molmo,
-}
-
-
 def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
     """Mean over annotators of min(matches among the others / 3, 1), in [0, 1]: the official accuracy."""
     matches = sum(answer == prediction for answer in answers)
@@ -136,8 +123,8 @@ def _always(normalise: Callable[[str], str]) -> Callable[[str, Sequence[str]], f
 
 
 def _molmo(prediction: str, answers: Sequence[str]) -> float:
-    normalised = molmo(prediction)
-    return min(sum(molmo(a) == normalised for a in answers) / 3, 1.0)
+    normalised = official(prediction)
+    return min(sum(official(a) == normalised for a in answers) / 3, 1.0)
 
 
 PROTOCOLS: dict[str, Callable[[str, Sequence[str]], float]] = {

@@ -22,20 +22,6 @@ PEAK_TFLOPS = {
     "V100": 125.0,
 }
 
-# Values in a log row that depend on the machine and its load, so that they differ between repetitions of a run.
-MEASURED = frozenset(
-    {
-        "seconds",
-        "pairs_per_second",
-        "pairs_per_second_per_device",
-        "tokens_per_second",
-        "data_fraction",
-        "mfu",
-        "memory/resident_gib",
-        "memory/gpu_gib",
-    }
-)
-
 
 def peak_flops(device: torch.device, tflops: float | None = None) -> float | None:
     """Return the peak FLOP/s of a device: ``tflops`` if given, else by the GPU's name; None if unknown."""
