@@ -134,7 +134,7 @@ def test_objectives() -> None:
 @pytest.mark.parametrize(
     ("loss_type", "loss_weights", "message"),
     [
-        (["sigmod"], None, "loss 'sigmod' is unknown"),
+        (["sigmod"], None, "unknown loss 'sigmod'"),
         (["sigmoid"], [math.nan], "weight of loss 'sigmoid' is nan"),
         ([], None, "needs at least one loss"),
         (["sigmoid"], [0], "needs at least one loss"),
