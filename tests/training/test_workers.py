@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 from collections import deque
 from dataclasses import fields
 from pathlib import Path
@@ -181,3 +183,21 @@ def test_workers_outlast_the_signals_of_a_job(collator: TrieCollator, data: Path
     assert len(list(batches)) == 7
     worker.join(20)
     assert worker.exitcode == 0
+
+
+LEFT_OPEN = """
+from types import SimpleNamespace
+import sys
+from scramble.training.dataloader import Workers, data_loader
+encoder = SimpleNamespace(share_memory_limit=lambda processes: None)
+loader = data_loader(range(8), abs, encoder, Workers(number=1))
+open_iterator = iter(loader)
+next(open_iterator)
+sys.exit("error: a broken image")
+"""
+
+
+def test_a_process_that_ends_with_an_error_does_not_wait_for_its_workers() -> None:
+    """An error of a run refers to its loader, whose workers ignore the SIGTERM that multiprocessing sends at exit."""
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (1, "error: a broken image\n")

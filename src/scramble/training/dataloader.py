@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,6 +94,8 @@ def data_loader(
     The loader has its own generator. Otherwise it would draw its seed from the global random state, which a checkpoint
     restores.
     """
+    if workers.number:
+        atexit.register(_end_workers)
     batches: dict[str, Any] = {"batch_size": None} if batch_sampler is None else {"batch_sampler": batch_sampler}
     return DataLoader(
         dataset,  # type: ignore[arg-type]
@@ -115,6 +120,18 @@ def unwrap(element: Mapping[str, Any]) -> Any:
     if "error" in element:
         raise element["error"]
     return element["batch"]
+
+
+def _end_workers() -> None:
+    """End the workers that are left when the process exits, because an error refers to their loader.
+
+    multiprocessing would send them SIGTERM, which they ignore (:func:`scramble.interrupt.outlast_signals`), and wait
+    for ever. torch's handler of SIGCHLD would report them as killed.
+    """
+    if left := [child for child in multiprocessing.active_children() if child.daemon]:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for child in left:
+            child.kill()
 
 
 @contextmanager

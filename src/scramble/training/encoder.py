@@ -74,7 +74,8 @@ class Encoder:
         try:
             images = [self.images[image_id].open() for image_id in example.image_ids]
         except RecordError as error:
-            raise RecordError(f"example {example.example_id}: {error}") from error
+            fix = "replace the file and repeat the command"  # which resumes from the last checkpoint
+            raise RecordError(f"example {example.example_id}: {error}; {fix}") from error
         prompt = self.family.encode_prompt(self.processor, example.prompt, images, example.history)
         self._prompts[key] = prompt
         self._free -= _num_bytes(prompt)
