@@ -207,11 +207,12 @@ def evaluate(
         progress=counter,
     )
     return {
-        result.benchmark["name"]: {name: _shown(each) for name, each in result.scores.items()} for result in results
+        result.benchmark["name"]: {name: _table_values(each) for name, each in result.scores.items()}
+        for result in results
     }
 
 
-def _shown(score: Mapping[str, Any]) -> dict[str, Any]:
+def _table_values(score: Mapping[str, Any]) -> dict[str, Any]:
     """Return a score as it appears in tables.
 
     The interval is limited to 0 to 100; error and interval are None for fewer than 10 items.

@@ -66,7 +66,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
 
                 if line:
                     log.info(line)
-                plan(root, shipped_values(_resolved(cfg)))
+                plan(root, shipped_values(_resolved_values(cfg)))
                 return
             log_to_run((cfg.run.dir if "run" in cfg else cfg.get("dir")) if log_file else None)
             log.debug("%s", os.environ.get(COMMAND, ""))
@@ -158,11 +158,11 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
 def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
     from scramble.launch import launch
 
-    values = [_resolved(cfg) for cfg in configs]
+    values = [_resolved_values(cfg) for cfg in configs]
     launch(Path(sys.argv[0]), values, overrides, folder, plain(configs[0], "launcher")["launcher"])
 
 
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
+def _resolved_values(cfg: DictConfig) -> dict[str, Any]:
     """Return the whole configuration as plain values, without Hydra's section. Keys without a value remain ``???``."""
     from omegaconf import OmegaConf
 

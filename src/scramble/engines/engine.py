@@ -69,10 +69,10 @@ class Engine(ABC):
             EngineError: the server, model or key cannot work. Earlier replies are in the store.
         """
         pending: deque[Future[Reply]] = deque()
-        under_way: dict[str, Future[Reply]] = {}
+        in_flight: dict[str, Future[Reply]] = {}
         try:
             for request in requests:
-                pending.append(self._look_up_or_submit(request, store, under_way))
+                pending.append(self._look_up_or_submit(request, store, in_flight))
                 while len(pending) >= self.window or (pending and pending[0].done()):
                     if not pending[0].done():
                         self.flush()
@@ -85,12 +85,12 @@ class Engine(ABC):
                 future.cancel()
 
     def _look_up_or_submit(
-        self, request: Request, store: ReplyStore | None, under_way: dict[str, Future[Reply]]
+        self, request: Request, store: ReplyStore | None, in_flight: dict[str, Future[Reply]]
     ) -> Future[Reply]:
         if store is None:
             return self._counted(self.submit(request))
         key = request.key(self.model)
-        same = under_way.get(key)
+        same = in_flight.get(key)
         if same is not None:
             with self._totals_lock:
                 self.totals.reused += 1
@@ -102,8 +102,8 @@ class Engine(ABC):
             stored.set_result(store.get(key))
             return stored
         future = self._counted(self.submit(request, lambda reply: store.add(key, self.model, reply)))
-        under_way[key] = future
-        future.add_done_callback(lambda _: under_way.pop(key, None))
+        in_flight[key] = future
+        future.add_done_callback(lambda _: in_flight.pop(key, None))
         return future
 
     def _counted(self, future: Future[Reply]) -> Future[Reply]:

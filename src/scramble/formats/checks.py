@@ -110,9 +110,11 @@ def clean_captions(values: Any) -> list[str]:
     Raises RecordError like :func:`clean_caption`, and for such a string that cannot be parsed as a list.
     """
     if isinstance(values, str):
-        values = _listed(values)
+        values = _parse_list(values)
     if isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
-        captions = [text for value in values for text in (clean_captions if isinstance(value, str) else _one)(value)]
+        captions = [
+            text for value in values for text in (clean_captions if isinstance(value, str) else _single_caption)(value)
+        ]
         if not captions:
             raise RecordError("row without caption")
         return list(dict.fromkeys(captions))
@@ -165,11 +167,11 @@ _WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]|\(\s*u?(["']
 _WRITTEN_OTHER = re.compile(r"""\{\s*'[^']*'\s*:.*\}|b(["']).*\1""", re.DOTALL)
 
 
-def _one(value: Any) -> list[str]:
+def _single_caption(value: Any) -> list[str]:
     return [clean_caption(value)]
 
 
-def _listed(text: str) -> Any:
+def _parse_list(text: str) -> Any:
     """Parse a list (or other JSON value in brackets) that is stored as a string; other strings are unchanged."""
     text = text.strip()
     if _WRITTEN_OTHER.fullmatch(text):

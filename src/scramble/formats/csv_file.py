@@ -129,7 +129,7 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
         row = next(reader)
         num_lines = reader.line_num
     except csv.Error as error:
-        row, num_lines = _closed(lines[number], delimiter), 1
+        row, num_lines = _strip_after_quotes(lines[number], delimiter), 1
         if row is None:
             raise csv.Error(_reason(error)) from error
     for line in lines[number + 1 : number + num_lines]:  # the quoted field must not contain other rows
@@ -161,7 +161,7 @@ def _reader(lines: list[str], number: int, delimiter: str) -> Any:
     return csv.reader(rest, delimiter=delimiter, strict=True, skipinitialspace=True)
 
 
-def _closed(line: str, delimiter: str) -> list[str] | None:
+def _strip_after_quotes(line: str, delimiter: str) -> list[str] | None:
     """Return the fields of a line after removing white space after closing quotes, which the reader rejects."""
     tight = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|\r?\n?$)', '"', line)
     try:

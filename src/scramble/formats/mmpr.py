@@ -116,9 +116,9 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
     fields = {key: entry[key] for key in entry if key in FIELDS}
     checks = {
         "repeat_time": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0,
-        "length": lambda v: _whole(v) and v >= 0,
+        "length": lambda v: _is_whole_number(v) and v >= 0,
         "data_augment": lambda v: isinstance(v, bool),
-        "max_dynamic_patch": lambda v: _whole(v) and v >= 1,
+        "max_dynamic_patch": lambda v: _is_whole_number(v) and v >= 1,
     }
     for key, good in checks.items():
         if key in fields and not good(fields[key]):
@@ -126,7 +126,7 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
     return MmprSet(name, **fields, other={key: value for key, value in entry.items() if key not in fields})
 
 
-def _whole(value: Any) -> bool:
+def _is_whole_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

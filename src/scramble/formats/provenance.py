@@ -53,14 +53,14 @@ def pair_from(
         more = [part for part in (history, other_rejected) if part]
         pair_id = content_key(image_ids, prompt, chosen, rejected, *more)
         return PreferencePair(pair_id, image_ids, *texts, "unknown", history=history, other_rejected=other_rejected)
-    values = _checked(record, len(chosen), len(rejected))
+    values = _validated(record, len(chosen), len(rejected))
     values["image_ids"] = tuple(values.get("image_ids") or image_ids)
     values["edits"] = tuple(Edit((c[0], c[1]), (r[0], r[1])) for c, r in values.get("edits") or ())
     values["other_rejected"] = tuple(values.get("other_rejected") or other_rejected)
     return PreferencePair(prompt=prompt, chosen=chosen, rejected=rejected, history=history, **values)
 
 
-def _checked(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
+def _validated(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
     """Check that provenance values have the types of their fields and that edits are within texts of these lengths."""
 
     def number(value: Any) -> bool:

@@ -213,11 +213,11 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
         for name, saved, expected in report["mismatched_keys"]
     )
     if mismatched:
-        raise ModelError(f"{path}: {_several(mismatched, 'tensor')} with another shape than in config.json")
+        raise ModelError(f"{path}: {_count_and_names(mismatched, 'tensor')} with another shape than in config.json")
     if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{path}: {_several(missing, 'tensor')} missing from the weight files")
+        raise ModelError(f"{path}: {_count_and_names(missing, 'tensor')} missing from the weight files")
     if unexpected := sorted(report["unexpected_keys"]):
-        log.warning(f"{path}: {_several(unexpected, 'tensor')} not used by the model")
+        log.warning(f"{path}: {_count_and_names(unexpected, 'tensor')} not used by the model")
     return model
 
 
@@ -268,9 +268,9 @@ def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) ->
     expected = {name for name in get_peft_model_state_dict(model, save_embedding_layers=False) if "lora_" in name}
     lora = {name for name in saved if "lora_" in name}
     if missing := sorted(expected - lora):
-        raise ModelError(f"{complaint}: {_several(missing, 'tensor')} missing from its weights")
+        raise ModelError(f"{complaint}: {_count_and_names(missing, 'tensor')} missing from its weights")
     if unexpected := sorted(lora - expected):
-        raise ModelError(f"{complaint}: the model lacks {_several(unexpected, 'tensor')} of its weights")
+        raise ModelError(f"{complaint}: the model lacks {_count_and_names(unexpected, 'tensor')} of its weights")
 
 
 def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantization: Any) -> None:
@@ -323,7 +323,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _several(names: list[str], noun: str) -> str:
+def _count_and_names(names: list[str], noun: str) -> str:
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} {noun}{'s' if len(names) > 1 else ''} ({shown})"
 

@@ -142,7 +142,7 @@ def _json(text: str) -> Any:
         return None
     body = text[start:]
     body = body[: body.rfind("}") + 1] or body
-    for candidate in (body, re.sub(r",\s*([}\]])", r"\1", body), *_closed(text[start:])):
+    for candidate in (body, re.sub(r",\s*([}\]])", r"\1", body), *_completions(text[start:])):
         try:
             return json.loads(candidate)
         except ValueError:
@@ -150,7 +150,7 @@ def _json(text: str) -> Any:
     return None
 
 
-def _closed(text: str) -> Iterator[str]:
+def _completions(text: str) -> Iterator[str]:
     """Yield completions of a truncated text. They close the open lists and objects after an entry, last entry first."""
     ends = [match.end() for match in re.finditer(r"\}", text)]
     for end in reversed(ends[-40:]):

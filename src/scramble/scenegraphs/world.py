@@ -96,7 +96,7 @@ def derive(graph: Graph, question: str) -> Derived | None:
     return None
 
 
-def _one(graph: Graph, noun: Noun) -> dict[str, Any] | None:
+def _only_match(graph: Graph, noun: Noun) -> dict[str, Any] | None:
     """Return the only object that matches the noun, or None."""
     ids = matches(graph, noun)
     return next(e for e in graph["objects"] if e["id"] == ids[0]) if len(ids) == 1 else None
@@ -104,7 +104,7 @@ def _one(graph: Graph, noun: Noun) -> dict[str, Any] | None:
 
 def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
     noun = read_noun(words)
-    entry = _one(graph, noun)
+    entry = _only_match(graph, noun)
     if entry is None or not value_of(entry, kind):
         return None
     value = value_of(entry, kind)
@@ -114,7 +114,7 @@ def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
 
 def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | None:
     place = read_noun(words)
-    anchor = _one(graph, place)
+    anchor = _only_match(graph, place)
     if anchor is None:
         return None
     facts = {(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]}
@@ -127,7 +127,7 @@ def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | N
 
 def _where(graph: Graph, words: str) -> Derived | None:
     noun = read_noun(words)
-    entry = _one(graph, noun)
+    entry = _only_match(graph, noun)
     place = "" if entry is None else quarter(graph, entry, margin=0.02)
     return Derived((Exists((noun,)),), place) if place else None
 
@@ -170,7 +170,7 @@ def _existence(graph: Graph, words: str) -> Derived:
 
 def _relation(graph: Graph, first: str, one: str, other: str, second: str) -> Derived | None:
     a, b = read_noun(first), read_noun(second)
-    if _one(graph, a) is None or _one(graph, b) is None:
+    if _only_match(graph, a) is None or _only_match(graph, b) is None:
         return None
     true_relations = [r for r in (one, other) if clause_holds(graph, Relation(a, ((r, b),)))]
     if len(true_relations) != 1:
@@ -184,7 +184,7 @@ def _yes_no(graph: Graph, caption: str) -> Derived | None:
         return None
     question = clauses[0]
     ((relation, other),) = question.links
-    if _one(graph, question.subject) is None or _one(graph, other) is None:
+    if _only_match(graph, question.subject) is None or _only_match(graph, other) is None:
         return None
     if clause_holds(graph, question):
         return Derived((Exists((question.subject,)), Exists((other,)), question), "Yes")

@@ -166,9 +166,9 @@ class PreferenceConfig(DPOConfig):
         for name, reason in REFUSED.items():
             if (value := getattr(self, name)) != default_of(PreferenceConfig, name):
                 if name not in TRL_OPTIONS:
-                    raise ValueError(f"trainer.{name}={_shown(value)}: {reason}")
+                    raise ValueError(f"trainer.{name}={_format_value(value)}: {reason}")
                 if self.backend != "trl":
-                    raise ValueError(f"trainer.{name}={_shown(value)}: {reason}; or use trainer.backend=trl")
+                    raise ValueError(f"trainer.{name}={_format_value(value)}: {reason}; or use trainer.backend=trl")
         if self.backend == "trl" and (faults := trl_faults(vars(self))):
             raise ValueError(faults)
         self.weights = check_weights(self.loss_type, self.loss_weights)
@@ -310,6 +310,6 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Format a value as it is written on the command line."""
     return str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else str(value)
