@@ -129,6 +129,8 @@ def test_a_generator_learns_which_replacements_are_absurd(pipeline: str):
     assert "A bus on a beach." not in texts(generator, "A car on a beach.", "replace.object")
     assert texts(generator, "A white horse in a field.", "replace.colour") == {"A brown horse in a field."}
     assert "A red bag on a bed." in texts(generator, "A white bag on a bed.", "replace.colour")
+    assert texts(generator, "A woman in a short blue skirt.", "replace.size") == set()
+    assert texts(generator, "A woman in a large blue skirt.", "replace.size") == {"A woman in a small blue skirt."}
 
 
 def test_a_generator_learns_which_replacements_are_rare(pipeline: str):

@@ -79,7 +79,7 @@ class _Plausibility:
         if self.tables is None:
             return True
         if phrase.noun is None:
-            return new.cls == "size"  # not "rocky conditions" or "a leather pile"
+            return new.word in ("large", "small")  # not "a leather pile" or "a tall skirt"
         return (
             self.tables.has_attribute(new, phrase.noun)
             and self.tables.attribute_odds(phrase, old.word, new.word) >= self.min_odds
