@@ -38,7 +38,8 @@ in one line before any work starts.
 parentheses is not in the files; if a message asks for it, write it with a plus (`+pairs.refine.exponent=2`)."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
-(`trainer.adam_beta2=0.95`). The few that cannot work are refused with the reason."""
+(`trainer.adam_beta2=0.95`). Fields that this trainer does not support
+raise an error that states the reason and, where there is one, the key to use instead."""
 PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`peft.use_rslora=true`)."
 BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks; each has its own options."
 PROTOCOL = (

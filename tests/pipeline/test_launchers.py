@@ -130,7 +130,7 @@ def test_a_sweep_of_training_runs_again_only_what_failed_or_was_killed(tmp_path:
 def test_points_that_would_share_a_folder_are_refused(tmp_path: Path, script: Run) -> None:
     for name, overrides, message in (
         ("generate", ("data.n_train=8,9",), "would both write"),
-        ("train", ("data.n_train=8,9", "run.arm='a${data.n_train}'"), "need different data in the same folder"),
+        ("train", ("data.n_train=8,9", "run.arm='a${data.n_train}'"), "share the data folder"),
         ("train", ("trainer.beta=0.1,0.2", "objective=dpo", "run.arm=mine"), "would both write"),
         ("train", ("trainer.beta=0.1,0.2", "objective=dpo", "launcher.strategy=ddq"), "ddp, fsdp2, zero2, zero3"),
     ):

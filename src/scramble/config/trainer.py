@@ -267,7 +267,7 @@ class Trainer(Section):
 
 
 def _is_multiple(steps: float, of: float) -> bool:
-    """Whether one number of steps is a multiple of another; both may be shares of the run."""
+    """Return whether ``steps`` is a multiple of ``of``: numbers of steps, or fractions of the total training steps."""
     return abs(steps / of - round(steps / of)) < 1e-6
 
 

@@ -142,7 +142,7 @@ def _check_folders(points: Sequence[Point]) -> None:
         key, first = first_by_data.setdefault(str(point.config["run"]["data"]), (content_key(parts), point))
         if key != content_key(parts):
             raise LaunchError(
-                f"{first.label} and {point.label} need different data in the same folder "
-                f"{point.config['run']['data']}: also let name=... or run.data=... vary"
-                + (", or fix data_seed" if parts["data_seed"] != first.config.get("data_seed") else "")
+                f"{first.label} and {point.label} share the data folder {point.config['run']['data']} but need "
+                "different data: set a separate name=... or run.data=... for each"
+                + (", or the same data_seed" if parts["data_seed"] != first.config.get("data_seed") else "")
             )

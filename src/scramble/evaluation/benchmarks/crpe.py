@@ -49,7 +49,9 @@ def load(
     items: list[Item] = []
     paths = [find_file("crpe", root, name) for name in FILES if Path(root).is_dir() and any(Path(root).rglob(name))]
     if not paths:
-        raise EvaluationError(f"crpe: neither {' nor '.join(FILES)} below {root}; check benchmark.crpe.root")
+        raise EvaluationError(
+            f"crpe: found neither {' nor '.join(FILES)} below {root}: set benchmark.crpe.root to their folder"
+        )
     for path in paths:
         bad, before, seen = RejectedRows("crpe", path), len(items), Counter[str]()
         for number, row in enumerate(json_rows("crpe", path)):

@@ -73,7 +73,8 @@ def _item(row: dict[str, Any], number: int, domains: dict[str, str]) -> Item:
     )
     parts, _, step = key.partition("_")
     if step not in STEPS.get(parts, ()):
-        raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, not <2 or 3>steps_<step or multi>")
+        expected = ", ".join(f"{parts}_{step}" for parts, steps in STEPS.items() for step in steps)
+        raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, expected one of {expected}")
     shown = sorted(set(re.findall(r"([A-H])\s*\.", option)))  # some entries separate their options irregularly
     if not shown:
         raise EvaluationError(f"wemath: {where}: option has no options A., B., ...: {option!r:.80}")

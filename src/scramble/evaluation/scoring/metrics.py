@@ -196,5 +196,5 @@ def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
         raise MetricError(f"{what}: no items to score")
     if np.isnan(array).any():
         rows = sorted({int(index[0]) for index in np.argwhere(np.isnan(array))})
-        raise MetricError(f"{what}: not a number at index {rows[:5]}")
+        raise MetricError(f"{what}: NaN in {len(rows)} items, the first at index {rows[0]}")
     return array

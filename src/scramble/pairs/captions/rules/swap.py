@@ -105,7 +105,7 @@ def swaps(
 
 @dataclass(frozen=True, slots=True)
 class _AttributePlausibility:
-    """Decides whether a noun is plausible with an adjective, also from the user's captions."""
+    """Decides whether an adjective is plausible for a noun, from a fixed rule and statistics of the captions."""
 
     s: Sentence
     children: frozenset[str]
