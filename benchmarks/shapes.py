@@ -67,8 +67,8 @@ MOLMO_SHAPES = {
 
 # Qwen2.5-VL and Qwen3.5: 28 px per token, windows of 112 px in seven of eight layers of Qwen2.5-VL's tower.
 QWEN_SHAPES = {
-    # Parameters as in the shape "40m": tower 14 M (without the merger, 3 M), decoder 17 M, embeddings 8 M. The decoder
-    # of qwen35-40m is narrower and deeper, so that three of four layers are recurrent and the last is one of eight.
+    # The parts have the sizes of the shape "40m": tower 14 M and 3 M for the merger, decoder 17 M, embeddings 8 M. The
+    # decoder of qwen35-40m is narrower and has 8 layers, of which 6 are recurrent.
     "qwen-40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384, family="qwen2_5_vl", vision_mlp=1024),
     "qwen35-40m": Shape(8, 384, 6, 8, 384, 6, 2, 1024, 21504, family="qwen3_5"),
     "qwen-tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024, True, 112, family="qwen2_5_vl", vision_mlp=256),

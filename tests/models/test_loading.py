@@ -251,7 +251,7 @@ def test_a_broken_adapter_is_named(
     assert words in message and str(adapter) in message
 
 
-@pytest.mark.parametrize(("layers", "words"), [(5, "missing from its weights"), (3, "the model lacks")])
+@pytest.mark.parametrize(("layers", "words"), [(5, "the adapter lacks"), (3, "the model lacks")])
 def test_adapter_of_a_deeper_or_shallower_base(layers: int, words: str, adapter: Path, tmp_path: Path) -> None:
     from scramble.models.tiny import save_tiny
 

@@ -14,7 +14,7 @@ _LETTER = rf"(?<![\w'’&-])(?:[B-H]|A(?:(?<=[a-z,] A)|(?!\s+(?!{_NO_NOUN})[a-z]
 _COMMA = rf",(?=\s*[(\[]?{_LETTER}[)\]]?\s*(?:$|[.,&\n]|and\b|or\b))"
 _LETTERS = rf"{_LETTER}(?:[)\]]?\s*(?:(?:,\s*)?\b(?:and|or)\b|&|{_COMMA})\s*[(\[]?{_LETTER})*"
 
-# No two neighbouring repetitions match the same characters, so that replies of many equal signs take linear time.
+# Adjacent repetitions match disjoint sets of characters, so that a long run of one punctuation mark takes linear time.
 _LISTED = re.compile(r"\W*(?:(?:option|choice|figure|set)s?\W+)?([A-I](?:[^\w/|]+(?:and\W+)?[A-I])*)\W*", re.IGNORECASE)
 _STATED = re.compile(
     r"\b(?:answer|choice|option)(s?)\b(?:\s+(?:\w+\s+)?(?:is|are|would be|should be)\b)?"

@@ -268,9 +268,15 @@ def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) ->
     expected = {name for name in get_peft_model_state_dict(model, save_embedding_layers=False) if "lora_" in name}
     lora = {name for name in saved if "lora_" in name}
     if missing := sorted(expected - lora):
-        raise ModelError(f"{complaint}: {_count_and_names(missing, 'tensor')} missing from its weights")
+        raise ModelError(
+            f"{complaint}: the adapter lacks {_count_and_names(missing, 'tensor')}; set model.path to "
+            "the model that it was trained on"
+        )
     if unexpected := sorted(lora - expected):
-        raise ModelError(f"{complaint}: the model lacks {_count_and_names(unexpected, 'tensor')} of its weights")
+        raise ModelError(
+            f"{complaint}: the model lacks {_count_and_names(unexpected, 'tensor')} of the adapter; set model.path to "
+            "the model that it was trained on"
+        )
 
 
 def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantization: Any) -> None:

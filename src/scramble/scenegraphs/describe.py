@@ -151,7 +151,10 @@ def _json(text: str) -> Any:
 
 
 def _completions(text: str) -> Iterator[str]:
-    """Yield completions of a truncated text. They close the open lists and objects after an entry, last entry first."""
+    """Yield completions of a truncated text; the one that keeps the most text comes first.
+
+    Each keeps the text up to the end of an object, and closes the lists and objects that are still open there.
+    """
     ends = [match.end() for match in re.finditer(r"\}", text)]
     for end in reversed(ends[-40:]):
         head, opened, quoted, escaped = text[:end], list[str](), False, False

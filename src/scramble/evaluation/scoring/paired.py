@@ -83,7 +83,7 @@ def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
 def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[str, Any]:
     ids = runs[0].ids
     if any(u.ids != ids for u in [*runs, *baselines]):
-        raise EvaluationError(f"score {name}: the runs do not have the same items in the same order")
+        raise EvaluationError(f"score {name}: the runs have different items or another order: evaluate both again")
     if len(runs) == 1:
         test = statistics.paired_test(runs[0].values, baselines[0].values, runs[0].clusters)
     else:
@@ -95,7 +95,7 @@ def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[
 def _ratio_test(name: str, runs: Sequence[Ratio], baselines: Sequence[Ratio]) -> dict[str, Any]:
     clusters = runs[0].clusters
     if any(r.clusters != clusters for r in [*runs, *baselines]):
-        raise EvaluationError(f"score {name}: the runs do not have the same items in the same order")
+        raise EvaluationError(f"score {name}: the runs have different items or another order: evaluate both again")
     return _points(statistics.paired_bootstrap([r.value for r in runs], [r.value for r in baselines], len(clusters)))
 
 

@@ -78,7 +78,10 @@ def load_prompt(name: str | Path) -> PromptFile:
                 .read_text(encoding="utf-8")
             )
     except OSError as error:
-        raise PromptError(f"no prompt {name}: choose one of {', '.join(PROMPTS)}, or set a .txt file") from error
+        raise PromptError(
+            f"pairs.options.prompt={name}: no such prompt or file; choose one of {', '.join(PROMPTS)} or the path of a "
+            ".txt file"
+        ) from error
     if text.count(PLACE) != 1:
         raise PromptError(f"prompt {name} must contain {PLACE} exactly once, for the caption")
     return PromptFile(path.stem, text.rstrip("\n"), content_key(text))

@@ -1,8 +1,9 @@
 """The plausibility of a word in a context (its *place*) of a caption, learned from the user's captions.
 
 "A woman holding a phone" can be swapped to "a phone holding a woman", which is false but absurd, so that a language
-model rejects it without the image. :class:`SelectionalTables` counts which nouns occur before and after each relation
-("holding", "sitting on", "with"), with each adjective, and with each other word. The lift of a noun in a place is its
+model rejects it without the image. :class:`SelectionalTables` counts how often a
+noun occurs before and after a relation ("holding", "sitting on", "with"), with an adjective, and in one caption with
+another noun or verb. The lift of a noun in a place is its
 probability in this place divided by its overall probability (selectional association; Resnik 1996). The counts include
 the caption itself, which never contains the changed words. This lowers a lift by at most log(6 / 5).
 """
