@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import json
+import shutil
 import logging
 import re
 import subprocess
@@ -122,12 +123,22 @@ def test_settings_are_those_of_the_configuration_files(tmp_path: Path) -> None:
 
 def test_rows_and_their_folder_give_the_same_pairs(tmp_path: Path, rules: dict[str, object]) -> None:
     """Paths, images in memory and a folder of the same images and captions give the same texts."""
-    rows = [json.loads(line) for line in (EXAMPLE / "captions.jsonl").read_text().splitlines()]
+    captions = (
+        "A small dog sits on a red couch.",
+        "A woman in a blue shirt holds a white cup.",
+        "A man in a black jacket walks behind a young girl.",
+        "A brown horse stands in front of a white fence.",
+        "A large cat sleeps under a wooden table.",
+    )
+    rows = [{"image": f"{n % 8 + 1:02}.png", "caption": caption} for n, caption in enumerate(captions * 2)]
+    folder = tmp_path / "example"
+    shutil.copytree(EXAMPLE, folder)
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     whole = {"val_fraction": 0, "test_fraction": 0}
     paths = [{**row, "image": EXAMPLE / row["image"]} for row in rows]
     images = [{**row, "image": Image.open(EXAMPLE / row["image"])} for row in rows]
     texts = []
-    for name, data in (("folder", EXAMPLE), ("text", str(EXAMPLE)), ("paths", paths), ("images", images)):
+    for name, data in (("folder", folder), ("text", str(folder)), ("paths", paths), ("images", images)):
         out = tmp_path / name
         scramble.make_pairs(out, data, method_settings=rules, data_settings=whole)
         records = list(read_table(out / "train", ImageRecord))
