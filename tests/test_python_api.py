@@ -5,9 +5,9 @@ from __future__ import annotations
 import doctest
 import inspect
 import json
-import shutil
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
