@@ -154,16 +154,16 @@ class TextOnlyOdds:
         if not rows:
             return
         used, weights = [pairs[i] for i in rows], np.asarray(draws, dtype=float)[rows]
-        features = self._features(used)
+        features, positions = self._features(used), self._positions(used)
         families = np.array([family_of(pair.kind) for pair in used])
         for (name, group), members in self._members(used).items():
-            fold = self._folds(used, group)
+            fold = self._folds(positions, group)
             for number in range(fold.max() + 1):
                 train = np.flatnonzero((fold != number) & members)
                 if len(train) >= 2:
                     fit = CLASSIFIERS[name].fit
                     self._scorers[name, group, number] = fit(features[name][train], weights[train])
-        scores = self._scores(used, features)
+        scores = self._scores(used, features, positions)
         for family in np.unique(families):
             members = np.flatnonzero(families == family)
             self._calibration[family] = fit_linear(scores[members], weights[members])
@@ -177,19 +177,22 @@ class TextOnlyOdds:
         families = np.array([family_of(p.kind) if p.kind not in self.groups.unrefined else "" for p in pairs])
         if not self._calibration or not pairs:
             return odds
-        scores = self._scores(pairs, self._features(pairs))
+        scores = self._scores(pairs, self._features(pairs), self._positions(pairs))
         for family, calibrate in self._calibration.items():
             members = np.flatnonzero(families == family)
             if len(members):
                 odds[members] = calibrate(scores[members])
         return odds
 
-    def _folds(self, pairs: Sequence[PreferencePair], group: str) -> np.ndarray:
-        """Return the folds (n,) of the classifiers of a group."""
+    def _positions(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
+        """Return the hash of each pair's image as a number in [0, 1): (n,)."""
         import numpy as np
 
-        count = self._num_folds.get(family_of(group), FOLDS)
-        return np.array([int(count * position_of(group_of(pair), self._seed)) for pair in pairs])
+        return np.array([position_of(group_of(pair), self._seed) for pair in pairs])
+
+    def _folds(self, positions: np.ndarray, group: str) -> np.ndarray:
+        """Return the folds (n,) of the classifiers of a group, from the positions of the images (n,)."""
+        return (self._num_folds.get(family_of(group), FOLDS) * positions).astype(int)
 
     def _features(self, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
         return {name: CLASSIFIERS[name].features(pairs) for name in (*self.NGRAMS, "language model")}
@@ -206,7 +209,7 @@ class TextOnlyOdds:
             members |= {(name, kind): kinds == kind for kind in self.groups.alone}
         return members
 
-    def _scores(self, pairs: Sequence[PreferencePair], features: dict[str, Any]) -> np.ndarray:
+    def _scores(self, pairs: Sequence[PreferencePair], features: dict[str, Any], positions: np.ndarray) -> np.ndarray:
         """Return the scores of the classifiers that were not fitted on the image of a pair: (n, 5)."""
         import numpy as np
 
@@ -214,7 +217,7 @@ class TextOnlyOdds:
         columns["language model", ""] = np.zeros(len(pairs))
         for (name, group), members in self._members(pairs).items():
             level = "" if not group else "family" if group.endswith("-") else "kind"
-            fold = self._folds(pairs, group)
+            fold = self._folds(positions, group)
             for number in np.unique(fold[members]):
                 rows = np.flatnonzero(members & (fold == number))
                 scorer = self._scorers.get((name, group, number))
