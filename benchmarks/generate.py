@@ -22,7 +22,8 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
@@ -150,45 +151,75 @@ class Half:
         return self._scorers[key]
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """The scores of one classifier on the pairs of a family and selection in one half of the images.
+
+    Attributes:
+        kept: percentage of the drawn pairs that the selection contains.
+        fitted: the selection of the other half on which the classifier was fitted.
+        scores: score per pair (n,), positive if the classifier picks the chosen text.
+        images: image of each pair.
+    """
+
+    family: str
+    selection: str
+    kept: float
+    classifier: str
+    fitted: str
+    scores: list[float]
+    images: list[str]
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Family, selection, and whether it is the language model, whose accuracy is reported separately."""
+        return self.family, self.selection, "language model" if self.classifier == "language model" else "classifier"
+
+    def accuracy(self, seed: int) -> tuple[float, str]:
+        """The accuracy in percent, and its text with the 95 % interval over images."""
+        result = measured(self.classifier, np.array(self.scores), self.images, seed=seed)
+        low, high = result.interval
+        text = f"{result.accuracy:.1f} [{low:.1f}, {high:.1f}] {self.classifier} fitted on {self.fitted}"
+        return result.accuracy, text
+
+
+def transfers(judged: Half, other: Half) -> Iterator[Transfer]:
+    """Score the pairs of one half by classifiers that were fitted on the drawn and the selected pairs of the other."""
+    for (selection, family), rows in judged.rows.items():
+        kept = 100 * len(rows) / len(judged.rows["drawn", family])
+        images = [judged.images[i] for i in rows]
+        for name in CLASSIFIERS:
+            for fitted in dict.fromkeys(("drawn", selection)):
+                scores = other.scorer(name, fitted, family)(judged.features[name][rows])
+                yield Transfer(family, selection, kept, name, fitted, scores.tolist(), images)
+
+
+def pooled(members: Sequence[Transfer]) -> Iterator[Transfer]:
+    """Concatenate the pairs of all seeds and directions for each classifier and fit."""
+    for name, fitted in dict.fromkeys((each.classifier, each.fitted) for each in members):
+        same = [each for each in members if (each.classifier, each.fitted) == (name, fitted)]
+        scores = [score for each in same for score in each.scores]
+        yield replace(same[0], scores=scores, images=[image for each in same for image in each.images])
+
+
 def measure_transfer(args: argparse.Namespace) -> None:
     """Print the transfer accuracy of each family and classifier by exponent, seed and direction."""
     images = list(images_of(args.captions))
     seeded(0, "halves").shuffle(images)
-    highest: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
-    pooled: dict[tuple[str, str, str], dict[tuple[str, str], tuple[list[float], list[str]]]] = {}
-    shares: dict[tuple[str, str], list[float]] = {}
+    groups: dict[tuple[str, str, str], list[Transfer]] = {}
+    accuracies: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
     for seed in args.seeds:
         halves = [Half(args, half, seed) for half in (images[::2], images[1::2])]
-        for judged, other in (halves, halves[::-1]):
-            for selection, family in list(judged.rows):
-                rows = judged.rows[selection, family]
-                shares.setdefault((family, selection), []).append(100 * len(rows) / len(judged.rows["drawn", family]))
-                for name in CLASSIFIERS:
-                    for fitted in dict.fromkeys(("drawn", selection)):
-                        scores = other.scorer(name, fitted, family)(judged.features[name][rows])
-                        groups = [judged.images[i] for i in rows]
-                        result = measured(name, scores, groups, seed=seed)
-                        low, high = result.interval
-                        text = f"{result.accuracy:.1f} [{low:.1f}, {high:.1f}] {name} fitted on {fitted}"
-                        print(f"seed {seed}, {family}, {selection}, {len(rows)} pairs: {text}", flush=True)
-                        group = "language model" if name == "language model" else "classifier"
-                        highest.setdefault((family, selection, group), []).append((result.accuracy, text))
-                        pool = pooled.setdefault((family, selection, group), {})
-                        reader = "selected pairs" if fitted == selection else "drawn pairs"
-                        all_scores, all_groups = pool.setdefault((name, reader), ([], []))
-                        all_scores += scores.tolist()
-                        all_groups += groups
-    for (family, selection, group), results in highest.items():
-        kept = shares[family, selection]
-        print(f"{family}, {selection}: kept {min(kept):.0f} to {max(kept):.0f} %; {group}: {max(results)[1]}", end="; ")
-        means = [
-            (measured(name, np.array(scores), groups), reader)
-            for (name, reader), (scores, groups) in pooled[family, selection, group].items()
-        ]
-        result, reader = max(means, key=lambda item: item[0].accuracy)
-        low, high = result.interval
-        print(f"all seeds and directions together: {result.accuracy:.1f} [{low:.1f}, {high:.1f}]", end=" ")
-        print(f"{result.classifier} fitted on {reader}")
+        for each in chain(transfers(*halves), transfers(*halves[::-1])):
+            accuracy = each.accuracy(seed)
+            print(f"seed {seed}, {each.family}, {each.selection}, {len(each.scores)} pairs: {accuracy[1]}", flush=True)
+            groups.setdefault(each.group, []).append(each)
+            accuracies.setdefault(each.group, []).append(accuracy)
+    for (family, selection, kind), members in groups.items():
+        kept = [each.kept for each in members]
+        print(f"{family}, {selection}: kept {min(kept):.0f} to {max(kept):.0f} %; {kind}: ", end="")
+        print(max(accuracies[family, selection, kind])[1], end="; ")
+        print(f"all seeds and directions together: {max(each.accuracy(0) for each in pooled(members))[1]}")
 
 
 def measure_speed(args: argparse.Namespace) -> None:
