@@ -10,6 +10,7 @@ from typing import Any
 import scramble
 from scramble.formats.card import HOMEPAGE, cell, citations, contamination, source_licence, without_folders
 from scramble.models.hub import is_hub_id
+from scramble.reporting.arms import method_of
 from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import listed_counts, objective_text
 
@@ -64,7 +65,7 @@ def model_card(
 
     path = base or public_name(str(trained.config["model"]["path"]))
     source = str(trained.data["config"]["data"].get("kind", ""))
-    method = trained.arm.rpartition("-seed")[0] or trained.arm
+    method = method_of(trained.arm)
     overall = [row for row in rows if row.method == method and "/" not in row.score]
     data = ModelCardData(
         license=license,
