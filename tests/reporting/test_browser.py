@@ -147,6 +147,9 @@ def test_texts_stay_texts_and_nothing_is_fetched(run: Path, page: Path) -> None:
     assert re.findall(r"<script[^>]*>", text) == re.findall(r'<script src="assets/\w+\.js">', text)
     assert SCRIPT not in text and IMAGE not in text and "<b>run</b>" not in text
     assert "&lt;script&gt;" in text
+    for name in NAMES:
+        count = len(load_benchmark(name, run / "data" / "test").items)
+        assert f'{name} <span class="soft">{count:,} items · protocol' in text
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#|assets/)""", text)
     for file in [page, *(page.parent / "assets").iterdir()]:
         assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", file.read_text())

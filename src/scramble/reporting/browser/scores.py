@@ -49,7 +49,7 @@ def _table(benchmark: str, rows: Sequence[ScoreRow], baselines: Sequence[str], l
     return {
         "benchmark": benchmark,
         "protocol": ", ".join(sorted({row.protocol for row in rows})),
-        "items": counted(max((row.n or 0 for row in rows), default=0), "items"),
+        "size": counted(max((row.n or 0 for row in rows), default=0), "items"),
         "scores": _by_score(whole, baselines),
         "parts": _by_score([row for row in rows if "/" in row.score and row.score != leading], baselines),
         "reasons": sorted({f"{row.method}: {row.reason}" for row in rows if row.reason}),

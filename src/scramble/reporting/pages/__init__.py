@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from types import BuiltinMethodType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from scramble.pixels import upright_rgb
@@ -41,8 +42,16 @@ def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> N
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_not_a_method,
     )
     write_text(path, environment.get_template(name).render(palette=PALETTE, **values))
+
+
+def _not_a_method(value: Any) -> Any:
+    """``value``; jinja2 reads ``{{ row.items }}`` as the method of the mapping, which must never reach a page."""
+    if isinstance(value, BuiltinMethodType | MethodType):
+        raise TypeError(f"a page prints the method {value.__name__}: give the key another name")
+    return value
 
 
 def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
