@@ -121,7 +121,7 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
     )
     few = script("generate", *own(small, tmp_path / "few", "pairs.refine={}", "data.test_fraction=0.4")).stdout
     assert "data, test: 1 image, " in few
-    assert " pairs; comparing models needs at least 30: raise data.test_fraction, or add images" in few
+    assert "1 pair; comparing models needs at least 30: raise data.test_fraction, or add images" in few
     assert "audit: the training pairs are too few for text-only accuracies (20 pairs of 5 images are needed)" in few
     none = ("data.val_fraction=0", "data.test_fraction=1")
     done = script("generate", *own(small, tmp_path / "empty", *none), status=1)

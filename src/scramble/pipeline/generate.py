@@ -255,10 +255,11 @@ def _listed(steps: Mapping[str, int]) -> str:
 def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
     """Log a note if the test split has too few pairs to compare models; ``advice`` explains how to get more pairs."""
     from scramble.reporting.headline import FEW_ITEMS
+    from scramble.reporting.table import counted
 
     pairs = counts.get("pairs")
     if pairs is not None and counts.get("images") and pairs < FEW_ITEMS:
-        log.info(f"data, test: {pairs} pairs; comparing models needs at least {FEW_ITEMS}: {advice}")
+        log.info(f"data, test: {counted(pairs, 'pairs')}; comparing models needs at least {FEW_ITEMS}: {advice}")
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:
