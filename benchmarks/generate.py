@@ -58,8 +58,9 @@ def _captions(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def candidates_of(args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> list[CandidateSet]:
-    """The candidates of all captions of some images. The plausibility of swaps is learned from the captions of the same
-    images."""
+    """Return the candidates of all captions of some images. The plausibility of swaps is learned from the captions of
+    the same images.
+    """
     args.generator.learn(text for image in images for text in image.captions)
     stream = caption_candidates(images, args.generator, per_caption=args.per_caption, seed=seed)
     return [item for item in stream if isinstance(item, CandidateSet)]
@@ -143,7 +144,7 @@ class Half:
         self._scorers: dict[tuple[str, str, str], Scorer] = {}
 
     def scorer(self, classifier: str, selection: str, family: str) -> Scorer:
-        """A classifier fitted on the pairs of a selection."""
+        """Return a classifier fitted on the pairs of a selection."""
         key = (classifier, selection, family)
         if key not in self._scorers:
             rows = self.rows[selection, family]
@@ -176,7 +177,7 @@ class Transfer:
         return self.family, self.selection, "language model" if self.classifier == "language model" else "classifier"
 
     def accuracy(self, seed: int) -> tuple[float, str]:
-        """The accuracy in percent, and its text with the 95 % interval over images."""
+        """Return the accuracy in percent, and its text with the 95 % interval over images."""
         result = measured(self.classifier, np.array(self.scores), self.images, seed=seed)
         low, high = result.interval
         text = f"{result.accuracy:.1f} [{low:.1f}, {high:.1f}] {self.classifier} fitted on {self.fitted}"

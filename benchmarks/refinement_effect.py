@@ -31,7 +31,9 @@ SETS = ("biased", "refined", "balanced", "unbiased")
 
 
 def predicted(pair: PreferencePair) -> bool | None:
-    """Whether the cue predicts the chosen caption; None if the pair lacks the cue (two objects of one colour)."""
+    """Return whether the cue predicts the chosen caption; None if the pair lacks the cue (two objects of one
+    colour).
+    """
     if pair.kind == "replace-relation":
         (span,) = relation_spans(pair.chosen)
         return relation_of(str(span.value)) in ("left of", "above")
@@ -40,12 +42,12 @@ def predicted(pair: PreferencePair) -> bool | None:
 
 
 def biased(pairs: list[PreferencePair], share: float, seed: int) -> list[PreferencePair]:
-    """The pairs that the cue predicts, and a share of the others."""
+    """Return the pairs that the cue predicts, and a share of the others."""
     return [p for p in pairs if predicted(p) or seeded(seed, "cue", p.pair_id).random() < share]
 
 
 def balanced(pairs: list[PreferencePair], seed: int) -> list[PreferencePair]:
-    """The pairs, balanced on the gap of the probabilities of the out-of-fold classifiers."""
+    """Return the pairs, balanced on the gap of the probabilities of the out-of-fold classifiers."""
     gaps = np.tanh(TextOnlyOdds(pairs, [1.0] * len(pairs), seed=seed).fitted / 2).tolist()
     return balance_gaps(pairs, gaps, gaps, seed=seed)
 

@@ -41,7 +41,7 @@ PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
 
 
 def endless_captions(path: Path) -> Iterator[str]:
-    """The captions of a file, repeated without end; a number makes each repetition different."""
+    """Yield the captions of a file, repeated without end; a number makes each repetition different."""
     rows = read_json(path)["annotations"] if path.suffix == ".json" else read_jsonl(path)
     captions = [row["caption"].strip().rstrip(".") for row in rows]
     for number in count():
@@ -68,7 +68,7 @@ def write_coco(folder: Path, captions: Path, images: int) -> int:
 
 
 def _pixels(number: int) -> np.ndarray:
-    """An image of 16 x 16 pixels that encodes the bits of a number."""
+    """Return an image of 16 x 16 pixels that encodes the bits of a number."""
     bits = np.unpackbits(np.frombuffer(number.to_bytes(4, "big"), np.uint8)).reshape(4, 8)
     return np.kron(bits, np.full((4, 2), 255, np.uint8))[..., None].repeat(3, -1)
 
@@ -101,7 +101,7 @@ def _timed(connection: Connection, run: Callable[..., Any], args: tuple[Any, ...
 
 
 def data_of(coco: Path) -> dict[str, Any]:
-    """The configuration of the data."""
+    """Return the configuration of the data."""
     return {
         "kind": "coco",
         "path": str(coco),
@@ -128,12 +128,12 @@ def make_pairs(coco: Path, out: Path, pipeline: str, processes: int, refine: boo
 
 
 def disk(folder: Path) -> float:
-    """The size of a folder's files in MiB."""
+    """Return the size of a folder's files in MiB."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
 
 
 def line(points: list[tuple[float, float]]) -> str:
-    """A linear fit of y over x (in thousands), with the largest deviation relative to y."""
+    """Return a linear fit of y over x (in thousands), with the largest deviation relative to y."""
     x, y = np.array(points).T
     slope, start = np.polyfit(x, y, 1)
     deviation = 100 * np.max(abs(slope * x + start - y) / y)

@@ -41,7 +41,7 @@ def scores() -> dict[str, tuple[float, float]]:
 
 
 def example() -> tuple[Image.Image, PreferencePair]:
-    """An object swap of the embedded world with its image."""
+    """Return an object swap of the embedded world with its image."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"n_train": 12, "n_val": 2, "n_test": 2, "quads_val": 1, "quads_test": 1, "image_size": 240}
         scramble.make_pairs(folder, "world_tiny", "world_swaps", data_settings=settings)
@@ -52,7 +52,7 @@ def example() -> tuple[Image.Image, PreferencePair]:
 
 
 def caption_box(label: str, text: str, spans: list[tuple[int, int]], colour: str) -> VPacker:
-    """A label, and below it a caption whose changed spans are bold and in colour."""
+    """Return a label, and below it a caption whose changed spans are bold and in colour."""
     lines: list[list[TextArea]] = [[]]
     length = 0
     for word in re.finditer(r"\S+", text):

@@ -112,7 +112,7 @@ class Key(NamedTuple):
 
 
 def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    """The values and comments of a configuration file (and of the files that it starts from), with full keys."""
+    """Return the values and comments of a configuration file (and of the files that it starts from), with full keys."""
     values: dict[str, Any] = {}
     sentences: dict[str, str] = {}
     for path in with_defaults(CONFIGS / file):
@@ -141,7 +141,7 @@ def _merge(values: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def keys_of(cls: type, file: str, at: str = "", *, without: Collection[str] = ()) -> Iterator[Key]:
-    """The keys of a settings class, with the values and sentences of a configuration file."""
+    """Yield the keys of a settings class, with the values and sentences of a configuration file."""
     values, sentences = values_and_sentences(file, file.rpartition("/")[0])
     for name in at.split(".") if at else []:
         values = values[name]
@@ -168,7 +168,7 @@ def _keys(
 
 
 def section_in(kind: Any) -> type[Section] | None:
-    """The settings class in an annotation; None if there is none, or if it depends on another key."""
+    """Return the settings class in an annotation; None if there is none, or if it depends on another key."""
     if isinstance(kind, type) and issubclass(kind, Section):
         return kind
     if any(isinstance(mark, Variants) for mark in getattr(kind, "__metadata__", ())):
@@ -177,22 +177,23 @@ def section_in(kind: Any) -> type[Section] | None:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The default of a field of a dataclass."""
+    """Return the default of a field of a dataclass."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return MISSING if field.default is dataclasses.MISSING else field.default
 
 
 def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
-    """The comment of a key; else the sentence in SENTENCES for the last parts of its name; else the comment of a
-    similar key."""
+    """Return the comment of a key; else the sentence in SENTENCES for the last parts of its name; else the comment of a
+    similar key.
+    """
     names = key.split(".")
     own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
     return own or sentences.get(f"{names[0]}.{names[-1]}") or sentences.get(names[0], "")
 
 
 def shown(value: Any, *, in_files: bool = True) -> str:
-    """A default as it is written on the command line, in parentheses if no file contains it."""
+    """Return a default as it is written on the command line, in parentheses if no file contains it."""
     if value == MISSING:
         return "**required**"
     text = '`""`' if value == "" else f"`{show(value)}`".replace("\n", "\\n")
@@ -200,7 +201,7 @@ def shown(value: Any, *, in_files: bool = True) -> str:
 
 
 def type_text(kind: Any) -> str:
-    """An annotation in words."""
+    """Return an annotation in words."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         marks = [mark for mark in args[1:] if isinstance(mark, Bound) and mark.allowed != "must not be empty"]
@@ -226,7 +227,7 @@ def type_text(kind: Any) -> str:
 
 
 def configuration() -> str:
-    """The page of all configuration keys."""
+    """Return the page of all configuration keys."""
     parts = [NOTE, "# Configuration keys", INTRODUCTION]
     sections = set(hints(Root)) - {"name", "seed", "data_seed", "dry_run"}
     parts += ["## Keys of every script", table(keys_of(Root, "base.yaml", without=sections))]
@@ -252,7 +253,7 @@ def configuration() -> str:
 
 
 def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterator[str]:
-    """A heading and a table for each variant of a section (each kind of data, method of pairs, ...)."""
+    """Yield a heading and a table for each variant of a section (each kind of data, method of pairs, ...)."""
     mark = next(mark for mark in kind.__metadata__ if isinstance(mark, Variants))
     chosen: dict[str, list[str]] = {}
     for choice in choices_of(group):
@@ -271,7 +272,7 @@ def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterato
 
 
 def further_keys() -> Iterator[Key]:
-    """The trainer's own fields that no file in configs/ contains."""
+    """Yield the trainer's own fields that no file in configs/ contains."""
     from scramble.training import PreferenceConfig
 
     kinds = get_type_hints(PreferenceConfig)
@@ -283,7 +284,7 @@ def further_keys() -> Iterator[Key]:
 
 
 def benchmark_keys() -> Iterator[Key]:
-    """The options of all benchmarks, which are the parameters of their loading functions."""
+    """Yield the options of all benchmarks, which are the parameters of their loading functions."""
     for choice in choices_of("benchmark"):
         at = f"benchmark.{choice}"
         values, sentences = values_and_sentences(f"benchmark/{choice}.yaml", at)
@@ -294,7 +295,7 @@ def benchmark_keys() -> Iterator[Key]:
 
 
 def benchmarks() -> str:
-    """The page of all benchmarks."""
+    """Return the page of all benchmarks."""
     parts = [NOTE, "# Benchmarks", BENCHMARKS_INTRODUCTION]
     known = facts()
     parts.append(markdown(("name", "measures", "items", "metric", "chance", "human"), map(_overview, known.items())))
@@ -320,18 +321,18 @@ def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:
 
 
 def table(keys: Iterator[Key] | Sequence[Key]) -> str:
-    """A table of keys."""
+    """Return a table of keys."""
     rows = ((f"`{key.name}`", key.type, key.default, escaped(key.sentence)) for key in keys)
     return markdown(("key", "type", "default", "meaning"), rows)
 
 
 def escaped(text: str) -> str:
-    """A comment whose characters have no meaning in Markdown."""
+    """Return a comment whose characters have no meaning in Markdown."""
     return text.replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
 
 
 def markdown(head: Sequence[str], rows: Any) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
     return "\n".join(lines)

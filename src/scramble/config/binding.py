@@ -45,17 +45,17 @@ class Variants:
 
 
 def at_least(least: float) -> Bound:
-    """A number of at least ``least``."""
+    """Return a number of at least ``least``."""
     return Bound(lambda value: value >= least, f"must be at least {least:g}")
 
 
 def above(least: float) -> Bound:
-    """A number greater than ``least``."""
+    """Return a number greater than ``least``."""
     return Bound(lambda value: value > least, f"must be above {least:g}")
 
 
 def between(least: float, most: float, *, with_most: bool = True) -> Bound:
-    """A number from ``least`` to ``most``; ``most`` itself is excluded if ``with_most`` is false."""
+    """Return a number from ``least`` to ``most``; ``most`` itself is excluded if ``with_most`` is false."""
     if with_most:
         return Bound(lambda value: least <= value <= most, f"must be from {least:g} to {most:g}")
     return Bound(lambda value: least <= value < most, f"must be at least {least:g} and below {most:g}")
@@ -85,16 +85,20 @@ class Section:
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """Annotations of additional fields. They are looked up only if a key is not a field of the dataclass."""
+        """Return the annotations of additional fields. They are looked up only if a key is not a field of the
+        dataclass.
+        """
         return {}
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Names from other libraries or versions, with the key to use instead."""
+        """Return the names from other libraries or versions, with the key to use instead."""
         return {}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Error messages for values that are valid individually but not together; ``at`` is the key of the section."""
+        """Return the error messages for values that are valid individually but not together; ``at`` is the key of the
+        section.
+        """
         return iter(())
 
 
@@ -110,7 +114,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def join(at: str, name: object) -> str:
-    """The full name of a key in a section: ``trainer`` and ``seed`` give ``trainer.seed``."""
+    """Return the full name of a key in a section: ``trainer`` and ``seed`` give ``trainer.seed``."""
     return f"{at}.{name}" if at else str(name)
 
 
@@ -126,7 +130,8 @@ def show(value: Any) -> str:
 
 
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """The valid names that are most similar to ``name``, best first, or those whose words have ``name`` as initials.
+    """Return the valid names that are most similar to ``name``, best first, or those whose words have ``name`` as
+    initials.
 
     The comparison ignores upper and lower case.
     """
@@ -137,7 +142,7 @@ def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
 
 
 def hint(name: str, valid: Iterable[str]) -> str:
-    """A suggestion for an unknown name: the most similar valid names, or all of them."""
+    """Return a suggestion for an unknown name: the most similar valid names, or all of them."""
     valid = list(valid)
     close = near(str(name), valid)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(valid))}"
@@ -147,7 +152,8 @@ def hint(name: str, valid: Iterable[str]) -> str:
 
 
 def check(value: Any, kind: Any, at: str) -> list[str]:
-    """Error messages for a value that does not match its annotation (an empty list if it matches). ``at`` is its key.
+    """Return the error messages for a value that does not match its annotation (an empty list if it matches). ``at`` is
+    its key.
 
     A missing required value (``???``) is not an error here: which values are needed depends on the script.
     """
@@ -273,7 +279,7 @@ def _one_of(at: str, names: Iterable[str]) -> str:
 
 
 def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, messages: list[str]) -> list[str]:
-    """The error messages of :meth:`Section.faults` for checked values. Nested sections remain mappings."""
+    """Return the error messages of :meth:`Section.faults` for checked values. Nested sections remain mappings."""
     section = object.__new__(cls)  # without __post_init__, which would check the values again
     for name in (field.name for field in dataclasses.fields(cls)):
         item = value[name] if name in value else _default(cls, name)

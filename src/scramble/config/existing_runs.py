@@ -10,7 +10,7 @@ from scramble.config.binding import hint, near
 
 
 def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
-    """Error messages for arms that a run has not trained."""
+    """Yield error messages for arms that a run has not trained."""
     trained = [path.parent.name for path in run.glob("train/*/stage.json")]
     names = [] if arms == "all" else [arms] if isinstance(arms, str) else arms
     for arm in names:
@@ -21,18 +21,20 @@ def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
 
 
 def method_of(arm: str) -> str:
-    """The method of an arm: its name without the suffix ``-seedN``."""
+    """Return the method of an arm: its name without the suffix ``-seedN``."""
     return re.sub(r"-seed\d+$", "", arm)
 
 
 def methods(runs: Iterable[Path]) -> set[str]:
-    """The methods that runs have trained or evaluated."""
+    """Return the methods that runs have trained or evaluated."""
     folders = [folder for run in runs for folder in (*run.glob("train/*"), *run.glob("evaluation*/*"))]
     return {method_of(folder.name) for folder in folders if folder.is_dir()}
 
 
 def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[str]:
-    """Error messages for baselines that are not methods of the run. The defaults ``base`` and ``sft`` are accepted."""
+    """Yield error messages for baselines that are not methods of the run. The defaults ``base`` and ``sft`` are
+    accepted.
+    """
     valid = {"base", "sft", *valid}
     for name in baselines:
         if name not in valid and name.rpartition(": ")[2] not in valid:
@@ -40,7 +42,7 @@ def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[
 
 
 def no_run(folder: Path) -> str:
-    """The message for a run folder that does not exist, with the most similar names of existing runs."""
+    """Return the message for a run folder that does not exist, with the most similar names of existing runs."""
     others = _run_names(folder.parent)
     close = near(folder.name, others)
     listed = (
@@ -56,13 +58,14 @@ def no_run(folder: Path) -> str:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder contains a run's data or arms."""
+    """Return whether a folder contains a run's data or arms."""
     return (folder / "data").is_dir() or (folder / "train").is_dir()
 
 
 def new_run(folder: Path) -> str:
-    """The message that announces a new run folder. It lists existing runs with similar names, because the name may be
-    misspelt."""
+    """Return the message that announces a new run folder. It lists existing runs with similar names, because the name
+    may be misspelt.
+    """
     close = near(folder.name, _run_names(folder.parent))
     similar = f" (there is also {', '.join(f'name={name}' for name in close)})" if close else ""
     return f"new run {folder}{similar}"

@@ -21,7 +21,7 @@ arguments shows their keys and values. Values with commas, spaces or brackets ar
 
 
 def help_text(root: str, sections: Collection[str], arguments: Sequence[str], about: str) -> str:
-    """The help of a script.
+    """Return the help of a script.
 
     Args:
         root: the script's name.
@@ -76,7 +76,7 @@ def _choices(choices: Mapping[str, Any], shown: Sequence[str]) -> Iterator[str]:
 
 
 def _with_parents(key: str) -> Iterator[str]:
-    """A key and the keys of all mappings that contain it, innermost first."""
+    """Yield a key and the keys of all mappings that contain it, innermost first."""
     while key:
         yield key
         key = key.rpartition(".")[0]
@@ -131,7 +131,7 @@ def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
 
 
 def with_defaults(file: Path) -> list[Path]:
-    """The file of a choice, preceded by the files of the same group in its defaults list."""
+    """Return the file of a choice, preceded by the files of the same group in its defaults list."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     block = re.search(r"^defaults:\n((?:[ ]*- .*\n)+)", text, re.M)
     names = re.findall(r"^[ ]*- (\w+)\s*$", block[1], re.M) if block else []

@@ -9,7 +9,7 @@ from scramble.config.binding import Section, Variants, hints, join, near
 
 
 def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> dict[str, Any]:
-    """All keys that a configuration has or may have, such as ``peft.r``, with annotations (None for a group)."""
+    """Return all keys that a configuration has or may have, such as ``peft.r``, with annotations (None for a group)."""
     keys: dict[str, Any] = {}
     for name, kind in hints(cls).items():
         key, value = join(at, name), values.get(name) if isinstance(values, Mapping) else None

@@ -43,8 +43,9 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
 
 
 def _raised_by_hydra(error: BaseException) -> bool:
-    """Whether an error is about the command line. Errors raised in a stage are not; a ValueError is only if Hydra
-    raised it."""
+    """Return whether an error is about the command line. Errors raised in a stage are not; a ValueError is only if
+    Hydra raised it.
+    """
     names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(name.startswith(("scramble.pipeline", "scramble.launch")) for name in names):
         return False
@@ -56,7 +57,7 @@ def _first_lines(error: BaseException) -> str:
 
 
 def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) -> list[str]:
-    """Error messages for arguments that do not parse, or that name a choice or a key that does not exist.
+    """Return the error messages for arguments that do not parse, or that name a choice or a key that does not exist.
 
     The errors of the remaining configuration are added, so that all errors are reported in one message.
     """
@@ -127,7 +128,7 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
-    """An error message if an argument's syntax is invalid, else None; and the overrides of all sweep points."""
+    """Return an error message if an argument's syntax is invalid, else None; and the overrides of all sweep points."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -153,7 +154,7 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
 
 
 def _is_structure(key: str, value: str) -> bool:
-    """Whether an invalid value was probably meant as a list or mapping, and not as a path that looks similar."""
+    """Return whether an invalid value was probably meant as a list or mapping, and not as a path that looks similar."""
     if not value.startswith(("[", "{")) or "/" in value.partition("]" if value[0] == "[" else "}")[2]:
         return False
     leaf = key.lstrip("+~").rpartition(".")[2]
@@ -165,7 +166,7 @@ def _where(error: Exception) -> str:
 
 
 def quoted(key: str, value: str) -> str:
-    """The argument that sets a key to exactly this text, quoted for Hydra and then for the shell."""
+    """Return the argument that sets a key to exactly this text, quoted for Hydra and then for the shell."""
     # Hydra requires quotes, and backslashes before quotes, to be escaped. OmegaConf would interpolate ${.
     text = re.sub(r'(\\*)"', lambda match: 2 * match[1] + '\\"', value)
     text = re.sub(r"(\\+)$", lambda match: 2 * match[1], text).replace("${", "\\${")
@@ -176,8 +177,9 @@ def quoted(key: str, value: str) -> str:
 
 
 def _group(text: str) -> str | None:
-    """The config group of an override: ``data`` for ``data=coco``, ``engine`` for ``engine@judge.engine=openai``, None
-    for a plain key."""
+    """Return the config group of an override: ``data`` for ``data=coco``, ``engine`` for
+    ``engine@judge.engine=openai``, None for a plain key.
+    """
     group = text.partition("=")[0].lstrip("+~").partition("@")[0].strip("/")
     return group if "." not in group and group and (CONFIGS / group).is_dir() else None
 

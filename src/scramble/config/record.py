@@ -117,7 +117,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
 
 
 def _has_folders(cfg: DictConfig) -> bool:
-    """Whether the configuration names a run folder and its data folder."""
+    """Return whether the configuration names a run folder and its data folder."""
     from omegaconf import OmegaConf
 
     folders = [OmegaConf.select(cfg, key, throw_on_resolution_failure=False) for key in ("run.dir", "run.data")]
@@ -173,14 +173,14 @@ def _read(folder: Path, name: str = RECORD_FILE) -> dict[str, Any]:
 
 
 def _objectives(run: Path) -> list[Any]:
-    """The objectives of the run's arms, without arms that failed."""
+    """Return the objectives of the run's arms, without arms that failed."""
     stages = [_read(file.parent, STAGE_FILE) for file in sorted(run.glob(f"train/*/{STAGE_FILE}"))]
     configs = [stage["config"] for stage in stages if stage.get("status") in ("running", "finished")]
     return [_objective(config["objective"], config["trainer"]) for config in configs]
 
 
 def _objective(objective: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """An objective's name with the fields of the trainer that define it."""
+    """Return an objective's name with the fields of the trainer that define it."""
     return {"name": objective["name"], **{key: trainer[key] for key in LOSS_FIELDS if key in trainer}}
 
 
@@ -217,17 +217,17 @@ def _set_keys(overrides: Sequence[str], section: str, root: str) -> list[str]:
 
 
 def names_model(overrides: Sequence[str]) -> bool:
-    """Whether the command line selects a model. Loading options (``model.device=cpu``) do not select one."""
+    """Return whether the command line selects a model. Loading options (``model.device=cpu``) do not select one."""
     return not _keys(overrides).isdisjoint({"model", *(f"model.{key}" for key in MODEL_KEYS)})
 
 
 def _keys(overrides: Sequence[str]) -> set[str]:
-    """The keys that a command line sets."""
+    """Return the keys that a command line sets."""
     return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 
 def _merged(section: str, recorded: Any, composed: Any, set_keys: Sequence[str]) -> tuple[Any, list[str]]:
-    """The value of the section, and the differences between the command line and the record."""
+    """Return the value of the section, and the differences between the command line and the record."""
     if not set_keys:
         return recorded, []
     if not isinstance(recorded, Mapping):

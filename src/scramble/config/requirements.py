@@ -15,7 +15,7 @@ from scramble.storage.files import STAGE_FILE
 
 
 def key_faults(value: Any, at: str) -> Iterator[str]:
-    """Error messages for engines in a section whose API key's environment variable is not set."""
+    """Yield error messages for engines in a section whose API key's environment variable is not set."""
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
             yield f"{join(at, name)}={item}: the environment variable {item} is not set"
@@ -42,7 +42,7 @@ def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
 
 
 def wandb_faults(report_to: str | Sequence[str]) -> Iterator[str]:
-    """An error message if Weights & Biases has no API key.
+    """Yield an error message if Weights & Biases has no API key.
 
     wandb itself would ask for the key, or fail only after the data is prepared.
     """

@@ -58,7 +58,7 @@ class Root(Section):
     dry_run: bool
 
     def starts_elsewhere(self) -> bool:
-        """Whether the work runs on other machines, which check their own environment."""
+        """Return whether the work runs on other machines, which check their own environment."""
         return dict(self.launcher).get("kind") == "slurm"
 
     def data_faults(self) -> Iterator[str]:
@@ -126,7 +126,7 @@ def _shared_batch(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> It
 
 
 def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
-    """Error messages of the trainer's own class.
+    """Yield error messages of the trainer's own class.
 
     Loading this class takes seconds, so the check is skipped unless the configuration sets a field that configs/ does
     not list, or a schedule whose options only transformers knows.

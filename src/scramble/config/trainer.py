@@ -174,7 +174,7 @@ class Trainer(Section):
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """The other fields of ``PreferenceConfig``; a refused one must keep its default."""
+        """Return the other fields of ``PreferenceConfig``; a refused one must keep its default."""
         from scramble.training.config import PreferenceConfig
 
         # With backend=trl, PreferenceConfig accepts TRL's own options, so it checks them.
@@ -186,7 +186,7 @@ class Trainer(Section):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Names from other versions, with the key to use instead."""
+        """Return the names from other versions, with the key to use instead."""
         return {**RENAMED, "peft": PEFT_SECTION}
 
     def faults(self, at: str) -> Iterator[str]:
@@ -294,7 +294,7 @@ class Peft(Section):
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """The other fields of ``LoraConfig``."""
+        """Return the other fields of ``LoraConfig``."""
         from peft import LoraConfig
 
         return _foreign_fields(LoraConfig, PEFT_REFUSED)
@@ -327,7 +327,7 @@ class Quantization(Section):
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """The other fields of ``BitsAndBytesConfig``."""
+        """Return the other fields of ``BitsAndBytesConfig``."""
         from transformers import BitsAndBytesConfig
 
         parameters = inspect.signature(BitsAndBytesConfig.__init__).parameters

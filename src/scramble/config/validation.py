@@ -34,7 +34,7 @@ def validate(cfg: DictConfig, root: str, sections: Sequence[str]) -> None:
 
 
 def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]:
-    """The error messages for a composed configuration; see :func:`validate`."""
+    """Return the error messages for a composed configuration; see :func:`validate`."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

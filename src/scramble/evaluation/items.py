@@ -199,7 +199,7 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
 
 
 def _has_equal_sides(item: Item) -> bool:
-    """Whether an item has two equal captions or images, so that no model can distinguish them."""
+    """Return whether an item has two equal captions or images, so that no model can distinguish them."""
     if isinstance(item.record, Question):
         return False
     captions = [" ".join(caption.split()) for caption in item.record.captions]
@@ -209,7 +209,9 @@ def _has_equal_sides(item: Item) -> bool:
 
 
 def limit_items(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:
-    """The first ``limit`` items, extended to the end of the last item's group, so that no group is incomplete."""
+    """Return the first ``limit`` items, extended to the end of the last item's group, so that no group is
+    incomplete.
+    """
     if limit is None or limit >= len(items):
         return items
     if limit < 1:

@@ -120,7 +120,7 @@ class Judge:
         return judge_tasks.judged(outcomes, items, self.ask, prompts, self.gradings, self.temperature)
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
-        """The judge's replies. Raises EvaluationError if a reply is missing; the other replies are stored."""
+        """Return the judge's replies. Raises EvaluationError if a reply is missing; the other replies are stored."""
         replies = list(self.engine.generate(requests, self.store))
         if failed := [reply.error for reply in replies if reply.error]:
             raise EvaluationError(
@@ -131,7 +131,9 @@ class Judge:
 
 
 def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> dict[str, str]:
-    """The record of grading in a result's protocol, for benchmarks that need it: who graded the answers, and how."""
+    """Return the record of grading in a result's protocol, for benchmarks that need it: who graded the answers, and
+    how.
+    """
     record = {}
     if task := next((item.details["judge"] for item in items if "judge" in item.details), None):
         record["grading"] = "none yet (the answers need a judge)" if judge is None else _task_record(task, judge)
@@ -209,13 +211,14 @@ def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> 
 
 
 def read_grade(text: str) -> float | None:
-    """The first number from 0 to 1 in a judge's reply; None if the reply has no such number."""
+    """Return the first number from 0 to 1 in a judge's reply; None if the reply has no such number."""
     match = re.search(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?![\d.]*\d)", text)
     return float(match.group()) if match else None
 
 
 def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The score in percent as in SCRAMBLe's paper: the mean over the gradings with 1.96 standard errors over them.
+    """Return the score in percent as in SCRAMBLe's paper: the mean over the gradings with 1.96 standard errors over
+    them.
 
     ``grading_interval`` is half the interval's width in points (None for one grading). It measures how stable the
     judge is, not the sampling error.
@@ -229,7 +232,7 @@ def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def judged_scores(table: Mapping[str, dict[str, Any]], outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Scores with the interval over gradings in addition to the sampling error, if a judge graded."""
+    """Return the scores with the interval over gradings in addition to the sampling error, if a judge graded."""
     if not any("grades" in o.details for o in outcomes):
         return dict(table)
     return {**table, "score": {**table["score"], **over_gradings(outcomes)}}
@@ -261,6 +264,6 @@ def _faithfulness(
 
 
 def statements(response: str) -> list[str]:
-    """The distinct sentences of a chain of thought, without its final answer."""
+    """Return the distinct sentences of a chain of thought, without its final answer."""
     parts = re.split(r"(?<=[.!?])\s+|\n+", final_answers.before(response))
     return list(dict.fromkeys(part.strip() for part in parts if re.search(r"\w", part)))

@@ -69,7 +69,7 @@ class ExtractionJudge(Protocol):
 
 
 def extract(judge: ExtractionJudge, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
-    """The outcomes with the answers as the judge reads them, which replace those read by rule."""
+    """Return the outcomes with the answers as the judge reads them, which replace those read by rule."""
     waiting = [o for o in outcomes if "extraction" in o.details]
     prompts = [
         fill(
@@ -88,13 +88,13 @@ def extract(judge: ExtractionJudge, outcomes: Sequence[Outcome], items: Mapping[
 
 
 def read_verdict(text: str) -> bool | None:
-    """A judge's verdict: 1 or 0; None if the reply has neither, or both."""
+    """Return a judge's verdict: 1 or 0; None if the reply has neither, or both."""
     digits = set(re.findall(r"(?<![\d.])[01](?![\d.]*\d)", text))
     return digits.pop() == "1" if len(digits) == 1 else None
 
 
 def fill(prompt: str, **values: object) -> str:
-    """The prompt with its fields filled in. Other braces are left unchanged."""
+    """Return the prompt with its fields filled in. Other braces are left unchanged."""
     return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), prompt)
 
 
@@ -103,7 +103,7 @@ def _rule(item: Item) -> str:
 
 
 def question_of(item: Item) -> Question:
-    """The record of an item that is a question."""
+    """Return the record of an item that is a question."""
     assert isinstance(item.record, Question)
     return item.record
 

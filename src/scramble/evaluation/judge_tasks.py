@@ -116,7 +116,7 @@ def _object_halbench(lists: Sequence[list[str]], unread: int, item: Item) -> Mea
 
 
 def _names(text: str, item: Item) -> list[str] | None:
-    """The names in a judge's reply, which may be fenced as Markdown code; None if it is not a list of texts."""
+    """Return the names in a judge's reply, which may be fenced as Markdown code; None if it is not a list of texts."""
     try:
         names = objects.parse_object_list(re.sub(r"^```\w*\s*\n|\n\s*```$", "", text.strip()))
     except (ValueError, RecursionError):  # a reply of a thousand opening brackets is nested too deeply for json
@@ -149,7 +149,7 @@ def judged(
     gradings: int,
     temperature: float,
 ) -> list[Outcome]:
-    """The outcomes with the judge's results for the items that have a task.
+    """Return the outcomes with the judge's results for the items that have a task.
 
     Args:
         outcomes: outcomes of status ``judge`` are judged; others are returned unchanged.

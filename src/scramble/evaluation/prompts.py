@@ -35,7 +35,7 @@ class QueryEncoder(PromptEncoder):
         return ids, [k < scored for k in range(len(ids))]
 
     def token_texts(self, text: str, count: int) -> list[str]:
-        """The texts of the first ``count`` tokens of an answer; together they are the answer, with its spaces.
+        """Return the texts of the first ``count`` tokens of an answer; together they are the answer, with its spaces.
 
         If a character consists of several tokens, the last token gets its text.
         """
@@ -60,7 +60,9 @@ class QueryEncoder(PromptEncoder):
         return rows
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
-        """One trie of all candidates of all queries on one image set, with sequences in the order of the queries."""
+        """Return one trie of all candidates of all queries on one image set, with sequences in the order of the
+        queries.
+        """
         rows = self.rows(queries, images)
         sequences = [[*row.prompt.input_ids, *row.completion] for row in rows]
         scored = [[False] * len(row.prompt.input_ids) + row.scored for row in rows]
@@ -82,8 +84,8 @@ def score_queries(
     *,
     batch_tokens: int | None = None,
 ) -> Iterator[list[SequenceScore]]:
-    """Scores of all candidates of the queries of each group, streamed in order: one trie per group, or one row per
-    candidate if the family has no trie. A group is a list of queries on the same images, and these images.
+    """Return the scores of all candidates of the queries of each group, streamed in order: one trie per group, or one
+    row per candidate if the family has no trie. A group is a list of queries on the same images, and these images.
 
     Raises NonFiniteError, see :func:`scramble.trie.score.iter_scores` and :func:`scramble.models.rows.iter_scores`.
     """
@@ -93,7 +95,9 @@ def score_queries(
 
 
 def open_images(image_ids: Sequence[str], images: Mapping[str, ImageFile], px: int | None) -> list[Image.Image]:
-    """The decoded images, resized to a square of ``px`` if given. Raises RecordError naming a bad or missing image."""
+    """Return the decoded images, resized to a square of ``px`` if given. Raises RecordError naming a bad or missing
+    image.
+    """
     opened = []
     for image_id in image_ids:
         try:

@@ -93,13 +93,14 @@ class Protocol:
 
 
 def protocol_names() -> list[str]:
-    """The protocols of ``configs/protocol``, without ``default``, which selects each benchmark's own."""
+    """Return the protocols of ``configs/protocol``, without ``default``, which selects each benchmark's own."""
     return sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"default"})
 
 
 def named_protocol(name: str, **overrides: Any) -> Protocol:
-    """The named protocol. ``overrides`` change settings and are added to the name, to distinguish it from the
-    original."""
+    """Return the named protocol. ``overrides`` change settings and are added to the name, to distinguish it from the
+    original.
+    """
     if name not in protocol_names():
         raise EvaluationError(f"unknown protocol {name!r} {nearest(name, tuple(protocol_names()))}")
     base = _read(name)
@@ -124,14 +125,14 @@ def _read(name: str) -> Protocol:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """The settings of a file merged over those of the files in its defaults list, as Hydra composes them."""
+    """Return the settings of a file merged over those of the files in its defaults list, as Hydra composes them."""
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     parents = [parent for parent in values.pop("defaults", ()) if parent != "_self_"]
     return {key: value for parent in parents for key, value in _settings(parent).items()} | values
 
 
 def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) -> Protocol:
-    """The protocol for one benchmark; ``default`` selects the benchmark's own.
+    """Return the protocol for one benchmark; ``default`` selects the benchmark's own.
 
     Args:
         selected: a protocol, its name, or its name with changed settings (``{"name": ..., "tie_policy": "half"}``).
@@ -144,7 +145,7 @@ def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) 
 
 
 def nearest(name: object, names: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
-    """A hint for a message: at most ``most`` of the most similar names, or all names if no name is similar."""
+    """Return a hint for a message: at most ``most`` of the most similar names, or all names if no name is similar."""
     close = difflib.get_close_matches(str(name), sorted(names), n=most, cutoff=0.4)
     return f"(did you mean {' or '.join(close)}?)" if close else f"(choose one of {', '.join(sorted(names))})"
 
@@ -153,7 +154,7 @@ def nearest(name: object, names: Mapping[str, Any] | set[str] | tuple[str, ...] 
 
 
 def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]:
-    """The queries to the model about one item. Query ids start with the item's id."""
+    """Return the queries to the model about one item. Query ids start with the item's id."""
     if isinstance(item.record, Question):
         return [_question_query(item, item.record, protocol)]
     captions = item.record.captions

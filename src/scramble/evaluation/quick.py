@@ -42,7 +42,7 @@ def quick_scores(
 
 
 def scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) -> Callable[[VLM], dict[str, float]]:
-    """A function that scores benchmarks on one split of a data set, for use during training.
+    """Return a function that scores benchmarks on one split of a data set, for use during training.
 
     Args:
         folder: the split's folder; the benchmarks are loaded once, here.

@@ -18,14 +18,16 @@ CONTENT = [field.name for field in dataclasses.fields(Query) if field.name not i
 
 
 def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> str:
-    """Content key of a reply: model and adapter, prompt, candidates, settings and the bytes of the images."""
+    """Return the content key of a reply: model and adapter, prompt, candidates, settings and the bytes of the
+    images.
+    """
     # not dataclasses.asdict, which copies every value and takes most of the time of a repeated evaluation
     values = {name: getattr(query, name) for name in CONTENT}
     return content_key(SCHEMA, model_key, values, [image_hashes[i] for i in query.image_ids])
 
 
 def row(key: str, query: Query, reply: Reply) -> dict[str, Any]:
-    """The stored row of one query."""
+    """Return the stored row of one query."""
     common: dict[str, Any] = {"key": key, "id": query.query_id, "images": list(query.image_ids), "prompt": query.prompt}
     if query.candidates:
         tokens = {"token_logprobs": _rounded(reply.token_logprobs)} if reply.token_logprobs else {}
@@ -38,7 +40,7 @@ def _rounded(candidates: Sequence[Sequence[tuple[str, float]]]) -> list[list[tup
 
 
 def read(folder: str | Path) -> dict[str, Reply]:
-    """All replies stored in a folder (one file per process) by key."""
+    """Return all replies stored in a folder (one file per process) by key."""
     replies: dict[str, Reply] = {}
     for path in sorted(Path(folder).glob(PATTERN)):
         for line in read_jsonl(path):

@@ -248,7 +248,9 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
 
 def _earlier_self_test(folder: Path, model_id: ModelId) -> dict[str, Any] | None:
-    """The self-test of the earlier run that called the model, if this run only computes scores from stored replies."""
+    """Return the self-test of the earlier run that called the model, if this run only computes scores from stored
+    replies.
+    """
     path = folder / "result.json"
     earlier = read_json(path) if path.exists() else {}
     return earlier.get("self_test") if earlier.get("model", {}).get("key") == model_id.key else None
@@ -353,7 +355,8 @@ def _replies(
     images: Mapping[str, ImageFile],
     broken: dict[str, str],
 ) -> tuple[Sequence[Sequence[Query]], list[list[Reply]]]:
-    """The groups of a chunk whose images can be decoded, and their replies. Images that cannot are added to ``broken``.
+    """Return the groups of a chunk whose images can be decoded, and their replies. Images that cannot are added to
+    ``broken``.
 
     Images are decoded again only after an error, because that takes a noticeable share of the time on a fast GPU.
     """
@@ -371,7 +374,7 @@ def _replies(
 
 
 def _broken_images(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, str]:
-    """The images of some groups that cannot be decoded, by id, and the reasons."""
+    """Return the images of some groups that cannot be decoded, by id, and the reasons."""
     faults = {}
     for image_id in dict.fromkeys(image_id for group in groups for image_id in group[0].image_ids):
         try:

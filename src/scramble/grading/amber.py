@@ -30,7 +30,9 @@ class Lexicon:
         return frozenset(self.associations).union(*self.associations.values())
 
     def listed(self, objects: Sequence[str]) -> list[tuple[str, int]]:
-        """Words with the index of the object that they stand for: associated words first, then the objects."""
+        """Return the words with the index of the object that they stand for: associated words first, then the
+        objects.
+        """
         associated = [(word, place) for place, name in enumerate(objects) for word in self.associations[name]]
         return associated + [(name, place) for place, name in enumerate(objects)]
 
@@ -94,7 +96,7 @@ def _places(place: int | None) -> set[int]:
 
 
 def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
-    """The lemmas of a text's nouns. Names in capital letters are not in the vocabulary, as in the original.
+    """Return the lemmas of a text's nouns. Names in capital letters are not in the vocabulary, as in the original.
 
     The original tags words with NLTK; here a spaCy pipeline tags them.
 
@@ -106,17 +108,17 @@ def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
 
 
 def tagger(pipeline: str) -> Any:
-    """The spaCy pipeline. Raises PipelineError if it is not installed or has no tagger."""
+    """Return the spaCy pipeline. Raises PipelineError if it is not installed or has no tagger."""
     return load_pipeline(pipeline, "tagger", setting="benchmark.amber.pipeline")
 
 
 def has_vectors(pipeline: str) -> bool:
-    """Whether the pipeline has word vectors, which the similarity of words needs."""
+    """Return whether the pipeline has word vectors, which the similarity of words needs."""
     return bool(tagger(pipeline).vocab.vectors_length)
 
 
 def similar(pipeline: str) -> Similar | None:
-    """The similarity of words by the pipeline's vectors; None if it has none."""
+    """Return the similarity of words by the pipeline's vectors; None if it has none."""
     if not has_vectors(pipeline):
         return None
     document = cache(tagger(pipeline).make_doc)

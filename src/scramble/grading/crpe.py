@@ -11,7 +11,7 @@ Reading = tuple[bool, str | None]
 
 
 def official(text: str, answer: str, options: Mapping[str, str]) -> Reading:
-    """The authors' rule: the reply is the letter and nothing else, not even a full stop."""
+    """Return the authors' rule: the reply is the letter and nothing else, not even a full stop."""
     return text == answer, text if text in options else None
 
 

@@ -65,7 +65,9 @@ class Stated:
 
 
 def stated(text: str) -> Stated | None:
-    """The final answer after the last "final answer" that is followed by a colon or "is" or is alone on its line."""
+    """Return the final answer after the last "final answer" that is followed by a colon or "is" or is alone on its
+    line.
+    """
     marks = list(_MARK.finditer(text))
     if not marks:
         return None
@@ -82,7 +84,7 @@ def stated(text: str) -> Stated | None:
 
 
 def find(text: str) -> str | None:
-    """The unwrapped final answer of a reply; None if no answer is marked.
+    """Return the unwrapped final answer of a reply; None if no answer is marked.
 
     The final answer is searched for in this order: :func:`stated`, any other mention of a "final answer", ``<answer>``
     tags, ``\\boxed{}``. A thought between tags is skipped.
@@ -100,21 +102,21 @@ def find(text: str) -> str | None:
 
 
 def before(text: str) -> str:
-    """The text before the last mark of a final answer; the whole text if there is no mark."""
+    """Return the text before the last mark of a final answer; the whole text if there is no mark."""
     marked = stated(text)
     mentions = [marked.start] if marked else [m.start() for m in _MENTION.finditer(text)]
     return _BEFORE_MARK.sub("", text[: mentions[-1]]).strip("*$ \n") if mentions else text
 
 
 def after_thought(text: str) -> str:
-    """The text after a thought between tags (``<think>...</think>``); the whole text if there is none."""
+    """Return the text after a thought between tags (``<think>...</think>``); the whole text if there is none."""
     ends = list(_THOUGHT_END.finditer(text))
     rest = text[ends[-1].end() :] if ends else ""
     return rest if rest.strip() else text
 
 
 def boxed(text: str) -> Stated | None:
-    r"""The unchanged content of the last ``\boxed{...}`` with balanced braces; None for a text without a box."""
+    r"""Return the unchanged content of the last ``\boxed{...}`` with balanced braces; None for a text without a box."""
     start = text.rfind(BOXED)
     if start < 0:
         return None
@@ -125,7 +127,7 @@ def boxed(text: str) -> Stated | None:
 
 
 def _closing(text: str, begin: int) -> int | None:
-    """The index of the brace that closes the brace before ``begin``."""
+    """Return the index of the brace that closes the brace before ``begin``."""
     depth = 1
     for place in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
@@ -197,7 +199,7 @@ def unwrap(answer: str) -> str:
 
 
 def _inner(text: str) -> str | None:
-    """The content of one wrapping; None if nothing wraps the whole text."""
+    """Return the content of one wrapping; None if nothing wraps the whole text."""
     if fence := _FENCE.fullmatch(text):
         return fence[1]
     if command := _COMMAND.match(text):
@@ -214,8 +216,9 @@ def _inner(text: str) -> str | None:
 
 
 def _without_remains(text: str) -> str:
-    """The text without the second halves of wrappings that begin before the mark ("**Final answer: red**") or end
-    after it ("**Final answer:** red")."""
+    """Return the text without the second halves of wrappings that begin before the mark ("**Final answer: red**") or
+    end after it ("**Final answer:** red").
+    """
     text = text.strip()
     twos = text.count("**")
     if twos % 2 or text.count("*") % 2:
@@ -265,7 +268,7 @@ _SIGNS = re.compile(r"\*\*|__|~~|[`“”„«»]|(?<!\w)[*_](?=\w)|(?<=\w)[*_](
 
 
 def plain(answer: str) -> str:
-    """The first line of an answer without markup, with LaTeX and full-width signs converted to plain text."""
+    """Return the first line of an answer without markup, with LaTeX and full-width signs converted to plain text."""
     lines = [line for line in unwrap(answer).splitlines() if line.strip(_NOTHING)]
     text = unwrap(lines[0] if lines else answer).translate(_WIDE)
     for pattern, written in _LATEX:
@@ -277,7 +280,7 @@ def plain(answer: str) -> str:
 
 
 def forms(answer: str) -> tuple[str, ...]:
-    """The unchanged answer, followed by increasingly plain forms of it, without repetitions."""
+    """Return the unchanged answer, followed by increasingly plain forms of it, without repetitions."""
     without_phrase = without_lead(plain(answer))
     bare = _bare(without_phrase)
     candidates = [answer, unwrap(answer), plain(answer), without_phrase, bare, _bare(without_explanation(bare))]
@@ -289,14 +292,14 @@ def forms(answer: str) -> tuple[str, ...]:
 
 
 def without_lead(text: str) -> str:
-    """The text without "the answer is" or a similar phrase at its beginning."""
+    """Return the text without "the answer is" or a similar phrase at its beginning."""
     lead = _LEAD.match(text)
     rest = unwrap(text[lead.end() :]) if lead else ""
     return rest or text
 
 
 def without_explanation(text: str) -> str:
-    """The text up to ", because", "(...)" or a second sentence; the whole text if nothing would remain."""
+    """Return the text up to ", because", "(...)" or a second sentence; the whole text if nothing would remain."""
     if match := _ANSWERED.match(text):
         return match[1]
     explanation = _EXPLANATION.search(text)
@@ -304,7 +307,7 @@ def without_explanation(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """The text without brackets around one word or number, and without the full stop of the answer."""
+    """Return the text without brackets around one word or number, and without the full stop of the answer."""
     text = unwrap(text.rstrip(" " + _END_MARKS) or text)
     inside = re.fullmatch(r"[(\[{<【［（]\s*([^()\[\]{}<>,;]+?)\s*[)\]}>】］）]", text)
     return unwrap(inside[1]) if inside else text
@@ -321,7 +324,7 @@ _AFTER_LETTER = re.compile(
 
 
 def letter(answer: str, options: Mapping[str, str]) -> str | None:
-    """The option's letter that a final answer names, by letter or by the option's text.
+    """Return the option's letter that a final answer names, by letter or by the option's text.
 
     Args:
         answer: a final answer as returned by :func:`find`.
@@ -350,7 +353,7 @@ def _by_text(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _folded(text: str) -> str:
-    """The form for comparisons: lower case, without article and outer punctuation."""
+    """Return the form for comparisons: lower case, without article and outer punctuation."""
     text = " ".join(_bare(plain(text)).lower().split())
     return re.sub(r"^(?:an?|the)\s+(?=\S)", "", text)
 

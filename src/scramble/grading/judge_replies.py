@@ -36,7 +36,9 @@ def lmms_eval_pair(text: str) -> Pair | None:
 
 
 def _pair(pair: tuple[float, ...]) -> Pair | None:
-    """The pair; None for "nan" and "inf", and for -1 -1, which the originals write for pairs that cannot be read."""
+    """Return the pair; None for "nan" and "inf", and for -1 -1, which the originals write for pairs that cannot be
+    read.
+    """
     first, second = pair
     return None if not math.isfinite(first + second) or pair == (-1, -1) else (first, second)
 

@@ -33,7 +33,9 @@ _FUNCTIONS = {
 
 
 def value(text: str) -> int | float | None:
-    """The value of an expression; an integer only if no division, root or function was needed. None: no value."""
+    """Return the value of an expression; an integer only if no division, root or function was needed. None: no
+    value.
+    """
     if len(text) > MAX_LENGTH:
         return None
     text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")

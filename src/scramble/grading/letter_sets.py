@@ -35,7 +35,7 @@ _REJECTION = re.compile(
 
 
 def read_letters(text: str) -> str:
-    """The letters that a reply names as its answer, sorted and in upper case ("BD"); "" if none can be read.
+    """Return the letters that a reply names as its answer, sorted and in upper case ("BD"); "" if none can be read.
 
     This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that a
     reply contains is used: a marked final answer, a reply that consists of letters, letters after "answer" or a similar
@@ -61,7 +61,7 @@ def read_letters(text: str) -> str:
 
 
 def _stated(letters: str, is_plural: bool) -> str:
-    """The letters of a statement; "" if they are alternatives, or only the first of several could be found."""
+    """Return the letters of a statement; "" if they are alternatives, or only the first of several could be found."""
     if re.search(r"\bor\b", letters):
         return ""
     found = _letters(letters)
@@ -69,22 +69,26 @@ def _stated(letters: str, is_plural: bool) -> str:
 
 
 def _agreed(readings: set[str]) -> str:
-    """The only reading; "" if there are several or none."""
+    """Return the only reading; "" if there are several or none."""
     return readings.pop() if len(readings) == 1 else ""
 
 
 def judged_letters(text: str) -> str | None:
-    """The letters in a judge's reply, by VLMEvalKit's rule: upper-case letters and nothing else; None if unreadable."""
+    """Return the letters in a judge's reply, by VLMEvalKit's rule: upper-case letters and nothing else; None if
+    unreadable.
+    """
     return text if text.isalpha() and text.isupper() else None
 
 
 def same_letters(letters: str, answer: str) -> bool:
-    """Whether letters ("DB") are those of an answer ("B, D"), in any order and case; a repeated letter is an error."""
+    """Return whether letters ("DB") are those of an answer ("B, D"), in any order and case; a repeated letter is an
+    error.
+    """
     truth = sorted(re.findall(r"\w", answer.lower()))
     return bool(truth) and sorted(letters.lower()) == truth
 
 
 def _letters(text: str) -> str:
-    """The letters in a list, sorted; "" if they are all options from A on (three or more)."""
+    """Return the letters in a list, sorted; "" if they are all options from A on (three or more)."""
     found = "".join(sorted(set(re.findall(r"\b[A-I]\b", text.upper()))))
     return "" if len(found) > 2 and "ABCDEFGHI".startswith(found) else found

@@ -30,7 +30,7 @@ _DELETED = (
 
 
 def mathvision_correct(response: str, answer: str, choices: Sequence[str]) -> tuple[bool, str]:
-    """Whether a response is right by MATH-Vision's rule, and the extracted answer.
+    """Return whether a response is right by MATH-Vision's rule, and the extracted answer.
 
     Args:
         answer: the letter of the right option, or the answer of a free question.
@@ -44,7 +44,9 @@ def mathvision_correct(response: str, answer: str, choices: Sequence[str]) -> tu
 
 
 def extract_mathvision(response: str) -> str:
-    r"""The answer in a response, in lower case and with LaTeX in one form (``\dfrac`` is ``\frac``, no degrees)."""
+    r"""Return the answer in a response, in lower case and with LaTeX in one form (``\dfrac`` is ``\frac``, no
+    degrees).
+    """
     text = response.strip()
     for letter in "ABCDE":
         at_end = (f" {letter}.", f" ({letter}).")
@@ -79,7 +81,7 @@ def _is_number(text: str) -> bool:
 
 
 def _content(text: str) -> str:
-    """The content of a box, up to a closing brace without an opening one, and after the last equals sign."""
+    """Return the content of a box, up to a closing brace without an opening one, and after the last equals sign."""
     text = text.replace("{}", "")
     inside = re.findall(r"oxed{(.*)}", text, re.DOTALL)
     text = inside[-1] if inside else text
@@ -149,7 +151,7 @@ def _rounded(text: str) -> int | float | None:
 
 
 def _rounded_tuple(text: str) -> str:
-    """A tuple or list with its elements rounded; the unchanged text if an element has no value."""
+    """Return a tuple or list with its elements rounded; the unchanged text if an element has no value."""
     elements = text[1:-1].split(",")
     if len(elements) < 2 or (text[0], text[-1]) not in (("(", ")"), ("[", "]")):
         return text
@@ -166,7 +168,8 @@ def _rounded_tuple(text: str) -> str:
 
 
 def extract_mathverse(response: str, letters: Sequence[str]) -> str:
-    """The short answer in a response by our rule: an option's letter, or the text that the response marks as answer.
+    """Return the short answer in a response by our rule: an option's letter, or the text that the response marks as
+    answer.
 
     Args:
         letters: letters of the options; empty for a free question.
@@ -187,7 +190,7 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
 
 
 def mathverse_equal(extraction: str, answer: str) -> bool:
-    """Whether an extracted answer equals the right one as text, as a quantity, or in value.
+    """Return whether an extracted answer equals the right one as text, as a quantity, or in value.
 
     If the answer is an equation ("AB = 12"), only its right side is compared, unless the correct answer is also an
     equation.

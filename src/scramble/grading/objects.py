@@ -50,15 +50,15 @@ class Vocabulary:
     base_form: Callable[[str], str]
 
     def mentions(self, caption: str) -> list[Mention]:
-        """The object words of a caption in order, with repetitions."""
+        """Return the object words of a caption in order, with repetitions."""
         return self.among(joined(self.tokens(caption), self.pairs))
 
     def tokens(self, caption: str) -> list[str]:
-        """The base forms of the lower-case caption's tokens."""
+        """Return the base forms of the lower-case caption's tokens."""
         return [self.base_form(token) for token in tokens.words(caption.lower())]
 
     def among(self, words: Sequence[str]) -> list[Mention]:
-        """The object words among words. "seat" is not a chair if "toilet" occurs too."""
+        """Return the object words among words. "seat" is not a chair if "toilet" occurs too."""
         seats = "toilet" in words
         return [
             (word, self.category[word]) for word in words if word in self.category and not (seats and word == "seat")
@@ -66,7 +66,9 @@ class Vocabulary:
 
 
 def joined(words: Sequence[str], pairs: Mapping[str, str], only_pairs: bool = False) -> list[str]:
-    """The words with each known pair replaced by the word that it counts as; ``only_pairs`` drops all other words."""
+    """Return the words with each known pair replaced by the word that it counts as; ``only_pairs`` drops all other
+    words.
+    """
     result, place = [], 0
     while place < len(words):
         pair = " ".join(words[place : place + 2])
@@ -128,7 +130,7 @@ def count(mentions: Sequence[Mention], truth: Collection[str]) -> Counts:
 
 
 def parse_object_list(text: str) -> Any:
-    """The JSON value in a judge's reply: the whole reply, or its last line if the reply contains ``["``.
+    """Return the JSON value in a judge's reply: the whole reply, or its last line if the reply contains ``["``.
 
     Raises:
         ValueError: there is no such value. In this case the original repeats the request.
@@ -142,7 +144,7 @@ def parse_object_list(text: str) -> Any:
 
 
 def named_objects(names: Sequence[str], pipeline: str) -> list[str]:
-    """The distinct objects in a judge's list of names: known pairs of words, otherwise runs of nouns, as lemmas.
+    """Return the distinct objects in a judge's list of names: known pairs of words, otherwise runs of nouns, as lemmas.
 
     Args:
         pipeline: a spaCy pipeline, by name or folder.

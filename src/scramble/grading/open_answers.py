@@ -52,8 +52,9 @@ def _numbers(text: str) -> list[float]:
 
 
 def _normal(text: str) -> str | float:
-    """A number rounded to two decimals, or else the lower-cased string. A single letter gets spaces around it, so that
-    it does not match inside words."""
+    """Return a number rounded to two decimals, or else the lower-cased string. A single letter gets spaces around it,
+    so that it does not match inside words.
+    """
     stripped = text.strip()
     try:
         return round(float(stripped.replace(",", "")), 2)
@@ -68,14 +69,18 @@ def _normal(text: str) -> str | float:
 def mathvista_correct(
     response: str, answer: str, choices: Sequence[str], details: Mapping[str, Any]
 ) -> tuple[bool, str]:
-    """Whether the answer extracted by rule from a response equals the right one, and the normalised extraction."""
+    """Return whether the answer extracted by rule from a response equals the right one, and the normalised
+    extraction.
+    """
     extraction = extract_mathvista(response, choices, str(details["answer_type"]))
     normal = normalise_mathvista(extraction, choices, details)
     return normal is not None and normal == answer, "" if normal is None else normal
 
 
 def extract_mathvista(response: str, choices: Sequence[str], answer_type: str) -> str:
-    """The short answer in a response: an option's letter or text, the text after "answer is", or the last number."""
+    """Return the short answer in a response: an option's letter or text, the text after "answer is", or the last
+    number.
+    """
     text = response.strip()
     stated = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", text, re.IGNORECASE)
     tail = final_answers.unwrap(stated[-1].strip().rstrip(".").strip("*$ ") if stated else text)
@@ -96,8 +101,9 @@ def extract_mathvista(response: str, choices: Sequence[str], answer_type: str) -
 
 
 def normalise_mathvista(extraction: str, choices: Sequence[str], details: Mapping[str, Any]) -> str | None:
-    """The official normalisation. An option's letter is converted to its text, any other answer to the nearest option
-    by edit distance. Integers and floats are rounded to the question's precision; None if it is not a number."""
+    """Return the official normalisation. An option's letter is converted to its text, any other answer to the nearest
+    option by edit distance. Integers and floats are rounded to the question's precision; None if it is not a number.
+    """
     if details.get("question_type") == "multi_choice":
         if not extraction:
             return None
@@ -175,8 +181,10 @@ KIT_RULES: dict[str, Callable[[str, str], float]] = {
 
 
 def parts_contained(response: str, truth: str) -> float:
-    """Share in [0, 1] of the parts of a ground truth (``a<AND>b``, alternatives separated by ``<OR>``) that a response
-    contains as whole words, for the best alternative. It replaces MM-Vet's judge, but is not comparable with it."""
+    """Return the share in [0, 1] of the parts of a ground truth (``a<AND>b``, alternatives separated by ``<OR>``) that
+    a response contains as whole words, for the best alternative. It replaces MM-Vet's judge, but is not comparable with
+    it.
+    """
     words = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
     shares = []
     for alternative in truth.split("<OR>"):

@@ -336,7 +336,7 @@ _REFUSES = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an unparsed reply declines to answer ("I cannot determine", "None of the above", an apology)."""
+    """Return whether an unparsed reply declines to answer ("I cannot determine", "None of the above", an apology)."""
     return _REFUSES.search(text) is not None
 
 
@@ -346,7 +346,7 @@ InternVL's rule, or in the whole reply."""
 
 
 def final_answer(text: str) -> str:
-    """The unwrapped final answer of a chain of thought; the whole reply if no answer is marked."""
+    """Return the unwrapped final answer of a chain of thought; the whole reply if no answer is marked."""
     answer = final_answers.find(text)
     return text if answer is None else answer
 
@@ -366,7 +366,7 @@ def final_yes_no(text: str, parser: str) -> str | None:
 
 
 def final_letter(text: str, options: Options, parser: str) -> str | None:
-    """The option in the final answer of a chain of thought; an ambiguous answer is left to the parser."""
+    """Return the option in the final answer of a chain of thought; an ambiguous answer is left to the parser."""
     answer = final_answers.find(text)
     result = final_answers.letter(answer, options) if answer is not None else None
     return result or LETTER[parser](final_answers.after_thought(text) if answer is None else answer, options)

@@ -28,7 +28,7 @@ class Rationale:
 
 
 def ask(question: str, template: str = ASK) -> str:
-    """The prompt that asks for a rationale. Raises ValueError for a template without ``{question}``."""
+    """Return the prompt that asks for a rationale. Raises ValueError for a template without ``{question}``."""
     if "{question}" not in template:
         raise ValueError(f"the prompt for rationales has no {{question}}: {template!r}")
     return template.replace("{question}", question)

@@ -37,7 +37,8 @@ class NoTruth(ValueError):
 
 
 def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] | None = None) -> str:
-    """The rule for a question: the rule of its kind, or ``rule``; ``auto`` selects a rule by options and answers.
+    """Return the rule for a question: the rule of its kind, or ``rule``; ``auto`` selects a rule by options and
+    answers.
 
     If a question's kind is the name of a rule, that rule is used.
 
@@ -55,7 +56,7 @@ def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] |
 
 
 def truths(question: Question) -> tuple[str, ...]:
-    """All accepted answers, each also without wrappings such as quotes. Raises NoTruth if there is none."""
+    """Return all accepted answers, each also without wrappings such as quotes. Raises NoTruth if there is none."""
     stated = [a for a in (question.answer, *question.answers) if a.strip()]
     accepted = tuple(dict.fromkeys([*stated, *filter(None, map(final_answers.unwrap, stated))]))
     if not accepted:
@@ -73,7 +74,7 @@ def check_truth(question: Question, rule: str) -> None:
 
 
 def score(rule: str, answer: str, question: Question) -> float:
-    """The score of an answer in [0, 1]: the best over its forms (:func:`scramble.grading.final_answers.forms`).
+    """Return the score of an answer in [0, 1]: the best over its forms (:func:`scramble.grading.final_answers.forms`).
 
     Raises:
         NoTruth: the question's ground truth cannot be used.
@@ -88,7 +89,7 @@ def score(rule: str, answer: str, question: Question) -> float:
 
 
 def is_right(rule: str, answer: str, question: Question) -> bool:
-    """Whether the score is above :data:`RIGHT`."""
+    """Return whether the score is above :data:`RIGHT`."""
     return score(rule, answer, question) > RIGHT
 
 
@@ -166,7 +167,9 @@ class Quantity:
     unit: str = ""
 
     def same(self, other: Quantity, tolerance: float) -> bool:
-        """Whether both are equal within a relative tolerance and, if both have a unit, in unit; 50 % equals 0.5."""
+        """Return whether both are equal within a relative tolerance and, if both have a unit, in unit; 50 %
+        equals 0.5.
+        """
         if self.unit and other.unit and self.unit != other.unit:
             return False
         close = math.isclose(self.value, other.value, rel_tol=tolerance, abs_tol=1e-9)
@@ -177,7 +180,7 @@ class Quantity:
 
 
 def quantities(text: str) -> list[Quantity]:
-    """The quantities in a text that consists of one quantity or a list; empty for any other text.
+    """Return the quantities in a text that consists of one quantity or a list; empty for any other text.
 
     It parses ``1,234.5``, ``3/4``, ``2 1/2``, ``5 cm``, ``$5``, ``50%``, ``three``, ``none`` (zero)
     and lists of these in brackets or separated by commas.

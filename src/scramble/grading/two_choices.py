@@ -71,8 +71,9 @@ def _names_caption(text: str, labels: Labels, captions: tuple[str, str]) -> bool
 
 
 def _without_little_words(text: str) -> str:
-    """The text in lower case without articles, "with" and "and". Only lower-case words are dropped, in this order; each
-    pass works on the result of the previous one."""
+    """Return the text in lower case without articles, "with" and "and". Only lower-case words are dropped, in this
+    order; each pass works on the result of the previous one.
+    """
     for word in ("a", "an", "the", "with", "and"):
         text = text.replace(f" {word} ", " ")
     for word in ("a ", "an ", "the "):

@@ -82,12 +82,12 @@ def _clean(text: str) -> str:
 
 
 def official(text: str) -> str:
-    """The official normaliser."""
+    """Return the official normaliser."""
     return _words(strip_punctuation(_clean(text)))
 
 
 def evalai(text: str) -> str:
-    """The EvalAI answer processor (LLaVA, InternVL, lmms-eval): also drops ``,``, ``?`` and a final ``'s``."""
+    """Return the EvalAI answer processor (LLaVA, InternVL, lmms-eval): also drops ``,``, ``?`` and a final ``'s``."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return _words(strip_punctuation(_clean(text)))
 
@@ -98,7 +98,7 @@ def vlmevalkit(text: str) -> str:
 
 
 def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
-    """Mean over annotators of min(matches among the others / 3, 1), in [0, 1]: the official accuracy."""
+    """Return the mean over annotators of min(matches among the others / 3, 1), in [0, 1]: the official accuracy."""
     matches = sum(answer == prediction for answer in answers)
     scores = [min((matches - (answer == prediction)) / 3, 1.0) for answer in answers]
     return sum(scores) / len(scores)
@@ -138,7 +138,7 @@ PROTOCOLS: dict[str, Callable[[str, Sequence[str]], float]] = {
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "always_normalise") -> float:
-    """Accuracy in percent of a prediction against the annotators' answers (ten in VQAv2, OK-VQA, TextVQA).
+    """Return the accuracy in percent of a prediction against the annotators' answers (ten in VQAv2, OK-VQA, TextVQA).
 
     Protocols: ``always_normalise`` (official normaliser on both sides, leave-one-out; the default), ``official_2021``
     (normalises only if annotators differ), ``official_2017`` (only removes punctuation from answers), ``evalai``,

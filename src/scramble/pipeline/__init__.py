@@ -22,7 +22,7 @@ class StageError(ValueError):
 
 
 def check_arm(run: str | Path, arm: str) -> Path:
-    """The training folder of a finished arm.
+    """Return the training folder of a finished arm.
 
     Raises:
         StageError: if the arm is not finished; the message names the finished arms, or the most similar run.
@@ -44,7 +44,7 @@ def check_arm(run: str | Path, arm: str) -> Path:
 
 
 def choose_arm(run: str | Path, arm: str | None) -> str:
-    """The given arm, or the run's only finished arm if None, or ``base`` if no arm is finished.
+    """Return the given arm, or the run's only finished arm if None, or ``base`` if no arm is finished.
 
     Raises:
         StageError: if ``arm`` is None and several arms are finished, or if ``arm`` is not finished; the message names
@@ -61,7 +61,7 @@ def choose_arm(run: str | Path, arm: str | None) -> str:
 
 
 def arm_model(run: str | Path, arm: str, base: str) -> dict[str, str]:
-    """The ``path`` of an arm's model and, if it has one, the path of its ``adapter``."""
+    """Return the ``path`` of an arm's model and, if it has one, the path of its ``adapter``."""
     folder = Path(run) / "train" / arm
     if arm == BASE:
         return {"path": base}
@@ -71,7 +71,7 @@ def arm_model(run: str | Path, arm: str, base: str) -> dict[str, str]:
 
 
 def is_main_process() -> bool:
-    """Whether this is the first process of a job (``accelerate launch``, torchrun), or the only one."""
+    """Return whether this is the first process of a job (``accelerate launch``, torchrun), or the only one."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

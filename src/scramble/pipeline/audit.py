@@ -111,8 +111,9 @@ def _remove(file: Path) -> None:
 
 
 def _folder(source: Path) -> Path:
-    """The folder in :data:`AUDITS` for the audit of a file. The name includes a hash of the path, because many files
-    are called pairs.jsonl."""
+    """Return the folder in :data:`AUDITS` for the audit of a file. The name includes a hash of the path, because many
+    files are called pairs.jsonl.
+    """
     resolved = source.resolve()
     return AUDITS / f"{resolved.stem}-{content_key(str(resolved))[:8]}"
 

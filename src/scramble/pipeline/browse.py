@@ -92,7 +92,9 @@ def browse(
 
 
 def _relocate(options: Mapping[str, Any], data: str | Path | None, data_folders: Sequence[Path]) -> dict[str, Any]:
-    """A benchmark's options, with a ``root`` in the configuration's data set replaced by one in the shown runs."""
+    """Return a benchmark's options, with a ``root`` in the configuration's data set replaced by one in the
+    shown runs.
+    """
     root = options.get("root")
     if root is None or data is None or not Path(root).is_relative_to(data):
         return dict(options)

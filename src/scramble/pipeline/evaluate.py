@@ -30,8 +30,9 @@ in bfloat16 may be larger."""
 
 
 def results_folder(folder: str, limit: int | None) -> str:
-    """Folder for results of ``limit`` items. It is a separate folder, so that partial results never replace full
-    results."""
+    """Return folder for results of ``limit`` items. It is a separate folder, so that partial results never replace full
+    results.
+    """
     return folder if limit is None else f"{folder}-limit{limit}"
 
 
@@ -211,7 +212,7 @@ class _Models:
 
 
 def _device(device: str | None) -> str | None:
-    """The configured device; by default this process's GPU, if there is a GPU."""
+    """Return the configured device; by default this process's GPU, if there is a GPU."""
     import torch
 
     if device not in (None, "cuda") or not torch.cuda.is_available():

@@ -94,7 +94,7 @@ def _check_models(settings: Mapping[str, Any], key: str) -> None:
 
 
 def _splits(folder: Path) -> Iterator[Path]:
-    """The folders of the splits that have images."""
+    """Return the folders of the splits that have images."""
     return (folder / name for name in SPLITS if table_path(folder / name, ImageRecord).exists())
 
 

@@ -77,7 +77,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
 
 
 def _bundles(kind: str, path: str | None, bad: Any, data: Mapping[str, Any]) -> Iterator[Bundle]:
-    """The input as bundles of records; an image without other records is a separate bundle."""
+    """Yield the input as bundles of records; an image without other records is a separate bundle."""
     from scramble import sources
     from scramble.sources.bundles import Bundle
 

@@ -10,7 +10,9 @@ from scramble.storage.hashing import content_key, file_key
 
 
 def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Content keys of the source files. Images in folders are identified by name and size, text files by content."""
+    """Return the content keys of the source files. Images in folders are identified by name and size, text files by
+    content.
+    """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
     paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
@@ -30,7 +32,9 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Content keys of preference data: of each input of a mix, of all files of a pattern, of the sets of MMPR."""
+    """Return the content keys of preference data: of each input of a mix, of all files of a pattern, of the sets of
+    MMPR.
+    """
     from scramble.formats import mmpr
     from scramble.sources.row_files import matches
 
@@ -46,7 +50,9 @@ def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_keys(pairs: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:
-    """Content keys of the local models that make or score pairs, and of the benchmarks whose images are excluded."""
+    """Return the content keys of the local models that make or score pairs, and of the benchmarks whose images are
+    excluded.
+    """
     keys: dict[str, str] = {}
     for key, value in pairs.items():
         if isinstance(value, Mapping):

@@ -148,7 +148,7 @@ def _stage(
     instead: str = ANOTHER_RUN,
     defaults: Callable[[], Mapping[str, Any]] = dict,
 ) -> Any:
-    """The stage's record, or None if the stage has not started or has failed."""
+    """Return the stage's record, or None if the stage has not started or has failed."""
     file = folder / STAGE_FILE
     stage = read_json(file) if file.is_file() else None
     if stage is None or stage["status"] == "failed":

@@ -22,7 +22,7 @@ COMMAND_FILE = "command.txt"
 
 
 def command_of(folder: Path) -> str | None:
-    """The command that made the result of a stage; None if it was made from Python."""
+    """Return the command that made the result of a stage; None if it was made from Python."""
     file = folder / COMMAND_FILE
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
@@ -44,8 +44,8 @@ def remember_command(argv: Sequence[str]) -> None:
 
 
 def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | None:
-    """A hint if other processes keep the cores busy. torch starts one thread per core, and on a busy machine these wait
-    for each other, which can make a step several times slower than with a single thread.
+    """Return a hint if other processes keep the cores busy. torch starts one thread per core, and on a busy machine
+    these wait for each other, which can make a step several times slower than with a single thread.
 
     Args:
         load: the machine's load average, see :func:`os.getloadavg`.
@@ -69,7 +69,7 @@ def log_slow_threads() -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Package versions, git commit and hardware."""
+    """Return the package versions, git commit and hardware."""
     import importlib.metadata
     import platform
 
@@ -108,7 +108,7 @@ def _gpus() -> list[str]:
 
 
 def _git(*words: str) -> str | None:
-    """The output of a git command in the project's folder; None without git or outside a repository."""
+    """Return the output of a git command in the project's folder; None without git or outside a repository."""
     import subprocess
 
     try:

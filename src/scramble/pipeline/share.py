@@ -167,7 +167,7 @@ def _name_models(folder: Path) -> None:
 
 
 def _licence_of(model: str) -> str | None:
-    """The licence on the card of a model in a folder or in the hub's cache; None if there is no card."""
+    """Return the licence on the card of a model in a folder or in the hub's cache; None if there is no card."""
     from huggingface_hub import ModelCard, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -205,7 +205,7 @@ def _data(data: Path, folder: Path, name: str, license: str, data_license: str |
 
 
 def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]] | None:
-    """Columns and rows of the table of text-only accuracies; None if the pairs were too few for them."""
+    """Return the columns and rows of the table of text-only accuracies; None if the pairs were too few for them."""
     from scramble.pairs.audit.audit import classifiers
 
     names, key = classifiers(dict(result)), "transfer" if result.get("held_out") else "blind"
@@ -220,7 +220,7 @@ def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]] | Non
 
 @contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system as ``out``, so that it can be renamed to ``out``."""
+    """Yield a temporary folder on the same file system as ``out``, so that it can be renamed to ``out``."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)

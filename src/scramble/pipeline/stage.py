@@ -65,7 +65,9 @@ def run_stage(
 
 
 def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
-    """The error message for a folder with other settings: the keys that differ, and what to choose ``instead``."""
+    """Return the error message for a folder with other settings: the keys that differ, and what to choose
+    ``instead``.
+    """
     return (
         f"{folder} was made with another configuration: {', '.join(changed)}. Choose {instead}, restore the settings, "
         "or remove this folder"

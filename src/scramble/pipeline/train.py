@@ -140,7 +140,7 @@ def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> No
 
 
 def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, Any]:
-    """The model's settings, with a content key of a local folder, so that a retrained base counts as changed."""
+    """Return the model's settings, with a content key of a local folder, so that a retrained base counts as changed."""
     content = dict(model)
     if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = folder_key(model["path"])
@@ -148,13 +148,15 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
 
 
 def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that affect the trained weights; see :data:`scramble.training.fields.OPERATION` for the others."""
+    """Return the settings that affect the trained weights; see :data:`scramble.training.fields.OPERATION` for the
+    others.
+    """
     free = operation_fields(bool(trainer.get("load_best_model_at_end")))
     return {name: value for name, value in trainer.items() if name not in free and name != "watch"}
 
 
 def option_defaults() -> dict[str, Any]:
-    """The defaults of the options of trainer and adapter that a configuration omits, as JSON values."""
+    """Return the defaults of the options of trainer and adapter that a configuration omits, as JSON values."""
     from peft import LoraConfig
 
     from scramble.training import PreferenceConfig

@@ -19,7 +19,7 @@ def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def arm_markers(run: str | Path) -> list[Path]:
-    """The files ``stage.json`` of the arms, in the order of :func:`arm_stages`."""
+    """Return the files ``stage.json`` of the arms, in the order of :func:`arm_stages`."""
     return sorted(Path(run).glob(f"train/*/{STAGE_FILE}"), key=_order)
 
 
@@ -28,17 +28,17 @@ def _order(marker: Path) -> list[tuple[int, str]]:
 
 
 def finished_arms(run: str | Path) -> list[str]:
-    """The arms whose training is finished."""
+    """Return the arms whose training is finished."""
     return [arm for arm, stage in arm_stages(run).items() if stage["status"] == "finished"]
 
 
 def is_trial(arm: str) -> bool:
-    """Whether an arm is a trial of a study."""
+    """Return whether an arm is a trial of a study."""
     return _TRIAL.fullmatch(arm) is not None
 
 
 def method_of(arm: str) -> str:
-    """The method of an arm: its name without the suffix ``-seedN``."""
+    """Return the method of an arm: its name without the suffix ``-seedN``."""
     return re.sub(r"-seed\d+$", "", arm)
 
 
@@ -49,7 +49,9 @@ def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
 
 
 def incomplete_notes(run: str | Path) -> list[str]:
-    """Lines that name the unfinished and the failed arms and say how to finish them; empty if all are finished."""
+    """Return lines that name the unfinished and the failed arms and say how to finish them; empty if all are
+    finished.
+    """
     status = {arm: stage["status"] for arm, stage in arm_stages(run).items() if not is_trial(arm)}
     failed = [arm for arm, state in status.items() if state == "failed"]
     steps = {
@@ -76,7 +78,7 @@ def incomplete_notes(run: str | Path) -> list[str]:
 
 
 def arm_notes(results: Iterable[Path]) -> list[str]:
-    """Notes on a run's arms for readers of its result folders ``<run>/evaluation/<arm>/<benchmark>``.
+    """Return the notes on a run's arms for readers of its result folders ``<run>/evaluation/<arm>/<benchmark>``.
 
     They name arms without scores and report different numbers of training steps, because a score from longer training
     does not show that a method is better.

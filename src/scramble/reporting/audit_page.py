@@ -71,7 +71,7 @@ def write_page(
 
 
 def audit_tables(result: dict[str, Any]) -> list[Table]:
-    """The audit for the terminal: text-only accuracies by kind, faults by rule, vocabulary shift."""
+    """Return the audit for the terminal: text-only accuracies by kind, faults by rule, vocabulary shift."""
     text_only = [
         _text_only(result, "blind", "In-sample text-only accuracy, percent (standard error); 50 is chance"),
         _text_only(result, "transfer", "Transfer text-only accuracy, of classifiers fitted on pairs of other images"),

@@ -37,7 +37,7 @@ def drawing_order(number: int) -> tuple[float, bool]:
 
 
 def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
-    """Colour numbers of methods: indices into :data:`~scramble.reporting.pages.PALETTE` and :data:`LINES`.
+    """Return the colour numbers of methods: indices into :data:`~scramble.reporting.pages.PALETTE` and :data:`LINES`.
 
     The base has number 0.
     """
@@ -48,13 +48,14 @@ def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
 
 
 def watched_label(key: str) -> str:
-    """The title of a benchmark score logged during training (``eval_<benchmark>/<score>``)."""
+    """Return the title of a benchmark score logged during training (``eval_<benchmark>/<score>``)."""
     return key.removeprefix("eval_").replace("/", " ") + ", validation"
 
 
 def is_benchmark_score(key: str) -> bool:
-    """Whether a logged metric is a benchmark score (``eval_<benchmark>/<score>``) and not a metric of held-out
-    pairs."""
+    """Return whether a logged metric is a benchmark score (``eval_<benchmark>/<score>``) and not a metric of held-out
+    pairs.
+    """
     start, slash, _ = key.partition("/")
     return bool(slash) and start.startswith("eval_") and start.removeprefix("eval_") in BENCHMARKS
 
@@ -84,7 +85,7 @@ class Chart:
 def line_chart(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], colours: Mapping[str, int]
 ) -> Chart | None:
-    """A chart of (step, value) points by label; None if no point is finite."""
+    """Return a chart of (step, value) points by label; None if no point is finite."""
     finite = {name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in series.items()}
     finite = {name: points for name, points in finite.items() if points}
     if not finite:

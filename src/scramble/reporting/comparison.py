@@ -62,7 +62,9 @@ class ScoreRow:
 
 
 def find_methods(evaluation: str | Path) -> dict[str, dict[str, list[Path]]]:
-    """The result folders in ``<run>/evaluation``: ``<method>-seed<n>`` are seeds of a method, ``base`` is a method."""
+    """Return the result folders in ``<run>/evaluation``: ``<method>-seed<n>`` are seeds of a method, ``base`` is a
+    method.
+    """
     return by_method(results.find(evaluation))
 
 
@@ -82,7 +84,7 @@ def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
 
 
 def compare(folders: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[ScoreRow]:
-    """A row for each benchmark, score and method: base first, then the baselines, then the other methods.
+    """Return a row for each benchmark, score and method: base first, then the baselines, then the other methods.
 
     Of two baselines, only the later one is compared with the earlier one. Methods of several runs, named
     ``<run>: <method>``, are grouped by run and compared with the baselines of their own run; a baseline with a full
@@ -190,7 +192,7 @@ def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
 def score_table(
     rows: Sequence[ScoreRow], baselines: Sequence[str], caption: str = "", sections: Sequence[int] = ()
 ) -> Table:
-    """A table of scores with standard errors, and of differences with intervals and p-values.
+    """Return a table of scores with standard errors, and of differences with intervals and p-values.
 
     With a caption, which names the benchmark, the table has no benchmark column.
     """
@@ -210,18 +212,18 @@ def score_table(
 
 
 def part_notes(rows: Sequence[ScoreRow]) -> list[str]:
-    """Explanations of the parts that occur in the rows' score names."""
+    """Return the explanations of the parts that occur in the rows' score names."""
     names = {part for row in rows for part in row.score.split("/")[1:]}
     return [f"{part}: {meaning}" for part, meaning in PARTS.items() if part in names]
 
 
 def score_text(value: float, standard_error: float | None, n: int | None) -> str:
-    """A score with its uncertainty."""
+    """Return a score with its uncertainty."""
     return f"{value:.1f} {uncertainty(standard_error, n)}".rstrip()
 
 
 def uncertainty(standard_error: float | None, n: int | None) -> str:
-    """A standard error as text.
+    """Return a standard error as text.
 
     If there are few items, or all items have the same value, the number of items is shown instead: an error of 0.0
     would suggest certainty.
@@ -232,7 +234,7 @@ def uncertainty(standard_error: float | None, n: int | None) -> str:
 
 
 def shown(test: Mapping[str, Any] | None) -> str:
-    """A difference in points with its interval and p-value, which are omitted if there are too few items."""
+    """Return a difference in points with its interval and p-value, which are omitted if there are too few items."""
     if test is None:
         return ""
     p = test["p_value"]
@@ -242,7 +244,7 @@ def shown(test: Mapping[str, Any] | None) -> str:
 
 
 def points(test: Mapping[str, Any]) -> str:
-    """A difference in points with its interval, limited to -100 to 100 points."""
+    """Return a difference in points with its interval, limited to -100 to 100 points."""
     text = f"{test['difference']:+.1f}"
     if is_few(test.get("n")):
         return f"{text} (n = {test['n']}: too few for an interval)"
@@ -252,7 +254,7 @@ def points(test: Mapping[str, Any]) -> str:
 
 
 def has_interval(test: Mapping[str, Any]) -> bool:
-    """Whether a difference has an interval. With few items, or a single cluster of items, it has none."""
+    """Return whether a difference has an interval. With few items, or a single cluster of items, it has none."""
     return _is_number(test["low"]) and _is_number(test["high"]) and not is_few(test.get("n"))
 
 

@@ -55,7 +55,7 @@ def contact_sheet(
 
 
 def undrawable(texts: Iterable[str]) -> int:
-    """The number of texts with characters that no installed font has."""
+    """Return the number of texts with characters that no installed font has."""
     return sum(bool(_missing(text, _font_file(text))) for text in texts)
 
 
@@ -128,7 +128,7 @@ def _wrap(words: Sequence[str], font: ImageFont.FreeTypeFont) -> list[str]:
 
 
 def _letters(word: str) -> list[str]:
-    """The letters of a word, each with its combining marks."""
+    """Return the letters of a word, each with its combining marks."""
     letters: list[str] = []
     for character in word:
         if letters and unicodedata.category(character)[0] == "M":
@@ -152,8 +152,9 @@ def _open(file: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _font_file(text: str) -> str:
-    """The first font that has all characters of a text, else the font that has most of them. matplotlib's own font is
-    tried first, then the system's fonts."""
+    """Return the first font that has all characters of a text, else the font that has most of them. matplotlib's own
+    font is tried first, then the system's fonts.
+    """
     best = _shipped()
     missing = len(_missing(text, best))
     if missing == 0:
@@ -174,7 +175,7 @@ def _missing(text: str, file: str) -> set[str]:
 
 @cache
 def _characters(file: str) -> frozenset[int]:
-    """The characters of a font; empty for a font that cannot be drawn at this size (bitmap emoji)."""
+    """Return the characters of a font; empty for a font that cannot be drawn at this size (bitmap emoji)."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -192,7 +193,7 @@ def _shipped() -> str:
 
 @cache
 def _installed() -> tuple[str, ...]:
-    """The system's fonts, regular upright fonts first."""
+    """Return the system's fonts, regular upright fonts first."""
     from matplotlib.font_manager import findSystemFonts
 
     def is_variant(file: str) -> bool:

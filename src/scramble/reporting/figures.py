@@ -87,7 +87,9 @@ def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number
 
 
 def _is_watched(key: str) -> bool:
-    """Whether a metric is a main score of a benchmark during training: an overall score or a group score of swaps."""
+    """Return whether a metric is a main score of a benchmark during training: an overall score or a group score of
+    swaps.
+    """
     _, *parts = key.split("/")  # eval_<benchmark>, score, kind
     if not charts.is_benchmark_score(key) or parts[0] not in ("group", "accuracy"):
         return False
@@ -95,7 +97,7 @@ def _is_watched(key: str) -> bool:
 
 
 def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A grid of axes. Margins are set in inches, so that titles and legend fit with any number of rows."""
+    """Return a grid of axes. Margins are set in inches, so that titles and legend fit with any number of rows."""
     from matplotlib.figure import Figure
 
     rows = max(1, -(-count // columns))

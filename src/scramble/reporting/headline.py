@@ -96,7 +96,7 @@ def build(
 
 
 def trained_kinds(data: Path | None) -> list[str]:
-    """The kinds of negatives in a data set's settings; empty for all kinds, or without a data set."""
+    """Return the kinds of negatives in a data set's settings; empty for all kinds, or without a data set."""
     if data is None or not (data / STAGE_FILE).exists():
         return []
     config = read_json(data / STAGE_FILE)["config"]
@@ -104,7 +104,7 @@ def trained_kinds(data: Path | None) -> list[str]:
 
 
 def as_text(headline: Headline) -> list[str]:
-    """The headline as lines for a terminal, with aligned columns."""
+    """Return the headline as lines for a terminal, with aligned columns."""
     label = max(len(row.label) for row in headline.rows)
     value = max(len(row.value) for row in headline.rows)
     lines = [f"  {row.label:<{label}}  {row.value:>{value}}  {row.difference}".rstrip() for row in headline.rows]
@@ -112,7 +112,7 @@ def as_text(headline: Headline) -> list[str]:
 
 
 def as_markdown(headline: Headline) -> str:
-    """The headline as a Markdown table with notes below it."""
+    """Return the headline as a Markdown table with notes below it."""
     columns = [Column("method"), Column("%", align="right"), Column("difference")]
     rows = [(row.label, row.value, row.difference) for row in headline.rows]
     return f"**{escape_markdown(headline.title)}**\n\n{Table(columns, rows, notes=headline.notes).markdown()}"
@@ -127,8 +127,9 @@ def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
 
 
 def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]:
-    """The main score: the group score of a 2x2 benchmark (of the trained kind, if it also scores other kinds), else the
-    score of the held-out pairs, else the first benchmark's score."""
+    """Return the main score: the group score of a 2x2 benchmark (of the trained kind, if it also scores other kinds),
+    else the score of the held-out pairs, else the first benchmark's score.
+    """
     main = _main_scores(rows)
     for benchmark, score in main.items():
         kinds = [r.score.partition("/")[2] for r in rows if r.benchmark == benchmark and _is_kind(r.score, score)]
@@ -153,7 +154,7 @@ def _is_kind(score: str, main: str) -> bool:
 
 
 def _others(rows: Sequence[ScoreRow], benchmark: str, score: str) -> list[ScoreRow]:
-    """Rows of the other main scores and their scores by kind."""
+    """Return the rows of the other main scores and their scores by kind."""
     main = _main_scores(rows)
     return [
         row
@@ -178,7 +179,7 @@ def _title(shown: Sequence[ScoreRow]) -> str:
 
 
 def _kind(kind: str) -> str:
-    """A kind in words: ``swap-object`` becomes ``object swaps``."""
+    """Return a kind in words: ``swap-object`` becomes ``object swaps``."""
     edit, _, what = kind.partition("-")
     return f"{what} {edit}s" if what and edit in ("swap", "replace", "add") else kind
 
@@ -217,7 +218,7 @@ def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tup
 
 
 def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) -> list[str]:
-    """Notes on other scores that are significantly worse or better than with the first baseline."""
+    """Return the notes on other scores that are significantly worse or better than with the first baseline."""
     tested = [
         (row, name, row.differences[name])
         for row in others

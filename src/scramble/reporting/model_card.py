@@ -49,7 +49,7 @@ def model_card(
     base: str | None = None,
     notes: str = "",
 ) -> str:
-    """The card as Markdown with the hub's metadata block.
+    """Return the card as Markdown with the hub's metadata block.
 
     Args:
         name: title of the card.
@@ -114,7 +114,7 @@ def model_card(
 
 
 def public_name(model: str) -> str:
-    """A model's hub id, or the name of its folder without the folders that contain it."""
+    """Return a model's hub id, or the name of its folder without the folders that contain it."""
     return model if is_hub_id(model) and not Path(model).exists() else Path(model).name
 
 

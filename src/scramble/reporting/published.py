@@ -129,7 +129,7 @@ def build(
 
 
 def headlines(measured: Sequence[ScoreRow]) -> list[ScoreColumn]:
-    """The main scores of each benchmark."""
+    """Return the main scores of each benchmark."""
     scores: dict[str, dict[str, None]] = {}
     for row in measured:
         scores.setdefault(row.benchmark, {})[row.score] = None
@@ -152,7 +152,9 @@ def _published_rows(
     ours: Mapping[str, ModelRow],
     notes: dict[str, None],
 ) -> list[ModelRow]:
-    """Rows of published models. Adds tests against comparable published numbers to the cells of our methods."""
+    """Return the rows of published models. Adds tests against comparable published numbers to the cells of our
+    methods.
+    """
     data = published_numbers()
     first = {ScoreColumn(row.benchmark, row.score): row for row in reversed(measured)}
     places = {_place(column, first[column]): column for column in columns}
@@ -201,7 +203,7 @@ def not_as_published(row: ScoreRow, entry: Mapping[str, Any]) -> str:
 
 
 def _against(cell: ScoreCell, value: float) -> dict[str, Any]:
-    """A test of our score minus a published number, which is assumed to have the same standard error as ours."""
+    """Return a test of our score minus a published number, which is assumed to have the same standard error as ours."""
     assert cell.standard_error is not None
     error = 2**0.5 * cell.standard_error
     difference = cell.value - value
@@ -219,7 +221,7 @@ def _against(cell: ScoreCell, value: float) -> dict[str, Any]:
 
 
 def as_json(table: ScoreTable) -> dict[str, Any]:
-    """The table as plain JSON."""
+    """Return the table as plain JSON."""
     return {
         "columns": [dataclasses.asdict(column) for column in table.columns],
         "rows": [
@@ -235,7 +237,7 @@ def as_json(table: ScoreTable) -> dict[str, Any]:
 
 
 def as_markdown(scores: ScoreTable) -> str:
-    """A table of values ± standard errors with notes, and a table of differences with intervals and p-values."""
+    """Return a table of values ± standard errors with notes, and a table of differences with intervals and p-values."""
     tests = [
         (row.name, other, column.title, test, test["test"])
         for row in scores.rows
@@ -248,12 +250,12 @@ def as_markdown(scores: ScoreTable) -> str:
 
 
 def as_latex(scores: ScoreTable) -> str:
-    """A LaTeX tabular of values ± standard errors and differences to the baselines with p-values."""
+    """Return a LaTeX tabular of values ± standard errors and differences to the baselines with p-values."""
     return _table(scores, _text_with_tests).latex()
 
 
 def _table(scores: ScoreTable, text: Callable[[ScoreCell | None], str]) -> Table:
-    """A table with our methods, then a rule, then published models."""
+    """Return a table with our methods, then a rule, then published models."""
     return Table(
         [Column("model", _name), *(Column(column.title, text, "right") for column in scores.columns)],
         [[row, *(row.cells.get(column) for column in scores.columns)] for row in scores.rows],
@@ -275,7 +277,9 @@ def _text(cell: ScoreCell | None, tests: str = "") -> str:
 
 
 def _text_with_tests(cell: ScoreCell | None) -> str:
-    """A score with the tests against baselines. Tests against published numbers, named with brackets, are omitted."""
+    """Return a score with the tests against baselines. Tests against published numbers, named with brackets, are
+    omitted.
+    """
     tests = ""
     for other, test in cell.tests.items() if cell is not None else ():
         if "[" not in other:

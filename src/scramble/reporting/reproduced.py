@@ -166,7 +166,7 @@ def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> st
 
 
 def _as_in_paper(column: PaperColumn) -> str:
-    """Whether a column's protocol is the paper's, if the table states it and measures the paper's benchmark."""
+    """Return whether a column's protocol is the paper's, if the table states it and measures the paper's benchmark."""
     measured, published = column.measured, column.published
     if column.deviation is None or not measured or not published or measured.benchmark != published.benchmark:
         return ""
@@ -197,7 +197,7 @@ def as_markdown(table: PaperTable, title: str) -> str:
 
 
 def by_column(table: PaperTable, title: str) -> list[Table]:
-    """One table per column, because the terminal is too narrow for all columns."""
+    """Return one table per column, because the terminal is too narrow for all columns."""
     columns = [Column("model"), Column("measured", ours), Column("published", published)]
     return [
         Table(
@@ -210,7 +210,7 @@ def by_column(table: PaperTable, title: str) -> list[Table]:
 
 
 def ours(cell: PaperCell) -> str:
-    """A measured score as text: value, standard error, paired difference with interval and p-value."""
+    """Return a measured score as text: value, standard error, paired difference with interval and p-value."""
     if cell.ours is None:
         return "–"
     text = score_text(cell.ours, cell.standard_error, cell.n)
@@ -218,7 +218,9 @@ def ours(cell: PaperCell) -> str:
 
 
 def published(cell: PaperCell) -> str:
-    """A published score as text with its gain over the compared row, and a mark if ours is not comparable with it."""
+    """Return a published score as text with its gain over the compared row, and a mark if ours is not comparable with
+    it.
+    """
     if cell.published is None:
         return "–"
     gain = "" if cell.published_gain is None else f" ({cell.published_gain:+.1f})"

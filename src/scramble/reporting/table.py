@@ -43,19 +43,19 @@ def escape_latex(text: str) -> str:
 
 
 def plain(value: Any) -> str:
-    """The default format of a cell: empty for None, four significant digits for a float."""
+    """Return the default format of a cell: empty for None, four significant digits for a float."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def counted(count: int, plural: str) -> str:
-    """A number with its noun: ``1 item``, ``1,037 items``."""
+    """Return a number with its noun: ``1 item``, ``1,037 items``."""
     return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
 
 
 def listed_counts(counts: Mapping[str, Any]) -> str:
-    """The counts of a split from the data's summary as text: ``37 images, 46 pairs (72 before refinement)``."""
+    """Return the counts of a split from the data's summary as text: ``37 images, 46 pairs (72 before refinement)``."""
     has_images = bool(counts.get("images"))  # show "0 pairs" for a split that has images
     numbers = {
         k: count for k, count in counts.items() if isinstance(count, int) and (count or (k == "pairs" and has_images))
@@ -68,7 +68,7 @@ def listed_counts(counts: Mapping[str, Any]) -> str:
 
 
 def objective_text(config: Mapping[str, Any]) -> str:
-    """The name of an arm's objective, with its losses if there are several: ``mpo (0.8 sigmoid + 1 sft)``."""
+    """Return the name of an arm's objective, with its losses if there are several: ``mpo (0.8 sigmoid + 1 sft)``."""
     trainer, name = config.get("trainer", {}), str(config.get("objective", {}).get("name", ""))
     losses = trainer.get("loss_type") or []
     weights = trainer.get("loss_weights") or [1.0] * len(losses)
@@ -105,11 +105,11 @@ class Table:
     sections: Sequence[int] = ()
 
     def texts(self) -> list[list[str]]:
-        """The cells as text, unescaped."""
+        """Return the cells as text, unescaped."""
         return [[column.format(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
     def markdown(self) -> str:
-        """A Markdown table, and the notes as a list below it."""
+        """Return a Markdown table, and the notes as a list below it."""
         rules = {"left": ":---", "right": "---:", None: "---"}
         lines = [
             [escape_markdown(column.title) for column in self.columns],
@@ -120,7 +120,7 @@ class Table:
         return text + "".join(["\n", *(f"- {note}\n" for note in self.notes)] if self.notes else [])
 
     def latex(self) -> str:
-        """A LaTeX tabular (booktabs); the notes follow as comments."""
+        """Return a LaTeX tabular (booktabs); the notes follow as comments."""
         alignment = "".join("r" if column.align == "right" else "l" for column in self.columns)
         lines = [
             rf"\begin{{tabular}}{{{alignment}}}",
@@ -135,7 +135,9 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def rich(self) -> RichTable:
-        """The table for the terminal. Long texts are wrapped, and brackets in texts are not interpreted as markup."""
+        """Return the table for the terminal. Long texts are wrapped, and brackets in texts are not interpreted as
+        markup.
+        """
         from rich.markup import escape
         from rich.table import Table as RichTable
         from rich.text import Text

@@ -75,16 +75,16 @@ class ArmProgress:
         return seconds / steps * (self.total - self.step) if steps > 0 else None
 
     def last(self, key: str) -> float | None:
-        """The value of a metric in the last log row that has it."""
+        """Return the value of a metric in the last log row that has it."""
         return next((row[key] for row in reversed(self.rows) if isinstance(row.get(key), (int, float))), None)
 
     def values(self, key: str) -> list[float]:
-        """All values of a metric."""
+        """Return all values of a metric."""
         return [row[key] for row in self.rows if isinstance(row.get(key), (int, float))]
 
 
 def read_progress(run: Path) -> list[ArmProgress]:
-    """The arms of a run, and jobs whose arm has not started, in the order of their names."""
+    """Return the arms of a run, and jobs whose arm has not started, in the order of their names."""
     jobs = _jobs(run)
     arms = [_read_arm(marker, jobs.get(marker.parent.name, {})) for marker in arm_markers(run)]
     names = {arm.name for arm in arms}
@@ -97,7 +97,9 @@ def read_progress(run: Path) -> list[ArmProgress]:
 
 
 def _read_arm(marker: Path, job: Mapping[str, Any]) -> ArmProgress:
-    """An arm from its ``stage.json`` and the files next to it. Damaged files of one arm do not hide the others."""
+    """Return an arm from its ``stage.json`` and the files next to it. Damaged files of one arm do not hide the
+    others.
+    """
     try:
         return _arm(marker.parent, read_json(marker), job)
     except StoreError as error:
@@ -140,7 +142,7 @@ def _total_steps(stage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _jobs(run: Path) -> dict[str, dict[str, Any]]:
-    """The recorded status of the training jobs of a sweep, by arm."""
+    """Return the recorded status of the training jobs of a sweep, by arm."""
     jobs = {}
     for file in sorted(run.glob("jobs/*/config.yaml")):
         try:
@@ -162,7 +164,8 @@ def _is_finite(value: Any) -> bool:
 
 
 def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
-    """The display of a run: a table of its arms, the curves of a single arm, warnings, errors and recent log lines.
+    """Return the display of a run: a table of its arms, the curves of a single arm, warnings, errors and recent log
+    lines.
 
     On a terminal with fewer than :data:`WIDE` columns the tables have fewer columns.
     """
@@ -227,7 +230,7 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
 
 
 def _curves(arm: ArmProgress, width: int) -> Table:
-    """One line per metric of a single arm, with its history, its mean now and the last value on held-out pairs.
+    """Return one line per metric of a single arm, with its history, its mean now and the last value on held-out pairs.
 
     On a narrow terminal the history is shorter, or only the last values are shown.
     """
@@ -256,7 +259,7 @@ def _curves(arm: ArmProgress, width: int) -> Table:
 
 
 def log_lines(run: Path, count: int = LOG_LINES) -> list[str]:
-    """The last messages of ``log.txt``, without their time, their logger and control characters."""
+    """Return the last messages of ``log.txt``, without their time, their logger and control characters."""
     file = run / LOG_FILE
     if not file.is_file():
         return []
@@ -268,7 +271,7 @@ def log_lines(run: Path, count: int = LOG_LINES) -> list[str]:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """The values as at most ``width`` block characters; each is the mean of a part of the values."""
+    """Return the values as at most ``width`` block characters; each is the mean of a part of the values."""
     finite = [value for value in values if _is_finite(value)]
     if not finite:
         return ""
@@ -291,12 +294,12 @@ def duration(seconds: float | None) -> str:
 
 
 def shown(value: Any, digits: int) -> str:
-    """A number as text; empty for None."""
+    """Return a number as text; empty for None."""
     return f"{value:,.{digits}f}" if isinstance(value, (int, float)) else ""
 
 
 def _with_change(values: Sequence[float]) -> str:
-    """The mean of the last values and its change since the mean of the first ones.
+    """Return the mean of the last values and its change since the mean of the first ones.
 
     Each row is of other pairs, and log-probabilities depend on their lengths: single rows show no trend.
     """
@@ -308,5 +311,8 @@ def _with_change(values: Sequence[float]) -> str:
 
 
 def _num_averaged(values: Sequence[float]) -> int:
-    """The number of rows in the mean of the last rows: at most half of them, so that the first ones are others."""
+    """Return the number of rows in the mean of the last rows.
+
+    It is at most half of the rows, so that no row is also in the mean of the first rows.
+    """
     return min(RECENT, max(1, len(values) // 2)) if values else 0

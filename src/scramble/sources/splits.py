@@ -78,7 +78,7 @@ class Groups:
             split[nearest] = name
 
     def _content(self, image_id: str, image: ImageFile) -> bytes:
-        """Hash of an image's bytes, or of its path if the file cannot be read (without ``verify``)."""
+        """Return the hash of an image's bytes, or of its path if the file cannot be read (without ``verify``)."""
         content = self._by_path.get(image.path or "") if image.bytes is None else None
         if content is None:
             try:

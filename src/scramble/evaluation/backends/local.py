@@ -69,7 +69,7 @@ class LocalBackend:
             yield replies
 
     def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Greedy replies, as many image sets at a time as fit in ``batch_tokens``."""
+        """Yield greedy replies, as many image sets at a time as fit in ``batch_tokens``."""
         from scramble.models.generation import generate
 
         batch: list[tuple[list[Prompt], list[int]]] = []
@@ -92,7 +92,7 @@ class LocalBackend:
             yield [Reply(text=text) for text in group]
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """The number of groups per chunk: 64 for short prompts, fewer for longer ones, at least 1."""
+        """Return the number of groups per chunk: 64 for short prompts, fewer for longer ones, at least 1."""
         opened = open_images(group[0].image_ids, images, group[0].image_px)
         prompt = self.encoder.prompts([group[0].prompt], opened)[0]
         return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))

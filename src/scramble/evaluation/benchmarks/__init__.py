@@ -95,7 +95,7 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
 
 
 def needs_files(name: str) -> bool:
-    """Whether a benchmark can only be read from local files, because it has no hub id."""
+    """Return whether a benchmark can only be read from local files, because it has no hub id."""
     return inspect.signature(_loader(name)).parameters["root"].default is inspect.Parameter.empty
 
 

@@ -98,7 +98,7 @@ def load(
 
 
 def _similarity(pipeline: str) -> str:
-    """The pipeline's name, for the data version. Logs a message if only equal words count as the same object."""
+    """Return the pipeline's name, for the data version. Logs a message if only equal words count as the same object."""
     try:
         with_vectors = has_vectors(pipeline)
     except PipelineError as error:

@@ -27,7 +27,7 @@ class CocoImages:
     sources: list[Path] = field(default_factory=list)
 
     def truth(self, name: str, where: str, image_id: int) -> frozenset[str]:
-        """The categories in an image. Raises EvaluationError if the annotations do not contain the image."""
+        """Return the categories in an image. Raises EvaluationError if the annotations do not contain the image."""
         if image_id in self.files and self.captions.get(image_id):
             return frozenset(self.objects[image_id])
         missing = "reference captions" if image_id in self.files else "ground truth"
@@ -40,7 +40,9 @@ class CocoImages:
 
 
 def image_number(name: str, where: str, row: Mapping[str, Any]) -> int:
-    """The image of COCO that a row names, as a number or its digits. Raises EvaluationError for any other value."""
+    """Return the image of COCO that a row names, as a number or its digits. Raises EvaluationError for any
+    other value.
+    """
     value = row.get("image_id")
     if isinstance(value, float) and value.is_integer():
         value = int(value)

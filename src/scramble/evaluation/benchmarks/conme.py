@@ -70,7 +70,9 @@ def _item(split: str, number: int, row: dict[str, Any], human_filter: bool) -> I
 
 
 def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
-    """The letter of the right option, given as its text, its index or its letter (see the module's assumptions)."""
+    """Return the letter of the right option, given as its text, its index or its letter (see the module's
+    assumptions).
+    """
     value = correct.strip()
     matches = {LETTERS[k] for k, option in enumerate(options) if option.strip() == value}
     if value.isdigit() and int(value) < len(options):

@@ -18,7 +18,7 @@ Content = TypeVar("Content")
 
 
 def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config: str | None = None) -> Any:
-    """A split of a hub data set, or of a local folder of the same layout (parquet), with undecoded images.
+    """Return a split of a hub data set, or of a local folder of the same layout (parquet), with undecoded images.
 
     Raises:
         EvaluationError: the data set is gated, missing or damaged; the message says how to get it.
@@ -103,7 +103,8 @@ class HubImages(Mapping[str, ImageFile]):
 def hub_rows_and_images(
     name: str, hub_id: str, split: str, root: str | Path | None, required: Sequence[str], image_id: str
 ) -> tuple[list[dict[str, Any]], HubImages]:
-    """Rows of a hub data set without their column ``image``; images are read on demand by the row's ``image_name``.
+    """Return the rows of a hub data set without their column ``image``; images are read on demand by the row's
+    ``image_name``.
 
     Args:
         required: columns that the data set must have.
@@ -121,7 +122,7 @@ def hub_rows_and_images(
 
 
 def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
-    """The rows of a hub data set without their image columns. Raises EvaluationError naming a damaged row."""
+    """Return the rows of a hub data set without their image columns. Raises EvaluationError naming a damaged row."""
     rows: list[dict[str, Any]] = []
     try:
         rows.extend(without_images(data))
@@ -133,7 +134,7 @@ def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
 
 
 def without_images(rows: Any) -> Any:
-    """The rows without their image columns, which makes reading the texts fast."""
+    """Return the rows without their image columns, which makes reading the texts fast."""
     from datasets import Image
 
     images = [
@@ -143,7 +144,7 @@ def without_images(rows: Any) -> Any:
 
 
 def find_file(name: str, root: str | Path, *patterns: str) -> Path:
-    """The first file below ``root`` (or ``root`` itself) that matches a pattern, else EvaluationError."""
+    """Return the first file below ``root`` (or ``root`` itself) that matches a pattern, else EvaluationError."""
     root = Path(root)
     if root.is_file():
         return root
@@ -154,7 +155,7 @@ def find_file(name: str, root: str | Path, *patterns: str) -> Path:
 
 
 def load_json(name: str, path: Path) -> Any:
-    """The content of a JSON file, or the rows of a JSON lines file, whatever its suffix.
+    """Return the content of a JSON file, or the rows of a JSON lines file, whatever its suffix.
 
     Raises EvaluationError naming the file and the line at which it is truncated or damaged.
     """
@@ -180,7 +181,7 @@ def load_json(name: str, path: Path) -> Any:
 
 
 def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
-    """The objects of a JSON list or of JSON lines (of ``rows``, if the file has been read already).
+    """Return the objects of a JSON list or of JSON lines (of ``rows``, if the file has been read already).
 
     Raises EvaluationError naming the first entry that is not an object.
     """
@@ -195,7 +196,7 @@ def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
 
 
 def json_entries(name: str, path: Path) -> dict[str, dict[str, Any]]:
-    """The objects of a JSON object by key. Raises EvaluationError for a file with any other content."""
+    """Return the objects of a JSON object by key. Raises EvaluationError for a file with any other content."""
     entries = load_json(name, path)
     if not isinstance(entries, dict):
         raise EvaluationError(
@@ -216,7 +217,7 @@ def _kind(value: Any) -> str:
 
 
 def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, parsed strictly. White space around the header's names is dropped.
+    """Return the rows of a CSV file with a header, parsed strictly. White space around the header's names is dropped.
 
     Raises EvaluationError naming the file and the line of a row with too few or too many fields, or of an unclosed
     quote.
@@ -249,7 +250,7 @@ def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
 
 
 def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[Any]:
-    """Values of required keys. Raises EvaluationError naming the row and its missing keys."""
+    """Return the values of required keys. Raises EvaluationError naming the row and its missing keys."""
     if missing := [key for key in keys if row.get(key) is None]:
         raise EvaluationError(
             f"{name}: {where} has no {', '.join(missing)}; it has {', '.join(map(str, row)) or 'nothing'}"
@@ -258,7 +259,10 @@ def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[An
 
 
 def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Values of required keys that hold text, unchanged. Raises EvaluationError for other values and for blanks."""
+    """Return the values of required keys that hold text, unchanged.
+
+    Raises EvaluationError for other values and for blanks.
+    """
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if not isinstance(value, str) or not value.strip():
@@ -268,7 +272,7 @@ def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str
 
 
 def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Values of required keys that hold an id, an answer or a file name: non-blank text, or a number."""
+    """Return the values of required keys that hold an id, an answer or a file name: non-blank text, or a number."""
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if isinstance(value, str) and not value.strip():
@@ -287,7 +291,7 @@ def whole_ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list
 
 
 def by_id(name: str, path: Path, key: str, content: Callable[[dict[str, Any], str], Content]) -> dict[str, Content]:
-    """A file's contents by the id in ``key``.
+    """Return a file's contents by the id in ``key``.
 
     Args:
         content: function from an entry, and a text that names it in messages, to its content.
@@ -323,7 +327,7 @@ def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) 
 
 
 def check_count(name: str, count: int, versions: Mapping[int, str], partial: bool) -> str:
-    """The data version that has this number of items.
+    """Return the data version that has this number of items.
 
     Raises EvaluationError for any other number, unless ``partial`` allows an incomplete copy.
     """

@@ -23,7 +23,7 @@ class RowImages:
         self._paths: list[str] = []
 
     def add(self, name: str, where: str, key: str, value: object) -> str:
-        """The id of a row's image: ``key`` for base64 text, the path for a path.
+        """Return the id of a row's image: ``key`` for base64 text, the path for a path.
 
         Raises:
             EvaluationError: ``value`` is neither, or another image has the same key.
@@ -42,7 +42,7 @@ class RowImages:
         return key
 
     def find(self, name: str, folder: Path) -> Mapping[str, ImageFile]:
-        """All images by id; those given as paths are below ``folder``."""
+        """Return all images by id; those given as paths are below ``folder``."""
         if not self._paths:
             return self._encoded
         return {**FolderImages(name, folder, self._paths), **self._encoded}

@@ -48,14 +48,14 @@ class FileOrHub:
         self.rows, self._hub = text_rows(name, data), HubImages(data)
 
     def image_id(self, number: int, where: str) -> str:
-        """The id of a row's image. Raises EvaluationError if a row of a file names no image."""
+        """Return the id of a row's image. Raises EvaluationError if a row of a file names no image."""
         if self._hub is not None:
             return self._hub.add(str(number), number, self._column)
         (path,) = texts(self._name, self.rows[number], where, "image")
         return path
 
     def images(self, image_ids: Iterable[str], folder: str | Path | None) -> Mapping[str, ImageFile]:
-        """The images by id; ``folder`` contains the images that a file names (None: the file's folder)."""
+        """Return the images by id; ``folder`` contains the images that a file names (None: the file's folder)."""
         if self._hub is not None:
             return self._hub
         assert self._path is not None

@@ -78,7 +78,7 @@ class _Files:
                         self._by_end.setdefault((*parts[start:-1], last), []).append(path)
 
     def find(self, name: str) -> list[Path]:
-        """The files that match a name."""
+        """Return the files that match a name."""
         parts = _parts(name)
         files = self._by_end.get(parts, [])
         if named := [file for file in files if file.name == parts[-1]]:
@@ -99,7 +99,7 @@ class _Files:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """The parts of a path as benchmarks write it: with slashes or backslashes; "./" is dropped."""
+    """Return the parts of a path as benchmarks write it: with slashes or backslashes; "./" is dropped."""
     return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "/"))
 
 
@@ -114,7 +114,7 @@ def _check_names(name: str, paths: Mapping[str, Path], hint: str) -> None:
 
 
 def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageTable:
-    """The images of a data set folder. Raises EvaluationError if an item's image is missing."""
+    """Return the images of a data set folder. Raises EvaluationError if an item's image is missing."""
     images = ImageTable(folder)
     if missing := [image for item in items for image in item.image_ids if image not in images]:
         raise EvaluationError(

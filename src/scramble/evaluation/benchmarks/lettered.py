@@ -12,7 +12,9 @@ from scramble.records import LETTERS
 
 
 def listed(name: str, where: str, key: str, value: Any) -> tuple[str, ...]:
-    """The options in a list of texts or numbers. Raises EvaluationError for anything else, and for options beyond Z."""
+    """Return the options in a list of texts or numbers. Raises EvaluationError for anything else, and for options
+    beyond Z.
+    """
     if not isinstance(value, (list, tuple)) or not all(map(_is_option, value)):
         raise EvaluationError(f"{name}: {where}: {key} is not a list of options: {value!r:.120}")
     if len(value) > len(LETTERS):
@@ -28,7 +30,7 @@ def _is_option(value: Any) -> bool:
 
 
 def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
-    """The letter of the right option. Raises EvaluationError if the answer is not one of the options."""
+    """Return the letter of the right option. Raises EvaluationError if the answer is not one of the options."""
     letters = tuple(LETTERS[: len(choices)])
     if (stripped := answer.strip()) in letters:
         return stripped
@@ -37,7 +39,7 @@ def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
 
 
 def chance(items: Iterable[Item]) -> dict[str, float]:
-    """The accuracy in percent of random letters, overall and by kind and tag; free questions count as 0."""
+    """Return the accuracy in percent of random letters, overall and by kind and tag; free questions count as 0."""
     levels: defaultdict[str, list[float]] = defaultdict(list)
     for item in items:
         for name in {"", item.kind, *item.tags}:

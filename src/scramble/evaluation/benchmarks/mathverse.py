@@ -104,7 +104,7 @@ def _item(row: dict[str, Any], number: int, query: str) -> Item:
 
 
 def _metadata(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """The metadata, which are an object or, in some copies, the text of a Python dictionary."""
+    """Return the metadata, which are an object or, in some copies, the text of a Python dictionary."""
     metadata = row.get("metadata") or {}
     if isinstance(metadata, str):
         try:

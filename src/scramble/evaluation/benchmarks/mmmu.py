@@ -69,7 +69,7 @@ def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
 
 
 def _answers(answer: str, where: str) -> tuple[str, ...]:
-    """The answers of an open question, given as a string or as a list literal."""
+    """Return the answers of an open question, given as a string or as a list literal."""
     if answer.startswith("["):
         with suppress(EvaluationError):
             return listed_options("mmmu", where, "answer", answer) or (answer,)

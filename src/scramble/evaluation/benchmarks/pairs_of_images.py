@@ -90,7 +90,7 @@ def _benchmark(
 
 
 def _numbered(name: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The keys and rows of a JSON list or JSON object of rows."""
+    """Return the keys and rows of a JSON list or JSON object of rows."""
     if isinstance(load_json(name, path), dict):
         return list(json_entries(name, path).items())
     return [(str(number), row) for number, row in enumerate(json_rows(name, path))]

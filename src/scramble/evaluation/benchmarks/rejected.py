@@ -48,7 +48,7 @@ class RejectedRows(BadRows):
 def read_items(
     name: str, file: object, rows: Iterable[tuple[Key, Row]], item: Callable[[Key, Row], Item], partial: bool
 ) -> list[Item]:
-    """The items of a file's rows. Rows for which ``item`` raises EvaluationError are reported together.
+    """Return the items of a file's rows. Rows for which ``item`` raises EvaluationError are reported together.
 
     Args:
         rows: each with its number or key, as in ``enumerate``.

@@ -139,7 +139,7 @@ def read(
 
 
 def is_tsv(root: str | Path) -> bool:
-    """Whether a benchmark's root is a TSV file, which :func:`read` reads, instead of its own format."""
+    """Return whether a benchmark's root is a TSV file, which :func:`read` reads, instead of its own format."""
     return Path(root).suffix.lower() == ".tsv"
 
 
@@ -155,7 +155,7 @@ def _file(name: str, root: str | Path) -> Path:
 
 
 def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> Form:
-    """The kind of the file's items. Raises EvaluationError if it lacks the columns of its kind."""
+    """Return the kind of the file's items. Raises EvaluationError if it lacks the columns of its kind."""
     if wide := [column for column in file.columns if column == "AA"]:
         raise EvaluationError(f"{name}: {file.path} has an option {wide[0]}; options beyond Z are not supported")
     letters = tuple(sorted(column for column in file.columns if column in LETTERS))
@@ -179,7 +179,7 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
 
 
 def _answers(cell: str) -> tuple[str, ...]:
-    """The accepted answers in a cell: the elements of a list literal, or the cell."""
+    """Return the accepted answers in a cell: the elements of a list literal, or the cell."""
     if cell.strip().startswith("["):
         try:
             listed = ast.literal_eval(cell.strip())
@@ -207,7 +207,9 @@ def _rotations(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def _items(row: Row, form: Form, group: str) -> list[Item]:
-    """The items of a row: one, or one per category if a yes/no row has several (``random,popular``, as in POPE)."""
+    """Return the items of a row: one, or one per category if a yes/no row has several (``random,popular``, as
+    in POPE).
+    """
     cells, where = row.cells, f"index {row.index}"
     if not (question := cells["question"]).strip():
         raise EvaluationError(f"{where} has no question")
@@ -257,8 +259,9 @@ def _choice(row: Row, form: Form, group: str, category: str, details: dict[str, 
 
 
 def _tags(cells: Mapping[str, str], form: Form) -> tuple[str, ...]:
-    """Labels of a row besides its category. The split is also combined with each other label, because VLMEvalKit
-    reports scores by split."""
+    """Return the labels of a row besides its category. The split is also combined with each other label, because
+    VLMEvalKit reports scores by split.
+    """
     values = {
         key: cells.get(column, "").strip() for key, column in (("l2", "l2-category"), ("cycle", "cycle_category"))
     }

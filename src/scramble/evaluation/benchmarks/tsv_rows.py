@@ -244,7 +244,7 @@ class TsvImages(Mapping[str, ImageFile]):
         return tuple(ids)
 
     def add_paths(self, index: str, cell: str) -> tuple[str, ...]:
-        """The paths in a cell, which are the ids of their images."""
+        """Return the paths in a cell, which are the ids of their images."""
         return tuple(_parts(index, cell))
 
     def find_files(self, name: str, rows: list[Row], bad: RejectedRows) -> None:
@@ -287,7 +287,7 @@ def _record(file: IO[bytes], start: int, end: int) -> list[str]:
 
 
 def _parts(index: str, cell: str) -> list[str]:
-    """The elements of a list literal, or the cell itself."""
+    """Return the elements of a list literal, or the cell itself."""
     if not cell.startswith("["):
         return [cell]
     try:
@@ -300,7 +300,9 @@ def _parts(index: str, cell: str) -> list[str]:
 
 
 def decoded(where: str, text: str) -> bytes:
-    """The encoded image in a base64 text or data URL. Its header is decoded, to distinguish images from other text."""
+    """Return the encoded image in a base64 text or data URL. Its header is decoded, to distinguish images from other
+    text.
+    """
     from PIL import Image
 
     if text.startswith("data:"):

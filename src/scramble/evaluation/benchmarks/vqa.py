@@ -94,7 +94,9 @@ def _annotated(
 
 
 def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
-    """Rows of a split's official JSON files: separate questions and annotations, or TextVQA's ``data`` with both."""
+    """Return the rows of a split's official JSON files: separate questions and annotations, or TextVQA's ``data`` with
+    both.
+    """
     questions: dict[str, dict[str, Any]] = {}
     others: set[str] = set()
     for path in sorted(root.glob("*.json")):
@@ -129,14 +131,14 @@ def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _split_of(path: Path, content: Mapping[str, Any]) -> str | None:
-    """The split of an official file, ``train``, ``val`` or ``test``, by its fields or else by its name."""
+    """Return the split of an official file, ``train``, ``val`` or ``test``, by its fields or else by its name."""
     label = str(content.get("data_subtype") or content.get("dataset_type") or path.stem)
     match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", label.lower().replace("validation", "val"))
     return match[1] if match else None
 
 
 def coco_name(split: str, image_id: str) -> str:
-    """The file name of a COCO image, without suffix."""
+    """Return the file name of a COCO image, without suffix."""
     return f"COCO_{COCO[split]}_{int(image_id):012d}"
 
 
@@ -159,7 +161,7 @@ def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], sco
 
 
 def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The annotators' answers, each a text or an object that contains one. An answer may be empty ("")."""
+    """Return the annotators' answers, each a text or an object that contains one. An answer may be empty ("")."""
     annotations = row.get("answers") or []
     if not isinstance(annotations, list):
         raise EvaluationError(f"{name}: {where}: answers is {annotations!r:.60}, not a list")
@@ -200,7 +202,7 @@ def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None
 
 
 def _part(root: str | Path | None, part: str) -> Path | None:
-    """The sub-folder of a local copy with one configuration of the hub data set."""
+    """Return the sub-folder of a local copy with one configuration of the hub data set."""
     if root is None:
         return None
     folder = Path(root)

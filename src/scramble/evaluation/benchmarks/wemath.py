@@ -101,7 +101,7 @@ def _domains(path: Path, *, required: bool) -> dict[str, str]:
 
 
 def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
-    """The items of problems with all their steps. Raises EvaluationError for the others, unless ``partial``."""
+    """Return the items of problems with all their steps. Raises EvaluationError for the others, unless ``partial``."""
     steps: defaultdict[str, list[str]] = defaultdict(list)
     for item in items:
         steps[item.group].append(item.item_id.rpartition("/")[2])

@@ -74,7 +74,9 @@ def _chance(items: list[Item]) -> dict[str, float]:
 
 
 def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Item:
-    """An item of A or B. Its group is the four images of one pair of objects (first and last part of the name)."""
+    """Return an item of A or B. Its group is the four images of one pair of objects (first and last part of the
+    name).
+    """
     where = f"{kind} entry {number}"
     (image,) = ids("whatsup", row, where, "image_path")
     captions = row.get("caption_options")
@@ -96,7 +98,7 @@ def _are_texts(values: list[Any], count: int) -> bool:
 
 
 def _question(kind: str, number: int, row: list[Any]) -> Item:
-    """An item of the COCO or GQA part: [image id, true caption, false caption]."""
+    """Return an item of the COCO or GQA part: [image id, true caption, false caption]."""
     if not isinstance(row, list) or not _are_texts(row[1:], 2):
         raise EvaluationError(f"whatsup: {kind} entry {number} is not [image id, true caption, false caption]")
     image, true, false = row

@@ -41,7 +41,7 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
 
 
 def _rows(name: str, root: str | Path, table: type[Record]) -> list[Record]:
-    """The rows of a table of the embedded world. Raises EvaluationError for a data set without this table."""
+    """Return the rows of a table of the embedded world. Raises EvaluationError for a data set without this table."""
     if table_path(root, ImageRecord).exists() and not table_path(root, table).exists():
         raise EvaluationError(
             f"{name}: {table_path(root, table)} is missing; data that is not from the embedded world is scored on its "

@@ -110,7 +110,7 @@ def _model_id(result: Result) -> str:
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """The values as texts, because the schema allows no other type in additional details."""
+    """Return the values as texts, because the schema allows no other type in additional details."""
     return {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in values.items()
@@ -153,7 +153,8 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
 def _rows(
     benchmark: str, result: Result, items: Sequence[Item], outcomes: Sequence[Outcome]
 ) -> Iterator[dict[str, Any]]:
-    """One row per item and metric. A metric that is only a part of another and has no score of its own is omitted.
+    """Yield one row per item and metric. A metric that is only a part of another and has no score of its own is
+    omitted.
 
     If an item has no answer text, its reply is the matrix of scores, image by caption. The references of a 2x2 item are
     its captions, in the order of its images.
@@ -193,7 +194,7 @@ def _extracted(prediction: str, result: Result) -> dict[str, Any]:
 
 
 def _input(item: Item) -> tuple[str, list[str] | None]:
-    """The question and the choices of an item. Items about captions have no question."""
+    """Return the question and the choices of an item. Items about captions have no question."""
     record = item.record
     if isinstance(record, Question):
         return record.question, list(record.choices) or None

@@ -81,7 +81,7 @@ def command(
     harness_python: str = "python",
     batch_size: int = 1,
 ) -> list[str]:
-    """The command line that runs benchmarks in an external harness, in the harness's own environment.
+    """Return the command line that runs benchmarks in an external harness, in the harness's own environment.
 
     Args:
         tasks: benchmarks by their names here or by the harness's names: a task of lmms-eval, or
@@ -141,7 +141,9 @@ def command(
 
 
 def _flag(value: Any) -> str:
-    """An argument of the command line. The configuration reads ``100`` as a number, and ``true`` as a truth value."""
+    """Return an argument of the command line. The configuration reads ``100`` as a number, and ``true`` as a truth
+    value.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, (str, int, float)) or value == "":
@@ -150,7 +152,7 @@ def _flag(value: Any) -> str:
 
 
 def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
-    """The harness's name for one of our benchmarks; None for a name that is not ours."""
+    """Return the harness's name for one of our benchmarks; None for a name that is not ours."""
     if task in names and names[task] is None:
         raise EvaluationError(f"{harness}: no task name is known for {task}; use the harness's own task name instead")
     return names.get(task)
@@ -176,7 +178,8 @@ def benchmark_of(harness: str, task: str) -> str:
 
 
 def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
-    """The newest result of each task below a harness's output folder, with its outcomes per item where available.
+    """Return the newest result of each task below a harness's output folder, with its outcomes per item where
+    available.
 
     Args:
         model: the ``model`` of the results, see :mod:`scramble.evaluation.scoring.results`.
@@ -220,8 +223,9 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
 
 
 def _samples(results: Path, task: str, scores: Arguments) -> list[Outcome]:
-    """Outcomes per item, read from the samples file of a results file; empty unless a score is a mean of its
-    numbers."""
+    """Return the outcomes per item, read from the samples file of a results file; empty unless a score is a mean of its
+    numbers.
+    """
     path = results.with_name(results.name.replace("_results.json", f"_samples_{task}.jsonl"))
     rows = list(read_jsonl(path))
     means = [
@@ -250,7 +254,7 @@ def _samples(results: Path, task: str, scores: Arguments) -> list[Outcome]:
 
 
 def _vlmevalkit_task(path: Path, name: str) -> str | None:
-    """The data set of ``<model>_<data set>[_<judge>]_acc.csv`` or ``..._score.csv``; None for other files."""
+    """Return the data set of ``<model>_<data set>[_<judge>]_acc.csv`` or ``..._score.csv``; None for other files."""
     stem = path.stem.removeprefix(f"{name}_")
     if stem == path.stem or not stem.endswith(("_acc", "_score")):
         return None
@@ -288,7 +292,7 @@ def _is_number(value: object) -> bool:
 
 
 def _score(value: float, scale: float, error: object, n: int | None) -> dict[str, Any]:
-    """The score in percent, with the harness's own number as ``raw``."""
+    """Return the score in percent, with the harness's own number as ``raw``."""
     return {
         "value": scale * value,
         "standard_error": scale * float(error) if _is_number(error) else None,  # type: ignore[arg-type]

@@ -49,8 +49,9 @@ def judge_parsed(text: str, graph: Mapping[str, Any], question: Question, pipeli
 
 
 def _facts(gold: SceneGraph, step: Parsed) -> dict[str, list[bool]]:
-    """Whether each statement of a step is supported, by type of statement. A negated statement is supported if the
-    graph lacks it."""
+    """Return whether each statement of a step is supported, by type of statement. A negated statement is supported if
+    the graph lacks it.
+    """
     here = {node.id: _alike(gold, node.name) for node in step.graph.nodes}
     attributes = [
         any(_word(word) in map(_word, gold.by_id[other].attributes) for other in here[node.id])

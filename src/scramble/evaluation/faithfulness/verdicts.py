@@ -45,7 +45,7 @@ def scored(
 
 
 def share(values: Sequence[bool], *, empty: float) -> float:
-    """Share of true values; ``empty`` if there are no values."""
+    """Return the share of true values; ``empty`` if there are no values."""
     return sum(values) / len(values) if values else empty
 
 

@@ -32,13 +32,13 @@ def judge_world(text: str, graph: Graph, question: Question) -> Judged:
 
 
 def _needed(graph: Graph, stated: Sequence[Clause], needed: Sequence[Clause]) -> float:
-    """Share of the needed clauses that a true clause states, with or without details."""
+    """Return the share of the needed clauses that a true clause states, with or without details."""
     true = [clause for clause in stated if clause_holds(graph, clause)]
     return share([any(says(clause, needed_clause) for clause in true) for needed_clause in needed], empty=1.0)
 
 
 def _parts(graph: Graph, clause: Clause) -> dict[str, list[bool]]:
-    """Whether each object, attribute and relation that a clause states is true."""
+    """Return whether each object, attribute and relation that a clause states is true."""
     if isinstance(clause, Count):
         nouns = [clause.noun] if clause.number else []
     else:

@@ -35,7 +35,7 @@ UNGRADED = ("judge", "unscored")
 
 
 def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """The units of each score of a benchmark, overall and by kind (``group/swap-object``) and tag.
+    """Return the units of each score of a benchmark, overall and by kind (``group/swap-object``) and tag.
 
     Raises EvaluationError for an unknown scoring or incomplete groups.
     """
@@ -46,12 +46,13 @@ def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def is_unread(o: Outcome) -> bool:
-    """Whether an outcome has no values because the judge's reply could not be read."""
+    """Return whether an outcome has no values because the judge's reply could not be read."""
     return o.status == "unread" and not o.values
 
 
 def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """The scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of mentions.
+    """Return the scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of
+    mentions.
 
     If a judge's reply could not be read, a score without items is omitted, because 0 would be the best rate of
     hallucinations.
@@ -65,7 +66,9 @@ def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
 def scores(
     scoring: str, outcomes: Sequence[Outcome], *, bootstrap: int = 0, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Scores in percent with standard error, interval and n; those of :func:`ratios` by bootstrap over clusters."""
+    """Return the scores in percent with standard error, interval and n; those of :func:`ratios` by bootstrap over
+    clusters.
+    """
     table = {
         name: _percent(statistics.estimate(u.values, u.clusters, bootstrap=bootstrap, seed=seed))
         for name, u in units(scoring, outcomes).items()
@@ -111,17 +114,19 @@ def _plain(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _cola(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Text, image and group score, and the image score again under COLA's name for it, accuracy."""
+    """Return text, image and group score, and the image score again under COLA's name for it, accuracy."""
     return {**_plain(outcomes), "cola_official": _items(outcomes, "image")}
 
 
 def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Accuracy per question and per pair (both questions right)."""
+    """Return the accuracy per question and per pair (both questions right)."""
     return {**_plain(outcomes), "pair_accuracy": _grouped(outcomes)}
 
 
 def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Accuracy of all rows, and of the questions that are right under every rotation of their options (MMBench)."""
+    """Return the accuracy of all rows, and of the questions that are right under every rotation of their options
+    (MMBench).
+    """
     right = _grouped(outcomes)
     first = {o.group: o for o in reversed(outcomes)}
     questions = [
@@ -132,7 +137,7 @@ def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _bivlc(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """The 2x2 scores and BiVLC's four one-way comparisons; the latter need caption scores, not replies."""
+    """Return the 2x2 scores and BiVLC's four one-way comparisons; the latter need caption scores, not replies."""
     if not all("scores" in o.details for o in outcomes):
         return _plain(outcomes)
     return _plain([replace(o, values={**o.values, **metrics.one_way(o.details["scores"])}) for o in outcomes])
@@ -142,8 +147,9 @@ _PREPOSITION_PAIRS = ("left_of", "right_of")
 
 
 def _whatsup(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Accuracy of items; of pairs of opposite prepositions, and of sets of four, where the data has groups. Pairs and
-    sets with missing members are skipped."""
+    """Return the accuracy of items; of pairs of opposite prepositions, and of sets of four, where the data has groups.
+    Pairs and sets with missing members are skipped.
+    """
     table = _plain(outcomes)
     pairs: dict[str, list[Outcome]] = {}
     sets: dict[str, list[Outcome]] = {}
@@ -180,7 +186,7 @@ def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _wemath(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """The shares of problems by dimension, and accuracy by number of steps and concept."""
+    """Return the shares of problems by dimension, and accuracy by number of steps and concept."""
     problems = wemath.problems(outcomes)
     shares = [name for name in problems[0].values if not name.startswith("rote_memorization")]
     return {name: _items(problems, name) for name in shares} | _plain(outcomes)
@@ -191,7 +197,7 @@ def _pope(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _amber(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """The share of descriptions with a hallucination, and the accuracy of the answers to questions."""
+    """Return the share of descriptions with a hallucination, and the accuracy of the answers to questions."""
     described = [o for o in outcomes if "hal" in o.values]
     asked = [o for o in outcomes if "accuracy" in o.values]
     return {name: u for part in (described, asked) if part for name, u in _plain(part).items()}

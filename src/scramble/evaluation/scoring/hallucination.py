@@ -51,12 +51,12 @@ WITHOUT_DIRECTION = frozenset(
 
 
 def lower_is_better(score: str) -> bool:
-    """Whether a score (``hal``, ``hal/<kind>``) counts errors."""
+    """Return whether a score (``hal``, ``hal/<kind>``) counts errors."""
     return score.partition("/")[0] in LOWER_IS_BETTER
 
 
 def has_direction(score: str) -> bool:
-    """Whether a higher or a lower value of a score is better."""
+    """Return whether a higher or a lower value of a score is better."""
     return score.partition("/")[0] not in WITHOUT_DIRECTION
 
 
@@ -71,7 +71,7 @@ def parts(outcomes: Outcomes) -> dict[str, Callable[[Outcome], bool]]:
 
 
 def mean_of(outcomes: Outcomes, name: str, where: Callable[[Outcome], bool] = lambda _: True) -> Ratio:
-    """The mean of a value over the outcomes that have it."""
+    """Return the mean of a value over the outcomes that have it."""
     counted = [where(o) and name in o.values for o in outcomes]
     return share(outcomes, [(o.values[name], 1.0) if c else (0.0, 0.0) for o, c in zip(outcomes, counted, strict=True)])
 
@@ -187,8 +187,10 @@ def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _yes_bias(outcomes: Outcomes) -> dict[str, Ratio]:
-    """The share of answers "yes" minus that of correct answers "yes", and the share of the wrong answers whose correct
-    answer is "no" (half of them without bias). A wrong answer to a question with the answer "no" counts as "yes"."""
+    """Return the share of answers "yes" minus that of correct answers "yes", and the share of the wrong answers whose
+    correct answer is "no" (half of them without bias). A wrong answer to a question with the answer "no" counts as
+    "yes".
+    """
     rows = []
     for o in outcomes:
         right, yes = o.values.get("accuracy"), o.target == "yes"
@@ -207,9 +209,10 @@ CAUSES = ("language_hallucination", "visual_illusion", "mixed_cause")
 
 
 def _causes(outcomes: Outcomes) -> dict[str, Ratio]:
-    """The share of each cause among the errors. The authors ask GPT-4 whether the replies for a figure and for the
-    original figure agree; here they agree if both are read as the same word. Errors without a reply for the original
-    figure do not count, nor do judged replies, which need not contain such a word."""
+    """Return the share of each cause among the errors. The authors ask GPT-4 whether the replies for a figure and for
+    the original figure agree; here they agree if both are read as the same word. Errors without a reply for the
+    original figure do not count, nor do judged replies, which need not contain such a word.
+    """
     by_rule = {o.item_id: o for o in outcomes if "accuracy" in o.values and "judged" not in o.details}
     rows = []
     for o in outcomes:
@@ -227,14 +230,14 @@ def _causes(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _label(o: Outcome) -> int:
-    """The authors' labels: 0 wrong, 1 right, 2 unclear."""
+    """Return the authors' labels: 0 wrong, 1 right, 2 unclear."""
     return 1 if o.values["accuracy"] == 1 else 2 if o.prediction is None else 0
 
 
 def cause_of_error(
     category: str, is_original: bool, is_edited: bool, label: int, original: int, agree: bool
 ) -> str | None:
-    """The cause of one error by the authors' decision tree (``get_eval_pair_all``); None if there is no error.
+    """Return the cause of one error by the authors' decision tree (``get_eval_pair_all``); None if there is no error.
 
     Args:
         category: ``VD``, whose original figure is an image, or ``VS``, whose original question has no image.
@@ -257,12 +260,12 @@ def cause_of_error(
 
 
 def _all_right(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> Ratio:
-    """The share of groups in which all items are right."""
+    """Return the share of groups in which all items are right."""
     return _share_of_groups(outcomes, _groups(outcomes, where, left_out), all)
 
 
 def _groups(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> list[list[int]]:
-    """The places of the items whose ids are equal without the part ``left_out``."""
+    """Return the places of the items whose ids are equal without the part ``left_out``."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, o in enumerate(outcomes):
         key = o.item_id.split("/")
@@ -274,7 +277,7 @@ def _groups(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int)
 def _share_of_groups(
     outcomes: Outcomes, groups: Sequence[Sequence[int]], counts: Callable[[list[float]], bool]
 ) -> Ratio:
-    """The share of groups whose accuracies satisfy a condition; groups with an unread item are left out."""
+    """Return the share of groups whose accuracies satisfy a condition; groups with an unread item are left out."""
     rows = [(0.0, 0.0)] * len(outcomes)
     for places in groups:
         values = [outcomes[place].values["accuracy"] for place in places if "accuracy" in outcomes[place].values]
@@ -306,7 +309,7 @@ def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Mean rating (points from 0 to 6) and the share of ratings below 3; by question type too.
+    """Return the mean rating (points from 0 to 6) and the share of ratings below 3; by question type too.
 
     ``official_*`` count an unread rating as 0, as the authors' script does.
     """
@@ -340,6 +343,8 @@ def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _rounded_quotient(sums: Array) -> Array:
-    """Mean of the model's scores divided by the mean of the references', both out of 10 points with three digits."""
+    """Return the mean of the model's scores divided by the mean of the references', both out of 10 points with three
+    digits.
+    """
     means = np.round(10 * divide(sums[:, :2], np.repeat(sums[:, 2:], 2, axis=1)), 3)
     return divide(means[:, 0], means[:, 1])

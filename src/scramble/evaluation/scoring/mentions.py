@@ -15,7 +15,7 @@ Measured = tuple[dict[str, float], dict[str, Any]]
 
 
 def of_mentions(mentions: Sequence[objects.Mention], truth: Collection[str]) -> Measured:
-    """Whether mentions contain a hallucination; their counts, and the hallucinated words."""
+    """Return whether mentions contain a hallucination; their counts, and the hallucinated words."""
     counts = objects.count(mentions, truth)
     wrong = [word for word, category in mentions if category not in truth]
     details = {"objects": list(dataclasses.astuple(counts)), "hallucinated": wrong}

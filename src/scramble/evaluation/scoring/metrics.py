@@ -38,7 +38,7 @@ class TwoByTwo:
 
 
 def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
-    """Text, image and group score of Winoground (Thrush et al. 2022, section 3.2, equations 1 to 3).
+    """Return text, image and group score of Winoground (Thrush et al. 2022, section 3.2, equations 1 to 3).
 
     Args:
         scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``, on any monotone scale
@@ -117,7 +117,8 @@ def two_true_captions(scores: Sequence[float], tie_policy: TiePolicy = "wrong") 
 
 
 def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:
-    """Whether candidate ``target`` has the highest of ``scores``; and whether it is tied with the best other one.
+    """Return whether candidate ``target`` has the highest of ``scores``; and whether it is tied with the best other
+    one.
 
     Ties: ``wrong`` counts as 0 (SugarCrepe's strict ``>``), ``half`` as 1 / number of tied best candidates, and
     ``first`` selects the lowest index.

@@ -74,8 +74,9 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
 
 
 def _chosen(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
-    """Text, image and group score from the replies to four questions: which caption fits each image, and which image
-    fits each caption. A reply that chooses neither is wrong."""
+    """Return text, image and group score from the replies to four questions: which caption fits each image, and which
+    image fits each caption. A reply that chooses neither is wrong.
+    """
     assert isinstance(item.record, TwoByTwoItem)
     read = two_choices.READERS[protocol.choice_reader]
     texts, right, unread = {}, [], 0
@@ -91,7 +92,7 @@ def _chosen(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
 
 
 def caption_scores(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> np.ndarray:
-    """Scores (images, captions) of a 2x2 or caption-choice item under the protocol's caption score."""
+    """Return the scores (images, captions) of a 2x2 or caption-choice item under the protocol's caption score."""
     assert not isinstance(item.record, Question)
     count = len(item.record.captions)
     return np.array([_row(f"{item.item_id}/{n}", item, count, replies, protocol) for n in range(len(item.image_ids))])
@@ -192,7 +193,9 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
 
 
 def short_answer(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
-    """Accuracy in [0, 1] of a short answer by the rule named in ``details["rule"]``, and the answer as parsed."""
+    """Return the accuracy in [0, 1] of a short answer by the rule named in ``details["rule"]``, and the answer as
+    parsed.
+    """
     rule = item.details.get("rule", "vqa")
     if rule == "vqa":
         accuracy = vqa_accuracy.vqa_accuracy(text, record.answers, protocol.vqa_accuracy)

@@ -40,7 +40,7 @@ def not_comparable(a: Result, b: Result) -> str | None:
 
 
 def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
-    """Paired differences of every score of two result folders.
+    """Return the paired differences of every score of two result folders.
 
     Returns:
         score -> ``difference``, ``standard_error``, ``low``, ``high`` in points, ``p_value``, ``test``, ``won``,
@@ -70,13 +70,13 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
 
 
 def _read_in_all(sides: Sequence[Sequence[Sequence[Outcome]]]) -> list[list[list[Outcome]]]:
-    """The outcomes of the items for which the judge's replies could be read in all runs."""
+    """Return the outcomes of the items for which the judge's replies could be read in all runs."""
     unread = {o.item_id for side in sides for run in side for o in run if is_unread(o)}
     return [[[o for o in run if o.item_id not in unread] for run in side] for side in sides]
 
 
 def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """The scores that all results have: results of an earlier version lack the scores that were added later."""
+    """Return the scores that all results have: results of an earlier version lack the scores that were added later."""
     return [name for name in sides[0][0] if all(name in table for side in sides for table in side)]
 
 

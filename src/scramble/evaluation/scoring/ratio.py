@@ -39,14 +39,18 @@ def divide(top: Array, bottom: Array) -> Array:
 
 
 def of_sums(outcomes: Sequence[Outcome], rows: Sequence[Sequence[float]], formula: Callable[[Array], Array]) -> Ratio:
-    """A function of the sums (R, K) of ``rows``, which has K numbers per outcome. Outcomes of zeros do not count."""
+    """Return a function of the sums (R, K) of ``rows``, which has K numbers per outcome. Outcomes of zeros do not
+    count.
+    """
     columns_NK = np.array(rows, dtype=np.float64)
     names, sums_CK = by_cluster(outcomes, columns_NK)
     return Ratio(names, lambda w: formula(w @ sums_CK), int(columns_NK.any(axis=1).sum()))
 
 
 def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
-    """The mean of the accuracies of the items with each label; a label without items in a resample is skipped."""
+    """Return the mean of the accuracies of the items with each label; a label without items in a resample is
+    skipped.
+    """
     names = list(dict.fromkeys(labels))
     rows = []
     for o, label in zip(outcomes, labels, strict=True):

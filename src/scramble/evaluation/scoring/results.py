@@ -69,7 +69,7 @@ def write(folder: str | Path, result: Result, outcomes: Sequence[Outcome]) -> No
 
 
 def read(folder: str | Path) -> Result:
-    """The result in a folder. Raises EvaluationError for another schema version."""
+    """Return the result in a folder. Raises EvaluationError for another schema version."""
     path = Path(folder) / "result.json"
     values = read_json(path)
     if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
@@ -88,7 +88,7 @@ def read(folder: str | Path) -> Result:
 
 
 def read_outcomes(folder: str | Path) -> list[Outcome]:
-    """The outcomes of a result in the same folder, in the benchmark's order."""
+    """Return the outcomes of a result in the same folder, in the benchmark's order."""
     path = Path(folder) / "items.jsonl"
     return list(_outcomes(path, path.stat().st_mtime_ns)) if path.exists() else []
 
@@ -99,5 +99,5 @@ def _outcomes(path: Path, modified: int) -> tuple[Outcome, ...]:
 
 
 def find(root: str | Path) -> list[Path]:
-    """Folders below ``root`` that contain a result."""
+    """Return folders below ``root`` that contain a result."""
     return sorted(path.parent for path in Path(root).rglob("result.json"))

@@ -53,12 +53,12 @@ MIN_ITEMS = 10
 
 
 def is_few(n: int | None) -> bool:
-    """Whether there are too few items for the normal approximation behind errors, intervals and p-values."""
+    """Return whether there are too few items for the normal approximation behind errors, intervals and p-values."""
     return n is not None and n < MIN_ITEMS
 
 
 def standard_error(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
-    """Standard error of the mean; with ``clusters`` it is cluster-robust (Miller 2024, section 2.2).
+    """Return the standard error of the mean; with ``clusters`` it is cluster-robust (Miller 2024, section 2.2).
 
     The formula is sqrt(C / (C - 1) * sum over clusters of (sum of deviations)^2) / n. Without clusters every item is
     its own cluster, which gives the usual s / sqrt(n). The result is NaN for fewer than two clusters.
@@ -78,7 +78,9 @@ def estimate(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> Estimate:
-    """Mean with its interval: t quantiles over clusters, or percentile bootstrap over clusters if ``bootstrap`` > 0."""
+    """Return the mean with its interval: t quantiles over clusters, or percentile bootstrap over clusters if
+    ``bootstrap`` > 0.
+    """
     values_N = _values(values)
     count = len(values_N) if clusters is None else len(set(clusters))
     error = standard_error(values_N, clusters)
@@ -215,7 +217,7 @@ Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 def bootstrap_ratio(
     score: Weighted, clusters: int, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """A score that is not a mean of items, with the spread and percentile interval over resampled clusters."""
+    """Return a score that is not a mean of items, with the spread and percentile interval over resampled clusters."""
     value, draws_R = _draws(score, clusters, resamples, seed)
     if clusters < 2:  # all resamples are the same: the spread is unknown, not zero
         return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters)
@@ -253,7 +255,7 @@ def paired_bootstrap(
 
 
 def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[float, NDArray[np.float64]]:
-    """The score, and the scores (R,) of resampled clusters, in blocks, which limits memory to 200 x C."""
+    """Return the score, and the scores (R,) of resampled clusters, in blocks, which limits memory to 200 x C."""
     generator = np.random.default_rng(seed)
     blocks = [min(200, resamples - start) for start in range(0, resamples, 200)]
     equal = np.full(clusters, 1 / clusters)
@@ -262,7 +264,7 @@ def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[f
 
 
 def unpaired(difference: float, standard_error: float) -> float:
-    """Two-sided p-value of a difference of two independent scores, by the normal approximation."""
+    """Return two-sided p-value of a difference of two independent scores, by the normal approximation."""
     if not standard_error > 0:
         return 1.0 if difference == 0 else float("nan")
     return float(2 * special.ndtr(-abs(difference) / standard_error))

@@ -12,7 +12,7 @@ from scramble.evaluation.scoring.ratio import Ratio, mean_over, share
 
 
 def problems(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """One outcome per problem with its dimensions, from the outcomes of the problem and its steps.
+    """Return one outcome per problem with its dimensions, from the outcomes of the problem and its steps.
 
     Items of one group are a problem (id ``<problem>/multi``) and its steps. Raises EvaluationError if one is missing.
     """

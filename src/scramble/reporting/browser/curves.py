@@ -20,7 +20,9 @@ CURVES = (
 
 
 def curves(arms: Mapping[str, Path], colours: Mapping[str, int]) -> list[charts.Chart]:
-    """One chart per metric in ``metrics.jsonl`` with one line per arm; benchmark scores during training come last."""
+    """Return one chart per metric in ``metrics.jsonl`` with one line per arm; benchmark scores during training come
+    last.
+    """
     rows = {arm: list(read_jsonl(folder / "metrics.jsonl")) for arm, folder in arms.items()}
     watched = sorted({key for log in rows.values() for row in log for key in row if charts.is_benchmark_score(key)})
     panels = [(key, f"{title}, training batches") for key, title in CURVES]

@@ -41,7 +41,7 @@ class SiteImages:
         return name
 
     def _has(self, name: str) -> bool:
-        """Whether the file exists and is not empty; a crash can leave an empty file."""
+        """Return whether the file exists and is not empty; a crash can leave an empty file."""
         file = self.folder / name
         return file.exists() and file.stat().st_size > 0
 

@@ -78,7 +78,7 @@ def item_table(
     limit: int | None = None,
     missing: str = "",
 ) -> ItemTable:
-    """Rows of all evaluated items of a benchmark, in the benchmark's order.
+    """Return the rows of all evaluated items of a benchmark, in the benchmark's order.
 
     Args:
         name: the benchmark.
@@ -131,7 +131,7 @@ def _arms(folders: Mapping[str, Sequence[Path]], order: Sequence[str]) -> list[t
 
 
 def arm_name(method: str, folder: Path, seeds: int) -> str:
-    """The name of an arm: its method, with the seed if the method has several."""
+    """Return the name of an arm: its method, with the seed if the method has several."""
     run, _ = split_run(method)
     prefix = f"{run}{RUN_SEPARATOR}" if run else ""
     return method if seeds == 1 else prefix + folder.parent.name
@@ -172,7 +172,7 @@ def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
 
 
 def scored_candidates(item: Item) -> list[str]:
-    """The answers of a question whose likelihoods may have been compared; empty for a free answer."""
+    """Return the answers of a question whose likelihoods may have been compared; empty for a free answer."""
     if item.style == "closed":
         return list(item.details["candidates"])
     if item.style == "yes_no":
@@ -181,7 +181,7 @@ def scored_candidates(item: Item) -> list[str]:
 
 
 def targets(item: Item) -> list[int]:
-    """The indices of the right captions or candidates of an item that is not 2x2."""
+    """Return the indices of the right captions or candidates of an item that is not 2x2."""
     record = item.record
     if isinstance(record, CaptionChoice):
         return list(range(item.details["true_captions"])) if "true_captions" in item.details else [record.target]
@@ -192,7 +192,7 @@ def targets(item: Item) -> list[int]:
 
 
 def is_right(outcome: Outcome) -> bool | None:
-    """Whether an item is right by its main score (all four comparisons of a 2x2 item); None if it is not graded.
+    """Return whether an item is right by its main score (all four comparisons of a 2x2 item); None if it is not graded.
 
     An answer with a hallucination is wrong.
     """
@@ -201,7 +201,7 @@ def is_right(outcome: Outcome) -> bool | None:
 
 
 def margin_of(scores: Sequence[Any], true: Sequence[int]) -> float | None:
-    """The score of the right answer minus the highest score of a wrong answer, in the unit of the scores.
+    """Return the score of the right answer minus the highest score of a wrong answer, in the unit of the scores.
 
     For a 2x2 table (images, captions) it is the smallest margin of the four comparisons, so that an item with a
     positive margin is right. Without a target, or without a wrong candidate, there is no margin.

@@ -48,7 +48,7 @@ class PairTable:
 
 
 def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) -> list[PairTable]:
-    """Rows of all splits of a data set that have pairs.
+    """Return the rows of all splits of a data set that have pairs.
 
     Args:
         name: name of the data set on the page.
@@ -77,7 +77,7 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
 
 
 def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[PreferencePair]) -> tuple[list[float], str]:
-    """The log-odds with which a bigram classifier that does not see the images picks the chosen text.
+    """Return the log-odds with which a bigram classifier that does not see the images picks the chosen text.
 
     It is fitted on pairs of other images (``others``), or out of fold on the pairs themselves if there are too few
     others.

@@ -16,7 +16,7 @@ ENVIRONMENT = "environment.json"
 
 
 def runs_page(arms: Mapping[str, Path], data: Mapping[str, Path], folders: Folders) -> dict[str, Any]:
-    """The values of the page's template."""
+    """Return the values of the page's template."""
     stages = {name: dict(read_json(folder / STAGE_FILE)) for name, folder in arms.items()}
     environments = {
         name: read_json(folder / ENVIRONMENT) if (folder / ENVIRONMENT).exists() else {}
@@ -54,7 +54,7 @@ def runs_page(arms: Mapping[str, Path], data: Mapping[str, Path], folders: Folde
 
 
 def _data_set(arm: str, data_sets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The stage of the data set of an arm's run; the run is part of the arm's name if there are several."""
+    """Return the stage of the data set of an arm's run; the run is part of the arm's name if there are several."""
     run, _ = split_run(arm)
     return data_sets.get(run, {}) if run else next(iter(data_sets.values()), {})
 
@@ -69,7 +69,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def differing(settings: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """The keys whose values are not the same in all arms, with the value of each arm; "" where a key is absent."""
+    """Return the keys whose values are not the same in all arms, with the value of each arm; "" where a key is
+    absent.
+    """
     keys = dict.fromkeys(key for values in settings.values() for key in values)
     rows = [(key, [values.get(key, "") for values in settings.values()]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
@@ -101,7 +103,7 @@ def _data(name: str, stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _protocols(folders: Folders) -> list[dict[str, str]]:
-    """All distinct protocols in full, with their benchmarks."""
+    """Return all distinct protocols in full, with their benchmarks."""
     protocols: dict[str, dict[str, str]] = {}
     for benchmark, methods in folders.items():
         for result_folders in methods.values():

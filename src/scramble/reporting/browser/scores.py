@@ -17,7 +17,7 @@ from scramble.reporting.table import counted
 
 
 def headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
-    """The headline of each run by the run's name; the name is empty if there is one run."""
+    """Return the headline of each run by the run's name; the name is empty if there is one run."""
     by_run: dict[str, list[ScoreRow]] = {}
     for row in rows:
         run, method = split_run(row.method)

@@ -43,7 +43,7 @@ def gather(runs: Mapping[Path, Path]) -> Sources:
 
 
 def run_names(runs: Sequence[Path]) -> dict[Path, str]:
-    """A short, unique name for each run: the folder's name, with as many parent folders as needed."""
+    """Return a short, unique name for each run: the folder's name, with as many parent folders as needed."""
     parts = {run: run.resolve().parts for run in runs}
     for count in range(1, max(map(len, parts.values())) + 1):
         names = {run: "/".join(path[-count:]) for run, path in parts.items()}

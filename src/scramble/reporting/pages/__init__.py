@@ -55,7 +55,7 @@ def _not_a_method(value: Any) -> Any:
 
 
 def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
-    """A ``data:`` URL of an image of at most ``pixels`` per side; "" without an image."""
+    """Return a ``data:`` URL of an image of at most ``pixels`` per side; "" without an image."""
     if image is None:
         return ""
     data, kind = encoded(image, pixels)
@@ -63,7 +63,9 @@ def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
 
 
 def encoded(image: Image.Image, pixels: int) -> tuple[bytes, str]:
-    """An image of at most ``pixels`` per side as ``png`` or ``jpeg``. Images of at most 96 pixels stay lossless."""
+    """Return an image of at most ``pixels`` per side as ``png`` or ``jpeg``. Images of at most 96 pixels stay
+    lossless.
+    """
     small = upright_rgb(image)
     lossless = max(small.size) <= 96
     small.thumbnail((pixels, pixels))
