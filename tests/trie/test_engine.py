@@ -202,17 +202,22 @@ def test_wrong_number_of_features_names_the_item(vlm: Any, images: list[Image.Im
     twice = {name: torch.cat([tensor, tensor]) for name, tensor in item.images.items()}
     wrong = dataclasses.replace(item, images=twice, item_id="pair 7")
     batch = pack([item, wrong], vlm.backbone.token_rules)
-    with pytest.raises(TrieError, match="item 'pair 7': 16 image tokens in the prompt, but 32 features"):
+    with pytest.raises(
+        TrieError, match="item 'pair 7': the prompt has 16 image tokens, but its images have 32 features"
+    ):
         logprobs(vlm.backbone, batch)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda item: {"scored": [[False] * len(ids) for ids in item.sequences]}, "sequence 0: no scored token"),
+        (
+            lambda item: {"scored": [[False] * len(ids) for ids in item.sequences]},
+            "sequence 0: the sequence has no scored token",
+        ),
         (lambda item: {"sequences": [[*ids[:-1], 10**6] for ids in item.sequences]}, "token id 1000000 is scored"),
-        (lambda item: {"images": None}, "16 image tokens in the prompt, but no images"),
-        (lambda item: {"sequences": [ids[1:] for ids in item.sequences]}, "tokens but .* mask entries"),
+        (lambda item: {"images": None}, "the prompt has 16 image tokens, but the item has no images"),
+        (lambda item: {"sequences": [ids[1:] for ids in item.sequences]}, "tokens, but its mask has .* entries"),
     ],
 )
 def test_scoring_names_the_item_that_it_cannot_score(

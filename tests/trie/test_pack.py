@@ -127,11 +127,11 @@ def test_flex_attention_equals_sdpa(two_way: bool) -> None:
 
 
 def test_bad_input_names_the_item() -> None:
-    with pytest.raises(TrieError, match=r"item 'long': \d+ tokens do not fit into a row of 50"):
+    with pytest.raises(TrieError, match=r"item 'long': a trie of \d+ tokens does not fit into a row of 50"):
         pack([make_item(40), make_item(90, name="long")], row_tokens=50)
     with pytest.raises(TrieError, match="item 'b': token id 11 is scored, but the output head has 11 rows"):
         pack([make_item(40, 1, "a"), make_item(40, 2, "b")], vocab_size=11)
-    with pytest.raises(TrieError, match="item 'c': 1 image tokens in the prompt, but no images"):
+    with pytest.raises(TrieError, match="item 'c': the prompt has 1 image tokens, but the item has no images"):
         pack([TrieItem([[5, 6]], [[False, True]], None, "c")], TokenRules(frozenset({5})))
     with pytest.raises(TrieError, match="no items"):
         pack([])

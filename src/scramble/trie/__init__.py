@@ -1,4 +1,4 @@
-"""The token trie: scores all sequences with the same images in one forward pass.
+"""Scores all sequences with the same images in one forward pass over a token trie.
 
 The package operates on token ids and tensors and does not depend on prompts, files or tasks.
 """

@@ -1,7 +1,7 @@
 """The interface between the trie engine and a model.
 
-:mod:`scramble.models` implements it once per model family. The engine itself is independent of tasks, prompts and
-files.
+:mod:`scramble.models` implements this interface once per model family. The engine itself is independent of tasks,
+prompts and files.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ Positions = Callable[[Sequence[int], ImageInputs | None], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Facts about a model's tokens that a trie depends on. They can be pickled, for worker processes.
+    """Facts about a model's tokens that a trie depends on. Instances can be pickled, for worker processes.
 
     Attributes:
         features: ids of image placeholders; the n-th placeholder of a sequence receives the n-th image feature.
         block: ids of tokens that attend to each other bidirectionally; empty for causal models.
-        block_per_run: whether every run of such tokens is a separate block (Gemma 3), or all of them in a prompt are
-            one block (Molmo2).
-        positions: position ids on several axes (Qwen-VL); None if the position of a token is its index.
-        last_tokens: whether the last token of a sequence is a node. No score depends on it, but the routers' loss
-            includes it.
+        block_per_run: whether every run of ``block`` tokens is a separate block (Gemma 3). Otherwise all ``block``
+            tokens of a prompt are one block (Molmo2).
+        positions: function that returns position ids on several axes (Qwen-VL); None if the position of a token is its
+            index.
+        last_tokens: whether the last token of a sequence is a node. No score depends on this token, but the
+            load-balancing loss of the routers includes it.
         recurrent: whether the decoder has recurrent layers, which run along the paths of a trie (Qwen3.5).
     """
 
@@ -54,7 +55,7 @@ class DeepFeatures(NamedTuple):
 
     Attributes:
         mask_BL: True at the positions of image tokens.
-        features: for each of the first layers, the features (F, D) of these positions in order.
+        features: for each of the first layers, the features (F, D) of the image tokens in order.
     """
 
     mask_BL: Tensor
@@ -68,8 +69,8 @@ class Backbone(Protocol):
         model: the module with all weights, without DDP or PEFT wrapper (adapters are inside its layers).
         token_rules: facts about the model's tokens that a trie depends on.
         combine: whether a feature replaces the token embedding or is added to it (Molmo v1).
-        vectors_per_feature: number S of vectors of width D in an image feature. The first is part of the embeddings.
-            The others are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).
+        vectors_per_feature: number S of vectors of width D in an image feature. The first vector is part of the
+            embeddings. The other vectors are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).
         attention_windows: number of tokens that a token attends to, including itself, for each type of decoder layer
             with attention (``layer_types``); None means full attention.
         block_layers: types of layers in which the tokens of a block attend to each other; None means all types.
@@ -85,7 +86,7 @@ class Backbone(Protocol):
     logit_softcap: float | None
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Run tower and projector once over all images; return each prompt's features (F_i, S D) in token order."""
+        """Run tower and projector once over all images. Return each prompt's features (F_i, S D) in token order."""
         ...
 
     def num_patches(self, images: ImageInputs) -> int:
@@ -107,11 +108,12 @@ class Backbone(Protocol):
     ) -> Tensor:
         """Return the last hidden states (B, L, D), after the final norm and before the head.
 
-        ``attention_masks`` contains a mask for each type of layer in ``attention_windows``: a boolean (B, 1, L, K)
-        tensor, True where attention is allowed, or a FlexAttention BlockMask. Recurrent layers receive
-        :class:`scramble.trie.recurrent.Paths` under ``linear_attention``. ``position_ids`` is (A, B, L). ``cache`` (a
-        transformers ``Cache``) contains the keys and values of the first K - L tokens; the new ones are added to it.
-        ``input_ids`` (B, L) are the tokens, for decoders with per-layer embeddings (Gemma 4).
+        ``attention_masks`` contains a mask for each type of layer in ``attention_windows``. A mask is a FlexAttention
+        BlockMask or a boolean tensor (B, 1, L, K), which is True where attention is allowed. Recurrent layers receive
+        :class:`scramble.trie.recurrent.Paths` under ``linear_attention``. ``position_ids`` has the shape (A, B, L).
+        ``cache`` (a transformers ``Cache``) contains the keys and values of the first K - L tokens. Those of the L new
+        tokens are added to the cache. ``input_ids`` (B, L) are the tokens, for decoders with per-layer embeddings
+        (Gemma 4).
         """
         ...
 

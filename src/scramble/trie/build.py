@@ -1,7 +1,7 @@
 """Builds a token trie from lists of token ids, without a model or tensors.
 
-The nodes of the trie are the tokens that must pass through the decoder: those with a scored token after them. The last
-token of an answer is predicted but is never an input. It is therefore a *target* and not a node, unless
+The nodes of the trie are the tokens that must pass through the decoder, which are those with a scored token after them.
+The last token of an answer is predicted but is never an input. It is therefore a *target* and not a node, unless
 ``TokenRules.last_tokens`` is set.
 """
 
@@ -20,15 +20,15 @@ CAUSAL = TokenRules()  # a text-only causal model
 
 
 class TrieError(ValueError):
-    """Sequences cannot be scored. The message names the item and the sequence and says how to fix them."""
+    """Raised if sequences cannot be scored. The message names the item and says what to correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTrie:
     """The sequences of one image as a trie in depth-first order.
 
-    It has N nodes, of which R predict a scored token, and T distinct predictions (a predicting node and a token id).
-    In depth-first order the descendants of a node directly follow it, so one number per node, ``end``, defines the
+    The trie has N nodes, of which R predict a scored token, and T distinct predictions (a predicting node and a token
+    id). In depth-first order the descendants of a node directly follow it, so one number per node, ``end``, defines the
     whole attention mask.
 
     Attributes:
@@ -39,7 +39,7 @@ class TokenTrie:
         rows: (R,) nodes that predict at least one scored token, ascending.
         row_starts: (R + 1,) the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
         target_ids: (T,) the predicted token ids, sorted by row and then by id.
-        targets: for each sequence the indices of its scored tokens' predictions, in token order.
+        targets: for each sequence, the index of the prediction of each scored token, in token order.
         features: (N,) index of the node's image feature, or -1.
         num_features: number of image features, the same in every sequence.
         block: (N,) number of the bidirectional image block that the node belongs to, or -1.
@@ -82,13 +82,15 @@ def build_trie(
         item_id: id for error messages.
 
     Raises:
-        TrieError: there is no sequence, a mask and its sequence differ in length, a sequence has no scored token, its
-            first token is scored (nothing predicts it), the sequences have different numbers of image tokens, or they
-            do not share the whole image block.
+        TrieError: there is no sequence, the masks do not fit the sequences, a sequence has no scored token, the first
+            token of a sequence is scored (no token predicts it), or the sequences differ in their image tokens.
     """
     where = f"item {item_id!r}" if item_id else "item"
     if not sequences or len(sequences) != len(scored):
-        raise TrieError(f"{where}: {len(sequences)} sequences but {len(scored)} masks: pass one mask per sequence")
+        raise TrieError(
+            f"{where}: there are {len(sequences)} sequences and {len(scored)} masks: pass at least one sequence, and "
+            "one mask per sequence"
+        )
     scored_places = [
         _scored_places(ids, mask, f"{where}, sequence {n}")
         for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True))
@@ -124,17 +126,17 @@ def build_trie(
 
 def _scored_places(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntArray:
     if len(ids) != len(mask):
-        raise TrieError(f"{where}: {len(ids)} tokens but {len(mask)} mask entries")
+        raise TrieError(f"{where}: the sequence has {len(ids)} tokens, but its mask has {len(mask)} entries")
     positions = np.flatnonzero(np.asarray(mask, dtype=bool))
     if len(positions) == 0:
-        raise TrieError(f"{where}: no scored token, for example because its completion is empty")
+        raise TrieError(f"{where}: the sequence has no scored token; its completion may be empty")
     if positions[0] == 0:
-        raise TrieError(f"{where}: its first token is scored, but there is no token before it that predicts it")
+        raise TrieError(f"{where}: the first token must not be scored, because no earlier token predicts it")
     return positions
 
 
 def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray, IntArray]:
-    """Return the paths (node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
+    """Return the paths (the node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
 
     The sequences are sorted lexicographically. A sequence then shares its longest common prefix with its predecessor,
     so comparing adjacent sequences is enough. Appending the new tokens of each sequence gives the depth-first order.
@@ -174,8 +176,9 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 def _predictions(
     sequences: Sequence[Sequence[int]], positions: list[IntArray], paths: list[IntArray]
 ) -> tuple[IntArray, IntArray, IntArray, tuple[IntArray, ...]]:
-    """Return the distinct (predicting node, token id) pairs: rows, row starts, target ids, and each sequence's pairs.
+    """Return the distinct pairs of a predicting node and a token id.
 
+    The pairs are returned as rows, row starts and target ids, followed by the indices of the pairs of each sequence.
     A node that predicts the same token in several sequences is evaluated once. ``np.unique`` sorts by node and then by
     id, as :class:`TokenTrie` requires.
     """
@@ -207,16 +210,19 @@ def _features(
         counts.append(int(is_feature.sum()))
         features[path[is_feature]] = np.arange(counts[-1])
     if len(set(counts)) > 1:
-        raise TrieError(f"{where}: its sequences share images but have {sorted(set(counts))} image tokens")
+        raise TrieError(
+            f"{where}: sequences with the same images must have the same number of image tokens, but have "
+            f"{sorted(set(counts))}"
+        )
     return features, counts[0]
 
 
 def _blocks(sequences: Sequence[Sequence[int]], ids: IntArray, rules: TokenRules, where: str) -> IntArray:
     """Return the index of each node's bidirectional block, or -1.
 
-    Raises TrieError unless all sequences share all blocks.
     A token of a block attends to later tokens of the block. Its hidden state therefore depends on the whole block, and
-    sequences can share it only if they have all tokens of the block in common.
+    sequences can share the token only if they have all tokens of the block in common. Raises TrieError unless all
+    sequences share all blocks.
     """
     if not rules.block:
         return np.full(len(ids), -1, np.int64)
@@ -226,9 +232,9 @@ def _blocks(sequences: Sequence[Sequence[int]], ids: IntArray, rules: TokenRules
         count = sum(token in rules.block for token in tokens)
         if count != nodes:
             raise TrieError(
-                f"{where}, sequence {n}: its image block is not shared by all sequences (it has {count} tokens, all "
-                f"sequences together have {nodes}). This family's image tokens attend bidirectionally: put such "
-                "sequences into separate items"
+                f"{where}, sequence {n}: the sequences do not share the whole image block (this sequence has {count} "
+                f"image tokens, the trie has {nodes}), although the image tokens of this family attend "
+                "bidirectionally: put such sequences into separate items"
             )
     starts = members & ~np.append(False, members[:-1])
     numbers = np.cumsum(starts) - 1 if rules.block_per_run else np.zeros(len(ids), np.int64)

@@ -1,4 +1,4 @@
-"""Log-probabilities of every sequence of a batch of tries in one forward pass.
+"""Computes the log-probabilities of all sequences of a batch of tries in one forward pass.
 
 Shape suffixes: B rows, L tokens per row, D width, F image features, R predicting positions, T distinct predictions,
 M scored tokens, Q sequences.
@@ -25,7 +25,7 @@ TOWER_TOKENS = 1 << 15  # patches that a frozen tower encodes at a time on a GPU
 
 
 class NonFiniteError(RuntimeError):
-    """A log-probability is NaN or infinite. The message names the items and says what to check."""
+    """Raised if a log-probability is NaN or infinite. The message names the items and says what to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class LogProbs:
 
     Attributes:
         tokens_M: log-probability of each scored token, sequence by sequence.
-        sums_Q: log-probability of each sequence: the sum over its scored tokens.
+        sums_Q: log-probability of each sequence, summed over its scored tokens.
         counts_Q: number of scored tokens of each sequence.
         num_sequences: number of sequences of each item.
         entropy_M, log_sum_squares_M: entropy and log sum p^2 of the next-token distribution at each scored token; None
@@ -59,15 +59,18 @@ def logprobs(
     with_statistics: bool = False,
     with_router_loss: bool = False,
 ) -> LogProbs:
-    """Run one forward pass over the tries of ``batch``. It is differentiable unless called under ``torch.no_grad``.
+    """Run one forward pass over the tries of ``batch``.
+
+    The result is differentiable unless the function is called under ``torch.no_grad``.
 
     Args:
         backbone: the model's parts.
-        batch: from :func:`scramble.trie.pack.pack`; it is moved to the model's device.
-        features: image features (F_i, S D) of each item, from :func:`encode_images` or a cache; None computes them.
+        batch: result of :func:`scramble.trie.pack.pack`, which is moved to the model's device.
+        features: image features (F_i, S D) of each item, from :func:`encode_images` or a cache; None means that they
+            are computed.
         with_statistics: also return entropy and log sum p^2, without gradient.
-        with_router_loss: also return the load-balancing loss. It equals that of whole sequences if the tries were built
-            with ``TokenRules.last_tokens``.
+        with_router_loss: also return the load-balancing loss. This loss equals that of whole sequences if the tries
+            were built with ``TokenRules.last_tokens``.
 
     Raises:
         TrieError: the numbers of image tokens and image features of an item differ.
@@ -120,12 +123,12 @@ def encode_images(
 ) -> list[Tensor | None]:
     """Return the features (F_i, S D) of the images of each item. Tower and projector run once per distinct image.
 
-    They run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained. On a GPU, a
-    frozen tower encodes the images of several prompts in one pass, at most ``tower_tokens`` patches at a time (None
-    means no limit) but at least those of one prompt. On a CPU this would not be faster, so it encodes one prompt at a
-    time.
+    Tower and projector run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained.
+    On a GPU, a frozen tower encodes the images of several prompts in one pass. A pass has at most ``tower_tokens``
+    patches (None means no limit), unless a single prompt has more. On a CPU, such passes would not be faster, so a
+    frozen tower encodes one prompt at a time.
     """
-    # Compare by identity: items with the same images share the object, and comparing pixels would be too slow.
+    # Compare by identity, because items with the same images share the object and comparing pixels would be too slow.
     distinct: dict[int, ImageInputs] = {id(image): image for image in images if image is not None}
     if not distinct:
         return [None] * len(images)
@@ -166,11 +169,11 @@ def vision_is_trained(backbone: Backbone) -> bool:
 
 
 def enable_gradient_checkpointing(backbone: Backbone) -> None:
-    """Enable activation checkpointing only of the language model's layers. Call it once per model.
+    """Enable activation checkpointing for the language model's layers only. Call this function once per model.
 
-    Non-reentrant checkpointing needs no gradient at the embeddings, so the hook that transformers adds for it is
-    removed. The last layer stores its activations. The backward pass would recompute them first, while everything else
-    is still in memory, so checkpointing this layer would not reduce peak memory.
+    Non-reentrant checkpointing needs no gradient at the embeddings, so the hook with which transformers adds this
+    gradient is removed. The last layer stores its activations. The backward pass would recompute them first, while all
+    other activations are still in memory, so checkpointing this layer would not reduce peak memory.
     """
     decoder: Any = backbone.decoder
     enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
@@ -187,8 +190,8 @@ def embed(
 ) -> tuple[Tensor, DeepFeatures | None]:
     """Return the embeddings (B, L, D) of a batch with image features inserted, and the features of later layers.
 
-    ``features`` are the image features (F_i, S D) of each item. If S = 1 or there is no image, later layers have no
-    features (None).
+    ``features`` are the image features (F_i, S D) of each item. If S = 1 or there is no image, the features of later
+    layers are None.
 
     Raises TrieError if the numbers of image tokens and image features of an item differ.
     """
@@ -197,8 +200,8 @@ def embed(
         num_features = 0 if item_features is None else len(item_features)
         if num_tokens != num_features:
             raise TrieError(
-                f"item {name!r}: {num_tokens} image tokens in the prompt, but {num_features} features of its images; "
-                "prompt and images must come from the same processor call"
+                f"item {name!r}: the prompt has {num_tokens} image tokens, but its images have {num_features} "
+                "features: take prompt and images from the same processor call"
             )
     parts = [part for part in features if part is not None]
     if not parts:
@@ -219,7 +222,8 @@ def embed(
 def _gather(batch: TrieBatch, logps_T: Tensor) -> LogProbs:
     tokens_M = logps_T.index_select(0, batch.token_targets_M)
     zeros_Q = tokens_M.new_zeros(sum(batch.num_sequences))
-    # Sequences share predictions, so one entry of logps_T may be in several sums; autograd adds the gradients.
+    # Sequences share predictions, so one entry of logps_T may be in several sums. Autograd adds the gradients of these
+    # sums.
     return LogProbs(
         tokens_M=tokens_M,
         sums_Q=zeros_Q.index_add(0, batch.token_sequence_M, tokens_M),
@@ -235,5 +239,5 @@ def _describe_non_finite(batch: TrieBatch, sums_Q: Tensor) -> str:
     return (
         f"log-probabilities are not finite for {len(names)} of {len(batch.item_ids)} items: {', '.join(names[:5])}"
         f"{', ...' if len(names) > 5 else ''}. Check trainer.learning_rate, model.dtype (float16 overflows), and "
-        "whether weights or adapter contain NaN"
+        "whether the weights or the adapter contain NaN"
     )

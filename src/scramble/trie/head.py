@@ -1,4 +1,6 @@
-"""The output head: log-probabilities of given tokens, without storing full-vocabulary tensors for the backward pass.
+"""Computes log-probabilities of given tokens from hidden states.
+
+No full-vocabulary tensor is stored for the backward pass.
 
 Shape suffixes: R predicting positions, T predictions (sorted by row), C rows of a chunk, D width, V vocabulary.
 """
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 25  # logits in memory at a time: 128 MiB in float32
+CHUNK_ELEMENTS = 1 << 25  # number of logits in memory at a time (128 MiB in float32)
 
 
 def head_logprobs(
@@ -37,15 +39,15 @@ def head_logprobs(
     Args:
         hidden_RD: hidden states of the predicting positions.
         weight_VD, bias_V: the head.
-        row_starts: R + 1 numbers; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
+        row_starts: R + 1 indices; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
         target_rows_T, target_ids_T: row and token id of each prediction.
         softcap: bound of the logits, see :func:`cap_logits`; None means unbounded.
         chunk_elements: maximum number of logits in memory at a time.
         with_statistics: also return entropy and log sum p^2 of each position's distribution, without gradient.
 
     Returns:
-        The log-probabilities (T,), and with statistics the entropy -sum p log p (R,) in nats and log sum p^2 (R,),
-        which WPO needs for its weights (arXiv 2406.11827). Without statistics the last two are None.
+        The log-probabilities (T,), the entropy -sum p log p (R,) in nats, and log sum p^2 (R,), which the weights of
+        WPO are computed from (arXiv 2406.11827). Without statistics, the last two results are None.
     """
     chunk_rows = max(1, chunk_elements // weight_VD.shape[0])
     statistics = hidden_RD.new_empty((2, len(hidden_RD)), dtype=torch.float32) if with_statistics else None
@@ -56,7 +58,10 @@ def head_logprobs(
 
 
 def cap_logits(logits: Tensor, softcap: float | None) -> Tensor:
-    """Bound logits to (-softcap, softcap) by ``softcap * tanh(logits / softcap)``, as in Gemma; None is unbounded."""
+    """Bound logits to (-softcap, softcap) with ``softcap * tanh(logits / softcap)``, as in Gemma.
+
+    None means no bound.
+    """
     return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
@@ -106,7 +111,8 @@ class _HeadLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_T,) = grads
         hidden_RD, weight_VD, _, target_rows_T, target_ids_T, expected_RD, slopes_T = ctx.saved_tensors
-        # A row's second term is multiplied by the sum of its predictions' upstream gradients.
+        # The second term of a row, softmax(W h) @ W, is multiplied by the sum of the upstream gradients of its
+        # predictions.
         grad_R = grad_T.new_zeros(len(hidden_RD)).index_add_(0, target_rows_T, grad_T)
         grad_hidden = grad_weight = grad_bias = None
         if expected_RD is not None:

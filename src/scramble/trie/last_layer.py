@@ -1,7 +1,8 @@
-"""Runs parts of the last decoder layer only at positions that predict a scored token, because only these are used.
+"""Runs parts of the last decoder layer only at positions that predict a scored token, because no other output is used.
 
-Keys and values of the last layer are needed at all positions. Its query and output projections and its MLP act on each
-position separately, so they run only on the predicting positions. Their other outputs are zero.
+Keys and values of the last layer are needed at all positions. The query and output projections and the MLP of this
+layer act on each position separately, so they run only on the predicting positions. Their outputs at all other
+positions are zero.
 
 Shape suffixes: B rows, L tokens per row, R predicting positions.
 """
@@ -29,8 +30,8 @@ def last_layer(decoder: nn.Module) -> nn.Module | None:
 def only_predicting(decoder: nn.Module, rows_R: Tensor) -> Iterator[None]:
     """Within the block, restrict the last layer to ``rows_R`` (flat positions in B * L) where possible.
 
-    A last layer with gradient checkpointing is not restricted. It is recomputed after the block has ended, without the
-    hooks, so the recomputed tensors would have other shapes.
+    A last layer with gradient checkpointing is not restricted. Such a layer is recomputed after the block has ended,
+    without the hooks, so the shapes of the recomputed tensors would differ from those of the forward pass.
     """
     layer = last_layer(decoder)
     checkpointed = layer is not None and layer.training and getattr(layer, "gradient_checkpointing", False)
@@ -48,7 +49,7 @@ def _restrict(module: nn.Module, rows_R: Tensor, stack: ExitStack) -> None:
     Hooks work for every family and with adapters inside the module. Copies of forward methods would have to be updated
     with every change in transformers.
     """
-    leading: list[torch.Size] = []  # shapes of the inputs, from gather to scatter
+    leading: list[torch.Size] = []  # shapes of the inputs, which gather saves for scatter
 
     def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         (values,) = args

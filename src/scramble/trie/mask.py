@@ -1,9 +1,9 @@
-"""The attention rule of a token trie: token q attends to token k iff ``k <= q < end[k]``.
+"""Builds the attention masks of token tries, in which token q attends to token k iff ``k <= q < end[k]``.
 
 The rule also separates the tries of a row, and padding attends only to itself. For models with bidirectional image
 blocks, the tokens of a block also attend to each other. In a layer with a sliding window, token k must also be less
-than ``window`` tokens before q on the path, which follows from the depths. The window also limits blocks (as in
-Gemma 3).
+than ``window`` tokens before q on the path. The depths of the two tokens give this distance. The window also limits
+blocks (as in Gemma 3).
 
 Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
@@ -31,11 +31,12 @@ def attention_masks(
     *,
     flex: bool = False,
 ) -> dict[str, object]:
-    """Return the masks of a batch by type of layer.
+    """Return a dictionary from each type of decoder layer to its attention mask.
 
-    ``windows`` are the attention windows of the types in tokens (None means unlimited). ``block_layers`` are the types
-    with bidirectional image blocks (None means all). With ``flex``, the masks are FlexAttention's BlockMasks. Types
-    share a mask if no path is longer than their windows. Recurrent layers receive the batch's paths.
+    ``windows`` maps each type of layer to its attention window in tokens (None means unlimited). ``block_layers`` are
+    the layer types with bidirectional image blocks (None means all). With ``flex``, the masks are FlexAttention's
+    BlockMasks. Layer types share a mask if no path is longer than their windows. Recurrent layers receive the batch's
+    paths.
     """
     longest = int(batch.depth_BL.max()) + 1 if any(windows.values()) else 0
     reached = {kind: None if window is None or window >= longest else window for kind, window in windows.items()}
@@ -75,11 +76,11 @@ def dense_mask(
 def block_mask(
     end_BL: Tensor, block_BL: Tensor | None = None, depth_BL: Tensor | None = None, window: int | None = None
 ) -> BlockMask:
-    """Return the same rule as a FlexAttention BlockMask, computed only from the ends, without an L x L tensor.
+    """Return the rule of :func:`dense_mask` as a FlexAttention BlockMask, computed without an L x L tensor.
 
-    torch's ``create_block_mask`` would evaluate the rule for every pair of tokens, but comparing blocks is enough. A
-    later block of queries attends to all of an earlier block of keys if its last token is before the smallest end in
-    the block of keys. It attends to none of it if its first token is at or after the largest end.
+    torch's ``create_block_mask`` would evaluate the rule for every pair of tokens, but comparing blocks is enough. All
+    queries of a block attend to all keys of an earlier block if the last query is before the smallest end of these
+    keys. No query of the block attends to any of these keys if the first query is at or after their largest end.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -93,8 +94,8 @@ def block_mask(
     full_BNN = earlier_NN & (last_N1 < ends_BNk.amin(2)[:, None, :])
     some_BNN = own_NN | (earlier_NN & (first_N[:, None] < ends_BNk.amax(2)[:, None, :]))
     if block_BL is not None:
-        # Two blocks of tokens may share an image block if their ranges of block numbers overlap. This test can include
-        # blocks that do not share one, for which the rule below is evaluated unnecessarily.
+        # Two blocks of tokens may share an image block if their ranges of block numbers overlap. This test can also
+        # select two blocks of tokens without a common image block. The rule below is then evaluated unnecessarily.
         members_BNk = torch.nn.functional.pad(block_BL, (0, padding), value=-1).unflatten(1, (-1, FLEX_BLOCK))
         first_BN = members_BNk.masked_fill(members_BNk < 0, torch.iinfo(block_BL.dtype).max).amin(2)
         last_BN = members_BNk.amax(2)
@@ -129,7 +130,10 @@ def block_mask(
 
 
 def _ordered(mask_BNN: Tensor) -> tuple[Tensor, Tensor]:
-    """Convert a mask to FlexAttention's format: per row, the number of set blocks, and all indices, set ones first."""
+    """Return, for each row of a mask, the number of set blocks and the indices of all blocks, set blocks first.
+
+    FlexAttention requires this format.
+    """
     counts = mask_BNN.sum(-1, dtype=torch.int32)
     indices = mask_BNN.to(torch.int8).argsort(dim=-1, descending=True, stable=True).to(torch.int32)
     return counts[:, None], indices[:, None].contiguous()

@@ -1,4 +1,4 @@
-"""Packs several tries into one batch: bin packing, and the index tensors that the engine uses.
+"""Packs several tries into the rows of one batch and builds the index tensors that the engine uses.
 
 Shape suffixes: B rows of the batch, L tokens per row, F image features, R predicting nodes, T distinct predictions,
 M scored tokens, Q sequences, P paths to leaves, N tokens of the longest path.
@@ -50,10 +50,11 @@ class TrieBatch:
         sequences_BL: number of sequences that pass through each token, 0 in padding.
         paths: the paths to all leaves, for recurrent layers; None for decoders without them.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
-        feature_source_F: index of each position's feature in the concatenated features of all items.
+        feature_source_F: for each of these positions, the index of its feature in the concatenated features of all
+            items.
         rows_R: flat positions whose next-token distribution is needed.
-        row_starts: R + 1 numbers; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``. It is a tuple,
-            because the head uses them for slicing, and reading them from the GPU would synchronise.
+        row_starts: R + 1 indices; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``. They are not a
+            tensor, because the head uses them for slicing and reading them from the GPU would synchronise.
         target_rows_T: row of each prediction, ascending.
         target_ids_T: token id of each prediction.
         token_targets_M: index of each scored token's prediction, sequence by sequence.
@@ -100,7 +101,7 @@ class TrieBatch:
         return self._map(Tensor.pin_memory)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the batch for another process: see :mod:`scramble.trie.transfer`."""
+        """Pickle the batch for another process (see :mod:`scramble.trie.transfer`)."""
         packed = self._map(pickled)
         return _unpickled_batch, tuple(getattr(packed, field.name) for field in fields(self))
 
@@ -157,7 +158,7 @@ def pack(
         TrieError: a trie does not fit into a row, a scored id is outside the head, or ``build_trie`` fails.
     """
     if not items:
-        raise TrieError("no items to pack")
+        raise TrieError("there are no items to pack: pass at least one item")
     if tries is None:
         tries = [build_item(item, rules) for item in items]
     for item, trie in zip(items, tries, strict=True):
@@ -189,7 +190,7 @@ def pack(
             depths[row, span] = trie.depths
             sequences[row, span] = trie.sequences
             positions[:, row, span] = trie.positions
-            end[row, span] = trie.end + column  # ends are inside the trie, which separates the tries of a row
+            end[row, span] = trie.end + column  # no end is beyond the trie, which separates the tries of a row
             block[row, span] = np.where(trie.block >= 0, trie.block + num_blocks, -1)
             num_blocks += int(trie.block.max()) + 1
             last = np.flatnonzero(trie.end == np.arange(1, lengths[n] + 1))
@@ -248,16 +249,19 @@ def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: int | None) -> None:
     if row_tokens is not None and len(trie) > row_tokens:
         raise TrieError(
-            f"item {item.item_id!r}: {len(trie)} tokens do not fit into a row of {row_tokens}: raise "
-            "trainer.row_tokens, use fewer image tiles, or remove the item"
+            f"item {item.item_id!r}: a trie of {len(trie)} tokens does not fit into a row of {row_tokens} tokens: "
+            "raise trainer.row_tokens, use fewer image tiles, or remove the item"
         )
     if vocab_size is not None and not 0 <= (worst := int(trie.target_ids.max())) < vocab_size:
         raise TrieError(
-            f"item {item.item_id!r}: token id {worst} is scored, but the output head has {vocab_size} rows; image and "
-            "other special tokens must not be scored"
+            f"item {item.item_id!r}: token id {worst} is scored, but the output head has {vocab_size} rows: do not "
+            "score image tokens and other special tokens"
         )
     if trie.num_features and item.images is None:
-        raise TrieError(f"item {item.item_id!r}: {trie.num_features} image tokens in the prompt, but no images")
+        raise TrieError(
+            f"item {item.item_id!r}: the prompt has {trie.num_features} image tokens, but the item has no images: "
+            "set TrieItem.images"
+        )
 
 
 def _starts(counts: Sequence[int]) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Runs recurrent modules of a decoder (gated DeltaNet) along the paths of a trie; all other layers use shared tokens.
+"""Runs recurrent modules of a decoder (gated DeltaNet) along the paths of a trie.
 
 The output of a recurrent module at a token depends on all earlier tokens through a convolution and a state, which no
 attention mask can describe. Each path from the first token to a leaf therefore becomes one row of the module's input.
-If several paths share a token, its output is the same in all of them and is read from one of them.
+If several paths share a token, the output at this token is the same on all these paths and is read from one of them.
+All other layers run on the shared tokens.
 
 Shape suffixes: B rows of the batch, L tokens per row, P paths, N tokens of the longest path, D width.
 """
@@ -24,10 +25,11 @@ class Paths:
     """The paths of a batch. Decoders receive them instead of a mask for their recurrent layers.
 
     Attributes:
-        tokens_PN: flat positions (in B * L) of each path's tokens; any position in padding.
-        places_BL: one index (in P * N) of each token; 0 in the batch's padding, whose outputs are not used.
-        mask_PN: False in padding before the first token, which must not change the state; None if padding follows the
-            last token, where it cannot change the outputs of the path.
+        tokens_PN: flat positions (in B * L) of each path's tokens; arbitrary in padding.
+        places_BL: for each token, one of its flat indices (in P * N) on the paths; 0 in the batch's padding, whose
+            outputs are not used.
+        mask_PN: False in padding before the first token, because this padding must not change the state. None if
+            padding follows the last token, because it cannot change the outputs of the path there.
     """
 
     tokens_PN: Tensor
@@ -40,7 +42,7 @@ class Paths:
         return Paths(move(self.tokens_PN), move(self.places_BL), mask_PN)
 
     def gather(self, values_BLD: Tensor) -> Tensor:
-        """Return the values (P, N, D) along each path; zero in padding before the first token."""
+        """Return the values (P, N, D) along each path. They are zero in padding before the first token."""
         flat = values_BLD.flatten(0, 1)
         values_PND = flat.index_select(0, self.tokens_PN.flatten()).unflatten(0, self.tokens_PN.shape)
         return values_PND if self.mask_PN is None else values_PND.masked_fill(~self.mask_PN[..., None], 0)
@@ -81,7 +83,7 @@ def paths_to(ends_BL: Tensor, last_P: Tensor, rows_P: Tensor, *, align_ends: boo
 
 
 def single_tokens(like_BL: Tensor) -> Paths:
-    """Return the paths of one token each, for every token of a batch of this shape."""
+    """Return a path of one token for every token of a batch with the shape of ``like_BL``."""
     index = torch.arange(like_BL.numel(), device=like_BL.device)
     return Paths(index[:, None], index.view_as(like_BL))
 
@@ -92,12 +94,12 @@ _HOOKED: WeakSet[nn.Module] = WeakSet()
 def run_along_paths(module: nn.Module) -> None:
     """Hook a module so that it runs along the paths if it is called with :class:`Paths` as its ``attention_mask``.
 
-    The projections of its inputs (``in_proj...``) and of its output (``out_proj``) act on each position separately.
-    They run on the shared tokens, and only the convolution and the recurrence between them run along the paths.
+    The projections of the module's inputs (``in_proj...``) and of its output (``out_proj``) act on each position
+    separately. These projections run on the shared tokens, and only the convolution and the recurrence between them run
+    along the paths.
 
-    The hooks are permanent, because gradient checkpointing runs layers again in the backward pass, with the same
-    arguments.
-    Calls with other masks are not changed.
+    The hooks are permanent, because gradient checkpointing runs layers again in the backward pass, with the arguments
+    of the forward pass. Calls with other masks are not changed.
     """
     if module not in _HOOKED:
         hooks = _Hooks()

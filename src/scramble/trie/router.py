@@ -1,4 +1,4 @@
-"""The load-balancing loss of mixtures of experts on a trie, which equals that of one sequence per row.
+"""Computes the load-balancing loss of a mixture of experts on a trie. It equals the loss with one sequence per row.
 
 Suffixes: B rows, L tokens per row, E experts.
 """
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 def has_routers(decoder: nn.Module) -> bool:
-    """Return whether a decoder is a mixture of experts with a load-balancing loss, whose router logits can be recorded.
+    """Return whether a decoder has a load-balancing loss for its experts and its router logits can be recorded.
 
-    Gemma 4 has no such loss: it records probabilities, even in models without experts.
+    Gemma 4 has no such loss. Its models record router probabilities under this name, even without experts.
     """
     records = getattr(decoder, "_can_record_outputs", None) or {}
     return "router_logits" in records and hasattr(decoder.config, "router_aux_loss_coef")
@@ -46,7 +46,7 @@ def recorded_router_logits(decoder: nn.Module) -> Iterator[list[Tensor]]:
 def load_balancing_loss(logits: Sequence[Tensor], sequences_BL: Tensor, experts_per_token: int) -> Tensor:
     """Return the auxiliary loss of the Switch Transformer (arXiv 2101.03961, eqs. 4 to 6), over all layers together.
 
-    A token that S sequences share counts S times, so the loss is the same as with one sequence per row.
+    A token that S sequences share counts S times, so the loss equals that of a batch with one sequence per row.
 
     Args:
         logits: the router logits (B L, E) of each layer.

@@ -1,4 +1,4 @@
-"""Scores token sequences without gradient: log-probabilities of all sequences of a stream of items."""
+"""Computes the log-probabilities of all sequences of a stream of items, without gradient."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def iter_scores(
     """Yield the scores of every sequence of each item, streamed in order.
 
     Args:
-        backbone: the model's parts; put it into evaluation mode first if it has dropout.
+        backbone: the model's parts; put the model into evaluation mode first if it has dropout.
         items: items to score. ``window`` items at a time are read, sorted by length and batched, to reduce padding.
         batch_tokens: maximum number of positions per batch, including padding. A longer trie forms its own batch. The
             default is 1024 on a CPU, where larger batches only use more memory, and 8192 on a GPU.
@@ -83,7 +83,10 @@ def _score_batch(backbone: Backbone, items: list[TrieItem], tries: list[TokenTri
 
 
 def _batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
-    """Group items, sorted by decreasing length, into batches of at most ``batch_tokens`` positions with padding."""
+    """Group items, sorted by decreasing length, into batches of at most ``batch_tokens`` positions.
+
+    Padding counts as positions.
+    """
     batches: list[list[int]] = []
     for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
         if not batches or lengths[batches[-1][0]] * (len(batches[-1]) + 1) > batch_tokens:

@@ -1,9 +1,10 @@
 """Passes the tensors of a batch from a ``DataLoader`` worker to the main process.
 
 torch passes each tensor in a new shared-memory segment. Small tensors are pickled by value instead, because the
-handshake takes longer than the copy (about a millisecond in both processes, and a batch has a dozen index tensors).
-Pixels are copied to segments that the worker reuses, because the page faults of a new segment take longer than the copy
-(2 µs per page of 4 kB in a virtual machine, which is 15 ms per image for the 31 MB of InternVL's 13 tiles).
+handshake for a segment takes longer than the copy. A handshake takes about a millisecond in both processes, and a batch
+has a dozen index tensors. Pixels are copied to segments that the worker reuses, because the page faults of a new
+segment take longer than the copy. They take 2 µs per page of 4 kB in a virtual machine, which is 15 ms for an image of
+13 InternVL tiles (31 MB).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class SharedTensor:
     def tensor(self) -> Tensor:
         """Return the tensor.
 
-        It uses the segment's memory, which is returned to the worker when no tensor uses it.
+        The tensor uses the segment's memory. The worker can reuse the segment when no tensor uses its memory.
         """
         num_bytes = self.dtype.itemsize * self.shape.numel()
         # The tensor's storage references this array, which is therefore freed with the last view of the tensor.
@@ -47,23 +48,23 @@ class SharedTensor:
 
 
 def _release(segment: Tensor, process: int) -> None:
-    if os.getpid() == process:  # not in a forked process, which also frees its copies of objects
+    if os.getpid() == process:  # not in a forked process, because it also frees its copies of objects
         segment[-1] = 0
 
 
 @dataclass(slots=True)
 class Segments:
-    """The shared memory of a worker, which is as large as the batches that exist at the same time."""
+    """The shared-memory segments of a worker. Their total size is that of the tensors that exist at the same time."""
 
     segments: list[Tensor] = field(default_factory=list)
 
     def share(self, tensor: Tensor) -> SharedTensor:
-        """Copy a tensor to a free segment, or to a new one."""
+        """Copy a tensor to the smallest free segment that is large enough, or to a new segment."""
         source = tensor.contiguous().view(-1).view(torch.uint8)
         free = [s for s in self.segments if not s[-1] and len(s) > len(source)]
         segment = min(free, key=len, default=None)
         if segment is None:
-            # Replace a free segment that is too small.
+            # All free segments are too small. Drop them, because the new segment replaces them.
             self.segments = [s for s in self.segments if s[-1]]
             segment = torch.empty(len(source) + 1, dtype=torch.uint8).share_memory_()
             self.segments.append(segment)
@@ -76,7 +77,7 @@ _SEGMENTS = Segments()
 
 
 def pickled(tensor: Tensor) -> Tensor | np.ndarray | SharedTensor:
-    """Convert a tensor to the form in which it is pickled; :func:`unpickled` is the inverse."""
+    """Convert a tensor to the form in which it is pickled. :func:`unpickled` is the inverse."""
     if tensor.requires_grad or tensor.device.type != "cpu":
         return tensor
     if tensor.numel() * tensor.element_size() > BY_VALUE_BYTES:
