@@ -92,7 +92,7 @@ SENTENCES = {
     "options.top_p": "Cumulative probability of nucleus sampling.",
     "options.max_tokens": "Maximum number of new tokens.",
     "pairs.options": "Options of the method.",
-    "engine.backoff": "Seconds before the second attempt; later pauses are longer.",
+    "engine.backoff": "Maximum number of seconds before the second attempt. The maximum doubles with each attempt.",
     "engine.max_backoff": "Longest pause between attempts in seconds.",
     "engine.give_up_after": "Stop after this many failed requests in a row.",
     "engine.loading": "Options of `model` for loading the weights, such as max_tiles.",

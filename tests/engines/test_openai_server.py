@@ -138,7 +138,7 @@ def test_permanent_failure_of_one_request_is_an_error_reply(server: Loopback) ->
     ("fault", "message"),
     [
         ("401", "rejects"),
-        ("404", "no model m at .*it serves m"),
+        ("404", "has no model m .*choose one of m"),
         ("quota", "no quota"),
         ("429:86400", "asks to retry after 86400 s"),
     ],
@@ -167,7 +167,7 @@ def test_many_failures_in_a_row_stop(server: Loopback) -> None:
 
 def test_an_unreachable_server_is_reported() -> None:
     engine = OpenAIServer("m", "http://127.0.0.1:9/v1", attempts=2, backoff=0.01)
-    with engine, pytest.raises(EngineError, match=r"no server at http://127\.0\.0\.1:9/v1.*start it"):
+    with engine, pytest.raises(EngineError, match=r"no server at http://127\.0\.0\.1:9/v1.*start the server"):
         list(engine.generate([ask("a")]))
 
 

@@ -38,7 +38,7 @@ def test_a_torn_last_line_is_dropped_and_a_broken_one_is_named(tmp_path: Path) -
         store.add("b", "m", Reply("again"))
     assert [row["text"] for row in read_jsonl(path)] == ["täxt a", "again"]
     path.write_text("{}\n" + path.read_text())
-    with pytest.raises(StoreError, match=r"replies\.jsonl, line 1: not a stored reply"):
+    with pytest.raises(StoreError, match=r"replies\.jsonl, line 1: the line is not a stored reply"):
         ReplyStore(tmp_path)
 
 

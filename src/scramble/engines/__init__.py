@@ -1,4 +1,4 @@
-"""Text and vision-text generation by an OpenAI-compatible server, vLLM or transformers, with a store of replies.
+"""Generates text with an OpenAI-compatible server, vLLM or transformers, and stores the replies.
 
 from scramble import engines
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def open_engine(kind: str, **options: Any) -> Engine:
-    """Create an engine by name, with its options (see the classes). Raises EngineError if the engine cannot work."""
+    """Create the engine ``kind`` with the arguments of its class. Raises EngineError if the engine cannot work."""
     if kind == "openai":
         from scramble.engines.openai_server import OpenAIServer
 

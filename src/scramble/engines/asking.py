@@ -1,4 +1,4 @@
-"""Yield items with the replies to their requests, in order; requests of later items are sent ahead."""
+"""Yields items with the replies to their requests, in order, while requests of later items are already sent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ def ask_each(
     items: Iterable[tuple[Item, Skipped | None]],
     requests: Callable[[Item], list[Request]],
 ) -> Iterator[tuple[Item, list[Reply] | Skipped]]:
-    """Yield each item with the replies to its requests (at least one), in order. Skipped items pass through.
+    """Yield each item with the replies to its requests, in order.
 
-    The function is lazy and can be chained: the items may come from another ``ask_each``.
+    The function is lazy and can be chained, because the items may come from another ``ask_each``.
+
+    Args:
+        engine: engine that answers the requests.
+        store: store of the replies.
+        items: pairs of an item and the reason why it is skipped, or None. A skipped item is yielded with this reason
+            in place of replies.
+        requests: function that returns the requests of an item (at least one).
 
     Raises:
         EngineError: the server, model or key cannot work. Earlier replies are in the store.
     """
-    pending: deque[tuple[Item, Any]] = deque()  # item, and the reason why it is skipped, or its number of replies
+    pending: deque[tuple[Item, Any]] = deque()  # item, (reason why it is skipped or None, number of its requests)
 
     def stream() -> Iterator[Request]:
         for item, skip in items:

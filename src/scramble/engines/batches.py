@@ -13,7 +13,8 @@ from scramble.engines.request import Reply, Request
 class BatchEngine(Engine):
     """Collects requests into batches. A subclass answers one batch at a time.
 
-    ``submit`` runs the batch in the caller's thread if the request fills it; ``flush`` runs an incomplete batch.
+    ``submit`` runs the batch in the caller's thread if the request completes the batch. ``flush`` runs an incomplete
+    batch.
     """
 
     def __init__(self, batch_size: int, *, price_prompt: float = 0.0, price_completion: float = 0.0) -> None:

@@ -1,4 +1,7 @@
-"""The interface of all engines: replies come in the order of their requests, and each one is stored immediately."""
+"""Defines the interface of all engines.
+
+Replies have the order of their requests, and each reply is stored immediately.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Engine(ABC):
     """Generates text with one model.
 
     ``model`` is the name of the model in the content key of replies. ``window`` is the maximum number of requests in
-    flight or pending; it bounds the memory of :meth:`generate`.
+    flight or pending. This maximum limits the memory of :meth:`generate`.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Client of servers with OpenAI's chat completions API: vLLM, SGLang, TGI, Ollama, ``transformers serve``, OpenAI."""
+"""A client for servers with OpenAI's chat completions API, such as vLLM, SGLang, TGI, Ollama and OpenAI."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEAKER = {"json_schema": "json_object", "json_object": "none"}
 
 
 class _Transient(Exception):
-    """A failure that may be temporary, after which the request is retried."""
+    """Raised after a failure that may be temporary. The request is then retried."""
 
     def __init__(self, reason: str, *, wait: float | None = None, limited: bool = False, no_server: bool = False):
         super().__init__(reason)
@@ -34,11 +34,11 @@ class _Transient(Exception):
 
 
 class _Refused(Exception):
-    """The server will never answer this request, so it is not retried."""
+    """Raised if the server will never answer a request. The request is then not retried."""
 
 
 class _NoStructure(Exception):
-    """The server does not support this ``response_format``."""
+    """Raised if the server does not support a ``response_format``."""
 
 
 class OpenAIServer(Engine):
@@ -46,7 +46,8 @@ class OpenAIServer(Engine):
 
     One thread runs the event loop. Transient failures (connection, timeout, 408, 409, 429, 5xx, a reply that is
     truncated or not JSON) are retried. A request that the server rejects (such as a context overflow) results in an
-    error reply. A wrong key or model, a missing server, or ``give_up_after`` consecutive failures raise EngineError.
+    error reply. EngineError is raised for a wrong key or model, a missing server, or ``give_up_after`` consecutive
+    failures.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class OpenAIServer(Engine):
             api_key_env: the environment variable with the key; None for servers without keys.
             concurrency: maximum number of requests in flight.
             timeout: seconds for one attempt, from sending to the last byte.
-            attempts: maximum number of attempts per request, not counting rate-limited ones.
-            backoff: mean first pause in seconds; it doubles up to ``max_backoff``, with full jitter.
-            patience: give up on a request after this many seconds of rate limiting.
-            structured: how a request's schema is sent: ``json_schema``, ``json_object`` or ``none``; if the server
-                rejects one form, the next weaker form is used.
+            attempts: maximum number of attempts per request, not counting attempts that were rate-limited.
+            backoff: maximum of the first pause in seconds. The maximum doubles with each attempt up to ``max_backoff``,
+                and a pause is drawn uniformly between 0 and this maximum (full jitter).
+            patience: seconds of rate limiting after which a request is given up.
+            structured: form in which a request's schema is sent (``json_schema``, ``json_object`` or ``none``). If the
+                server rejects a form, the next weaker form is used.
             extra_body: request fields that this server accepts in addition to OpenAI's.
             price_prompt, price_completion: prices per million tokens, for the totals.
 
@@ -92,7 +94,7 @@ class OpenAIServer(Engine):
             raise EngineError("base_url contains a user or password: put the key into an environment variable instead")
         key = "none" if api_key_env is None else os.environ.get(api_key_env, "")
         if not key:
-            raise EngineError(f"the environment variable {api_key_env} is not set: it must contain the server's key")
+            raise EngineError(f"the environment variable {api_key_env} is not set: set it to the key of the server")
         self.model = model
         self.base_url = base_url
         self.window = 4 * concurrency
@@ -145,8 +147,8 @@ class OpenAIServer(Engine):
             except _Transient as error:
                 if error.no_server:
                     self._fatal = EngineError(
-                        f"no server at {self.base_url} ({error}): start it, or correct the address; "
-                        "the answers received so far are stored"
+                        f"there is no server at {self.base_url} ({error}): start the server, or correct base_url. "
+                        "The answers received so far are stored"
                     )
                 reply = Reply("", error=str(error))
             except EngineError as error:
@@ -156,8 +158,8 @@ class OpenAIServer(Engine):
             self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
             if self._failed_in_a_row >= self._give_up_after:
                 self._fatal = EngineError(
-                    f"{self._failed_in_a_row} consecutive requests failed at {self.base_url}, the last: {reply.error}. "
-                    "The answers received so far are stored"
+                    f"{self._failed_in_a_row} consecutive requests failed at {self.base_url}. Last error: "
+                    f"{reply.error}. Run the command again to resume, because the answers received so far are stored"
                 )
                 raise self._fatal
             if keep is not None:
@@ -209,7 +211,9 @@ class OpenAIServer(Engine):
             if isinstance(failure, _NoStructure):
                 if self._structured == structured:
                     self._structured = WEAKER[structured]
-                    log.warning("%s does not support response_format %s; using %s", self, structured, self._structured)
+                    log.warning(
+                        "%s does not support response_format %s, so %s is used", self, structured, self._structured
+                    )
                 return await self._ask(request)
             raise failure from error
         except openai.APIConnectionError as error:
@@ -221,7 +225,7 @@ class OpenAIServer(Engine):
         return parse_reply(body)
 
     async def _exchange(self, payload: dict[str, Any]) -> tuple[Mapping[str, str], bytes]:
-        """Return the headers and body of a response. The body is read in chunks, to detect an endless one."""
+        """Return the headers and body of a response. The body is read in chunks, to detect an endless body."""
         create = self._client.chat.completions.with_streaming_response.create
         async with create(**payload) as response:
             pieces, size = [], 0
@@ -242,9 +246,9 @@ class OpenAIServer(Engine):
         if request.temperature > 0:
             body["seed"] = request.sampling_seed
         if request.top_k:
-            body["top_k"] = request.top_k  # supported by vLLM, SGLang and others; not in OpenAI's interface
+            body["top_k"] = request.top_k  # supported by vLLM, SGLang and others, but not by OpenAI
         if request.continues:
-            body |= {"add_generation_prompt": False, "continue_final_message": True}  # as above
+            body |= {"add_generation_prompt": False, "continue_final_message": True}  # also not by OpenAI
         if request.stop:
             body["stop"] = list(request.stop)
         if structured == "json_schema":
@@ -252,8 +256,8 @@ class OpenAIServer(Engine):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif structured == "json_object":
             body["response_format"] = {"type": "json_object"}
-        # All fields except the model are sent as extra fields, because the library traverses other fields without
-        # effect, which takes a tenth of its total time.
+        # All fields except the model are sent as extra fields, because the library traverses all other fields without
+        # effect. This takes a tenth of its total time.
         return {"model": self.model, "messages": [], "extra_body": body | self._extra_body}
 
     async def _classified(self, error: Any, structured: str) -> Exception:
@@ -262,18 +266,22 @@ class OpenAIServer(Engine):
         message = self._scrubbed(_message(error))
         what = f"status {status}: {message}"
         if status in (401, 403):
-            key = f"the key in {self._key_env}" if self._key_env else "requests without a key (set api_key_env)"
-            return EngineError(f"{self.base_url} rejects {key} ({what})")
+            if self._key_env:
+                return EngineError(f"{self.base_url} rejects the key in {self._key_env} ({what}): correct the key")
+            return EngineError(f"{self.base_url} rejects requests without a key ({what}): set api_key_env")
         if status == 404:
-            return EngineError(f"no model {self.model} at {self.base_url} ({what}){await self._offered()}")
+            return EngineError(f"{self.base_url} has no model {self.model} ({what}){await self._offered()}")
         if status == 429 and "insufficient_quota" in message:
-            return EngineError(f"the account at {self.base_url} has no quota left ({message})")
+            return EngineError(f"the account at {self.base_url} has no quota left ({message}): raise its limit")
         if status in (408, 409, 429) or status >= 500:
             wait = retry_after(error.response.headers)
             if wait is None and status == 429:
                 wait = seconds_until_reset(error.response.headers) or None
             if wait is not None and wait > self._patience:
-                return EngineError(f"{self.base_url} asks to retry after {wait:.0f} s ({what})")
+                return EngineError(
+                    f"{self.base_url} asks to retry after {wait:.0f} s ({what}): run the command again later, or raise "
+                    f"patience, which is {self._patience:g} s"
+                )
             if wait is not None:
                 self._gate.hold(wait)
             return _Transient(what, wait=wait, limited=status == 429)
@@ -291,8 +299,8 @@ class OpenAIServer(Engine):
             async with asyncio.timeout(10):
                 models = [model.id async for model in self._client.models.list()]
         except (TimeoutError, openai.OpenAIError):
-            return ""
-        return f"; it serves {', '.join(models[:20])}" if models else ""
+            models = []
+        return f": choose one of {', '.join(models[:20])}" if models else ": correct the name of the model"
 
     def _scrubbed(self, text: str) -> str:
         if self._key_env is not None:
@@ -341,7 +349,7 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 def _transport_errors() -> tuple[type[BaseException], ...]:
-    """Return the errors of the HTTP library that the client uses: httpx2 from openai 3 on, httpx before."""
+    """Return the errors of the client's HTTP library, which is httpx2 from openai 3 on and httpx before."""
     try:
         import httpx2
 

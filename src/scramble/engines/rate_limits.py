@@ -14,7 +14,10 @@ UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds in ``Retry-After`` (number or HTTP date) or ``retry-after-ms``; None without these headers."""
+    """Return the seconds in ``Retry-After`` (number or HTTP date) or ``retry-after-ms``.
+
+    The result is None if there is no valid header.
+    """
     if milliseconds := headers.get("retry-after-ms"):
         try:
             return max(0.0, float(milliseconds) / 1e3)
@@ -36,7 +39,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_until_reset(headers: Mapping[str, str]) -> float:
-    """Return the seconds until exhausted rate limits (``x-ratelimit-remaining-*`` is 0) reset; 0 if there are none."""
+    """Return the seconds until all exhausted rate limits are reset, or 0 if no limit is exhausted.
+
+    An exhausted limit has ``x-ratelimit-remaining-*: 0``.
+    """
     wait = 0.0
     for what in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{what}") == "0":
@@ -45,7 +51,7 @@ def seconds_until_reset(headers: Mapping[str, str]) -> float:
 
 
 def duration(text: str) -> float:
-    """Return the seconds in ``"6m0s"``, ``"20ms"``, ``"1.5s"`` or a bare number; 0 for anything else."""
+    """Return the seconds in ``"6m0s"``, ``"20ms"``, ``"1.5s"`` or a bare number, or 0 for any other text."""
     try:
         return max(0.0, float(text))
     except ValueError:

@@ -20,7 +20,7 @@ PATTERN = "replies*.jsonl"
 
 
 class ReplyStore:
-    """The replies in a folder: all ``replies*.jsonl`` are read, and one of them is written.
+    """The replies in a folder. All ``replies*.jsonl`` are read, and new replies are written to one of these files.
 
     Each shard of a job writes its own file and also reads the replies that other shards stored before it started. Only
     the keys are held in memory (about 200 bytes per reply). Use the store as a context manager.
@@ -33,7 +33,7 @@ class ReplyStore:
         self.path = self.folder / name
         with JsonLines(self.path):
             pass  # creates the file, or removes an incomplete last line of an interrupted run
-        # key -> file, byte offset of its line
+        # maps each key to its file and the byte offset of its line
         self._places: dict[str, tuple[Path, int]] = {}
         for file in sorted(self.folder.glob(PATTERN)):
             for key, offset in _index(file):
@@ -53,7 +53,7 @@ class ReplyStore:
         return key in self._places
 
     def get(self, key: str) -> Reply:
-        """Return the stored reply. Raises KeyError if there is none."""
+        """Return the stored reply. Raises KeyError if no reply is stored under ``key``."""
         file, offset = self._places[key]
         with file.open("rb") as stream:
             stream.seek(offset)
@@ -65,7 +65,8 @@ class ReplyStore:
         An existing key is not overwritten. Replies with an error are not stored.
 
         Raises:
-            StoreError: the reply cannot be written, for example to a full disk; earlier replies remain intact.
+            StoreError: the reply cannot be written, for example because the disk is full. Earlier replies remain
+                intact.
         """
         if reply.error:
             return
@@ -104,7 +105,7 @@ def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
     """Return whether the hash of an item, such as an image id, assigns it to shard ``i`` of ``n``.
 
     Raises:
-        ValueError: ``i`` is not in ``0 <= i < n``.
+        ValueError: ``i`` is negative or not less than ``n``.
     """
     index, count = shard
     if not 0 <= index < count:
@@ -122,5 +123,7 @@ def _index(file: Path) -> Iterator[tuple[str, int]]:
             try:
                 yield json.loads(line)["key"], offset
             except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{file}, line {number}: not a stored reply ({error}); remove the line") from error
+                raise StoreError(
+                    f"{file}, line {number}: the line is not a stored reply ({error}): remove the line"
+                ) from error
             offset += len(line)

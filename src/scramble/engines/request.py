@@ -1,4 +1,4 @@
-"""Requests to a model, the replies, and the content key under which a reply is stored."""
+"""Defines requests to a model, the replies, and the content key under which a reply is stored."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from scramble.storage.hashing import content_key
 
 
 class EngineError(RuntimeError):
-    """The server, model or key cannot work, so no further request can succeed. The message says how to fix it."""
+    """Raised if no further request can succeed because of the server, model or key. The message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. ``images`` are encoded images (PNG, JPEG, WebP, GIF bytes) that precede the text."""
+    """One turn of a conversation. ``images`` are encoded images (PNG, JPEG, WebP, GIF bytes) that precede the text."""
 
     role: str
     text: str
@@ -32,10 +32,11 @@ class Message:
 class Request:
     """One prompt with its sampling settings.
 
-    If the last message is the assistant's, it is the beginning of the answer, and the reply continues it.
-    ``temperature`` 0 is greedy; ``top_k`` 0 samples from all tokens. ``schema`` is a JSON schema for the reply, which
-    is enforced if the engine supports it. Limit the length of every string (``maxLength``) and array (``maxItems``) in
-    the schema; otherwise a model may generate an endless one. ``sample`` numbers repeated samples of the same prompt.
+    If the last message is the assistant's, this message is the beginning of the answer, and the reply continues it.
+    ``temperature=0`` means greedy decoding, and ``top_k=0`` means sampling from all tokens. ``schema`` is a JSON schema
+    for the reply. The schema is enforced if the engine supports schemas. Limit the length of every string
+    (``maxLength``) and array (``maxItems``) in the schema, because a model may otherwise generate an endless string or
+    array. ``sample`` numbers repeated samples of the same prompt.
     """
 
     messages: tuple[Message, ...]
@@ -70,11 +71,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's answer, or the reason why there is none.
+    """A model's answer, or the reason why there is no answer.
 
-    ``finish_reason`` is ``stop`` for a complete answer and ``length`` for one truncated at ``max_tokens``. ``error`` is
-    empty or the reason why there is no answer. A reply with an error is not stored, so that the next run repeats the
-    request. Token counts are those reported by the engine, or 0.
+    ``finish_reason`` is ``stop`` for a complete answer and ``length`` for an answer truncated at ``max_tokens``.
+    ``error`` is empty or the reason why there is no answer. A reply with an error is not stored, so that the next run
+    repeats the request. Token counts are those reported by the engine, or 0 if it reports none.
     """
 
     text: str
@@ -103,10 +104,10 @@ MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": 
 
 
 def encoded(image: ImageFile) -> bytes:
-    """Return the bytes to send for an image: the file itself if all decoders give the same pixels, else a PNG.
+    """Return the bytes to send for an image, which are the file if all decoders agree on its pixels, else a PNG.
 
-    Servers convert transparency and 16-bit greys in different ways, so :mod:`scramble.pixels` converts them before
-    sending. Raises RecordError if the file has none of the servers' formats and cannot be decoded.
+    Servers convert transparency and 16-bit greys in different ways, so :mod:`scramble.pixels` converts such images
+    before sending. Raises RecordError if the file is in none of the servers' formats and cannot be decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -130,7 +131,7 @@ def data_url(image: bytes) -> str:
 
 
 def chat_messages(request: Request) -> list[dict[str, Any]]:
-    """Return the messages in OpenAI's form.
+    """Return the messages in OpenAI's format.
 
     A turn without images is plain text, because text-only servers reject lists.
     """

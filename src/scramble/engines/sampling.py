@@ -12,9 +12,11 @@ from torch import Tensor
 
 
 class RowSampler:
-    """Top-k and nucleus sampling by the Gumbel trick: the argmax of logits / T + noise is a sample of the softmax.
+    """Top-k and nucleus sampling with the Gumbel trick.
 
-    Each row has its own generator. Top-k filtering (0: none) is applied before nucleus (top-p) filtering.
+    The argmax of logits / T + Gumbel noise is a sample from the softmax of logits / T. Each row has its own
+    ``torch.Generator``. Top-k filtering is applied before nucleus (top-p) filtering. ``top_k=0`` disables top-k
+    filtering.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float, top_k: int = 0) -> None:
@@ -25,7 +27,7 @@ class RowSampler:
         """Return the scores (B, V) whose argmax is the sampled token."""
         logits_BV = scores.float() / self._temperature
         if 0 < self._top_k < logits_BV.shape[-1]:
-            # Sorted in vocabulary order, so that near ties get the same noise in any batch.
+            # The tokens are sorted in vocabulary order, so that near ties get the same noise in any batch.
             index_BK = logits_BV.topk(self._top_k, dim=-1).indices.sort(-1).values
             drawn_BK = self._noised(logits_BV.gather(-1, index_BK))
             return torch.full_like(logits_BV, -torch.inf).scatter_(-1, index_BK, drawn_BK)

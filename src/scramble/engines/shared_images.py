@@ -1,8 +1,8 @@
-"""Generate with a vision-text model in this process. Requests about the same image share its features.
+"""Generates with a vision-text model in this process. Requests about the same image share the image features.
 
-Models of families without a trie answer each request alone, with ``model.generate``.
-All samples of a question are one row of :func:`scramble.models.generation.generate_ids`: tower, projector and prompt
-run once for any number of samples.
+In families with a trie, all samples of a question are one row of :func:`scramble.models.generation.generate_ids`, so
+tower, projector and prompt run once for any number of samples. Models of families without a trie answer each request
+separately, with ``model.generate``.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """
@@ -27,7 +27,7 @@ from scramble.records import ImageFile, RecordError
 
 
 def takes(request: Request) -> bool:
-    """Return whether a request is one user turn, optionally with the beginning of the answer."""
+    """Return whether a request is one user turn, optionally followed by the beginning of the answer."""
     return [m.role for m in request.messages] in (["user"], ["user", "assistant"])
 
 
@@ -69,11 +69,12 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
 def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: int, ended: bool | None = None) -> Reply:
     """Return the reply decoded from the generated token ids, without the stop token.
 
-    ``ended`` says whether a stop token was generated; by default this follows from the number of tokens.
+    ``ended`` says whether a stop token was generated. By default, a stop token is assumed if ``ids`` has fewer than
+    ``max_tokens`` tokens.
     """
     ended = len(ids) < request.max_tokens if ended is None else ended
     text = tokenizer.decode(list(ids), skip_special_tokens=True).strip()
-    if request.continues:  # decode together with the text that it continues, to keep a space between them
+    if request.continues:  # decode ids and the text that they continue together, to keep a space between the two
         begun = list(tokenizer(request.messages[-1].text, add_special_tokens=False)["input_ids"])
         before = tokenizer.decode(begun, skip_special_tokens=True)
         text = tokenizer.decode([*begun, *ids], skip_special_tokens=True)[len(before) :].rstrip()
@@ -84,7 +85,7 @@ def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: i
 
 
 def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
-    """Return the prompt of each request with the beginning of its answer, or the reason why it cannot be encoded."""
+    """Return each request's prompt with the beginning of the answer, or the reason why it cannot be encoded."""
     encoder, stops = PromptEncoder(vlm.family, vlm.processor), stop_tokens(vlm)
     by_images: dict[tuple[bytes, ...], list[int]] = {}
     for n, request in enumerate(requests):
@@ -109,14 +110,17 @@ def _encode(vlm: VLM, requests: Sequence[Request]) -> dict[int, Prompt | str]:
 
 
 def _row_sampler(request: Request) -> list[RowSampler]:
-    """Return the logits processors of ``model.generate`` for one request; none for a greedy request."""
+    """Return the logits processors of ``model.generate`` for one request. The list is empty for a greedy request."""
     if request.temperature <= 0:
         return []
     return [RowSampler([request.sampling_seed], request.temperature, request.top_p, request.top_k)]
 
 
 def _picker(requests: Sequence[Request], rows: Sequence[Sequence[int]]) -> Any:
-    """Return a function from logits (B, Q, V) to tokens (B, Q), with a generator per request; None if greedy."""
+    """Return a function that samples tokens (B, Q) from logits (B, Q, V), or None for greedy requests.
+
+    Each request has its own random generator.
+    """
     first = requests[0]
     if first.temperature <= 0:
         return None

@@ -1,4 +1,4 @@
-"""A transformers model in this process: text models, and the vision-text families that the project supports.
+"""Runs a text model of transformers, or a vision-text model that this project supports, in this process.
 
 Shape suffixes: B requests of a batch, L prompt tokens.
 """
@@ -26,10 +26,10 @@ from scramble.storage.hashing import content_key
 class TransformersEngine(BatchEngine):
     """Generates with a text model or a vision-text model loaded by transformers.
 
-    A sample depends only on its request and not on its batch, because each row draws its noise from a separate seed.
-    Requests of a batch about the same image share the forward pass of the image
-    (:mod:`scramble.engines.shared_images`), so a batch should contain all samples of a question. Schemas are not
-    enforced, because the caller parses and checks the reply anyway.
+    A sample depends only on its request and not on its batch, because the noise of each row has its own seed. Requests
+    of a batch about the same image share the forward pass of the image (:mod:`scramble.engines.shared_images`), so a
+    batch should contain all samples of a question. Schemas are not enforced, because the caller parses and checks the
+    reply anyway.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TransformersEngine(BatchEngine):
             path: hub id or folder.
             revision: branch, tag or commit; part of the content key.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` (distribute the layers over the available devices).
+            device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``, which distributes the layers over the available devices.
             loading: further options of :func:`scramble.models.load_vlm`, for a model that accepts images.
 
         Raises:
@@ -124,9 +124,9 @@ class TransformersEngine(BatchEngine):
             chats: list[Any] = [_structured_messages(request) for request in requests]
         else:
             chats = [[{"role": m.role, "content": m.text} for m in request.messages] for request in requests]
-        goes_on = requests[0].continues
+        continues = requests[0].continues
         options = {"return_dict": True, "return_tensors": "pt"}
-        options |= {"add_generation_prompt": not goes_on, "continue_final_message": goes_on}
+        options |= {"add_generation_prompt": not continues, "continue_final_message": continues}
         if self._sees:
             batch = self._processor.apply_chat_template(
                 chats, tokenize=True, processor_kwargs={"padding": True}, **options
@@ -134,8 +134,8 @@ class TransformersEngine(BatchEngine):
         else:
             batch = self._processor.apply_chat_template(chats, padding=True, **options)
         floating = self._model.dtype
-        # Tokenizers return token types even if the model does not use them. Models without a trie may need them to
-        # mark image tokens.
+        # Tokenizers return token types even if the model does not use them. Models without a trie may need token types
+        # to mark image tokens.
         dropped = () if self._loaded and not self._loaded.family.has_trie else ("token_type_ids",)
         return {
             key: value.to(self._model.device, floating if value.is_floating_point() else None)
@@ -162,7 +162,7 @@ def _structured_messages(request: Request) -> list[dict[str, Any]]:
 def _load(
     path: str, revision: str | None, dtype: str, device: str | None, options: Mapping[str, Any]
 ) -> tuple[Any, Any, VLM | None]:
-    """Load the model, its processor (or tokenizer), and its VLM wrapper if it accepts images."""
+    """Load the model, its processor (or tokenizer), and its VLM wrapper if the model accepts images."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 

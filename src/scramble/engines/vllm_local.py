@@ -1,4 +1,7 @@
-"""vLLM in this process. Use a separate environment (``pip install scramble[vllm]``): vLLM pins its own transformers."""
+"""Runs vLLM in this process.
+
+Use a separate environment (``pip install scramble[vllm]``), because vLLM pins the version of transformers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from scramble.engines.request import EngineError, Reply, Request, chat_messages
 class VLLMEngine(BatchEngine):
     """Generates with ``vllm.LLM.chat``. Images are passed as data URLs and schemas as structured outputs.
 
-    vLLM's samples are reproducible only with ``VLLM_BATCH_INVARIANT=1``; stored replies are always reused.
+    vLLM's samples are reproducible only with ``VLLM_BATCH_INVARIANT=1``. Stored replies are always reused.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class VLLMEngine(BatchEngine):
         return [replies[n] for n in range(len(requests))]
 
     def _answer_alike(self, requests: Sequence[Request]) -> list[Reply]:
-        """Reply to requests that either all ask for an answer or all continue one."""
+        """Reply to requests that either all ask for a new answer or all continue the beginning of an answer."""
         chats = [chat_messages(request) for request in requests]
         template: dict[str, bool] = {}
         if requests[0].continues:
