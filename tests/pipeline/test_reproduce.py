@@ -100,19 +100,19 @@ def test_measured_next_to_published_by_hand() -> None:
     table = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {"evaluation": other})
     cell = table.rows["LLaVA-1.5-13B + SCRAMBLe"][0]
     assert not cell.comparable and reproduced.published(cell).endswith(NOT_COMPARABLE)
-    assert any("protocol 'scramble', ours is 'vqascore_3.0'" in note for note in table.notes)
+    assert any("the published protocol is 'scramble' and ours is 'vqascore_3.0'" in note for note in table.notes)
     methods_here = {"a/dpo": methods["a/dpo"]}
     for deviation, comparable in (("", True), ("our wording", False)):
         named = PaperColumn(place, place, deviation=deviation)
         table = reproduced.compare_with_paper([named], methods_here, {"evaluation": other})
         assert table.rows["LLaVA-1.5-13B + SCRAMBLe"][0].comparable == comparable
-        whose = "the paper's" if comparable else "not the paper's: our wording"
+        whose = "as in the paper" if comparable else "unlike the paper: our wording"
         assert any(f"measured with protocol vqascore_3.0 ({whose})" in note for note in table.notes)
     stand_in = PaperColumn(Place("world_winoground", "group"), place)
     table = reproduced.compare_with_paper(
         [stand_in], methods, {"evaluation": [row("a/dpo", 9.0, benchmark="world_winoground")]}
     )
-    assert any("world_winoground is used instead of winoground" in note for note in table.notes)
+    assert any("world_winoground was measured instead of winoground" in note for note in table.notes)
 
 
 def test_differences_to_the_control_of_the_same_run() -> None:

@@ -322,7 +322,7 @@ def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp
     assert f"trainer.max_steps ({STEPS} -> {STEPS + 1}). Choose another arm (run.arm=...)" in other.stderr
     assert "an earlier run was interrupted" not in other.stdout, "it resumes nothing"
     scored = script("evaluate", *TINY, f"run.dir={tmp_path}", "benchmark=[world_winoground]", "limit=1").stdout
-    assert f"Not included, because training is not finished: mpo-seed0 (checkpoint of step {step})." in scored
+    assert f"Arms whose training is not finished are not included: mpo-seed0 (checkpoint of step {step})." in scored
     shutil.rmtree(saved)
     (arm / "metrics.jsonl").unlink()
     again = interrupted(overrides, under_way, signal.SIGINT)

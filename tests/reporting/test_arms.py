@@ -33,13 +33,14 @@ def test_unfinished_unscored_and_unequal_arms_are_named(tmp_path: Path) -> None:
     (tmp_path / "train" / "sft-seed0" / "checkpoints" / "step-00000049").mkdir(parents=True)
     write_json(tmp_path / "train" / "bco-seed0" / "stage.json", {"config": {}, "status": "failed"})
     unfinished, failed, absent, steps = arm_notes(scored)
-    assert (
-        "not finished: rso-seed0 (no checkpoint), sft-seed0 (checkpoint of step 49). Repeat the scripts/train"
-        in unfinished
+    assert unfinished.startswith(
+        "Arms whose training is not finished are not included: rso-seed0 (no checkpoint), sft-seed0 (checkpoint of "
     )
     assert str(tmp_path / "log.txt") in unfinished and "bco-seed0" not in unfinished
-    assert failed.startswith(f"Not included, because training failed: bco-seed0. {tmp_path / 'log.txt'} contains the ")
-    assert absent.startswith("Trained but not evaluated: ipo-seed0.")
+    assert failed.startswith(
+        f"Arms whose training failed are not included: bco-seed0. Fix the error, which is in {tmp_path / 'log.txt'}, "
+    )
+    assert absent.startswith("Trained arms that were not evaluated: ipo-seed0.")
     assert steps.startswith("The arms were trained for different numbers of steps, from 2 (dpo-seed0) to 1,000 (mpo-")
 
 

@@ -272,7 +272,7 @@ def test_a_published_folder_is_ready_for_hub_and_github(run: Path, tmp_path: Pat
     other = tmp_path / "other"
     other.mkdir()
     (other / "index.html").write_text("<title>another page</title>")
-    with pytest.raises(StoreError, match=r"index.html is another page: choose another folder \(publish=...\)"):
+    with pytest.raises(StoreError, match=r"index.html was not written by .*: choose another folder \(publish=...\)"):
         browse([run], other, benchmarks=options(run))
 
 
@@ -286,7 +286,7 @@ def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> 
     assert "second: mpo: different data versions" in out.read_text(encoding="utf-8")
     entries = {entry["name"]: entry for entry in received(out.parent, "site")["items"]}
     others = ", ".join(f"second: {method}" for method in ("base", "sft", "mpo"))
-    assert entries["world_vqa"]["note"] == f"{others}: not shown, because they were evaluated on other data."
+    assert entries["world_vqa"]["note"] == f"Arms that were evaluated on other data are not shown: {others}."
     assert not entries["world_winoground"]["note"]
     rows = rows_of(out.parent, "world_vqa")
     assert len(rows[0]["results"]) == 3 and rows[0]["question"]
@@ -315,7 +315,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"publish is empty: name a folder"):
         browse([run], "", benchmarks={})
     (tmp_path / "page" / "index.html").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"index.html is another page: choose another folder \(publish="):
+    with pytest.raises(StoreError, match=r"index.html was not written by .*: choose another folder \(publish="):
         browse([run], tmp_path / "page", benchmarks={})
     with pytest.raises(StageError, match=r"runs=\[\] names no run"):
         browse([], benchmarks={})
@@ -362,9 +362,7 @@ def test_items_are_read_from_the_data_of_the_shown_run(
     assert "without texts" not in capsys.readouterr().out
     browse([run], out.parent, run=other, data=other / "data", benchmarks={NAMES[0]: roots[NAMES[0]]})
     printed = capsys.readouterr().out
-    assert (
-        "items of world_vqa without texts and images: its data was not loaded; run browse.py with the same" in printed
-    )
+    assert "items of world_vqa without texts and images: its data was not loaded; give scripts/browse.py the" in printed
     browse([run], out.parent, benchmarks={NAMES[0]: {"root": str(tmp_path / "none")}})
     assert f"items of {NAMES[0]} without texts and images: {tmp_path / 'none'}" in capsys.readouterr().out
 

@@ -70,7 +70,7 @@ def test_the_quickstart_leads_with_the_trained_kind_and_says_what_got_worse() ->
         "  dpo                       54.0  +22.9 [+20.1, +25.8] against the control",
         "  mpo                       53.7  +22.6 [+19.9, +25.3] against the control",
         "Worse than the base model (p < 0.05): size swaps (dpo -8.5).",
-        "In brackets: 95 % intervals, over the items; one training seed each.",
+        "The brackets contain 95 % intervals over the items, for one training seed per arm.",
     ]
     assert [r.sign for r in made.rows] == ["", "", "good", "good"]
     assert [r.benchmark for r in headline.lead_first(quickstart(), made)][:2] == ["world_winoground"] * 2
@@ -94,9 +94,9 @@ def test_held_out_pairs_of_one_arm_without_a_control() -> None:
         "Held-out pairs: true caption more likely than the false one, percent of 24 items (chance: 50.0)",
         "  base model  61.5",
         "  mpo         70.1  +8.6 [+5.6, +11.6] against the base model",
-        "Only 24 test items: too few for conclusions.",
+        "24 test items are too few for conclusions.",
         "There is no supervised control to compare with: train one with objective=sft.",
-        "In brackets: 95 % intervals, over the items; one training seed each.",
+        "The brackets contain 95 % intervals over the items, for one training seed per arm.",
     ]
 
 
@@ -116,7 +116,7 @@ def test_other_benchmarks_seeds_and_what_cannot_be_compared() -> None:
     assert lines[0].startswith("winoground: both images matched") and "only the first 100 were scored" in lines[0]
     assert lines[3] == "  other       35.0  not comparable: different data versions (a, b)"
     assert "Worse than the base model (p < 0.05): pope (mpo -10.0)." in lines
-    assert lines[-1] == "In brackets: 95 % intervals, over items and 5 training seeds."
+    assert lines[-1] == "The brackets contain 95 % intervals over the items and 5 training seeds."
 
 
 def test_it_stays_within_its_lines_whatever_the_number_of_arms_and_changes() -> None:

@@ -115,7 +115,7 @@ def test_the_script_prints_one_frame_without_a_terminal(run: Path) -> None:
     # By hand: the 10 rows have -6.2, -6.4, ..., -8.0. The mean of the last 5 is -7.6, that of the first 5 is -6.6.
     for value in ("20/40", "10 s", "0.050", "0.20", "-7.60 (-1.00)", "16.0", "1.2 GiB"):
         assert value in " ".join(lines["mpo-seed0"]), value
-    assert "warning, mpo-seed0, step 8: saturated margins: train shorter" in done.stdout
+    assert "warning, mpo-seed0: step 8: saturated margins: train shorter" in done.stdout
     assert "error, sft-seed0: loss is NaN" in done.stdout
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before  # nothing was written
     missing = subprocess.run([*command[:2], f"run.dir={run}s"], cwd=ROOT, capture_output=True, text=True)

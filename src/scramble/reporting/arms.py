@@ -1,4 +1,4 @@
-"""The arms of a run folder: their status, and notes for readers of the scores about arms that are not finished."""
+"""Reads the status of the arms of a run, and writes notes on arms without scores for readers of the results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ _TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the ar
 
 
 def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
-    """Arm -> contents of its ``stage.json``, sorted by name with numbers in numerical order (seed2 before seed10)."""
+    """Return the contents of ``stage.json`` by arm. The arms are sorted by name, with numbers in numerical order (seed2
+    before seed10).
+    """
     return {marker.parent.name: dict(read_json(marker)) for marker in arm_markers(run)}
 
 
 def arm_markers(run: str | Path) -> list[Path]:
-    """Return the files ``stage.json`` of the arms, in the order of :func:`arm_stages`."""
+    """Return the paths of the arms' ``stage.json``, in the order of :func:`arm_stages`."""
     return sorted(Path(run).glob(f"train/*/{STAGE_FILE}"), key=_order)
 
 
@@ -43,7 +45,9 @@ def method_of(arm: str) -> str:
 
 
 def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
-    """Arm -> its training folder, for curves and settings. Trials of a study without results are excluded."""
+    """Return the training folders of the arms whose curves and settings are shown. Trials of a study are excluded if
+    they have no results.
+    """
     scored = {folder.parent.name for folder in results}
     return {arm: Path(run) / "train" / arm for arm in arm_stages(run) if arm in scored or not is_trial(arm)}
 
@@ -66,22 +70,22 @@ def incomplete_notes(run: str | Path) -> list[str]:
             for arm, step in steps.items()
         )
         notes.append(
-            f"Not included, because training is not finished: {listed}. Repeat the scripts/train.py command to finish; "
-            f"{log} contains it."
+            f"Arms whose training is not finished are not included: {listed}. To finish their training, repeat the "
+            f"scripts/train.py command, which is in {log}."
         )
     if failed:
         notes.append(
-            f"Not included, because training failed: {', '.join(failed)}. {log} contains the error; repeat the "
-            "scripts/train.py command when its cause is fixed."
+            f"Arms whose training failed are not included: {', '.join(failed)}. Fix the error, which is in {log}, and "
+            "repeat the scripts/train.py command."
         )
     return notes
 
 
 def arm_notes(results: Iterable[Path]) -> list[str]:
-    """Return the notes on a run's arms for readers of its result folders ``<run>/evaluation/<arm>/<benchmark>``.
+    """Return notes on a run's arms, to be shown with its results in the folders ``<run>/evaluation/<arm>/<benchmark>``.
 
-    They name arms without scores and report different numbers of training steps, because a score from longer training
-    does not show that a method is better.
+    The notes name arms without scores. They also report different numbers of training steps, because a higher score
+    after longer training does not show that a method is better.
     """
     folders = list(results)
     if not folders:
@@ -89,7 +93,7 @@ def arm_notes(results: Iterable[Path]) -> list[str]:
     run, scored = folders[0].parents[2], {folder.parent.name for folder in folders}
     notes = incomplete_notes(run)
     if absent := [arm for arm in finished_arms(run) if arm not in scored and not is_trial(arm)]:
-        notes.append(f"Trained but not evaluated: {', '.join(absent)}. Run scripts/evaluate.py again.")
+        notes.append(f"Trained arms that were not evaluated: {', '.join(absent)}. Run scripts/evaluate.py again.")
     steps = {
         arm: stage["summary"]["steps"]
         for arm, stage in arm_stages(run).items()

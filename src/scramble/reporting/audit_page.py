@@ -1,6 +1,7 @@
-"""The audit as tables for the terminal and as a self-contained HTML page with numbers and marked-up example pairs.
+"""Renders the audit as tables for the terminal, and as a self-contained HTML page with numbers and marked-up example
+pairs.
 
-The texts are untrusted, so the template escapes all of them. The page loads nothing from the network.
+The texts of the pairs are untrusted, so the template escapes all of them. The page loads nothing from the network.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from scramble.evaluation.benchmarks import BENCHMARKS
 
 WIDTH, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
-FEW_POINTS = 12  # up to this number, each point of a line is marked
-MOST_POINTS = 240  # per line; a plot that is 340 units wide cannot show more
+FEW_POINTS = 12  # a line with at most this many points has a marker at each point
+MOST_POINTS = 240  # maximum number of points per line; a plot that is 340 units wide cannot show more
 
 
 LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
@@ -26,12 +26,14 @@ LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
     (1.2, (3, 3)),
 )
 """Width and dashes (on, off, ...) of the line of each colour number. Wide lines are drawn first
-(:func:`drawing_order`). Where lines coincide, a wide line remains visible on both sides of a narrow one, and a solid
-line in the gaps of a dashed one."""
+(:func:`drawing_order`). Where lines coincide, a wide line remains visible on both sides of a narrow line, and a solid
+line remains visible in the gaps of a dashed line."""
 
 
 def drawing_order(number: int) -> tuple[float, bool]:
-    """Sort key of a colour number: wide before narrow, solid before dashed."""
+    """Return the sort key of a colour number: wide lines come before narrow ones, and solid lines before dashed
+    ones.
+    """
     width, dashes = LINES[number]
     return -width, bool(dashes)
 
@@ -39,7 +41,7 @@ def drawing_order(number: int) -> tuple[float, bool]:
 def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
     """Return the colour numbers of methods: indices into :data:`~scramble.reporting.pages.PALETTE` and :data:`LINES`.
 
-    The base has number 0.
+    The base model has number 0.
     """
     names = list(dict.fromkeys(methods))
     others = [name for name in names if not name.endswith("base")]
@@ -62,8 +64,9 @@ def is_benchmark_score(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Line:
-    """One series: label, colour number, and the ``points`` of an SVG polyline; ``dots`` mark the points if they are
-    few."""
+    """One series: its label, its colour number, and the ``points`` of an SVG polyline. If there are few points,
+    ``dots`` are the positions of their markers.
+    """
 
     label: str
     colour: int
@@ -126,7 +129,7 @@ def line_chart(
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round numbers that span [low, high] (steps of 1, 2 or 5 times a power of ten)."""
+    """Return about ``count`` round numbers that span [low, high], in steps of 1, 2 or 5 times a power of ten."""
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / max(count, 1)

@@ -1,4 +1,6 @@
-"""Rows of a run's tables: each method's scores and its differences to the baselines, paired by item and seed."""
+"""Computes the rows of a run's tables: each method's scores, and their differences from the baselines, paired by item
+and seed.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,12 @@ PARTS = {
     "unseen": "combinations of colour and shape that do not occur in training",
     "new-wording": "wordings that do not occur in training",
 }
-"""Parts of the embedded world's test set, which are the last part of score names (``group/swap-object/unseen``)."""
+"""Parts of the embedded world's test set. A score name ends with the part (``group/swap-object/unseen``)."""
 RUN_SEPARATOR = ": "
 """Separates run and method in the names of methods when several runs are compared."""
 
 Folders = Mapping[str, Mapping[str, Sequence[Path]]]
-"""Benchmark -> method -> result folders, one per seed."""
+"""Result folders by benchmark and method, one folder per seed."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class ScoreRow:
 
     ``differences`` contains for each baseline the paired test of
     :func:`scramble.evaluation.scoring.paired.compare_seeds`, in points. If the row is not comparable with the
-    benchmark's first method, ``reason`` says why; it then has differences only to baselines that were measured in the
-    same way.
+    benchmark's first method, ``reason`` says why. In that case the row has differences only from baselines that were
+    measured in the same way.
     """
 
     benchmark: str
@@ -62,17 +64,17 @@ class ScoreRow:
 
 
 def find_methods(evaluation: str | Path) -> dict[str, dict[str, list[Path]]]:
-    """Return the result folders in ``<run>/evaluation``: ``<method>-seed<n>`` are seeds of a method, ``base`` is a
-    method.
+    """Return the result folders in ``<run>/evaluation`` by benchmark and method. The arms ``<method>-seed<n>`` are
+    seeds of one method, and ``base`` is a method.
     """
     return by_method(results.find(evaluation))
 
 
 def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
-    """Result folders ``<arm>/<benchmark>`` by benchmark and method.
+    """Group result folders ``<arm>/<benchmark>`` by benchmark and method.
 
-    A benchmark run by an external harness is a separate benchmark (``mmbench (lmms-eval)``), so that its scores are
-    never compared with ours.
+    A benchmark that an external harness ran counts as a separate benchmark (``mmbench (lmms-eval)``), so that the
+    harness's scores are never compared with ours.
     """
     by_benchmark: dict[str, dict[str, list[Path]]] = {}
     for folder in folders:
@@ -86,9 +88,9 @@ def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
 def compare(folders: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[ScoreRow]:
     """Return a row for each benchmark, score and method: base first, then the baselines, then the other methods.
 
-    Of two baselines, only the later one is compared with the earlier one. Methods of several runs, named
-    ``<run>: <method>``, are grouped by run and compared with the baselines of their own run; a baseline with a full
-    name is compared with the methods of all runs.
+    Of two baselines, only the later one is compared with the earlier one. Methods of several runs are named
+    ``<run>: <method>``. They are grouped by run and compared with the baselines of their own run. If a baseline has
+    such a full name, the methods of all runs are compared with it.
     """
     order = {name: place for place, name in enumerate(dict.fromkeys(("base", *baselines)))}
     rows = []
@@ -114,7 +116,8 @@ def split_run(name: str) -> tuple[str, str]:
 
 
 def own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
-    """Baseline -> the method that it denotes for ``method``, which is in the same run unless the name is full.
+    """Return the baselines of ``method``: a dictionary from the given names to the names of methods. A name without a
+    run denotes a method of the same run as ``method``.
 
     The method itself is excluded. If it is a baseline, the baselines after it are excluded too, because their
     differences are the same with the opposite sign.
@@ -145,7 +148,7 @@ def _rows(
     for score, entry in seeds[0].scores.items():
         values = [seed.scores[score]["value"] for seed in seeds]
         error = entry["standard_error"]
-        if len(seeds) > 1 and score in means[0]:  # the standard error of the items' means over seeds
+        if len(seeds) > 1 and score in means[0]:  # the standard error of each item's mean over the seeds
             mean_N = np.mean([seed[score].values for seed in means], axis=0)
             spread = statistics.standard_error(mean_N, means[0][score].clusters)
             error = 100 * spread if np.isfinite(spread) else None
@@ -171,7 +174,9 @@ def _rows(
 def _tests(
     method: str, methods: Mapping[str, Sequence[Path]], baselines: Sequence[str], result: Result
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Baseline -> score -> paired test, for baselines that were measured on the same items and in the same way."""
+    """Return the paired tests by baseline and score, for baselines that were measured on the same items and in the same
+    way as ``method``.
+    """
     tests = {}
     for name, other in own_baselines(method, baselines).items():
         others = methods.get(other, ())
@@ -183,7 +188,7 @@ def _tests(
 
 
 def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN, which a test on one item can contain, by None, because JSON has no NaN."""
+    """Replace NaN, which a test on one item can contain, with None, because JSON has no NaN."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in test.items()
     }
@@ -194,7 +199,7 @@ def score_table(
 ) -> Table:
     """Return a table of scores with standard errors, and of differences with intervals and p-values.
 
-    With a caption, which names the benchmark, the table has no benchmark column.
+    A table with a caption has no benchmark column, because the caption names the benchmark.
     """
     columns = [
         *map(Column, ("benchmark", "score", "method", "seeds")),
@@ -225,8 +230,8 @@ def score_text(value: float, standard_error: float | None, n: int | None) -> str
 def uncertainty(standard_error: float | None, n: int | None) -> str:
     """Return a standard error as text.
 
-    If there are few items, or all items have the same value, the number of items is shown instead: an error of 0.0
-    would suggest certainty.
+    If there are few items, or all items have the same value, the number of items is shown instead, because an error of
+    0.0 would suggest certainty.
     """
     if n is not None and (is_few(n) or standard_error == 0):
         return f"(n = {n})"
@@ -254,12 +259,16 @@ def points(test: Mapping[str, Any]) -> str:
 
 
 def has_interval(test: Mapping[str, Any]) -> bool:
-    """Return whether a difference has an interval. With few items, or a single cluster of items, it has none."""
+    """Return whether a difference has an interval. There is no interval for few items, or for a single cluster of
+    items.
+    """
     return _is_number(test["low"]) and _is_number(test["high"]) and not is_few(test.get("n"))
 
 
 def sign(test: Mapping[str, Any], score: str = "") -> str:
-    """``good`` or ``bad`` if a difference is statistically significant and the score has a direction, else empty."""
+    """Return ``good`` or ``bad`` if a difference is statistically significant and the score has a direction,
+    else "".
+    """
     if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")) or not has_direction(score):
         return ""
     return "good" if (test["difference"] > 0) != lower_is_better(score) else "bad"

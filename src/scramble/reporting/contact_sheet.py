@@ -1,7 +1,7 @@
-"""A contact sheet: images with the chosen caption in green and the rejected caption in red below them.
+"""Draws a contact sheet of images, each with its chosen caption in green and its rejected caption in red below it.
 
-It is drawn with Pillow, which measures and shapes text (also Arabic and Devanagari), so that each row of cells is as
-high as its image and captions need.
+Pillow draws the sheet, because it can shape and measure text, including Arabic and Devanagari. Each row of cells is
+therefore only as high as its images and captions need.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FONT_SIZE = 16
 LINE = 21
 BETWEEN = 5
 MAX_LINES = 9
-"""Maximum lines per caption; an ellipsis marks omitted text."""
+"""Maximum number of lines per caption; an ellipsis marks omitted text."""
 CONTEXT = 6
-"""Words shown before the first difference of a caption that is too long."""
+"""Number of words shown before the first difference of a caption that is too long."""
 CHOSEN, REJECTED = "#1a7f37", "#b42318"
 PAPER = "white"
 
@@ -34,7 +34,8 @@ PAPER = "white"
 def contact_sheet(
     pairs: Sequence[PreferencePair], images: Mapping[str, ImageFile], path: str | Path, columns: int = COLUMNS
 ) -> Path:
-    """Draw each pair's first image with its captions, ``columns`` in a row, as a PNG file at ``path``.
+    """Draw the first image and the captions of each pair, with ``columns`` pairs per row, and write a PNG file to
+    ``path``.
 
     Images keep their aspect ratio; small images are enlarged. Captions are wrapped. If a caption has more than
     :data:`MAX_LINES` lines, the part around the first difference is shown.
@@ -55,7 +56,7 @@ def contact_sheet(
 
 
 def undrawable(texts: Iterable[str]) -> int:
-    """Return the number of texts with characters that no installed font has."""
+    """Return the number of texts for which no installed font has all characters."""
     return sum(bool(_missing(text, _font_file(text))) for text in texts)
 
 
@@ -73,7 +74,7 @@ def _cell(image: Image.Image, chosen: str, rejected: str) -> Image.Image:
     for lines, font, colour in texts:
         top += BETWEEN
         for line in lines:
-            # Anchored at the baseline, so that lines have equal distances regardless of their letters.
+            # The text is anchored at its baseline, so that lines have equal distances whatever letters they contain.
             pen.text((0, top + FONT_SIZE), line, colour, font, anchor="ls")
             top += LINE
     return cell
@@ -90,7 +91,9 @@ def _fit(image: Image.Image) -> Image.Image:
 
 
 def _lines(text: str, other: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Wrap a caption to the cell's width. A long caption starts shortly before its first difference from the other."""
+    """Wrap a caption to the cell's width. A caption that is too long starts shortly before its first difference from
+    the other caption.
+    """
     words = text.split()
     lines = _wrap(words, font)
     if len(lines) <= MAX_LINES:
@@ -152,8 +155,9 @@ def _open(file: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _font_file(text: str) -> str:
-    """Return the first font that has all characters of a text, else the font that has most of them. matplotlib's own
-    font is tried first, then the system's fonts.
+    """Return the first font that has all characters of a text, or the font that lacks the fewest characters.
+
+    The font that matplotlib includes is tried first, then the fonts of the system.
     """
     best = _shipped()
     missing = len(_missing(text, best))
@@ -175,7 +179,9 @@ def _missing(text: str, file: str) -> set[str]:
 
 @cache
 def _characters(file: str) -> frozenset[int]:
-    """Return the characters of a font; empty for a font that cannot be drawn at this size (bitmap emoji)."""
+    """Return the characters of a font. Return an empty set for a font that cannot be opened at this size, such as
+    bitmap emoji.
+    """
     from matplotlib.ft2font import FT2Font
 
     try:

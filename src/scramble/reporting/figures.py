@@ -27,13 +27,13 @@ PANELS: tuple[tuple[str, str], ...] = (
 def training_curves(
     arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, colours: Mapping[str, int] | None = None
 ) -> Path:
-    """Draw margins and log-probabilities over steps, one line per arm; seeds of a method share colour and dashes.
+    """Draw losses, reward margins, log-probabilities and benchmark scores over steps, with one line per arm. The seeds
+    of a method have the same colour and dashes.
 
     Lines that coincide remain visible, because lines drawn later are thinner and have more gaps (:data:`charts.LINES`).
 
     Args:
-        arms: for each arm the rows of its ``metrics.jsonl`` (``step`` and the keys of :data:`PANELS`; rows without a
-            key are skipped).
+        arms: for each arm the rows of its ``metrics.jsonl``. A panel skips rows that lack ``step`` or the panel's key.
         path: path of the PNG file.
         colours: colour number of each method (:func:`scramble.reporting.charts.colour_numbers`), to match the results
             browser; by default computed from the arms.
@@ -72,7 +72,7 @@ def training_curves(
 
 def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number: int) -> None:
     width, dashes = charts.LINES[number]
-    are_few = len(points) <= charts.FEW_POINTS  # then markers of different sizes keep lines that coincide visible
+    are_few = len(points) <= charts.FEW_POINTS  # in this case, markers of different sizes show lines that coincide
     if are_few:
         width /= 2
     axis.plot(
@@ -87,8 +87,8 @@ def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number
 
 
 def _is_watched(key: str) -> bool:
-    """Return whether a metric is a main score of a benchmark during training: an overall score or a group score of
-    swaps.
+    """Return whether a metric is a main score (``group`` or ``accuracy``) of a benchmark during training, either
+    overall or for one kind of swaps.
     """
     _, *parts = key.split("/")  # eval_<benchmark>, score, kind
     if not charts.is_benchmark_score(key) or parts[0] not in ("group", "accuracy"):

@@ -1,4 +1,4 @@
-"""The headline of a run: a few lines that compare the arms on the main score and name other scores that changed.
+"""Builds the headline of a run: a few lines that compare the arms on the main score and name other scores that changed.
 
 ``scripts/report.py`` prints these lines at the end; ``report.md`` and the results browser begin with them.
 """
@@ -18,13 +18,15 @@ from scramble.reporting.table import Column, Table, counted, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
 MAX_LINES = 8
-"""Maximum lines of the headline, so that it fits on a terminal together with the paths of report and browser."""
+"""Maximum number of lines of the headline, which must fit on a terminal together with the paths of report and
+browser.
+"""
 MAX_CHANGES = 4
-"""Maximum number of other changed scores to list."""
+"""Maximum number of scores to list as changed, besides the main score."""
 MAX_METHODS = 2
 """Maximum number of methods to list per changed score."""
 FEW_ITEMS = 30
-"""With fewer test items the headline warns that conclusions are not possible."""
+"""If there are fewer test items than this, the headline warns that they are too few for conclusions."""
 CONTROL = "sft"
 """The method that is trained only on the chosen captions."""
 
@@ -73,10 +75,11 @@ def build(
     Args:
         rows: at least one row of :func:`scramble.reporting.comparison.compare`.
         baselines: baselines in the order of :func:`scramble.reporting.comparison.compare`. On the main score, a method
-            is compared with the last baseline for which it has a difference; other changes are relative to the first
-            baseline.
-        trained: kinds of negatives that the arms were trained on; empty if all or unknown. If a 2x2 benchmark also
-            scores other kinds, the main score is that of the first trained kind.
+            is compared with the last baseline for which it has a difference. Changes of other scores are relative to
+            the first baseline.
+        trained: kinds of negatives that the arms were trained on; empty if these are all kinds, or unknown. If a 2x2
+            benchmark also scores kinds that were not trained, the main score is the group score of the first trained
+            kind.
         arm_notes: notes about the run's arms, see :func:`scramble.reporting.arms.arm_notes`.
     """
     benchmark, score = _lead(rows, trained)
@@ -96,7 +99,9 @@ def build(
 
 
 def trained_kinds(data: Path | None) -> list[str]:
-    """Return the kinds of negatives in a data set's settings; empty for all kinds, or without a data set."""
+    """Return the kinds of negatives in a data set's settings. The list is empty if the settings use all kinds, or if
+    there is no data set.
+    """
     if data is None or not (data / STAGE_FILE).exists():
         return []
     config = read_json(data / STAGE_FILE)["config"]
@@ -127,8 +132,11 @@ def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
 
 
 def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]:
-    """Return the main score: the group score of a 2x2 benchmark (of the trained kind, if it also scores other kinds),
-    else the score of the held-out pairs, else the first benchmark's score.
+    """Return the benchmark and the name of the main score.
+
+    The main score is the group score of a 2x2 benchmark. If the benchmark also scores kinds that were not trained, it
+    is the group score of a trained kind. Without a 2x2 benchmark, the main score is that of the held-out pairs. Without
+    held-out pairs, it is the main score of the first benchmark.
     """
     main = _main_scores(rows)
     for benchmark, score in main.items():
@@ -145,7 +153,7 @@ def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]
 
 
 def _main_scores(rows: Sequence[ScoreRow]) -> dict[str, str]:
-    """Benchmark -> its main score (the group score if there are text, image and group scores)."""
+    """Return the main score of each benchmark. It is the group score if there are text, image and group scores."""
     return {column.benchmark: column.score for column in published.headlines(rows)}
 
 
@@ -154,7 +162,7 @@ def _is_kind(score: str, main: str) -> bool:
 
 
 def _others(rows: Sequence[ScoreRow], benchmark: str, score: str) -> list[ScoreRow]:
-    """Return the rows of the other main scores and their scores by kind."""
+    """Return the rows of all main scores and scores by kind, except those of the headline's main score."""
     main = _main_scores(rows)
     return [
         row
@@ -205,8 +213,9 @@ def _difference(test: Mapping[str, Any], against: str) -> str:
 
 
 def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
-    """Select the baselines and the best other methods: at most ``count`` rows (but at least 3). If some are omitted,
-    there is one row less, because a note reports their number."""
+    """Select the baselines and the best of the other methods, and count the omitted rows. At most ``count`` rows are
+    selected, but at least 3. If rows are omitted, one row fewer is selected, because a note reports their number.
+    """
     if len(shown) <= max(count, 3):
         return list(shown), 0
     direction = 1 if lower_is_better(shown[0].score) else -1
@@ -218,7 +227,7 @@ def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tup
 
 
 def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) -> list[str]:
-    """Return the notes on other scores that are significantly worse or better than with the first baseline."""
+    """Return the notes on other scores that are significantly worse or better than those of the first baseline."""
     tested = [
         (row, name, row.differences[name])
         for row in others
@@ -240,7 +249,7 @@ def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) ->
 
 
 def _listed(by_score: Mapping[str, Sequence[tuple[float, str]]]) -> str:
-    """``size swaps (dpo -8.5, mpo -2.4), ...``, the largest change first."""
+    """Return the changes as text, the largest change first: ``size swaps (dpo -8.5, mpo -2.4), ...``."""
     largest = sorted(by_score, key=lambda name: -max(abs(difference) for difference, _ in by_score[name]))
     parts = []
     for name in largest[:MAX_CHANGES]:
@@ -268,13 +277,13 @@ def _caveats(shown: Sequence[ScoreRow], baselines: Sequence[str]) -> list[str]:
     arms = [row for row in shown if row.method not in ("base", CONTROL)]
     n = min((row.n for row in shown if row.n), default=0)
     if 0 < n < FEW_ITEMS:
-        notes.append(f"Only {n} test {'item' if n == 1 else 'items'}: too few for conclusions.")
+        notes.append(f"{'One test item is' if n == 1 else f'{n} test items are'} too few for conclusions.")
     if not any(row.method != "base" for row in shown):
         notes.append("Only the base model was scored: train an arm with scripts/train.py, then evaluate again.")
     elif arms and CONTROL in baselines and not any(row.method == CONTROL for row in shown):
         notes.append(f"There is no supervised control to compare with: train one with objective={CONTROL}.")
     if any(has_interval(test) for row in shown for test in row.differences.values()):
         seeds = max(row.seeds for row in shown)
-        over = f"items and {seeds} training seeds" if seeds > 1 else "the items; one training seed each"
-        notes.append(f"In brackets: 95 % intervals, over {over}.")
+        over = f"the items and {seeds} training seeds" if seeds > 1 else "the items, for one training seed per arm"
+        notes.append(f"The brackets contain 95 % intervals over {over}.")
     return notes

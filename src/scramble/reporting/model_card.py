@@ -1,4 +1,6 @@
-"""Writes model cards: base model, training data with its audit, settings, scores with intervals, citation."""
+"""Writes model cards, which state the base model, the training data with its audit, settings, scores with intervals,
+and a citation.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,13 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 
 @dataclass(frozen=True)
 class Trained:
-    """The records of an arm: settings and summary of its ``stage.json``, its data's ``stage.json``, and
-    ``environment.json``.
+    """The records of an arm. ``config`` and ``summary`` are from the arm's ``stage.json``, ``data`` is the
+    ``stage.json`` of the training data, and ``environment`` is the arm's ``environment.json``.
 
     Attributes:
         adapter: whether the shared folder contains an adapter; otherwise it contains a whole model.
-        commands: the commands that made the data and trained the arm, where scripts did.
+        commands: the script commands that generated the data and trained the arm. Work that was done from Python has no
+            command.
         base_licence: licence of the base model, if it is known.
         own_licence: licence of data whose source has no known licence.
     """
@@ -56,9 +59,9 @@ def model_card(
         trained: records of the arm.
         rows: the scores of the arm and of the base (:func:`scramble.reporting.comparison.compare` with baseline
             ``base``).
-        license: the hub's identifier of the licence; the licence of the base model applies to a tuned model.
-        base: hub id or name of the base model; by default the hub id, or the name of the folder, that it was trained
-            from.
+        license: the hub's identifier of the licence. The licence of the base model applies to a tuned model.
+        base: hub id or name of the base model. The default is the hub id of the model from which the arm was trained,
+            or the name of the model's folder.
         notes: text to add to the card.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -114,7 +117,7 @@ def model_card(
 
 
 def public_name(model: str) -> str:
-    """Return a model's hub id, or the name of its folder without the folders that contain it."""
+    """Return a model's hub id, or the name of its folder without the parent folders."""
     return model if is_hub_id(model) and not Path(model).exists() else Path(model).name
 
 

@@ -1,8 +1,8 @@
-"""The main table of a run: its main scores next to published numbers.
+"""Builds the main table of a run, which shows the run's main scores next to published numbers.
 
-A score is comparable with the first method of its column only if data version, items and protocol agree. A published
-number is comparable only if it was measured with the same named protocol, on all items, and graded by rules. Other
-numbers are marked, and the notes give the reason.
+A measured score is comparable with the score of the first method in its column only if data version, items and protocol
+agree. A published number is comparable with ours only if both were measured with the same named protocol, and ours was
+measured on all items and graded by rules. Numbers that are not comparable are marked, and the notes give the reason.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ HEADLINES = (
     ("chair_i", "chair_s"),
     ("hallucination_rate", "score"),
 )
-"""Main scores of benchmarks: the first of these groups that a benchmark has, else its first score. The last
-score of a group is the headline."""
+"""Groups of main scores. The main scores of a benchmark are the first group of which the benchmark has all scores, or
+the benchmark's first score if there is no such group. The headline shows the last score of the group.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ class ScoreColumn:
 class ScoreCell:
     """A score in percent (or in the unit of its source) with its uncertainty and tests.
 
-    ``tests`` contains paired tests by baseline, and unpaired tests against published numbers by ``model [source]``.
+    The keys of ``tests`` are baselines, for paired tests, and ``model [source]``, for unpaired tests against published
+    numbers.
     """
 
     value: float
@@ -88,7 +90,7 @@ class ScoreTable:
 
 
 def published_numbers() -> Mapping[str, Any]:
-    """Published numbers: ``scores``, and their ``sources`` by key."""
+    """Return the published numbers: a list of ``scores``, and their ``sources`` by key."""
     return json.loads(files("scramble.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
 
 
@@ -152,7 +154,7 @@ def _published_rows(
     ours: Mapping[str, ModelRow],
     notes: dict[str, None],
 ) -> list[ModelRow]:
-    """Return the rows of published models. Adds tests against comparable published numbers to the cells of our
+    """Return the rows of published models, and add tests against comparable published numbers to the cells of our
     methods.
     """
     data = published_numbers()
@@ -167,7 +169,7 @@ def _published_rows(
         reason = not_as_published(first[column], entry)
         row = rows.setdefault((entry["model"], entry["source"]), ModelRow(entry["model"], {}, entry["source"]))
         if (cell := row.cells.get(column)) is not None and (cell.comparable or reason):
-            continue  # if a source has several protocols, use ours, else the first
+            continue  # of a source's numbers with several protocols, use the one with our protocol, else the first
         row.cells[column] = ScoreCell(entry["value"], None, None, entry["protocol"], not reason, reason)
         notes[f"[{entry['source']}] {source['title']} {source['url']}".strip()] = None
         note = entry.get("note", "") or ("" if source["status"] == "primary" else source["status"])
@@ -175,7 +177,7 @@ def _published_rows(
             notes[f"[{entry['source']}] {column.title}: {note}"] = None
         if reason:
             notes[
-                f"{NOT_COMPARABLE} published numbers that are not comparable with ours: {column.benchmark}, {reason}"
+                f"{NOT_COMPARABLE} {column.benchmark}: published numbers are not comparable with ours, because {reason}"
             ] = None
             continue
         for own_row in ours.values():
@@ -185,20 +187,22 @@ def _published_rows(
 
 
 def _place(column: ScoreColumn, row: ScoreRow) -> tuple[str, str]:
-    """Benchmark and score as named in published numbers. External harnesses name scores differently: "" matches any."""
+    """Return the benchmark and the score under their names in the published numbers. For an external harness, which
+    names scores differently, the score is "" (any score).
+    """
     if row.source == "scramble":
         return column.benchmark, column.score
     return column.benchmark.removesuffix(f" ({row.source})"), ""
 
 
 def not_as_published(row: ScoreRow, entry: Mapping[str, Any]) -> str:
-    """Why a measured row is not comparable with a published number, or "" if it is."""
+    """Return why a measured row is not comparable with a published number, or "" if it is comparable."""
     if row.limit is not None:
-        return f"ours are the first {row.limit} items only"
+        return f"ours was measured only on the first {row.limit} items"
     if row.grading:
-        return f"different grading (ours: {row.grading})"
+        return f"our answers were graded differently ({row.grading})"
     if entry["protocol"] != row.protocol:
-        return f"protocol {entry['protocol']!r}, ours is {row.protocol!r}"
+        return f"the published protocol is {entry['protocol']!r} and ours is {row.protocol!r}"
     return ""
 
 
@@ -277,8 +281,8 @@ def _text(cell: ScoreCell | None, tests: str = "") -> str:
 
 
 def _text_with_tests(cell: ScoreCell | None) -> str:
-    """Return a score with the tests against baselines. Tests against published numbers, named with brackets, are
-    omitted.
+    """Return a score with the tests against baselines. Tests against published numbers, whose names contain brackets,
+    are omitted.
     """
     tests = ""
     for other, test in cell.tests.items() if cell is not None else ():

@@ -1,4 +1,4 @@
-"""A paper's table with our measured scores next to the published ones."""
+"""Builds a table that shows our measured scores next to the scores of a paper's table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ HARNESSES = ("lmms-eval", "vlmevalkit")
 
 
 class ReproductionError(ValueError):
-    """An invalid description of a table."""
+    """Raised if the description of a table is invalid."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A score of a benchmark: ours, measured in ``folder``, or a published one, with ``protocol``."""
+    """A score of a benchmark: a measured one from the results in ``folder``, or a published one with the protocol
+    ``protocol`` (None: any protocol).
+    """
 
     benchmark: str
     score: str
@@ -29,10 +31,13 @@ class Place:
 
 @dataclass(frozen=True)
 class PaperColumn:
-    """A column: the measured score (None: not measured at this size) and the published score (None: not published).
+    """A column of the table.
 
-    ``deviation`` states how the measured protocol differs from the paper's. "": it does not differ; None: the names of
-    the protocols are compared.
+    Attributes:
+        measured: our score; None if it is not measured at this size.
+        published: the paper's score; None if there is no published score.
+        deviation: how our protocol differs from the paper's. The value "" means that the protocols do not differ. With
+            None, the names of the two protocols are compared.
     """
 
     measured: Place | None
@@ -49,7 +54,9 @@ class PaperColumn:
 
 @dataclass(frozen=True)
 class PaperCell:
-    """The numbers of one row and column, in percent or the published unit; ``test`` compares ours with the baseline."""
+    """The numbers of one row and column, in percent or in the published unit. ``test`` compares ``ours`` with the
+    baseline.
+    """
 
     ours: float | None = None
     standard_error: float | None = None
@@ -63,7 +70,7 @@ class PaperCell:
 
 @dataclass
 class PaperTable:
-    """A table: cells by row label and column, and notes."""
+    """A table with notes. ``rows`` contains for each row label one cell per column."""
 
     columns: list[PaperColumn]
     rows: dict[str, list[PaperCell]] = field(default_factory=dict)
@@ -81,10 +88,12 @@ def compare_with_paper(
 
     Args:
         columns: columns of the table.
-        methods: key of a measured method -> (its label, which is also the published model's name; the label of the
-            published row that it is compared with). The row that is compared with itself has no differences.
-        measured: evaluation folder -> rows whose ``method`` is such a key, with differences to ``baseline``.
-        baseline: name of the baseline in the rows' differences.
+        methods: a pair of labels for the key of each measured method. The first label names the method's row and the
+            published model. The second label names the published row with which the method is compared. If the labels
+            are equal, the row has no differences.
+        measured: for each evaluation folder the rows of measured scores, whose ``method`` is a key of ``methods`` and
+            whose ``differences`` include ``baseline``.
+        baseline: name of the baseline in :attr:`ScoreRow.differences`.
 
     Raises:
         ReproductionError: if a column has neither a measured nor a published score.
@@ -125,7 +134,9 @@ def _cell(
         reason = _why_not(column, row, entry)
         comparable = not reason
         if reason:
-            notes[f"{NOT_COMPARABLE} {column.title}: not comparable with the published number, {reason}"] = None
+            notes[
+                f"{NOT_COMPARABLE} {column.title}: our score is not comparable with the paper's, because {reason}"
+            ] = None
     test = None if row is None or compared == label else row.differences.get(baseline)
     return PaperCell(
         None if row is None else row.value,
@@ -159,25 +170,33 @@ def _entry(place: Place, label: str) -> Mapping[str, Any] | None:
 def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> str:
     assert column.measured is not None and column.published is not None
     if column.measured.benchmark != column.published.benchmark:
-        return f"{column.measured.benchmark} is used instead of {column.published.benchmark}"
+        return f"{column.measured.benchmark} was measured instead of {column.published.benchmark}"
     if column.deviation is not None:
-        return column.deviation or not_as_published(row, {**entry, "protocol": row.protocol})
+        if column.deviation:
+            return f"our protocol differs from the paper's: {column.deviation}"
+        return not_as_published(row, {**entry, "protocol": row.protocol})
     return not_as_published(row, entry)
 
 
 def _as_in_paper(column: PaperColumn) -> str:
-    """Return whether a column's protocol is the paper's, if the table states it and measures the paper's benchmark."""
+    """Return a remark on whether the measured protocol of a column is the paper's. Return "" if the table does not
+    state this, or if it measures another benchmark than the paper.
+    """
     measured, published = column.measured, column.published
     if column.deviation is None or not measured or not published or measured.benchmark != published.benchmark:
         return ""
-    return f" (not the paper's: {column.deviation})" if column.deviation else " (the paper's)"
+    return f" (unlike the paper: {column.deviation})" if column.deviation else " (as in the paper)"
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
 def as_markdown(table: PaperTable, title: str) -> str:
-    """Two columns per score: ours ± standard error with the paired difference, and the published one with its gain."""
+    """Return the table as Markdown.
+
+    A score has one column with our value ± standard error and the paired difference. If the paper reports the score, a
+    second column contains the published value with its gain.
+    """
     columns = [Column("model")]
     for column in table.columns:
         measured = "measured" if column.measured else "not measured"
@@ -218,8 +237,8 @@ def ours(cell: PaperCell) -> str:
 
 
 def published(cell: PaperCell) -> str:
-    """Return a published score as text with its gain over the compared row, and a mark if ours is not comparable with
-    it.
+    """Return a published score as text, with its gain over the row that it is compared with. A score that is not
+    comparable with ours is marked.
     """
     if cell.published is None:
         return "–"

@@ -1,4 +1,4 @@
-"""The table of all reports: columns, rows and a caption, as Markdown, as LaTeX or on the terminal."""
+"""Defines the table of all reports, which is written as Markdown, as LaTeX or to the terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LATEX = {
 
 
 def escape_markdown(text: str) -> str:
-    """Escape bars and replace line breaks, so that a text stays in its table cell."""
+    """Escape vertical bars and replace line breaks, so that a text stays in one table cell."""
     return " ".join(text.splitlines()).replace("|", "\\|")
 
 
@@ -81,7 +81,7 @@ _COUNT_NAMES = {"quads": "2x2 items", "format_pairs": "format pairs"}
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, the format of its values, and their alignment (None: the renderer's default)."""
+    """A column: its title, the format of its values, and their alignment (None: the default of the output format)."""
 
     title: str
     format: Callable[[Any], str] = plain

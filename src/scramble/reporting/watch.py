@@ -1,4 +1,4 @@
-"""The progress of a run, read from the files of its folder: arms, jobs, warnings and the end of the log.
+"""Reads the progress of a run from the files in its folder: arms, jobs, warnings and the last lines of the log.
 
 Nothing is written and no process is contacted, so runs on other machines and finished runs can be shown too.
 """
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-RECENT = 20  # log rows for the estimate of the remaining time, and most rows in a mean
+RECENT = 20  # number of log rows for the estimate of the remaining time, and maximum number of rows in a mean
 MEAN = "mean now"
 SILENT = 300.0  # seconds without a log row after which an unfinished arm is reported
 ABANDONED = 3600.0  # seconds without a log row after which an arm no longer counts as active
 BLOCKS = "▁▂▃▄▅▆▇█"
 LOG_LINES = 3
-WIDE = 120  # columns of a terminal in which the whole table fits
+WIDE = 120  # minimum width of a terminal, in characters, for the whole table
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class ArmProgress:
     Attributes:
         status: ``running``, ``finished``, ``failed``, ``stopped``, ``killed``, ``submitted``, ``new`` or
             ``unreadable`` (a file of the arm is damaged).
-        rows: log rows of training batches; ``evaluation`` is the last row of held-out pairs.
+        rows: log rows of training batches.
+        evaluation: last log row of held-out pairs.
         total: number of steps of the run; None if unknown.
         age: seconds since the last change of the arm's files.
-        warnings: lines of the training monitors.
+        warnings: warnings of the training monitors, one line each.
         error: why the job failed, or why its files cannot be read.
     """
 
@@ -66,16 +67,18 @@ class ArmProgress:
         return self.status in ("running", "submitted", "new") and (self.age or 0) < ABANDONED
 
     def seconds_left(self) -> float | None:
-        """Seconds for the remaining steps at the speed of the recent rows, without evaluations; None if unknown."""
+        """Estimate the seconds for the remaining steps from the speed of the recent rows, without evaluations. Return
+        None if no estimate is possible.
+        """
         recent = [row for row in self.rows if _is_finite(row.get("seconds"))][-RECENT:]
         if not self.is_active or self.total is None or len(recent) < 2:
             return None
         steps = recent[-1]["step"] - recent[0]["step"]
-        seconds = sum(row["seconds"] for row in recent[1:])  # a row counts the steps since the row before it
+        seconds = sum(row["seconds"] for row in recent[1:])  # "seconds" is the time since the previous row
         return seconds / steps * (self.total - self.step) if steps > 0 else None
 
     def last(self, key: str) -> float | None:
-        """Return the value of a metric in the last log row that has it."""
+        """Return the value of a metric in the last log row that contains the metric."""
         return next((row[key] for row in reversed(self.rows) if isinstance(row.get(key), (int, float))), None)
 
     def values(self, key: str) -> list[float]:
@@ -84,7 +87,7 @@ class ArmProgress:
 
 
 def read_progress(run: Path) -> list[ArmProgress]:
-    """Return the arms of a run, and jobs whose arm has not started, in the order of their names."""
+    """Return the arms of a run, sorted by name, and then the jobs whose arm has not started."""
     jobs = _jobs(run)
     arms = [_read_arm(marker, jobs.get(marker.parent.name, {})) for marker in arm_markers(run)]
     names = {arm.name for arm in arms}
@@ -97,8 +100,8 @@ def read_progress(run: Path) -> list[ArmProgress]:
 
 
 def _read_arm(marker: Path, job: Mapping[str, Any]) -> ArmProgress:
-    """Return an arm from its ``stage.json`` and the files next to it. Damaged files of one arm do not hide the
-    others.
+    """Read an arm from its ``stage.json`` and the other files in the same folder. An arm with damaged files has the
+    status ``unreadable``, so that the other arms are still shown.
     """
     try:
         return _arm(marker.parent, read_json(marker), job)
@@ -111,7 +114,7 @@ def _read_arm(marker: Path, job: Mapping[str, Any]) -> ArmProgress:
 
 def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmProgress:
     status = str(stage["status"])
-    if status == "running" and job:  # the job's record also states whether it was stopped or killed
+    if status == "running" and job:  # the job's record also states whether the job was stopped or killed
         status = str(job["status"])
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if _is_finite(row.get("step"))]
     training = [row for row in rows if "loss" in row]
@@ -142,7 +145,7 @@ def _total_steps(stage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _jobs(run: Path) -> dict[str, dict[str, Any]]:
-    """Return the recorded status of the training jobs of a sweep, by arm."""
+    """Return the recorded status of each training job of a sweep by the name of its arm."""
     jobs = {}
     for file in sorted(run.glob("jobs/*/config.yaml")):
         try:
@@ -151,7 +154,7 @@ def _jobs(run: Path) -> dict[str, dict[str, Any]]:
             record = {"status": "new", **(read_json(status) if status.exists() else {})}
             if "show_batch" in config:  # only scripts/train.py has this key
                 jobs[str(config["run"]["arm"])] = record
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, StoreError):  # it is being written
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, StoreError):  # the file is being written
             continue
     return jobs
 
@@ -167,7 +170,7 @@ def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
     """Return the display of a run: a table of its arms, the curves of a single arm, warnings, errors and recent log
     lines.
 
-    On a terminal with fewer than :data:`WIDE` columns the tables have fewer columns.
+    On a terminal that is narrower than :data:`WIDE`, the tables have fewer columns.
     """
     from rich.console import Group
     from rich.text import Text
@@ -180,11 +183,11 @@ def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
     if len(arms) == 1 and arms[0].rows:
         parts += ["", _curves(arms[0], width)]
     for arm in arms:
-        parts += [Text(f"warning, {arm.name}, {text}", style="yellow") for text in arm.warnings]
+        parts += [Text(f"warning, {arm.name}: {text}", style="yellow") for text in arm.warnings]
         if arm.error:
             parts.append(Text(f"error, {arm.name}: {arm.error}", style="red"))
         elif arm.status == "running" and arm.age is not None and arm.age > SILENT:
-            text = f"{arm.name}: nothing was logged for {duration(arm.age)}; if the process ended, repeat its command"
+            text = f"{arm.name}: nothing was logged for {duration(arm.age)}; if the job ended, repeat its command"
             parts.append(Text(text, style="yellow"))
     lines = log_lines(run)
     parts += ["", *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in lines)] if lines else []
@@ -199,7 +202,8 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
         used = arm.last("memory/gpu_gib") or arm.last("memory/resident_gib")
         return "" if used is None else f"{used:.1f} GiB"
 
-    # Title, alignment, columns of the terminal from which it is shown, and the content of a cell.
+    # A column has a title, an alignment, the minimum width of the terminal at which it is shown, and a function that
+    # returns the content of a cell.
     columns: list[tuple[str, Literal["left", "right"], int, Callable[[ArmProgress], RenderableType]]] = [
         ("arm", "left", 0, lambda arm: arm.name),
         ("status", "left", 0, lambda arm: arm.status),
@@ -216,7 +220,7 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
     columns = [column for column in columns if width >= column[2]]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title, justify, *_ in columns:
-        is_name = title == "arm"  # a long name continues in the next line, because its end differs
+        is_name = title == "arm"  # long names are wrapped, because truncated names may no longer differ
         table.add_column(
             title,
             justify=justify,
@@ -230,14 +234,15 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
 
 
 def _curves(arm: ArmProgress, width: int) -> Table:
-    """Return one line per metric of a single arm, with its history, its mean now and the last value on held-out pairs.
+    """Return a table with one line per metric of an arm: the metric's history, its mean over recent rows, and its last
+    value on held-out pairs.
 
     On a narrow terminal the history is shorter, or only the last values are shown.
     """
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    blocks = min(40, width - 60)  # the rest is for the other columns
+    blocks = min(40, width - 60)  # the other columns need 60 characters
     for title in ("", "start to now", MEAN, "held-out pairs") if blocks >= 12 else ("", MEAN):
         table.add_column(title, justify="left" if title in ("", "start to now") else "right", no_wrap=True)
     for key, title in (
@@ -259,19 +264,21 @@ def _curves(arm: ArmProgress, width: int) -> Table:
 
 
 def log_lines(run: Path, count: int = LOG_LINES) -> list[str]:
-    """Return the last messages of ``log.txt``, without their time, their logger and control characters."""
+    """Return the last INFO messages of ``log.txt``, without time, logger name and control characters."""
     file = run / LOG_FILE
     if not file.is_file():
         return []
     with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - 20_000))  # a long log is not read as a whole
+        stream.seek(max(0, file.stat().st_size - 20_000))  # only the end of a long log is read
         lines = stream.read().decode("utf-8", errors="replace").splitlines()
     messages = [line.partition(" INFO ")[2].partition(": ")[2] for line in lines if " INFO " in line][-count:]
     return ["".join(c if c.isprintable() else " " for c in message) for message in messages]
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Return the values as at most ``width`` block characters; each is the mean of a part of the values."""
+    """Return the values as at most ``width`` block characters. Each character shows the mean of a section of the
+    values.
+    """
     finite = [value for value in values if _is_finite(value)]
     if not finite:
         return ""
@@ -284,7 +291,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``45 s``, ``12 min`` or ``3 h 05 min``; empty for None."""
+    """Return a duration as text: ``45 s``, ``12 min`` or ``3 h 05 min``; "" for None."""
     if seconds is None:
         return ""
     if seconds < 90:
@@ -294,14 +301,15 @@ def duration(seconds: float | None) -> str:
 
 
 def shown(value: Any, digits: int) -> str:
-    """Return a number as text; empty for None."""
+    """Return a number with ``digits`` decimal places as text; "" for None."""
     return f"{value:,.{digits}f}" if isinstance(value, (int, float)) else ""
 
 
 def _with_change(values: Sequence[float]) -> str:
     """Return the mean of the last values and its change since the mean of the first ones.
 
-    Each row is of other pairs, and log-probabilities depend on their lengths: single rows show no trend.
+    Single rows show no trend, because each row is measured on different pairs and log-probabilities depend on the
+    lengths of the texts.
     """
     count = _num_averaged(values)
     if not count:
@@ -313,6 +321,7 @@ def _with_change(values: Sequence[float]) -> str:
 def _num_averaged(values: Sequence[float]) -> int:
     """Return the number of rows in the mean of the last rows.
 
-    It is at most half of the rows, so that no row is also in the mean of the first rows.
+    The number is at most half of all rows, so that no row is in both the mean of the first and the mean of the last
+    rows.
     """
     return min(RECENT, max(1, len(values) // 2)) if values else 0

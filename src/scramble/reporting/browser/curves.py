@@ -1,4 +1,4 @@
-"""Training curves of the browser: one chart per metric with one line per arm."""
+"""Computes the training curves of the browser: one chart per metric with one line per arm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a site: one file per distinct image, named by its content."""
+"""Writes the images of a site: one file per distinct image, named by a hash of the image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SiteImages:
         self._used: set[str] = set()
 
     def add(self, images: Mapping[str, ImageFile], image_id: str) -> str:
-        """Write an image and return its file name; "" for an image that is missing or cannot be decoded."""
+        """Write an image and return its file name, or "" if the image is missing or cannot be decoded."""
         try:
             image = images[image_id]
             key = hashlib.sha256(image.read() + str(self.pixels).encode()).hexdigest()[:16]
@@ -48,8 +48,8 @@ class SiteImages:
     def _write(self, name: str, data: bytes) -> None:
         """Write a file and rename it, without waiting for the disk as :func:`~scramble.storage.files.atomic_path` does.
 
-        Waiting takes 6 ms per file, ten times as long as writing; a file that is lost in a crash is written again by
-        the next call.
+        Waiting takes 6 ms per file, which is ten times as long as writing. The next call writes a file again if it was
+        lost in a crash.
         """
         with writing(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)

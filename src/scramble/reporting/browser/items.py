@@ -1,15 +1,18 @@
-"""The items of a benchmark as rows for the browser: texts, images, and every arm's verdict, margin, scores and reply.
+"""Converts the items of a benchmark to rows for the browser, with texts, images, and every arm's verdict, margin,
+scores and reply.
 
 A row has only the keys for which it has values:
 
 =========== ===========================================================================================================
-``id``      item id; ``kind`` and ``tags``
+``id``      id of the item
+``kind``    kind of the item
+``tags``    tags of the item
 ``images``  file names in the site's folder ``images``
 ``captions`` texts; a text is a list of parts that are alternately unchanged and changed, for example
             ``["a ", "red", " cup"]``
-``targets`` numbers of the true captions; absent for a 2x2 item
-``question`` ``options``, ``answer``: texts of a question
-``candidates`` the answers that were scored, with ``targets``
+``targets`` indices of the true captions or of the right candidates; absent for a 2x2 item
+``question`` text of a question, with the texts ``options`` and ``answer``
+``candidates`` the answers of a question that were scored
 ``results`` one entry per arm in the order of ``arms``: ``right`` (true, false or null if not graded), ``margin`` (see
             :func:`margin_of`), ``scores`` (2x2 or per candidate), ``reply``, ``status``; null if not evaluated
 =========== ===========================================================================================================
@@ -34,7 +37,7 @@ from scramble.reporting.comparison import RUN_SEPARATOR, lower_is_better, split_
 from scramble.reporting.pages.texts import marked
 
 MAIN_SCORES = ("group", "accuracy", "itt", "hallucination_rate", "hal", "chair_s", "score")
-"""An outcome is right or wrong according to the first of these values that it has."""
+"""An outcome is right or wrong according to the first of these values that the outcome has."""
 RIGHT = 0.5
 """An answer with at least this score counts as right (VQA accuracy has the values 0, 0.3, 0.6, 0.9 and 1)."""
 
@@ -44,9 +47,10 @@ class ItemTable:
     """The rows of one benchmark.
 
     Attributes:
-        arms: the columns of ``results``, as (name, method); an arm is a seed of a method.
+        arms: name and method of the arm of each entry of ``results``. An arm is a seed of a method.
         total: number of items of the benchmark that were evaluated.
-        tokens: log-probabilities of tokens by item id, for each arm by query id; empty if the runs did not store them.
+        tokens: for each item id a list with one entry per arm: the log-probabilities of the tokens, by query id. Empty
+            if the runs did not store log-probabilities.
         reason: why texts and images are missing; empty if they are shown.
         other_arms: arms that are not shown, because they were evaluated on another version of the data.
     """
@@ -64,7 +68,7 @@ class ItemTable:
         """What the page says about missing texts, images and arms."""
         notes = [f"{self.benchmark} is shown without texts and images: {self.reason}."] if self.reason else []
         if self.other_arms:
-            notes.append(f"{', '.join(self.other_arms)}: not shown, because they were evaluated on other data.")
+            notes.append(f"Arms that were evaluated on other data are not shown: {', '.join(self.other_arms)}.")
         return " ".join(notes)
 
 
@@ -84,11 +88,11 @@ def item_table(
         name: the benchmark.
         folders: result folders by method, one per seed.
         order: methods in the order of the columns.
-        benchmark: the benchmark, for texts and images. Without it, or if no arm was evaluated on its data version, a
-            row has the id, the kind and the outcomes.
+        benchmark: the benchmark, for texts and images. If it is None, or if no arm was evaluated on its data version,
+            the rows contain no texts and images.
         images: receives the images.
         limit: maximum number of items; more are sampled with a fixed seed.
-        missing: why there is no benchmark.
+        missing: why ``benchmark`` is None.
     """
     arms = {arm_name(method, folder, seeds): (method, folder) for method, folder, seeds in _arms(folders, order)}
     versions = {arm: results.read(folder).benchmark["version"] for arm, (_, folder) in arms.items()}
@@ -96,14 +100,14 @@ def item_table(
     version = next(iter(versions.values()))
     if benchmark is None:
         reason = (
-            missing or "its data was not loaded; run browse.py with the same benchmark=[...] and root as evaluate.py"
+            missing or "its data was not loaded; give scripts/browse.py the benchmark settings of scripts/evaluate.py"
         )
     elif benchmark.version in versions.values():
         version = benchmark.version
     else:
         listed = ", ".join(sorted(set(versions.values())))
         reason = f"the results have data version {listed}, but the data has version {benchmark.version}"
-    # Items of other data may have the same ids, for example in two runs on drawn scenes.
+    # Items of different data versions may have the same ids, for example in two runs on drawn scenes.
     others = [arm for arm in arms if versions[arm] != version]
     arms = {arm: arms[arm] for arm in arms if arm not in others}
     outcomes = {arm: {o.item_id: o for o in results.read_outcomes(folder)} for arm, (_, folder) in arms.items()}
@@ -131,20 +135,20 @@ def _arms(folders: Mapping[str, Sequence[Path]], order: Sequence[str]) -> list[t
 
 
 def arm_name(method: str, folder: Path, seeds: int) -> str:
-    """Return the name of an arm: its method, with the seed if the method has several."""
+    """Return the name of an arm: its method, with the seed if the method has several seeds."""
     run, _ = split_run(method)
     prefix = f"{run}{RUN_SEPARATOR}" if run else ""
     return method if seeds == 1 else prefix + folder.parent.name
 
 
 def _common(outcomes: Mapping[str, Mapping[str, Outcome]], item_id: str) -> dict[str, Any]:
-    """Kind and tags, which are the same for all arms."""
+    """Return the kind and the tags of an item, which are the same for all arms."""
     outcome = next(by_id[item_id] for by_id in outcomes.values() if item_id in by_id)
     return {"kind": outcome.kind, "tags": list(outcome.tags)}
 
 
 def _texts(item: Item) -> dict[str, Any]:
-    """Captions with their differences marked, or a question with its options and answer."""
+    """Return the captions with their differences marked, or the question with its options and answer."""
     record = item.record
     if isinstance(record, (TwoByTwoItem, CaptionChoice)):
         true = 0 if isinstance(record, TwoByTwoItem) else record.target
@@ -158,8 +162,8 @@ def _texts(item: Item) -> dict[str, Any]:
 
 
 def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
-    """Captions with the words marked that differ from the true caption; in the true caption, those that differ from the
-    first other caption.
+    """Mark words in captions: in the true caption those that differ from the first other caption, and in every other
+    caption those that differ from the true caption.
 
     Every diff starts from the true caption, because the two directions can mark different parts of swapped phrases.
     """
@@ -192,9 +196,9 @@ def targets(item: Item) -> list[int]:
 
 
 def is_right(outcome: Outcome) -> bool | None:
-    """Return whether an item is right by its main score (all four comparisons of a 2x2 item); None if it is not graded.
+    """Return whether an item is right according to its main score; None if the item is not graded.
 
-    An answer with a hallucination is wrong.
+    A 2x2 item is right if all four comparisons are right. An answer with a hallucination is wrong.
     """
     name = next((name for name in MAIN_SCORES if name in outcome.values), None)
     return None if name is None else (outcome.values[name] >= RIGHT) != lower_is_better(name)
@@ -203,8 +207,8 @@ def is_right(outcome: Outcome) -> bool | None:
 def margin_of(scores: Sequence[Any], true: Sequence[int]) -> float | None:
     """Return the score of the right answer minus the highest score of a wrong answer, in the unit of the scores.
 
-    For a 2x2 table (images, captions) it is the smallest margin of the four comparisons, so that an item with a
-    positive margin is right. Without a target, or without a wrong candidate, there is no margin.
+    The margin of a 2x2 table (images, captions) is the smallest margin of the four comparisons, so that an item with a
+    positive margin is right. Return None if there is no target, or no wrong candidate.
     """
     if scores and isinstance(scores[0], Sequence):
         (a, b), (c, d) = scores

@@ -1,8 +1,8 @@
-"""The preference pairs of a data set as rows for the browser: both texts, image, kind, scores and text-only score.
+"""Converts the preference pairs of a data set to rows for the browser.
 
-The keys of a row: ``id``, ``images`` (file names), ``prompt``, ``chosen`` and ``rejected`` (parts that are alternately
-unchanged and changed), ``kind``, ``rule``, ``scores`` (columns of the filters), ``text_only`` and ``others`` (further
-rejected texts). Keys without a value are omitted.
+The keys of a row are ``id``, ``images`` (file names), ``prompt``, ``chosen`` and ``rejected`` (lists of parts that are
+alternately unchanged and changed), ``kind``, ``rule``, ``scores`` (of the filters), ``text_only`` (text-only score) and
+``others`` (further rejected texts). Keys without a value are omitted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_FITTED = 20_000
 
 @dataclass(frozen=True)
 class PairTable:
-    """The rows of one split of one data set; ``total`` is the number of its pairs."""
+    """The rows of one split of one data set. ``total`` is the number of all pairs in the split."""
 
     data: str
     split: str
@@ -79,12 +79,12 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
 def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[PreferencePair]) -> tuple[list[float], str]:
     """Return the log-odds with which a bigram classifier that does not see the images picks the chosen text.
 
-    It is fitted on pairs of other images (``others``), or out of fold on the pairs themselves if there are too few
-    others.
+    The classifier is fitted on ``others``, which are pairs of other images. If there are too few of these, it is fitted
+    out of fold on ``pairs``.
 
     Returns:
         One score per pair, and a description of the pairs on which the classifier was fitted. There are no scores if
-        there are too few pairs for both ways of fitting.
+        ``others`` are too few and ``pairs`` are too few or more than :data:`MAX_FITTED`.
     """
     classifier = CLASSIFIERS[CLASSIFIER]
     if judgeable(others):

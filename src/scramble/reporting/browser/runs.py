@@ -1,4 +1,4 @@
-"""The page of runs: the settings in which arms differ, data sets, protocols and environments."""
+"""Prepares the page of runs, which shows the settings in which arms differ, data sets, protocols and environments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENVIRONMENT = "environment.json"
 
 
 def runs_page(arms: Mapping[str, Path], data: Mapping[str, Path], folders: Folders) -> dict[str, Any]:
-    """Return the values of the page's template."""
+    """Return the values for the template of the page."""
     stages = {name: dict(read_json(folder / STAGE_FILE)) for name, folder in arms.items()}
     environments = {
         name: read_json(folder / ENVIRONMENT) if (folder / ENVIRONMENT).exists() else {}
@@ -28,7 +28,7 @@ def runs_page(arms: Mapping[str, Path], data: Mapping[str, Path], folders: Folde
             flat(
                 {
                     **stages[name]["config"],
-                    "data": _data_set(name, data_sets).get("config", {}),  # instead of its key
+                    "data": _data_set(name, data_sets).get("config", {}),  # replaces the data set's content key
                     "environment": environments[name],
                 }
             )
@@ -54,13 +54,15 @@ def runs_page(arms: Mapping[str, Path], data: Mapping[str, Path], folders: Folde
 
 
 def _data_set(arm: str, data_sets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the stage of the data set of an arm's run; the run is part of the arm's name if there are several."""
+    """Return the ``stage.json`` of the data set that belongs to an arm's run. If there are several runs, the arm's name
+    contains the run.
+    """
     run, _ = split_run(arm)
     return data_sets.get(run, {}) if run else next(iter(data_sets.values()), {})
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as (dotted key, text)."""
+    """Yield nested settings as (dotted key, text)."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
@@ -69,8 +71,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def differing(settings: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """Return the keys whose values are not the same in all arms, with the value of each arm; "" where a key is
-    absent.
+    """Return the keys whose values are not the same in all arms, with the value of each arm. The value is "" if an arm
+    does not have the key.
     """
     keys = dict.fromkeys(key for values in settings.values() for key in values)
     rows = [(key, [values.get(key, "") for values in settings.values()]) for key in keys]

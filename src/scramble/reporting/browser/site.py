@@ -25,9 +25,9 @@ TEMPLATES = Path(__file__).parents[1] / "templates" / "browser"
 SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", "main")
 """The scripts in ``templates/browser`` in the order in which the page loads them."""
 TOKEN_PART = 100
-"""Items per file of log-probabilities of tokens, about 0.5 MB."""
+"""Number of items per file of log-probabilities of tokens. Such a file has about 0.5 MB."""
 OWN_DATA = re.compile(r"site\.js|(items|pairs|tokens)-[\d-]+\.js")
-"""Names of the files in ``data/``, so that no other file is removed."""
+"""Matches the names of the files that this module writes to ``data/``, so that it removes no other files."""
 GENERATOR = "scramble results browser"
 """Identifies the ``index.html`` of an earlier site, so that no other page is overwritten."""
 SPACE = """---
@@ -36,7 +36,7 @@ sdk: static
 pinned: false
 ---
 
-Scores, items, preference pairs and training curves. Open `index.html`.
+This site shows scores, items, preference pairs and training curves. Open `index.html`.
 """
 """``README.md`` of a published site. The hub reads the lines between the dashes as the settings of a static Space."""
 
@@ -46,7 +46,7 @@ class SiteOptions:
     """What the site shows.
 
     Attributes:
-        baselines: methods with which the others are compared, within each run.
+        baselines: methods with which the other methods of the same run are compared.
         items: maximum number of items per benchmark; None: all; 0: none.
         pairs: maximum number of preference pairs per split; None: all; 0: none.
         pixels: longer side of the images.
@@ -73,22 +73,22 @@ def write_site(
     Args:
         folder: a new folder, or one with an earlier site.
         sources: from :func:`~scramble.reporting.browser.sources.gather`.
-        benchmarks: benchmarks by name, for the items' texts and images. For a benchmark that is missing, or has another
-            data version than the results, items are shown without them.
+        benchmarks: benchmarks by name, for the items' texts and images. The items of a benchmark are shown without
+            texts and images if the benchmark is missing, or has another data version than the results.
         title: title of the page.
         options: what the site shows.
-        reasons: why benchmarks are missing, for the page.
-        publish: also write the files that the hub and GitHub need to serve the folder.
+        reasons: why benchmarks are missing, by name, to be shown on the page.
+        publish: whether to write also the files that the hub and GitHub need to serve the folder.
 
     Returns:
-        The benchmarks whose items have no texts and images, with the reasons.
+        For each benchmark whose items are shown without texts and images, the reason.
 
     Raises:
-        StoreError: if the folder contains another page.
+        StoreError: if the folder contains an ``index.html`` that was not written by this function.
     """
     index = folder / "index.html"
     if index.is_dir() or (index.exists() and GENERATOR not in index.read_text(encoding="utf-8", errors="replace")):
-        raise StoreError(f"{index} is another page: choose another folder (publish=...)")
+        raise StoreError(f"{index} was not written by this command: choose another folder (publish=...)")
     rows = comparison.compare(sources.folders, options.baselines)
     heads = scores.headlines(rows, sources, options.baselines)
     lead = next(iter(heads.values()), None)
@@ -187,7 +187,9 @@ def _write_data(
 
 
 def _write_tokens(folder: Path, number: int, table: ItemTable) -> dict[str, str]:
-    """Write the log-probabilities of tokens in parts, because they are large; returns item id -> part."""
+    """Write the log-probabilities of tokens to several files, because they are large. Return the name of the file for
+    each item id.
+    """
     ids = list(table.tokens)
     places: dict[str, str] = {}
     for part, start in enumerate(range(0, len(ids), TOKEN_PART)):
@@ -199,8 +201,8 @@ def _write_tokens(folder: Path, number: int, table: ItemTable) -> dict[str, str]
 
 
 def _write_script(path: Path, name: str, value: Any) -> None:
-    # ASCII, so that the characters do not depend on the encoding that a server declares; the default of json.dumps
-    # escapes all others. NaN is not JSON and would be a JavaScript name.
+    # The text is ASCII, because json.dumps escapes all other characters by default. It therefore does not depend on the
+    # encoding that a server declares. NaN is not allowed, because it is not JSON and would be a name in JavaScript.
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     write_text(path, f"Browser.receive({json.dumps(name)}, {text});\n")
 

@@ -1,4 +1,6 @@
-"""The inputs of the results browser: result folders, training folders and data sets of one run or several runs."""
+"""Collects the inputs of the results browser: result folders, training folders and data sets of one run or several
+runs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class Sources:
 
 
 def gather(runs: Mapping[Path, Path]) -> Sources:
-    """Collect results, arms and data sets of runs, given as run folder -> data set folder.
+    """Collect the results, arms and data sets of runs. ``runs`` contains the data set folder of each run folder.
 
     With several runs, methods are named ``<run>: <method>``.
     """

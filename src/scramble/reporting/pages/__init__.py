@@ -1,4 +1,5 @@
-"""Self-contained HTML pages: one file without network requests, with all texts escaped, in light and dark mode.
+"""Writes self-contained HTML pages. A page is one file that makes no network requests, escapes all texts, and has a
+light and a dark mode.
 
 Pages extend ``base.html.j2``, which contains the style and a content security policy that forbids network requests.
 Texts are untrusted, so templates must never mark a text as safe.
@@ -29,7 +30,9 @@ PALETTE = (
     ("#c2345b", "#f57f9f"),
     ("#0d7fa5", "#5fc1e3"),
 )
-"""Colours of methods in light and dark mode, the CSS variables ``--c0`` to ``--c7``. The first is for the base."""
+"""Colours of methods in light and dark mode, for the CSS variables ``--c0`` to ``--c7``. The first colour is for the
+base model.
+"""
 
 
 def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> None:
@@ -48,14 +51,17 @@ def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> N
 
 
 def _not_a_method(value: Any) -> Any:
-    """``value``; jinja2 reads ``{{ row.items }}`` as the method of the mapping, which must never reach a page."""
+    """Return ``value``. Raise TypeError if it is a method, because jinja2 reads ``{{ row.items }}`` as a method."""
     if isinstance(value, BuiltinMethodType | MethodType):
-        raise TypeError(f"a page prints the method {value.__name__}: give the key another name")
+        raise TypeError(
+            f"the template prints the method {value.__name__} instead of a value: rename the key, because jinja2 reads "
+            f"row.{value.__name__} as the method"
+        )
     return value
 
 
 def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
-    """Return a ``data:`` URL of an image of at most ``pixels`` per side; "" without an image."""
+    """Return a ``data:`` URL of an image, reduced to at most ``pixels`` per side; "" without an image."""
     if image is None:
         return ""
     data, kind = encoded(image, pixels)
@@ -63,8 +69,8 @@ def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
 
 
 def encoded(image: Image.Image, pixels: int) -> tuple[bytes, str]:
-    """Return an image of at most ``pixels`` per side as ``png`` or ``jpeg``. Images of at most 96 pixels stay
-    lossless.
+    """Return an image, reduced to at most ``pixels`` per side, as bytes with the format ``png`` or ``jpeg``. The format
+    is ``png``, which is lossless, for images of at most 96 pixels per side.
     """
     small = upright_rgb(image)
     lossless = max(small.size) <= 96

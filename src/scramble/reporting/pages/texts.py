@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def marked(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
-    """Split a text into parts that are alternately unchanged and marked; the first and the last are unchanged.
+    """Split a text into parts that are alternately unchanged and marked. The first and the last part are unchanged.
 
-    Spaces at the ends of a span are not marked, unless the span has nothing else.
+    Spaces at the ends of a span are not marked, unless the span contains only spaces.
     """
     parts: list[str] = []
     at = 0

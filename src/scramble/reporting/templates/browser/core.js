@@ -1,6 +1,6 @@
 'use strict';
-// The only global object: each script adds its part. Texts enter the page through text nodes and attributes only, so
-// that nothing in them is executed.
+// Browser is the only global object, and each script adds functions to it. Texts enter the page only through text nodes
+// and attributes, so that no text is executed as code.
 const Browser = {};
 
 (() => {
@@ -18,7 +18,7 @@ const Browser = {};
 
   Browser.receive = (name, content) => file(name).resolve(content);
 
-  /** A promise of the content of data/<name>.js, which is loaded once. */
+  /** Return a promise of the content of data/<name>.js, which is loaded only once. */
   Browser.load = name => {
     const entry = file(name);
     if (!entry.requested) {
@@ -31,7 +31,7 @@ const Browser = {};
     return entry.content;
   };
 
-  /** An element with attributes and children; a child that is a string becomes a text node, null is skipped. */
+  /** Create an element with attributes and children. A string becomes a text node; null, undefined and '' are skipped. */
   Browser.element = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
@@ -43,16 +43,16 @@ const Browser = {};
     return element;
   };
 
-  /** A text of alternately unchanged and changed parts, with the changed parts marked. */
+  /** Return the nodes of a text that is split into alternately unchanged and changed parts; changed parts are marked. */
   Browser.marked = parts => parts.map((part, place) => (place % 2 ? Browser.element('mark', {}, part) : part));
 
-  /** A number with about three digits and a typographic minus. */
+  /** Format a number with about three digits and a typographic minus. */
   Browser.number = value => {
     const size = Math.abs(value);
     return value.toFixed(size >= 100 ? 1 : size >= 0.1 || size === 0 ? 2 : 3).replace('-', '\u2212');
   };
 
-  // The address: #items&q=cat&arm=mpo selects a page and its filters, #item=<benchmark>/<id> an item.
+  // The address #items&q=cat&arm=mpo selects a page and its filters; #item=<benchmark>/<id> selects an item.
   Browser.readAddress = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 
   Browser.address = values =>

@@ -1,5 +1,5 @@
 'use strict';
-// Dialogs: enlarged images, and the list of keys.
+// One dialog shows enlarged images, the other one shows the list of keys.
 (() => {
   const dialog = document.getElementById('zoom');
   const picture = dialog.querySelector('img');
@@ -21,7 +21,7 @@
     dialog.showModal();
   };
 
-  /** Show the next or previous image; returns whether the dialog is open. */
+  /** Show the next or previous image, and return whether the dialog is open. */
   Browser.stepZoom = step => {
     if (!dialog.open) return false;
     place = (place + step + images.length) % images.length;

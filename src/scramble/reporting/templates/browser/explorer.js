@@ -1,6 +1,6 @@
 'use strict';
-// A page of rows: a search field, filters, a list, and the details of the open row next to it. items.js and pairs.js
-// define what the rows are.
+// An explorer is a page with a search field, filters, a list of rows, and the details of the open row next to the list.
+// items.js and pairs.js define what the rows are.
 //
 // A definition has: view, key (of the address of a row), noun, sourceLabel, sources, controls, searched(row), note(source),
 // factsOf(rows) (computed once per loaded set of rows), prepare(explorer) (called before each update),
@@ -39,7 +39,7 @@ Browser.Explorer = class {
     return { name: 'source', label: sourceLabel, values: () => [...sources.map(({ name }) => [name, name]), ...all] };
   }
 
-  /** Show the page with the filters, and the open row, of an address. */
+  /** Show the page with the filters and the open row that an address names. */
   async visit(address) {
     const { key, sources } = this.definition;
     const path = address[key] ?? '';
@@ -85,7 +85,7 @@ Browser.Explorer = class {
     this.timer = setTimeout(() => this.remember(), 150);
   }
 
-  /** The rows that match the search and all filters, except the filter named `except`. */
+  /** Return the rows that match the search and all filters except the filter named `except`. */
   matching(except = '') {
     const words = (this.state.q ?? '').toLowerCase().split(/\s+/).filter(Boolean);
     const filters = this.definition.controls.filter(c => c.matches && c.name !== except && this.state[c.name]);
@@ -136,17 +136,17 @@ Browser.Explorer = class {
     return Browser.address({ [this.definition.key]: `${row.source.name}/${row.id}`, ...rest });
   }
 
-  /** Write filters and open row into the address without adding to the history. */
+  /** Write the filters and the open row into the address, without adding an entry to the history. */
   remember() {
     clearTimeout(this.timer);
-    if (this.section.hidden) return;  // another page was opened since
+    if (this.section.hidden) return;  // another page has been opened since the call was scheduled
     const { view, sources } = this.definition;
     const state = Object.fromEntries(Object.entries(this.state).filter(([, value]) => value));
     if (state.source === sources[0].name) delete state.source;
     history.replaceState(null, '', this.open ? this.addressOf(this.open) : Browser.address({ [view]: '', ...state }));
   }
 
-  /** Open the row `step` places after the open one. */
+  /** Open the row that is `step` places after the open row. */
   move(step) {
     if (!this.shown.length) return;
     const at = this.shown.indexOf(this.open);
@@ -199,13 +199,13 @@ Browser.Explorer = class {
     try {
       await navigator.clipboard.writeText(location.href);
       button.textContent = 'Copied';
-    } catch {  // without permission; the address bar has the same link
+    } catch {  // the browser does not permit it; the address bar has the same link
       button.textContent = 'Link is in the address bar';
     }
   }
 };
 
-/** The images of a row as buttons that enlarge them; `captions` are contents of the captions below. */
+/** Show the images of a row as buttons that enlarge them. `captions` are the contents of the captions below the images. */
 Browser.pictures = (row, captions = []) => {
   const { element } = Browser;
   const images = row.images ?? [];
@@ -217,11 +217,11 @@ Browser.pictures = (row, captions = []) => {
     captions[place] ? element('figcaption', {}, captions[place]) : null)));
 };
 
-/** Small images for the list. */
+/** Return the small images of a row for the list. */
 Browser.thumbnails = row => Browser.element('span', { class: 'thumbs' }, (row.images ?? []).slice(0, 2).map(name =>
   name ? Browser.element('img', { src: `images/${name}`, alt: '', loading: 'lazy' }) : Browser.element('span', { class: 'none' })));
 
-/** The parts of a long text from a few words before its first change, so that the change is visible in one line. */
+/** Return the parts of a long text, starting a few words before its first change, so that one line shows the change. */
 Browser.around = parts => {
   if (parts.length < 2 || parts[0].length < 48) return parts;
   const start = parts[0].lastIndexOf(' ', parts[0].length - 30);

@@ -1,16 +1,16 @@
 'use strict';
-// The page of items: all arms' verdicts, margins, scores and replies for every item of a benchmark.
+// The page of items shows the verdicts, margins, scores and replies of all arms for every item of a benchmark.
 (() => {
   const { element, number } = Browser;
   const MOST_COLUMNS = 6;
 
-  /** The run of an arm, if several runs are shown: the part before the last colon. */
+  /** Return the run of an arm, which is the part of its name before the last colon; '' if only one run is shown. */
   const runOf = name => name.slice(0, Math.max(0, name.lastIndexOf(': ')));
 
-  /** Set the arms of the page, before each update: `arm`, `against`, and their columns in each source. */
+  /** Set the arms of the page (`arm` and `against`) and their columns in each source. Called before each update. */
   function prepare(explorer) {
     const names = [...new Set(explorer.used.flatMap(({ arms }) => arms.map(({ name }) => name)))];
-    // The last arm is not a baseline if there is another.
+    // The default is the last arm, because the baselines come first.
     const arm = names.includes(explorer.state.arm) ? explorer.state.arm : names.at(-1);
     const others = names.filter(name => name !== arm);
     const own = others.filter(name => runOf(name) === runOf(arm));
@@ -119,7 +119,7 @@
     ],
   };
 
-  /** The arms to choose from, the default first. */
+  /** Return the arms to choose from, with the default first. */
   const choices = (names, first) => [first, ...names.filter(name => name !== first)].map(name => [name, name]);
 
   const columns = ({ names, arm, against }) => (names.length <= MOST_COLUMNS ? names : [...new Set([against, arm])]);
@@ -150,7 +150,7 @@
 
   const nameOf = ({ name, colour }) => element('span', {}, element('i', { class: `dot c${colour}` }), name);
 
-  /** What the arms answered: the four comparisons of a 2x2 item, the candidates' scores, or the replies. */
+  /** Show what the arms answered: the four comparisons of a 2x2 item, the candidates' scores, or the replies. */
   function comparisons(row) {
     const arms = row.source.arms.map((each, place) => ({ ...each, ...row.results[place] })).filter((each, place) => row.results[place]);
     const parts = [];
@@ -178,8 +178,8 @@
     });
     return element('div', { class: 'wide' }, element('table', { class: 'stack arms' },
       element('tr', {}, ['arm', 'verdict', ...heads, 'margin'].map(text => element('th', {}, text))), body),
-      element('p', { class: 'soft' }, 'Each comparison has the score of the true caption or image first, in nats or the unit of the protocol. '
-        + 'The margin is the smallest of the four differences.'));
+      element('p', { class: 'soft' }, 'In each comparison, the score of the true caption or image comes first. Scores are in nats or in the unit of '
+        + 'the protocol. The margin is the smallest of the four differences.'));
   }
 
   function candidateTable(row, arms) {
@@ -192,7 +192,7 @@
       element('tr', {}, element('th', {}, 'candidate'), arms.map(each => element('th', {}, nameOf(each)))), lines,
       element('tr', { class: 'total' }, element('td', {}, 'verdict'), arms.map(each => cell(each.name, { class: tone(each.right) }, `${symbol(each.right)} ${word(each.right)}`))),
       element('tr', {}, element('td', {}, 'margin'), arms.map(each => cell(each.name, {}, each.margin === undefined ? '' : number(each.margin))))),
-      element('p', { class: 'soft' }, 'Scores in nats or the unit of the protocol; the highest of an arm is bold. The right candidate is green.'));
+      element('p', { class: 'soft' }, 'Scores are in nats or in the unit of the protocol. The highest score of an arm is bold, and the right candidate is green.'));
   }
 
   function replyTable(arms) {
@@ -202,7 +202,7 @@
         cell('reply', { class: 'reply' }, each.reply ?? 'no reply', each.status ? element('span', { class: 'soft' }, ` (${each.status})`) : null))));
   }
 
-  /** A button that loads and shows the log-probabilities of the tokens, if the run stored them. */
+  /** Return a button that loads and shows the log-probabilities of the tokens, if the run stored log-probabilities. */
   function tokenButton(row) {
     const file = row.source.tokens[row.id];
     if (!file) return [];
@@ -223,7 +223,7 @@
 
   const queriesOf = parts => [...new Set(parts.flatMap(arm => Object.keys(arm ?? {})))];
 
-  /** The name of a query: its id without that of the item; a number is that of an image. */
+  /** Return the name of a query, which is its id without the id of the item. A number is the index of an image. */
   function queryName(row, query) {
     const rest = query.slice(row.id.length + 1);
     return /^\d+$/.test(rest) ? `image ${Number(rest) + 1}` : rest === 'blind' ? 'without the image' : rest;
@@ -238,7 +238,7 @@
         answers[candidate].map(([text, logp]) => element('span', { class: `token t${level(logp)}`, title: `${number(logp)} nats` }, text)))))));
   }
 
-  /** How unlikely a token is, from 0 to 5, for its colour. */
+  /** Return how unlikely a token is, from 0 to 5. The level determines the colour of the token. */
   const level = logp => [-0.1, -0.5, -1, -2, -4].filter(limit => logp < limit).length;
 
   Browser.itemsDefinition = definition;

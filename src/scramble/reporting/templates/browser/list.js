@@ -1,8 +1,8 @@
 'use strict';
-// A list of rows of equal height of which only the visible ones are in the document, so that thousands of rows scroll
+// A list of rows of equal height. Only the visible rows are in the document, so that a list of thousands of rows scrolls
 // smoothly.
 Browser.VirtualList = class {
-  /** `render(row, place)` returns the element of a row; the height of a row is the style variable --row. */
+  /** `render(row, place)` returns the element of a row. The style variable --row is the height of a row. */
   constructor(element, render) {
     this.element = element;
     this.render = render;
@@ -14,7 +14,7 @@ Browser.VirtualList = class {
     new ResizeObserver(() => this.draw()).observe(element);
   }
 
-  /** The height of a row in pixels; rows keep it, because reading a style makes the browser compute the layout. */
+  /** Return the height of a row in pixels. The list stores it, because reading a style makes the browser compute the layout. */
   height() {
     this.rowHeight ??= parseFloat(getComputedStyle(this.element).getPropertyValue('--row'))
       * parseFloat(getComputedStyle(document.documentElement).fontSize);

@@ -1,5 +1,5 @@
 'use strict';
-// Pages, addresses and keys.
+// Handles pages, addresses and keys.
 (async () => {
   const page = view => document.getElementById(`page-${view}`);
   const VIEWS = ['scores', 'items', 'pairs', 'training', 'runs'].filter(page);

@@ -68,7 +68,7 @@
       ...(row.others ?? []).map(text => element('p', { class: 'caption rejected' }, element('span', { class: 'soft' }, 'also rejected '), text)),
       scores(row),
       row.text_only === undefined ? null : element('p', { class: 'soft' },
-        `The text-only score is the log-odds with which a bigram classifier that does not see the image picks the chosen text, fitted on ${row.source.fitted_on}. With a positive score the text alone identifies the chosen answer; 0 is chance.`),
+        `The text-only score is the log-odds with which a bigram classifier that does not see the image picks the chosen text. The classifier was fitted on ${row.source.fitted_on}. If the score is positive, the classifier picks the chosen text; 0 is chance.`),
     ].filter(Boolean),
   };
 

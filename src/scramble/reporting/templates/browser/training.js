@@ -1,8 +1,8 @@
 'use strict';
-// Training curves: values of all arms at the pointer, and arms that can be hidden.
+// The charts show the values of all arms at the pointer, and arms can be hidden.
 (() => {
   const { element } = Browser;
-  const WIDTH = 400;  // of the drawings' coordinates
+  const WIDTH = 400;  // width of the charts in SVG units
   const hidden = new Set();
 
   for (const chart of document.querySelectorAll('.chart')) {
