@@ -121,7 +121,7 @@ def test_the_rule_of_a_question() -> None:
 
 
 def test_ground_truths_that_a_rule_cannot_use() -> None:
-    with pytest.raises(NoTruth, match="no ground truth"):
+    with pytest.raises(NoTruth, match="the question has no ground truth"):
         check_truth(question(" "), "exact")
     with pytest.raises(NoTruth, match="not a number"):
         check_truth(question("red"), "numeric")

@@ -1,4 +1,4 @@
-"""Nouns of a response compared with AMBER's annotation (Wang et al. 2023, arXiv 2311.07397)."""
+"""Compare the nouns of a response with AMBER's annotation (Wang et al. 2023, arXiv 2311.07397)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from scramble.language.singular import noun_lemma
 from scramble.language.spacy_pipeline import load_pipeline
 
 SIMILARITY = 0.8
-"""Two words with a higher cosine similarity count as the same object."""
+"""Two words denote the same object if their cosine similarity is above this value."""
 
 Similar = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """AMBER's vocabulary: ``associations`` (relation.json) maps an object to words that also stand for it, and nouns
-    among ``safe`` (safe_words.txt) are never hallucinated."""
+    """AMBER's vocabulary.
+
+    Attributes:
+        associations: mapping from objects to other words that denote them (relation.json).
+        safe: nouns that never count as hallucinated (safe_words.txt).
+    """
 
     associations: Mapping[str, Sequence[str]]
     safe: frozenset[str]
@@ -30,8 +34,9 @@ class Lexicon:
         return frozenset(self.associations).union(*self.associations.values())
 
     def listed(self, objects: Sequence[str]) -> list[tuple[str, int]]:
-        """Return the words with the index of the object that they stand for: associated words first, then the
-        objects.
+        """Return each word that denotes one of the objects, with the index of this object.
+
+        The associated words come before the objects themselves.
         """
         associated = [(word, place) for place, name in enumerate(objects) for word in self.associations[name]]
         return associated + [(name, place) for place, name in enumerate(objects)]
@@ -42,9 +47,9 @@ class Counts:
     """Counts of one response.
 
     Attributes:
-        nouns, hallucinated: nouns of the vocabulary, and those that are hallucinated.
-        truth, covered: annotated objects of the image, and those that are mentioned.
-        likely, hit: objects that models are likely to hallucinate, and those that are mentioned.
+        nouns, hallucinated: number of nouns in the vocabulary, and number of these that are hallucinated.
+        truth, covered: number of annotated objects in the image, and number of these that are mentioned.
+        likely, hit: number of objects that models are likely to hallucinate, and number of these that are mentioned.
     """
 
     nouns: int
@@ -60,13 +65,13 @@ def count(
 ) -> Counts:
     """Compare the nouns of a response with the annotation of its image.
 
-    A noun counts for the first object that it stands for. A noun listed as a likely hallucination does not count as
-    hallucinated if it is similar to a true object.
+    A noun counts for the first object that it can denote. A noun that is annotated as a likely hallucination does not
+    count as hallucinated if it is similar to a true object.
 
     Args:
         nouns: lemmas in the order of the response.
         truth, likely: the annotated objects ("truth", "hallu").
-        similar: whether two words stand for the same object; None: only equal words do.
+        similar: function that returns whether two words denote the same object. With None, only equal words do.
     """
     present, expected = lexicon.listed(truth), lexicon.listed(likely)
     kept = [noun for noun in nouns if noun in lexicon.vocabulary]
@@ -96,9 +101,10 @@ def _places(place: int | None) -> set[int]:
 
 
 def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
-    """Return the lemmas of a text's nouns. Names in capital letters are not in the vocabulary, as in the original.
+    """Return the lemmas of the nouns in a text.
 
-    The original tags words with NLTK; here a spaCy pipeline tags them.
+    Words are not lower-cased, so a capitalised word is not in the vocabulary. This is as in the original code, but the
+    original code tags words with NLTK instead of a spaCy pipeline.
 
     Raises:
         PipelineError: the pipeline is not installed or has no tagger.
@@ -113,12 +119,12 @@ def tagger(pipeline: str) -> Any:
 
 
 def has_vectors(pipeline: str) -> bool:
-    """Return whether the pipeline has word vectors, which the similarity of words needs."""
+    """Return whether the pipeline has word vectors, which are needed to compute the similarity of words."""
     return bool(tagger(pipeline).vocab.vectors_length)
 
 
 def similar(pipeline: str) -> Similar | None:
-    """Return the similarity of words by the pipeline's vectors; None if it has none."""
+    """Return a function that compares two words by the pipeline's word vectors, or None if it has no vectors."""
     if not has_vectors(pipeline):
         return None
     document = cache(tagger(pipeline).make_doc)

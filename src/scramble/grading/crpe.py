@@ -1,5 +1,7 @@
-"""Rules for replies to CRPE's questions. They take the right letter as argument, because one of them accepts almost any
-text."""
+"""Grade replies to CRPE's questions.
+
+The rules take the right letter as an argument, because VLMEvalKit's rule can accept a reply that names no option.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,20 @@ import re
 from collections.abc import Callable, Mapping
 
 Reading = tuple[bool, str | None]
-"""Whether a reply is right, and the option that it names (None: none of them)."""
+"""Whether a reply is right, and the letter of the option that the reply names (None: no option)."""
 
 
 def official(text: str, answer: str, options: Mapping[str, str]) -> Reading:
-    """Return the authors' rule: the reply is the letter and nothing else, not even a full stop."""
+    """Apply the authors' rule: a right reply is the letter and nothing else, not even a full stop."""
     return text == answer, text if text in options else None
 
 
 def vlmevalkit(text: str, answer: str, options: Mapping[str, str]) -> Reading:
-    """VLMEvalKit's rule: the first character, if it is one of A to D or the whole reply. Any other reply is right if it
-    contains the answer without its first four characters: if the answer is ``B``, every such reply is right."""
+    """Apply VLMEvalKit's rule: the first character is the answer if it is one of A to D or the whole reply.
+
+    Any other reply is right if it contains what remains of the right answer after its first four characters. If the
+    right answer is ``B``, nothing remains, so every such reply is right unless it is empty.
+    """
     letter = text[:1]
     if len(text) == 1 or letter in ("A", "B", "C", "D"):
         return letter == answer[:1], letter if letter in options else None
@@ -25,8 +30,8 @@ def vlmevalkit(text: str, answer: str, options: Mapping[str, str]) -> Reading:
 
 
 def lmms_eval(text: str, answer: str, options: Mapping[str, str]) -> Reading:
-    """lmms-eval's rule: the option whose text occurs first in the reply without punctuation; else the whole reply is
-    the letter, in any case."""
+    """Apply lmms-eval's rule: the answer is the option whose text occurs first in the reply without punctuation. If no
+    text of an option occurs, the whole reply must be a letter, in any case."""
     cleaned = re.sub(r"[^\w\s]", "", text).strip()
     letters = {option.strip(): letter for letter, option in options.items()}
     found = re.search("|".join(map(re.escape, letters)), cleaned)

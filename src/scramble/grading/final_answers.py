@@ -17,8 +17,8 @@ option (:func:`letter`)                  ``B``, ``b``, ``(B)``, ``B.``, ``B) dog
 yes or no (:func:`yes_no`)               ``Yes.``, ``NO!``, ``No, there is no dog``
 ======================================== ============================================================================
 
-The parser does not guess: an answer that names two options, or both yes and no, is left to the caller's rule. Plainer
-forms are tried after the unchanged answer, so that an answer that is right unchanged remains right.
+The parser does not guess. An answer that names two options, or both yes and no, is left to the rule of the caller.
+Plainer forms are tried after the unchanged answer, so that an answer that is right in its own form remains right.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _MARKUP = r"[\s*_`~\"“”]*"
-# The words with a colon (or another sign) or "is" after them, or alone on a line, as a heading.
+# "Final answer" is a mark if a colon (or another sign) or "is" follows, or if it is alone on a line, as a heading.
 _MARK = re.compile(
     rf"final[\s*_]+answers?\b(?:\s*\((?!\s*(?:yes|no|[A-Z])\s*\))[^()\n]{{0,40}}\))?{_MARKUP}"
     rf"(?:(?:is|was|would be|will be|must be|should be)\b{_MARKUP}[:：]?|[:：=]|[-–—=]+>?\s)"
@@ -65,13 +65,14 @@ class Stated:
 
 
 def stated(text: str) -> Stated | None:
-    """Return the final answer after the last "final answer" that is followed by a colon or "is" or is alone on its
-    line.
+    """Return the answer after the last mark, or None if there is no mark.
+
+    A mark is "final answer" with a colon or "is" after it, or alone on its line.
     """
     marks = list(_MARK.finditer(text))
     if not marks:
         return None
-    # The strict form is the requested one. If it occurs, looser forms before it are part of the rationale.
+    # Prompts request the strict form. If the strict form occurs, looser forms before it belong to the rationale.
     strict = list(_STRICT_MARK.finditer(text)) or marks
     lead = _BEFORE_MARK.sub("", text[: strict[0].start()])
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
@@ -79,15 +80,15 @@ def stated(text: str) -> Stated | None:
         rest = text[mark.end() : end]
         if rest.strip(_NOTHING):
             return Stated(unwrap(rest), lead, mark.start(), len(strict))
-    # If only signs follow, they are the answer to a question about a sign ("+").
+    # If only signs follow the mark, they are the answer, for example to a question about a sign ("+").
     return Stated(unwrap(text[marks[-1].end() :]), lead, marks[-1].start(), len(strict))
 
 
 def find(text: str) -> str | None:
-    """Return the unwrapped final answer of a reply; None if no answer is marked.
+    """Return the unwrapped final answer of a reply, or None if no answer is marked.
 
     The final answer is searched for in this order: :func:`stated`, any other mention of a "final answer", ``<answer>``
-    tags, ``\\boxed{}``. A thought between tags is skipped.
+    tags, ``\\boxed{}``. Text in thinking tags is skipped.
     """
     text = after_thought(text)
     if marked := stated(text):
@@ -102,21 +103,24 @@ def find(text: str) -> str | None:
 
 
 def before(text: str) -> str:
-    """Return the text before the last mark of a final answer; the whole text if there is no mark."""
+    """Return the text before the last mark of a final answer, or the whole text if there is no mark."""
     marked = stated(text)
     mentions = [marked.start] if marked else [m.start() for m in _MENTION.finditer(text)]
     return _BEFORE_MARK.sub("", text[: mentions[-1]]).strip("*$ \n") if mentions else text
 
 
 def after_thought(text: str) -> str:
-    """Return the text after a thought between tags (``<think>...</think>``); the whole text if there is none."""
+    """Return the text after the last ``</think>`` or similar tag, or the whole text if there is no such tag or text."""
     ends = list(_THOUGHT_END.finditer(text))
     rest = text[ends[-1].end() :] if ends else ""
     return rest if rest.strip() else text
 
 
 def boxed(text: str) -> Stated | None:
-    r"""Return the unchanged content of the last ``\boxed{...}`` with balanced braces; None for a text without a box."""
+    r"""Return the unchanged content of the last ``\boxed{...}``, or None if there is no box.
+
+    The content is "" if the braces are not balanced.
+    """
     start = text.rfind(BOXED)
     if start < 0:
         return None
@@ -138,7 +142,7 @@ def _closing(text: str, begin: int) -> int | None:
 
 # ------------------------------------------------------------------------------------------------------- unwrapping
 
-# Longest first: "**" before "*". A wrapping is removed only if its signs do not occur inside.
+# Longer wrappings come first ("**" before "*"). A wrapping is removed only if its signs do not occur inside.
 _PAIRS = (
     ("```", "```"),
     ("***", "***"),
@@ -181,10 +185,10 @@ _END_MARKS = ".,;:!。．，；：！"
 
 
 def unwrap(answer: str) -> str:
-    """Remove emphasis, quotes, code marks, dollar signs, LaTeX's text commands and tags around the complete answer,
-    and a full stop after these, but not the answer's own full stop ("U.S.A.").
+    """Remove emphasis, quotes, code marks, dollar signs, LaTeX's text commands and tags around the complete answer.
 
-    Brackets are kept, because they can be a list or an interval, and so is the dollar sign of an amount.
+    A full stop after such a wrapping is removed as well, but a full stop that belongs to the answer ("U.S.A.") is kept.
+    Brackets are kept, because they can denote a list or an interval. The dollar sign of an amount is also kept.
     """
     while True:
         answer = answer.strip(" \t\r\n\u00a0\u200b\ufeff")
@@ -199,7 +203,7 @@ def unwrap(answer: str) -> str:
 
 
 def _inner(text: str) -> str | None:
-    """Return the content of one wrapping; None if nothing wraps the whole text."""
+    """Return the content of the outermost wrapping, or None if nothing wraps the whole text."""
     if fence := _FENCE.fullmatch(text):
         return fence[1]
     if command := _COMMAND.match(text):
@@ -216,8 +220,9 @@ def _inner(text: str) -> str | None:
 
 
 def _without_remains(text: str) -> str:
-    """Return the text without the second halves of wrappings that begin before the mark ("**Final answer: red**") or
-    end after it ("**Final answer:** red").
+    """Remove the second half of a wrapping whose first half is before the mark.
+
+    In "**Final answer: red**" the second half ends the text, and in "**Final answer:** red" the text begins with it.
     """
     text = text.strip()
     twos = text.count("**")
@@ -299,7 +304,7 @@ def without_lead(text: str) -> str:
 
 
 def without_explanation(text: str) -> str:
-    """Return the text up to ", because", "(...)" or a second sentence; the whole text if nothing would remain."""
+    """Return the text up to ", because", "(...)" or a second sentence, or the whole text if nothing would remain."""
     if match := _ANSWERED.match(text):
         return match[1]
     explanation = _EXPLANATION.search(text)
@@ -307,7 +312,7 @@ def without_explanation(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """Return the text without brackets around one word or number, and without the full stop of the answer."""
+    """Return the text without final punctuation, and without brackets around a text that is not a list."""
     text = unwrap(text.rstrip(" " + _END_MARKS) or text)
     inside = re.fullmatch(r"[(\[{<【［（]\s*([^()\[\]{}<>,;]+?)\s*[)\]}>】］）]", text)
     return unwrap(inside[1]) if inside else text
@@ -324,14 +329,14 @@ _AFTER_LETTER = re.compile(
 
 
 def letter(answer: str, options: Mapping[str, str]) -> str | None:
-    """Return the option's letter that a final answer names, by letter or by the option's text.
+    """Return the letter of the option that a final answer names by its letter or by its text.
 
     Args:
         answer: a final answer as returned by :func:`find`.
-        options: letter (upper case) -> text ("" if the question contains the options).
+        options: mapping from upper-case letters to texts. A text is "" if the question contains the options.
 
     Returns:
-        The letter, or None if the answer names no option, or more than one, in a form of the module's table.
+        The letter, or None if the answer does not name exactly one option in a form of the module's table.
     """
     if (box := boxed(answer)) and box.answer:
         answer = box.answer
@@ -353,7 +358,7 @@ def _by_text(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _folded(text: str) -> str:
-    """Return the form for comparisons: lower case, without article and outer punctuation."""
+    """Return a text as it is compared: in lower case, without an article at its start and without outer punctuation."""
     text = " ".join(_bare(plain(text)).lower().split())
     return re.sub(r"^(?:an?|the)\s+(?=\S)", "", text)
 
@@ -375,6 +380,6 @@ def _by_letter(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def yes_no(answer: str) -> str | None:
-    """``yes`` or ``no`` if a final answer is this word or begins with it and a sign; None otherwise."""
+    """Return ``yes`` or ``no`` if a final answer is this word or begins with it and a punctuation mark, else None."""
     match = _ANSWERED.match(_bare(without_lead(plain(answer))))
     return match[1].lower() if match else None

@@ -1,4 +1,4 @@
-"""Scores in the replies of the judges of MMHal-Bench, LLaVA-Bench and HallusionBench."""
+"""Parse the scores in replies of the judges of MMHal-Bench, LLaVA-Bench and HallusionBench."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ Pair = tuple[float, float]
 
 
 def mmhal_rating(text: str) -> int | None:
-    """MMHal-Bench's rule: ``rating: s`` with exactly one of the digits 0 to 6, in any case; else None.
+    """Apply MMHal-Bench's rule: return the digit that follows ``rating: ``, in any case. Return None unless exactly one
+    of the digits 0 to 6 does.
 
-    ``Rating: 13`` is 1, and ``**Rating:** 3`` or ``Rating:3`` are not read.
+    ``Rating: 13`` is read as 1. ``**Rating:** 3`` and ``Rating:3`` cannot be parsed.
     """
     found = [rating for rating in range(7) if f"rating: {rating}" in text.lower()]
     return found[0] if len(found) == 1 else None
 
 
 def llava_pair(text: str) -> Pair | None:
-    """LLaVA's rule: the first line is two numbers separated by one blank or comma; else None."""
+    """Apply LLaVA's rule: the first line must be two numbers separated by one blank or comma, else return None."""
     parts = text.split("\n")[0].replace(",", " ").split(" ")
     try:
         pair = tuple(float(part) for part in parts)
@@ -30,14 +31,15 @@ def llava_pair(text: str) -> Pair | None:
 
 
 def lmms_eval_pair(text: str) -> Pair | None:
-    """lmms-eval's rule: the first two numbers of the first line that has any text, "Assistant 1: 8" included."""
+    """Apply lmms-eval's rule: return the first two numbers of the first line with text, even 1 in "Assistant 1: 8"."""
     numbers = re.findall(r"-?\d+(?:\.\d+)?", text.strip().split("\n")[0])
     return _pair(tuple(float(number) for number in numbers[:2])) if len(numbers) > 1 else None
 
 
 def _pair(pair: tuple[float, ...]) -> Pair | None:
-    """Return the pair; None for "nan" and "inf", and for -1 -1, which the originals write for pairs that cannot be
-    read.
+    """Return the pair, or None if a score is not finite or both scores are -1.
+
+    The original code writes -1 for both scores of a reply that it cannot parse.
     """
     first, second = pair
     return None if not math.isfinite(first + second) or pair == (-1, -1) else (first, second)
@@ -49,6 +51,7 @@ VERDICTS = {"correct": 1, "incorrect": 0, "unclear": 2}
 
 
 def hallusion_verdict(text: str) -> int | None:
-    """HallusionBench's labels: 1 correct, 0 incorrect, 2 unclear; None unless exactly one of the words occurs."""
+    """Return HallusionBench's label of the word in a reply: 1 for ``correct``, 0 for ``incorrect``, 2 for ``unclear``.
+    Return None unless exactly one of these words occurs."""
     found = {word for word in re.findall(r"[a-z]+", text.lower()) if word in VERDICTS}
     return VERDICTS[found.pop()] if len(found) == 1 else None

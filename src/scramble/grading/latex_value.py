@@ -1,14 +1,20 @@
-r"""The value of an arithmetic expression in LaTeX (``\frac{1}{2}``, ``3\sqrt{2}``, ``2^{10}``, ``4\pi``).
+r"""Compute the value of an arithmetic expression in LaTeX (``\frac{1}{2}``, ``3\sqrt{2}``, ``2^{10}``, ``4\pi``).
 
-MATH-Vision compares two answers by the values that latex2sympy2 1.9.1 and Python's ``eval`` give them. That library
+MATH-Vision compares two answers by their values, which latex2sympy2 1.9.1 and Python's ``eval`` compute. latex2sympy2
 needs a version of ANTLR that conflicts with Hydra's, and a model's reply must not be passed to ``eval``. :func:`value`
-therefore covers the arithmetic that the two evaluate, with their conventions: an implicit product binds tighter than
-``/``, ``:`` divides, ``-3^2`` is -9, and ``14\frac{4}{7}`` is a product, not a mixed number. ``\frac12`` has no value,
-and neither has any expression with a letter or a unit.
+therefore evaluates the same arithmetic with the same conventions:
 
-Three differences are deliberate: a quotient by a fraction is always right here (``eval`` reads ``7/1/2``, the printed
-form of ``7/0.5``, as 3.5), an expression with a prime or a subscript has no value, and an expression with huge powers
-or factorials has no value.
+- An implicit product binds tighter than ``/``.
+- ``:`` divides.
+- ``-3^2`` is -9.
+- ``14\frac{4}{7}`` is a product, not a mixed number.
+- ``\frac12`` has no value, and neither has an expression with a letter or a unit.
+
+Three differences from MATH-Vision are deliberate:
+
+- A quotient by a fraction is always right. ``eval`` computes 3.5 for ``7/0.5``, because this is printed as ``7/1/2``.
+- An expression with a prime or a subscript has no value.
+- An expression with a huge power or factorial has no value.
 """
 
 from __future__ import annotations
@@ -17,8 +23,8 @@ import math
 import re
 from fractions import Fraction
 
-MAX_LENGTH = 1000  # characters of an expression
-MAX_BITS = 20_000  # size of an integer power
+MAX_LENGTH = 1000  # maximum number of characters of an expression
+MAX_BITS = 20_000  # maximum size of an integer power in bits
 _BLANKS = re.compile(r"\\(?:displaystyle|q?quad|left(?![a-z])|right(?![a-z])|,)|[~$\s]")
 _TOKEN = re.compile(r"\s*((?:\d*(?:,\d{3})*\.\d+|\d+(?:,\d{3})*)(?:\\%)?|\\[a-zA-Z]+|\\.|\S)", re.ASCII | re.DOTALL)
 _PRODUCT = {"*": 1, r"\times": 1, r"\cdot": 1, "/": -1, r"\div": -1, ":": -1}
@@ -33,8 +39,9 @@ _FUNCTIONS = {
 
 
 def value(text: str) -> int | float | None:
-    """Return the value of an expression; an integer only if no division, root or function was needed. None: no
-    value.
+    """Return the value of an expression, or None if it has no value.
+
+    The value is an integer only if no division, root or function is needed to compute it.
     """
     if len(text) > MAX_LENGTH:
         return None
@@ -46,7 +53,7 @@ def value(text: str) -> int | float | None:
 
 
 class _NoValueError(Exception):
-    """The text is not an arithmetic expression."""
+    """Raised if the text is not an arithmetic expression."""
 
 
 class _Expression:
@@ -69,7 +76,7 @@ class _Expression:
 
     def value(self) -> int | float:
         result = self.sum()
-        if self.next not in ("", ".", *_CLOSING.values()):  # the parser ignores a full stop or a bracket at the end
+        if self.next not in ("", ".", *_CLOSING.values()):  # a full stop or a closing bracket ends the expression
             raise _NoValueError
         return result
 
@@ -140,7 +147,7 @@ class _Expression:
         token = self.take()
         if token == r"\pi":
             return math.pi
-        if token == "e" and self.next == "^":  # "e" alone has no value there
+        if token == "e" and self.next == "^":  # "e" without an exponent has no value
             return math.e
         digits = token.removesuffix(r"\%").replace(",", "")
         if not re.fullmatch(r"\d*\.?\d+", digits, re.ASCII):

@@ -6,11 +6,11 @@ import re
 
 from scramble.grading import final_answers
 
-# "A" at the start of a sentence is the article if a lower-case word follows that can stand after one ("A cat", not "A
-# is"). "I" before a lower-case word is the pronoun.
+# "A" at the start of a sentence is the article if it is followed by a lower-case word that can follow an article ("A
+# cat", but not "A is"). "I" before a lower-case word is the pronoun.
 _NO_NOUN = r"(?:is|are|was|and|or|nor|but|has|have|because|since|as|to|than|with|does|do|can|cannot|could|must)\b"
 _LETTER = rf"(?<![\w'’&-])(?:[B-H]|A(?:(?<=[a-z,] A)|(?!\s+(?!{_NO_NOUN})[a-z]))|I(?!['’]|\s+[a-z]))(?![\w'’&-])"
-# A comma joins two letters only within a list: not in "The answer is B, A is too small".
+# A comma joins two letters only within a list. It does not join them in "The answer is B, A is too small".
 _COMMA = rf",(?=\s*[(\[]?{_LETTER}[)\]]?\s*(?:$|[.,&\n]|and\b|or\b))"
 _LETTERS = rf"{_LETTER}(?:[)\]]?\s*(?:(?:,\s*)?\b(?:and|or)\b|&|{_COMMA})\s*[(\[]?{_LETTER})*"
 
@@ -37,11 +37,18 @@ _REJECTION = re.compile(
 def read_letters(text: str) -> str:
     """Return the letters that a reply names as its answer, sorted and in upper case ("BD"); "" if none can be read.
 
-    This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that a
-    reply contains is used: a marked final answer, a reply that consists of letters, letters after "answer" or a similar
-    word, letters in brackets, a letter at the start, single capital letters. For the last four, clauses that reject
-    something ("B is wrong", "not C") are removed first. The rule does not guess: it returns no letter if the reply
-    names different letters, only lists the options, or joins letters by "or".
+    This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that
+    occurs is used:
+
+    - a marked final answer, or a whole reply without such a mark, that consists of letters
+    - letters after "answer" or a similar word
+    - letters in brackets
+    - a letter at the start
+    - single capital letters
+
+    For all forms except the first, clauses that reject something ("B is wrong", "not C") are removed before the search.
+    The rule does not guess. It returns no letter if the reply names different letters, only lists the options, or joins
+    letters with "or".
     """
     text = final_answers.after_thought(text)
     marked = final_answers.find(text)
@@ -61,7 +68,8 @@ def read_letters(text: str) -> str:
 
 
 def _stated(letters: str, is_plural: bool) -> str:
-    """Return the letters of a statement; "" if they are alternatives, or only the first of several could be found."""
+    """Return the letters that a statement names. Return "" if the letters are alternatives, or if the statement is
+    plural but only one letter was found."""
     if re.search(r"\bor\b", letters):
         return ""
     found = _letters(letters)
@@ -69,26 +77,25 @@ def _stated(letters: str, is_plural: bool) -> str:
 
 
 def _agreed(readings: set[str]) -> str:
-    """Return the only reading; "" if there are several or none."""
+    """Return the only reading, or "" if there are several readings or none."""
     return readings.pop() if len(readings) == 1 else ""
 
 
 def judged_letters(text: str) -> str | None:
-    """Return the letters in a judge's reply, by VLMEvalKit's rule: upper-case letters and nothing else; None if
-    unreadable.
-    """
+    """Apply VLMEvalKit's rule to a judge's reply: return the reply if it consists of upper-case letters, else None."""
     return text if text.isalpha() and text.isupper() else None
 
 
 def same_letters(letters: str, answer: str) -> bool:
-    """Return whether letters ("DB") are those of an answer ("B, D"), in any order and case; a repeated letter is an
-    error.
+    """Return whether ``letters`` ("DB") are the letters of ``answer`` ("B, D"), in any order and case. Each letter must
+    occur equally often in both.
     """
     truth = sorted(re.findall(r"\w", answer.lower()))
     return bool(truth) and sorted(letters.lower()) == truth
 
 
 def _letters(text: str) -> str:
-    """Return the letters in a list, sorted; "" if they are all options from A on (three or more)."""
+    """Return the sorted letters in a list. Return "" for three or more letters without a gap from A on, because such a
+    list probably repeats the options."""
     found = "".join(sorted(set(re.findall(r"\b[A-I]\b", text.upper()))))
     return "" if len(found) > 2 and "ABCDEFGHI".startswith(found) else found

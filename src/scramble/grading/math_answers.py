@@ -1,12 +1,13 @@
 r"""Grade answers to MATH-Vision and MathVerse.
 
-MATH-Vision (Wang et al., arXiv 2402.14804, ``evaluation/``): :func:`extract_mathvision` finds the answer in a reply,
-and :func:`mathvision_correct` compares it with the answer and with the text of the right option. Both follow the
-official rules, including the forms that these do not read: ``Answer: B``, ``**B**``, ``4 \text{ cm}``.
+For MATH-Vision (Wang et al., arXiv 2402.14804, ``evaluation/``), :func:`extract_mathvision` extracts the answer from a
+reply, and :func:`mathvision_correct` compares this answer with the right letter or answer and with the text of the
+right option. Both functions follow the official rules. Like these rules, they cannot parse ``Answer: B``, ``**B**`` or
+``4 \text{ cm}``.
 
-MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and to compare answers. Its only rule is
-that equal strings are equal answers; :func:`extract_mathverse` and :func:`mathverse_equal` are our rules for use
-without a judge.
+MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and compare answers. The only rule in its
+code is that equal strings are equal answers. :func:`extract_mathverse` and :func:`mathverse_equal` are our rules for
+use without a judge.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def mathvision_correct(response: str, answer: str, choices: Sequence[str]) -> tu
 
 
 def extract_mathvision(response: str) -> str:
-    r"""Return the answer in a response, in lower case and with LaTeX in one form (``\dfrac`` is ``\frac``, no
-    degrees).
+    r"""Return the answer in a response in lower case, with normalised LaTeX. For example, ``\dfrac`` becomes ``\frac``,
+    and degree signs are removed.
     """
     text = response.strip()
     for letter in "ABCDE":
@@ -81,7 +82,11 @@ def _is_number(text: str) -> bool:
 
 
 def _content(text: str) -> str:
-    """Return the content of a box, up to a closing brace without an opening one, and after the last equals sign."""
+    """Return the content of the last box, or the whole text if there is no box.
+
+    The result ends before a closing brace that precedes every opening brace. It begins after the last equals sign or
+    approximation sign.
+    """
     text = text.replace("{}", "")
     inside = re.findall(r"oxed{(.*)}", text, re.DOTALL)
     text = inside[-1] if inside else text
@@ -98,7 +103,8 @@ def _without_markup(text: str) -> str:
     for part in _DELETED:
         text = text.replace(part, "")
     text = text.replace("bmatrix", "pmatrix").replace("\\\\", "\\").replace("tfrac", "frac").replace("dfrac", "frac")
-    for part in (r"\left", r"\right", r"^{\circ}", r"^\circ", r"\$", "$", r"\%"):  # deletions above can form new ones
+    # The deletions above can form new commands.
+    for part in (r"\left", r"\right", r"^{\circ}", r"^\circ", r"\$", "$", r"\%"):
         text = text.replace(part, "")
     text = text.replace("{.", "{0.")
     if text.startswith("."):
@@ -113,7 +119,7 @@ def _without_markup(text: str) -> str:
 
 
 def _braced_fractions(text: str) -> str:
-    """``\\frac12`` as ``\\frac{1}{2}``; unchanged if a fraction has fewer than two characters after it."""
+    """Write ``\\frac12`` as ``\\frac{1}{2}``. If fewer than two characters follow a fraction, the text is unchanged."""
     head, *parts = text.split(r"\frac")
     fixed = [head]
     for part in parts:
@@ -129,7 +135,7 @@ def _braced_fractions(text: str) -> str:
 
 
 def equal_mathvision(truth: str, answer: str) -> bool:
-    """Equal strings, equal tuples, or equal values of two expressions, rounded to two decimals."""
+    """Return whether two answers are equal as texts, or as tuples or values that are rounded to two decimals."""
     truth, answer = truth.lower(), answer.lower()
     if not truth.replace(" ", "") or not answer.replace(" ", ""):
         return False
@@ -146,12 +152,13 @@ def _rounded(text: str) -> int | float | None:
     number = value(text)
     try:
         return None if number is None else round(number, 2)
-    except (OverflowError, ValueError):  # infinite, not a number
+    except (OverflowError, ValueError):  # the value is infinite or not a number
         return None
 
 
 def _rounded_tuple(text: str) -> str:
-    """Return a tuple or list with its elements rounded; the unchanged text if an element has no value."""
+    """Round the elements of a tuple or list, except ``infty``, ``a`` and ``-a``. If any other element has no value,
+    return the text unchanged."""
     elements = text[1:-1].split(",")
     if len(elements) < 2 or (text[0], text[-1]) not in (("(", ")"), ("[", "]")):
         return text
@@ -168,8 +175,8 @@ def _rounded_tuple(text: str) -> str:
 
 
 def extract_mathverse(response: str, letters: Sequence[str]) -> str:
-    """Return the short answer in a response by our rule: an option's letter, or the text that the response marks as
-    answer.
+    """Extract the short answer from a response by our rule: the letter of an option, or the text that the response
+    marks as its answer.
 
     Args:
         letters: letters of the options; empty for a free question.
@@ -190,10 +197,9 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
 
 
 def mathverse_equal(extraction: str, answer: str) -> bool:
-    """Return whether an extracted answer equals the right one as text, as a quantity, or in value.
+    """Return whether an extracted answer equals the right answer as text, as a quantity, or in value.
 
-    If the answer is an equation ("AB = 12"), only its right side is compared, unless the correct answer is also an
-    equation.
+    If only the extracted answer is an equation ("AB = 12"), its right side is compared with the right answer.
     """
     if "=" in extraction and "=" not in answer:
         extraction = extraction.rpartition("=")[2]

@@ -1,7 +1,7 @@
-"""Objects of COCO that a caption mentions, by the word lists and rules of CHAIR and Object HalBench.
+"""Find the COCO objects that a caption mentions, by the word lists and rules of CHAIR and Object HalBench.
 
 CHAIR: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Object HalBench: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849).
-Neither rule handles negation or word senses: an orange shirt counts as an orange.
+Neither of the two handles negation or word senses. For example, an orange shirt counts as an orange.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scramble.language.singular import noun_lemma, sections, singular
 from scramble.language.spacy_pipeline import load_pipeline
 
 Mention = tuple[str, str]
-"""A word of a caption, and the COCO category that it stands for."""
+"""A word of a caption, and the COCO category that the word denotes."""
 
 _CHAIR_PAIRS = (
     "motor bike, motor cycle, air plane, traffic light, street light, traffic signal, stop light, fire hydrant, "
@@ -40,9 +40,9 @@ class Vocabulary:
     """A benchmark's words for the categories of COCO.
 
     Attributes:
-        category: word -> category.
-        pairs: two consecutive words -> the word that they count as ("baby bear" is a bear, not a person).
-        base_form: the base form of a token.
+        category: mapping from words to categories.
+        pairs: mapping from two consecutive words to the word that they count as ("baby bear" is a bear, not a person).
+        base_form: function that returns the base form of a token ("dogs" -> "dog").
     """
 
     category: Mapping[str, str]
@@ -58,7 +58,7 @@ class Vocabulary:
         return [self.base_form(token) for token in tokens.words(caption.lower())]
 
     def among(self, words: Sequence[str]) -> list[Mention]:
-        """Return the object words among words. "seat" is not a chair if "toilet" occurs too."""
+        """Return the object words in ``words``. "seat" does not count as a chair if "toilet" also occurs."""
         seats = "toilet" in words
         return [
             (word, self.category[word]) for word in words if word in self.category and not (seats and word == "seat")
@@ -66,9 +66,7 @@ class Vocabulary:
 
 
 def joined(words: Sequence[str], pairs: Mapping[str, str], only_pairs: bool = False) -> list[str]:
-    """Return the words with each known pair replaced by the word that it counts as; ``only_pairs`` drops all other
-    words.
-    """
+    """Replace each known pair of words with the word that the pair counts as. ``only_pairs`` drops all other words."""
     result, place = [], 0
     while place < len(words):
         pair = " ".join(words[place : place + 2])
@@ -90,14 +88,16 @@ def _pairs(pairs: Collection[str]) -> dict[str, str]:
 
 @cache
 def chair() -> Vocabulary:
-    """CHAIR's vocabulary, with the errors of its singular forms: a single bus is never counted."""
+    """Return CHAIR's vocabulary, including the errors of its singular forms. For example, a single bus is never
+    counted, because the singular of "bus" is "bu"."""
     lines = [line.strip().split(", ") for line in sections("coco_synonyms.txt")[""]]
     return Vocabulary({word: line[0] for line in lines for word in line}, _pairs(_CHAIR_PAIRS.split(", ")), singular)
 
 
 @cache
 def object_halbench() -> Vocabulary:
-    """Object HalBench's vocabulary: CHAIR's without stray blanks, with four more words, and WordNet's lemmas."""
+    """Return Object HalBench's vocabulary: CHAIR's words without stray blanks and four more words. The base forms are
+    WordNet's lemmas."""
     category = {word.strip(): name for word, name in chair().category.items()} | _HALBENCH_WORDS
     pairs = _pairs([word for word in category if " " in word] + ["home plate", "train track"])
     parts = {part for word in (*category, *pairs) for part in word.split(" ")}
@@ -109,8 +109,8 @@ class Counts:
     """Counts of one caption's objects.
 
     Attributes:
-        mentioned, hallucinated: mentions, and mentions of categories that are not in the image.
-        right, truth: distinct mentioned categories that are in the image, and categories in the image.
+        mentioned, hallucinated: number of mentions, and number of mentions whose category is not in the image.
+        right, truth: number of mentioned categories that are in the image, and number of categories in the image.
     """
 
     mentioned: int
@@ -130,10 +130,10 @@ def count(mentions: Sequence[Mention], truth: Collection[str]) -> Counts:
 
 
 def parse_object_list(text: str) -> Any:
-    """Return the JSON value in a judge's reply: the whole reply, or its last line if the reply contains ``["``.
+    """Parse a judge's reply as JSON. If that fails and the reply contains ``["``, parse its last line.
 
     Raises:
-        ValueError: there is no such value. In this case the original repeats the request.
+        ValueError: the reply cannot be parsed. In this case the original code repeats the request.
     """
     try:
         return json.loads(text)
@@ -144,13 +144,15 @@ def parse_object_list(text: str) -> Any:
 
 
 def named_objects(names: Sequence[str], pipeline: str) -> list[str]:
-    """Return the distinct objects in a judge's list of names: known pairs of words, otherwise runs of nouns, as lemmas.
+    """Return the distinct objects in a judge's list of names.
+
+    The objects in a name are its known pairs of words. If it has none, they are its runs of nouns, as lemmas.
 
     Args:
         pipeline: a spaCy pipeline, by name or folder.
 
     Raises:
-        PipelineError: the pipeline is not installed, or lacks tags or lemmas.
+        PipelineError: the pipeline is not installed, or lacks a tagger or a lemmatizer.
     """
     tag = load_pipeline(pipeline, "tagger", "lemmatizer", setting="benchmark.object_halbench.pipeline")
     found: list[str] = []

@@ -1,7 +1,7 @@
-"""Compare open answers by MMMU's and MathVista's official rules, extract them by rule, and grade without a judge.
+"""Extract open answers, compare them by the official rules of MMMU and MathVista, and grade them without a judge.
 
-The official MathVista script extracts answers with a language model; :func:`extract_mathvista` is a rule instead, and
-results that used it record this (``extraction: rule``).
+The official MathVista script extracts answers with a language model. :func:`extract_mathvista` extracts them by rule,
+and the results record this as ``extraction: rule``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answ
 
 
 def mmmu_open_correct(response: str, answers: Sequence[str]) -> bool:
-    """MMMU's rule for open questions: a string answer is part of a predicted string, or two numbers are equal.
+    """Apply MMMU's rule for open questions: an accepted text must occur in a prediction, or two numbers must be equal.
 
-    Predictions are the key parts of the response (the last words of sentences that announce an answer) and the numbers
-    in them. Strings are lower-cased, and numbers are rounded to two decimals.
+    The predictions are the key parts of the response and the numbers in these parts. A key part is the end of a
+    sentence that announces an answer. Texts are lower-cased, and numbers are rounded to two decimals.
     """
     predicted = [value for part in _key_parts(response) for value in (_normal(part), *_numbers(part))]
     for answer in answers:
@@ -52,8 +52,8 @@ def _numbers(text: str) -> list[float]:
 
 
 def _normal(text: str) -> str | float:
-    """Return a number rounded to two decimals, or else the lower-cased string. A single letter gets spaces around it,
-    so that it does not match inside words.
+    """Return a number rounded to two decimals, or any other text in lower case. A single character is put between
+    spaces, so that it does not match inside words.
     """
     stripped = text.strip()
     try:
@@ -69,8 +69,8 @@ def _normal(text: str) -> str | float:
 def mathvista_correct(
     response: str, answer: str, choices: Sequence[str], details: Mapping[str, Any]
 ) -> tuple[bool, str]:
-    """Return whether the answer extracted by rule from a response equals the right one, and the normalised
-    extraction.
+    """Return whether the answer that is extracted by rule from a response equals the right answer, and the extracted
+    answer in its normalised form.
     """
     extraction = extract_mathvista(response, choices, str(details["answer_type"]))
     normal = normalise_mathvista(extraction, choices, details)
@@ -101,8 +101,11 @@ def extract_mathvista(response: str, choices: Sequence[str], answer_type: str) -
 
 
 def normalise_mathvista(extraction: str, choices: Sequence[str], details: Mapping[str, Any]) -> str | None:
-    """Return the official normalisation. An option's letter is converted to its text, any other answer to the nearest
-    option by edit distance. Integers and floats are rounded to the question's precision; None if it is not a number.
+    """Normalise an extracted answer by the official rules.
+
+    For multiple choice, the letter of an option is converted to the text of the option, and any other answer to the
+    nearest option by edit distance. Integers are truncated, and floats are rounded to the question's precision. Return
+    None for an empty choice and for an answer that should be a number but is not.
     """
     if details.get("question_type") == "multi_choice":
         if not extraction:
@@ -124,7 +127,7 @@ def normalise_mathvista(extraction: str, choices: Sequence[str], details: Mappin
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance."""
+    """Return the Levenshtein distance between two texts."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         previous, row[0] = row[0], i
@@ -137,10 +140,11 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def kit_relaxed(response: str, answer: str) -> float:
-    """ChartQA's relaxed accuracy as in its original code: numbers within 5 %, else equal text regardless of case.
+    """Compute ChartQA's relaxed accuracy as in its original code.
 
-    Unlike :func:`scramble.grading.rules.relaxed`, a number with a thousands separator is text, and so is any answer to
-    a ground truth of zero.
+    Two numbers must differ by at most 5 %, and other answers must be equal regardless of case. Unlike
+    :func:`scramble.grading.rules.relaxed`, this function compares numbers with a thousands separator as texts. If the
+    ground truth is zero, any answer is compared as text.
     """
     response, answer = response.strip(), answer.strip()
     value, truth = _plain_number(response), _plain_number(answer)
@@ -157,7 +161,7 @@ def _plain_number(text: str) -> float | None:
 
 
 def kit_anls(response: str, answer: str) -> float:
-    """VLMEvalKit's ANLS: the longer text's length includes outer white space, which the edit distance ignores."""
+    """Compute ANLS as VLMEvalKit does: outer white space counts for the length of a text, but not as an edit."""
     a, b = (" ".join(text.lower().split()) for text in (response, answer))
     length = max(len(response), len(answer))
     distance = edit_distance(a, b) / length if length else 0.0
@@ -165,7 +169,7 @@ def kit_anls(response: str, answer: str) -> float:
 
 
 def kit_accuracy(response: str, answer: str) -> float:
-    """Equal regardless of case and outer white space."""
+    """Return 1 if two texts are equal regardless of case and outer white space, else 0."""
     return float(response.strip().lower() == answer.strip().lower())
 
 
@@ -174,16 +178,17 @@ KIT_RULES: dict[str, Callable[[str, str], float]] = {
     "anls": kit_anls,
     "accuracy": kit_accuracy,
 }
-"""VLMEvalKit's rules for one accepted answer. The best over all accepted answers counts."""
+"""VLMEvalKit's rules for one accepted answer. If there are several accepted answers, the highest score counts."""
 
 
 # ------------------------------------------------------------------------------------------------- without a judge
 
 
 def parts_contained(response: str, truth: str) -> float:
-    """Return the share in [0, 1] of the parts of a ground truth (``a<AND>b``, alternatives separated by ``<OR>``) that
-    a response contains as whole words, for the best alternative. It replaces MM-Vet's judge, but is not comparable with
-    it.
+    """Return the share in [0, 1] of the parts of a ground truth that a response contains as whole words.
+
+    ``<AND>`` separates the parts, and ``<OR>`` separates alternatives, of which the best one counts. This score is used
+    instead of that of MM-Vet's judge, but the two scores are not comparable.
     """
     words = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
     shares = []

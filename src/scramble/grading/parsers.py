@@ -1,7 +1,7 @@
 """Parse yes/no replies and option letters by the rules with which published numbers were computed.
 
-The rules disagree (on a lower-case letter, ``**B**``, "I think it is B, not A"), so a result records its parser.
-Parsers return None for replies that they cannot parse; no parser guesses at random.
+The rules disagree, for example on a lower-case letter, on ``**B**`` and on "I think it is B, not A". Each result
+therefore records the parser that was used. Parsers return None for replies that they cannot parse. No parser guesses.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from collections.abc import Callable, Mapping
 from scramble.grading import final_answers
 
 Options = Mapping[str, str]
-"""Option letter -> option text, in letter order."""
+"""Mapping from the letters of the options, in order, to their texts."""
 
 # ------------------------------------------------------------------------------------------------------------- yes, no
 
 
 def pope_official(text: str) -> str | None:
-    """POPE's own rule: ``no`` if ``No``, ``not`` or ``no`` is a word of the first sentence, else ``yes``.
+    """Apply POPE's rule: return ``no`` if ``No``, ``not`` or ``no`` is a word of the first sentence, else ``yes``.
 
-    Every reply is parsed: an empty reply, ``Maybe`` and ``NO`` are all read as yes.
+    Every reply is parsed. For example, an empty reply, ``Maybe`` and ``NO`` are read as yes.
     """
     words = text.partition(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
 def exact(text: str) -> str | None:
-    """lmms-eval's rule: the whole reply is ``yes`` or ``no``, in any case."""
+    """Apply lmms-eval's rule: the whole reply must be ``yes`` or ``no``, in any case."""
     stripped = text.lower().strip()
     return stripped if stripped in ("yes", "no") else None
 
 
 def exact_case(text: str) -> str | None:
-    """AMBER's rule: the reply is ``Yes`` or ``No``, with nothing before or after it."""
+    """Apply AMBER's rule: the whole reply must be ``Yes`` or ``No``."""
     return text.lower() if text in ("Yes", "No") else None
 
 
 def words(text: str) -> str | None:
-    """VLMEvalKit's rule: exactly one of the words ``yes`` and ``no`` occurs."""
+    """Apply VLMEvalKit's rule: exactly one of the words ``yes`` and ``no`` must occur."""
     from scramble.grading.vqa_accuracy import strip_punctuation
 
     answers = set(strip_punctuation(text.lower()).split()) & {"yes", "no"}
@@ -46,7 +46,7 @@ def words(text: str) -> str | None:
 
 
 def first_match(text: str) -> str | None:
-    """NaturalBench's rule: the first of the words ``yes`` and ``no``."""
+    """Apply NaturalBench's rule: return the word ``yes`` or ``no`` that occurs first."""
     match = re.search(r"\b(yes|no)\b", text, re.IGNORECASE)
     return match.group(1).lower() if match else None
 
@@ -71,7 +71,11 @@ REFUSED = "Z"
 
 
 def can_infer(text: str, options: Options) -> str | None:
-    """VLMEvalKit's rules without its judge: a single letter among the last five words, else a single option text."""
+    """Apply VLMEvalKit's rules without its judge.
+
+    Return the only option whose letter is a word, if the letter is among the last four words. Otherwise return the
+    letter after "answer is", or else the only option whose text occurs in a short reply.
+    """
     letter = _can_infer_letter(text, options) or _can_infer_text(text, options)
     return None if letter == REFUSED else letter
 
@@ -102,7 +106,8 @@ def _can_infer_text(text: str, options: Options) -> str | None:
 
 
 def lmms_hrbench(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for HR-Bench, without its judge: a single letter at any place, else a single option text."""
+    """Apply lmms-eval's rule for HR-Bench without its judge: return the only option whose letter is a word, else the
+    only option whose text occurs."""
     if any(sentence in text for sentence in _REFUSALS):
         return None
     tokens = set(_tokens(text))
@@ -124,8 +129,8 @@ _VSTAR_FORMS = (
 
 
 def lmms_vstar(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for V*: a letter of A to D in the first of five forms that the upper-cased reply has ("a cat" is
-    A), or the only such letter."""
+    """Apply lmms-eval's rule for V*: return the letter, from A to D, in the first of five forms that matches the
+    upper-cased reply ("a cat" is read as A). If no form matches, return the only letter from A to D."""
     text = text.strip().upper()
     found = next((match.group(1) for form in _VSTAR_FORMS if (match := re.search(form, text))), None)
     if found is None and len(letters := re.findall(r"[A-D]", text)) == 1:
@@ -134,37 +139,40 @@ def lmms_vstar(text: str, options: Options) -> str | None:
 
 
 def lmms_blink(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for BLINK: the first letter of the reply, in any case ("The cat" is T, not an option)."""
+    """Apply lmms-eval's rule for BLINK: the letter at the start of the reply, in any case, must be an option. A reply
+    such as "The cat" starts with T and is therefore not parsed."""
     match = re.match(r"[(\s]*([A-Z])", text.strip(), re.IGNORECASE)
     return match.group(1).upper() if match and match.group(1).upper() in options else None
 
 
 def lmms_scienceqa(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for ScienceQA: a letter in any case, or a capital letter with a full stop at the start."""
+    """Apply lmms-eval's rule for ScienceQA: the reply must be a letter in any case, or start with a capital letter and
+    a full stop."""
     text = text.strip()
     letter = text.upper() if len(text) == 1 else text[0] if re.match(r"[A-Z]\.", text) else None
     return letter if letter in options else None
 
 
 def startswith(text: str, options: Options) -> str | None:
-    """SCRAMBLe's rule for ConMe and SEED: the letter that the upper-cased reply starts with."""
+    """Apply SCRAMBLe's rule for ConMe and SEED: return the letter with which the upper-cased reply starts."""
     return next((letter for letter in options if text.upper().startswith(letter.upper())), None)
 
 
 def first_char(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for SEED-Bench: the first character of the stripped reply, if it is an option's letter."""
+    """Apply lmms-eval's rule for SEED-Bench: the stripped reply must start with the letter of an option."""
     first = text.strip()[:1]
     return first if first in options else None
 
 
 def naturalbench_ab(text: str, options: Options) -> str | None:
-    """NaturalBench's rule: the first of the words ``A`` and ``B``, in any case."""
+    """Apply NaturalBench's rule: return the word ``A`` or ``B``, in any case, that occurs first."""
     match = re.search(r"\b([ab])\b", text, re.IGNORECASE)
     return match.group(1).upper() if match else None
 
 
 def llava_sqa(text: str, options: Options) -> str | None:
-    """LLaVA's rule for ScienceQA: a letter; ``X. ...``; or exactly one "The answer is X."."""
+    """Apply LLaVA's rule for ScienceQA: the reply must be a letter, start with a letter, a full stop and a space, or
+    contain exactly one "The answer is X."."""
     if text in options:
         return text
     if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
@@ -173,7 +181,7 @@ def llava_sqa(text: str, options: Options) -> str | None:
     return letters[0] if len(letters) == 1 and letters[0] in options else None
 
 
-# Forms in which a letter is likely to be the answer, by decreasing weight; 9 (at the end) is tested separately.
+# Forms in which a letter is likely to be the answer, by decreasing weight. The weights 10, 9 and 7 have no fixed form.
 _PRIORITIES = ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} "))
 _PHRASES = (
     "answer is",
@@ -195,12 +203,23 @@ _PHRASES = (
 
 
 def priority(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for MMStar and static MMBench: the letter in the form of highest weight; of several such
-    letters, the last one.
+    """Apply lmms-eval's rule for MMStar and static MMBench: return the letter in the form with the highest weight.
 
-    Only upper-case letters count. The weights are 10 at the start, 9 at the end, 7 anywhere after "answer is" or a
-    similar phrase, 6 in parentheses, 5 before a full stop, 4 before a colon, 3 before a right parenthesis, and 2 before
-    a space. If no form occurs, letters count anywhere, even inside words.
+    Only upper-case letters count. If several letters have the highest weight, the last of them is returned.
+
+    ====== =====================================================
+    weight form
+    ====== =====================================================
+    10     at the start
+    9      at the end
+    7      anywhere after "answer is" or a similar phrase
+    6      in parentheses
+    5      before a full stop
+    4      before a colon
+    3      before a right parenthesis
+    2      before a space
+    0      anywhere, even inside a word, if no other form occurs
+    ====== =====================================================
     """
     text = text.strip()
     for mark in ",.!?;:'\"":
@@ -223,7 +242,7 @@ def priority(text: str, options: Options) -> str | None:
             if form.format(letter) in text
         )
     candidates = candidates or [(0, text.rfind(letter), letter) for letter in options if letter in text]
-    # Among letters of equal weight and place, the one that is listed first wins, as with a stable sort.
+    # If letters have equal weights and places, the option that is listed first wins, as with a stable sort.
     return max(candidates, key=lambda candidate: candidate[:2])[2] if candidates else None
 
 
@@ -238,7 +257,7 @@ _MMVP_FORMS = (
 
 
 def mmvp(text: str, options: Options) -> str | None:
-    """lmms-eval's rule for MMVP: A or B in any case, in the first of six forms that matches."""
+    """Apply lmms-eval's rule for MMVP: return A or B, in any case, from the first of six forms that matches."""
     text = text.strip()
     for form in _MMVP_FORMS:
         if match := re.search(form, text, re.IGNORECASE):
@@ -247,9 +266,10 @@ def mmvp(text: str, options: Options) -> str | None:
 
 
 def mmmu_official(text: str, options: Options) -> str | None:
-    """MMMU's rule without its random guess: ``(A)``, else `` A ``, else (in more than five words) an option's text.
+    """Apply MMMU's rule without its random guess: return a letter in parentheses, else a letter between spaces, else,
+    in a reply of more than five words, an option whose text occurs.
 
-    Of several candidates the last one counts.
+    If there are several candidates, the one that occurs last is returned.
     """
     for mark in ",.!?;:'":
         text = text.strip(mark)
@@ -265,12 +285,16 @@ def mmmu_official(text: str, options: Options) -> str | None:
 
 
 def m3cot(text: str, options: Options) -> str | None:
-    """M3CoT's rule: the last letter in brackets, else the last option whose text occurs, else the last option whose
-    letter is a word, as a capital letter or else as a small one.
+    """Apply M3CoT's rule: return the option in the first of these forms that occurs.
 
-    "Last" means last in the text for brackets and last in the list of options for the other forms. Only the part after
-    ``[Answer]`` counts, up to ``[Rationale]`` or ``[Context]``. If the last bracketed letter is not an option, the
-    reply is unparsed.
+    - the last letter in parentheses
+    - the text of an option
+    - the capital letter of an option, as a word
+    - the small letter of an option, as a word
+
+    If several options occur in one of the last three forms, the option that is listed last is returned. Only the part
+    after ``[Answer]`` and before ``[Rationale]`` or ``[Context]`` counts. If the last letter in parentheses is not an
+    option, the reply is not parsed.
     """
     if "[Answer]" in text:
         text = text.split("[Answer]")[-1].split("[Rationale]")[0].split("[Context]")[0]
@@ -289,8 +313,11 @@ def m3cot(text: str, options: Options) -> str | None:
 
 
 def internvl(text: str, options: Options) -> str | None:
-    """InternVL's rule for ScienceQA and M3CoT, with which MPO's numbers were computed: a letter at the start ("A dog"
-    is A), else the first option whose text occurs (case-sensitive), else a bracketed letter at the start."""
+    """Apply InternVL's rule for ScienceQA and M3CoT, with which MPO's numbers were computed.
+
+    Return the letter at the start ("A dog" is read as A), else the first option whose text occurs in the same case,
+    else the letter in parentheses at the start.
+    """
     text = text.strip()
     if text[:1] in options:
         return text[:1]
@@ -303,7 +330,8 @@ def internvl(text: str, options: Options) -> str | None:
 
 
 def wemath(text: str, options: Options) -> str | None:
-    """We-Math's rule: the first character, a letter of A to H, after the last ``Answer`` and the signs ``<>:.``"""
+    """Apply We-Math's rule: the first character after the last ``Answer``, without the signs ``<>:.``, must be a letter
+    from A to H."""
     answer = re.sub(r"[<>:.]", "", text.split("Answer")[-1].strip()).strip()
     return answer[:1] if answer[:1] and answer[:1] in "ABCDEFGH" else None
 
@@ -341,32 +369,32 @@ def is_refusal(text: str) -> bool:
 
 
 COT_ANSWERS = ("marked", "internvl", "reply")
-"""Where the answer of a chain of thought is read: after the mark of a final answer in any of the usual forms, by
-InternVL's rule, or in the whole reply."""
+"""The rules for the answer of a chain of thought: ``marked`` reads the text after the mark of a final answer in any of
+the usual forms, ``internvl`` applies InternVL's rule, and ``reply`` reads the whole reply."""
 
 
 def final_answer(text: str) -> str:
-    """Return the unwrapped final answer of a chain of thought; the whole reply if no answer is marked."""
+    """Return the unwrapped final answer of a chain of thought, or the whole reply if no answer is marked."""
     answer = final_answers.find(text)
     return text if answer is None else answer
 
 
 def internvl_answer(text: str) -> str:
-    """InternVL's rule for a chain of thought: the rest of the line after the first ``Final answer:`` or ``Answer:``;
-    the whole reply if there is none."""
+    """Apply InternVL's rule for a chain of thought: return the rest of the line after the first ``Final answer:`` or
+    ``Answer:``, or the whole reply if neither occurs."""
     match = re.search(r"(?:final answer:|answer:)\s*(.*)", text, re.IGNORECASE)
     return match[1].strip() if match else text
 
 
 def final_yes_no(text: str, parser: str) -> str | None:
-    """``yes`` or ``no`` in the final answer of a chain of thought; an ambiguous answer is left to the parser."""
+    """Return ``yes`` or ``no`` in the final answer of a chain of thought. ``parser`` decides on an ambiguous answer."""
     answer = final_answers.find(text)
     result = final_answers.yes_no(answer) if answer is not None else None
     return result or YES_NO[parser](final_answers.after_thought(text) if answer is None else answer)
 
 
 def final_letter(text: str, options: Options, parser: str) -> str | None:
-    """Return the option in the final answer of a chain of thought; an ambiguous answer is left to the parser."""
+    """Return the option in the final answer of a chain of thought. ``parser`` decides on an ambiguous answer."""
     answer = final_answers.find(text)
     result = final_answers.letter(answer, options) if answer is not None else None
     return result or LETTER[parser](final_answers.after_thought(text) if answer is None else answer, options)

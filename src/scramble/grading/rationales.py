@@ -1,6 +1,6 @@
 """Write and parse rationales: one step per line, then ``Final answer:`` and the answer on the last line.
 
-Training data, replies and judges use the same form, so that a model that was trained on it can be scored.
+Training data, replies and judges use this form, so the replies of a model that was trained on rationales can be scored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Rationale:
 def ask(question: str, template: str = ASK) -> str:
     """Return the prompt that asks for a rationale. Raises ValueError for a template without ``{question}``."""
     if "{question}" not in template:
-        raise ValueError(f"the prompt for rationales has no {{question}}: {template!r}")
+        raise ValueError(f"the prompt for rationales must contain {{question}}: {template!r}")
     return template.replace("{question}", question)
 
 
@@ -42,8 +42,8 @@ def write(steps: Sequence[str], answer: str) -> str:
 def read(text: str) -> Rationale:
     """Parse the steps and the answer of a rationale from any source (data, model or user).
 
-    Each sentence of each line is a step, without bullets and numbers. The text after the last ``Final answer:`` (or
-    ``Answer:``) on its line is the answer.
+    Each sentence of each line is a step. Bullets and step numbers are removed. The answer is the text after the last
+    ``Final answer:`` (or ``Answer:``) up to the end of the line.
     """
     rest = ""
     if marked := final_answers.stated(text):

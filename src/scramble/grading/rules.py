@@ -1,12 +1,22 @@
-"""Grade answers by the rule of their task. A rule gives a score in [0, 1]; an answer is right above 0.9.
+"""Grade answers by the rule of their task.
 
-- ``exact``: equal to one of the accepted answers after the VQA normaliser (case, articles, number words, punctuation).
-- ``vqa``: VQA accuracy against ten or more annotators.
-- ``choice``: the option's letter, or its text.
-- ``relaxed``: numbers within 5 %, else equal text regardless of case (ChartQA: Methani et al., arXiv 1909.00997).
-- ``anls``: 1 - edit distance / length of the longer text, 0 if below 0.5 (Biten et al., arXiv 1905.13648).
-- ``numeric``: numbers within 0.1 %, with units, fractions and lists.
-- ``latex``: equal as mathematics, by the library math-verify (``pip install 'scramble[math]'``).
+A rule returns a score in [0, 1]. An answer is right if its score is above 0.9.
+
+=========== ===========================================================================================================
+rule        score
+=========== ===========================================================================================================
+``exact``   1 if the answer equals an accepted answer after the VQA normaliser (case, articles, number words and
+            punctuation)
+``vqa``     VQA accuracy against ten or more annotators
+``choice``  1 if the answer is the letter or the text of the right option
+``relaxed`` 1 if two numbers differ by at most 5 %, or if two texts are equal regardless of case (ChartQA: Methani et
+            al., arXiv 1909.00997)
+``anls``    1 - edit distance / length of the longer text, or 0 if this value is below 0.5 (Biten et al., arXiv
+            1905.13648)
+``numeric`` 1 if the numbers differ by at most 0.1 % and their units, if both have one, are equal; fractions and
+            lists are parsed
+``latex``   1 if the answers are mathematically equal according to math-verify (``pip install 'scramble[math]'``)
+=========== ===========================================================================================================
 """
 
 from __future__ import annotations
@@ -25,22 +35,23 @@ from scramble.grading.vqa_accuracy import NUMBERS, official, vqa_accuracy
 from scramble.records import LETTERS, Question
 
 RIGHT = 0.9
-ANNOTATORS = 10  # from this many answers on, auto treats them as annotators' answers instead of accepted spellings
+ANNOTATORS = 10  # with at least this many answers, ``auto`` treats the answers as those of annotators, not as spellings
 
 
 class RuleError(ValueError):
-    """A rule that does not exist or cannot work here. The message names the rule and says how to fix the setting."""
+    """Raised if a rule does not exist or cannot be applied. The message names the rule and the setting to change."""
 
 
 class NoTruth(ValueError):
-    """A question with a ground truth that its rule cannot use. Skipped questions are counted by this message."""
+    """Raised if a rule cannot use the ground truth of a question. Skipped questions are counted by the message."""
 
 
 def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] | None = None) -> str:
-    """Return the rule for a question: the rule of its kind, or ``rule``; ``auto`` selects a rule by options and
-    answers.
+    """Return the name of the rule for a question.
 
-    If a question's kind is the name of a rule, that rule is used.
+    The rule is that of the question's kind in ``by_kind``. If ``by_kind`` has no such entry, it is the kind itself if
+    the kind is the name of a rule, and ``rule`` otherwise. ``auto`` selects a rule by the question's options and
+    answers.
 
     Raises:
         RuleError: the rule is unknown.
@@ -56,11 +67,11 @@ def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] |
 
 
 def truths(question: Question) -> tuple[str, ...]:
-    """Return all accepted answers, each also without wrappings such as quotes. Raises NoTruth if there is none."""
+    """Return all accepted answers, unchanged and without wrappings such as quotes. Raises NoTruth if there are none."""
     stated = [a for a in (question.answer, *question.answers) if a.strip()]
     accepted = tuple(dict.fromkeys([*stated, *filter(None, map(final_answers.unwrap, stated))]))
     if not accepted:
-        raise NoTruth("no ground truth")
+        raise NoTruth("the question has no ground truth")
     return accepted
 
 
@@ -74,7 +85,10 @@ def check_truth(question: Question, rule: str) -> None:
 
 
 def score(rule: str, answer: str, question: Question) -> float:
-    """Return the score of an answer in [0, 1]: the best over its forms (:func:`scramble.grading.final_answers.forms`).
+    """Return the score of an answer in [0, 1].
+
+    The score is the highest over the forms of the answer (:func:`scramble.grading.final_answers.forms`). Only
+    ``choice`` grades the unchanged answer alone.
 
     Raises:
         NoTruth: the question's ground truth cannot be used.
@@ -101,7 +115,7 @@ def _exact(answer: str, question: Question) -> float:
 
 
 def _vqa(answer: str, question: Question) -> float:
-    if len(question.answers) < ANNOTATORS:  # these are accepted spellings, so there is no annotator to exclude
+    if len(question.answers) < ANNOTATORS:  # the answers are accepted spellings, so there is no annotator to exclude
         return _exact(answer, question)
     return vqa_accuracy(answer, question.answers) / 100
 
@@ -111,7 +125,7 @@ def _anls(answer: str, question: Question) -> float:
 
 
 def anls(answer: str, truth: str) -> float:
-    """Normalised Levenshtein similarity, ignoring case and outer white space; 0 if below 0.5."""
+    """Return the normalised Levenshtein similarity, or 0 if it is below 0.5. Case and extra white space are ignored."""
     a, b = (" ".join(text.lower().split()) for text in (answer, truth))
     if not a and not b:
         return 1.0
@@ -167,8 +181,9 @@ class Quantity:
     unit: str = ""
 
     def same(self, other: Quantity, tolerance: float) -> bool:
-        """Return whether both are equal within a relative tolerance and, if both have a unit, in unit; 50 %
-        equals 0.5.
+        """Return whether two quantities are equal within a relative tolerance.
+
+        If both have a unit, the units must be equal too. If only one is a percentage, 50 % equals both 50 and 0.5.
         """
         if self.unit and other.unit and self.unit != other.unit:
             return False
@@ -180,10 +195,10 @@ class Quantity:
 
 
 def quantities(text: str) -> list[Quantity]:
-    """Return the quantities in a text that consists of one quantity or a list; empty for any other text.
+    """Return the quantities in a text that consists of one quantity or a list of quantities, or [] for any other text.
 
-    It parses ``1,234.5``, ``3/4``, ``2 1/2``, ``5 cm``, ``$5``, ``50%``, ``three``, ``none`` (zero)
-    and lists of these in brackets or separated by commas.
+    A quantity has a form such as ``1,234.5``, ``3/4``, ``2 1/2``, ``5 cm``, ``$5``, ``50%``, ``three`` or ``none``
+    (zero). Lists are separated by commas, semicolons or "and", with or without brackets.
     """
     text = text.strip().rstrip(".").strip()
     if len(text) > 1 and (text[0], text[-1]) in (("[", "]"), ("(", ")"), ("{", "}")):
@@ -212,7 +227,7 @@ def _quantity(text: str) -> Quantity | None:
 
 def _numeric(answer: str, question: Question) -> float:
     values = quantities(answer)
-    if not values:  # a sentence: use its number if it contains exactly one
+    if not values:  # the answer is a sentence: if it contains exactly one number, use this number
         numbers = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", answer)
         values = quantities(numbers[0]) if len(numbers) == 1 else []
     return float(any(_all_same(values, quantities(truth), 1e-3) for truth in truths(question)))
@@ -229,7 +244,8 @@ def _relaxed(answer: str, question: Question) -> float:
 
 
 def relaxed(answer: str, truth: str) -> float:
-    """1 if both are numbers (``5%`` is 0.05) and at most 5 % apart, or equal regardless of case; else 0."""
+    """Return 1 if both texts are numbers (``5%`` is 0.05) and differ by at most 5 %, or if they are equal regardless of
+    case. Return 0 otherwise."""
     a, b = _float(answer), _float(truth)
     if a is not None and b is not None:
         return float(a == b if b == 0 else abs(a - b) <= 0.05 * abs(b))
@@ -253,9 +269,11 @@ def _latex(answer: str, question: Question) -> float:
     try:
         import math_verify
     except ImportError as error:
-        raise RuleError("answers in LaTeX are compared by math-verify: pip install 'scramble[math]'") from error
+        raise RuleError(
+            "the rule latex needs math-verify, which is missing: run pip install 'scramble[math]'"
+        ) from error
 
-    # Its time limits (in seconds) use alarms, which only the main thread can set.
+    # The time limits of math-verify (in seconds) use alarms, which only the main thread can set.
     limit = 60 if threading.current_thread() is threading.main_thread() else None
 
     def parsed(text: str) -> Any:

@@ -1,7 +1,7 @@
-"""Read replies to the questions "which caption fits this image?" and "which image fits this caption?".
+"""Parse replies to the questions "which caption fits this image?" and "which image fits this caption?".
 
-A reader returns the labels that a reply chooses: ``A`` or ``B`` for captions, ``First`` or ``Second`` for images. The
-result is a list, because the original rule of VisMin can match both labels.
+A reader returns the labels that a reply chooses. The labels are ``A`` and ``B`` for captions, and ``First`` and
+``Second`` for images. The result is a list, because VisMin's rule can match both labels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ IMAGE_LABELS: Labels = ("First", "Second")
 
 
 def vismin(text: str, labels: Labels, captions: Sequence[str]) -> list[str]:
-    """VisMin's rule: a label counts if it is a word of the normalised reply, so that "A dog" is A.
+    """Apply VisMin's rule: a label counts if it is a word of the normalised reply, so "A dog" is read as A.
 
-    The normalised reply is the first line without punctuation. If it has parentheses, only the text in them is used.
+    The normalised reply is the first line without punctuation. If the reply has parentheses, only the text in the first
+    pair of parentheses is used.
     """
     if inside := re.search(r"\((.*?)\)", text):
         text = inside.group(1)
@@ -28,8 +29,8 @@ def vismin(text: str, labels: Labels, captions: Sequence[str]) -> list[str]:
 
 
 def colorswap(text: str, labels: Labels, captions: Sequence[str]) -> list[str]:
-    """ColorSwap's rules: a label counts if one of a list of phrases names it; if phrases name both labels, neither
-    counts."""
+    """Apply ColorSwap's rules: a label counts if one of several phrases names it. If phrases name both labels, neither
+    label counts."""
     if labels == IMAGE_LABELS:
         named = [label for label, other in (labels, labels[::-1]) if _names_image(text.lower(), label, other)]
     else:
@@ -71,8 +72,10 @@ def _names_caption(text: str, labels: Labels, captions: tuple[str, str]) -> bool
 
 
 def _without_little_words(text: str) -> str:
-    """Return the text in lower case without articles, "with" and "and". Only lower-case words are dropped, in this
-    order; each pass works on the result of the previous one.
+    """Return the text in lower case without articles, "with" and "and".
+
+    Only words that are written in lower case are removed. The words are removed one after another, because the order
+    affects the result.
     """
     for word in ("a", "an", "the", "with", "and"):
         text = text.replace(f" {word} ", " ")

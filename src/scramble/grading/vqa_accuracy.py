@@ -1,4 +1,4 @@
-"""VQA accuracy under the rule sets of published numbers. The rule sets disagree, so each has a name.
+"""Compute VQA accuracy by the rule sets that published numbers use. The rule sets disagree, so each one has a name.
 
 The official rule set is that of GT-Vision-Lab/VQA (Antol et al. 2015; Goyal et al. 2017).
 """
@@ -25,8 +25,8 @@ NUMBERS = {
     "ten": "10",
 }
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
-# The official code intends "no digit before", but its look-behind has a typo, so only a digit after the full stop
-# counts.
+# The official pattern was meant to keep a full stop after a digit as well. Its look-behind has a typo, so only a digit
+# after the full stop has an effect.
 _STOP_NO_DIGIT_AFTER = re.compile(r"\.(?!\d)")
 _STOP_NO_DIGIT_AROUND = re.compile(r"(?<!\d)\.(?!\d)")
 _MOST_STOPS = 32  # the official call passes re.UNICODE (32) as the maximum number of substitutions
@@ -45,7 +45,8 @@ _CONTRACTIONS_WITH_TWO = """
 
 
 def _contraction_map() -> dict[str, str]:
-    """Spellings without one apostrophe -> the full contraction: the official list with its irregularities."""
+    """Return the official dictionary, with its irregularities, from contractions without one apostrophe to the full
+    contractions."""
     table = {}
     for full in (_CONTRACTIONS_WITH_ONE_MARK + _CONTRACTIONS_WITH_TWO).split():
         for k, mark in enumerate(full):
@@ -63,7 +64,10 @@ _CONTRACTIONS = _contraction_map()
 
 
 def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -> str:
-    """Remove a mark next to a space (or any mark, if a number has a comma); replace other marks by a space."""
+    """Remove each punctuation mark that occurs next to a space, and replace the other marks with spaces.
+
+    If a number in the text has a comma, all marks are removed. Full stops are removed if ``stop`` matches them.
+    """
     drop_all = _COMMA_IN_NUMBER.search(text) is not None
     result = text
     for mark in _PUNCTUATION:
@@ -82,23 +86,26 @@ def _clean(text: str) -> str:
 
 
 def official(text: str) -> str:
-    """Return the official normaliser."""
+    """Normalise an answer as the official code does."""
     return _words(strip_punctuation(_clean(text)))
 
 
 def evalai(text: str) -> str:
-    """Return the EvalAI answer processor (LLaVA, InternVL, lmms-eval): also drops ``,``, ``?`` and a final ``'s``."""
+    """Normalise an answer as EvalAI's answer processor does, which LLaVA, InternVL and lmms-eval use.
+
+    Unlike the official code, it removes ``,`` and ``?`` without inserting a space, and it separates ``'s`` from words.
+    """
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return _words(strip_punctuation(_clean(text)))
 
 
 def vlmevalkit(text: str) -> str:
-    """VLMEvalKit's normaliser, which keeps a full stop after a digit."""
+    """Normalise an answer as VLMEvalKit does, which keeps a full stop next to a digit."""
     return _words(strip_punctuation(_clean(text), _STOP_NO_DIGIT_AROUND))
 
 
 def leave_one_out(prediction: str, answers: Sequence[str]) -> float:
-    """Return the mean over annotators of min(matches among the others / 3, 1), in [0, 1]: the official accuracy."""
+    """Return the official accuracy in [0, 1]: the mean over annotators of min(matches with other annotators / 3, 1)."""
     matches = sum(answer == prediction for answer in answers)
     scores = [min((matches - (answer == prediction)) / 3, 1.0) for answer in answers]
     return sum(scores) / len(scores)
@@ -138,11 +145,16 @@ PROTOCOLS: dict[str, Callable[[str, Sequence[str]], float]] = {
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "always_normalise") -> float:
-    """Return the accuracy in percent of a prediction against the annotators' answers (ten in VQAv2, OK-VQA, TextVQA).
+    """Return the accuracy in percent of a prediction against the annotators' answers.
 
-    Protocols: ``always_normalise`` (official normaliser on both sides, leave-one-out; the default), ``official_2021``
-    (normalises only if annotators differ), ``official_2017`` (only removes punctuation from answers), ``evalai``,
-    ``vlmevalkit``, ``molmo`` (min(matches / 3, 1) without leave-one-out).
+    VQAv2, OK-VQA and TextVQA have ten answers per question. The protocols are:
+
+    - ``always_normalise`` (default): :func:`official` on both sides and :func:`leave_one_out`
+    - ``official_2021``: as ``always_normalise``, but texts are only normalised if the annotators' answers differ
+    - ``official_2017``: as ``always_normalise``, but the annotators' answers only lose their punctuation, and only if
+      they differ
+    - ``evalai`` and ``vlmevalkit``: as ``always_normalise``, but with :func:`evalai` or :func:`vlmevalkit`
+    - ``molmo``: :func:`official` on both sides, and min(matches / 3, 1) over all annotators
 
     Raises:
         ValueError: there are no answers, or the protocol is unknown.
@@ -150,11 +162,11 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "alway
     if not answers:
         raise ValueError("a VQA accuracy needs at least one annotated answer")
     if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown VQA accuracy {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+        raise ValueError(f"unknown protocol of VQA accuracy {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     return 100 * PROTOCOLS[protocol](prediction, answers)
 
 
 def exact_match(prediction: str, answer: str) -> bool:
-    """GQA's exact match as in lmms-eval, ignoring case and punctuation."""
+    """Return whether two answers are equal regardless of case and punctuation, as lmms-eval computes it for GQA."""
     strip = re.compile(r"[^\w\s]")
     return " ".join(strip.sub("", prediction.lower()).split()) == " ".join(strip.sub("", answer.lower()).split())
