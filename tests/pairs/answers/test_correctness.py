@@ -126,7 +126,7 @@ def test_questions_that_cannot_be_asked_are_not(server: Loopback, tmp_path: Path
     ]
     maker, outcome = run(server, tmp_path, questions, images, styles=["direct"])
     assert [skip.reason for _, skip in outcome if isinstance(skip, Skip)] == [
-        "no ground truth",
+        "the question has no ground truth",
         "the ground truth is not a number",
         "the ground truth is not one of the options",
         "missing image",
