@@ -179,8 +179,8 @@ def test_photographs_from_elsewhere(tmp_path: Path, shared: Path, rules: dict[st
 @pytest.mark.parametrize(
     ("arguments", "settings", "error", "message"),
     [
-        (("world", "rule"), {}, ValueError, "unknown pair method 'rule'; did you mean rules"),
-        (("coc",), {}, ValueError, "unknown source or path 'coc'; did you mean coco"),
+        (("world", "rule"), {}, ValueError, "there is no pair method 'rule'; did you mean rules"),
+        (("coc",), {}, ValueError, "there is no source or path 'coc'; did you mean coco"),
         (("coco",), {}, ValueError, r"data=coco needs data_settings=\{'path': ...\}"),
         (("world", "world"), {"data_settings": {"n_trian": 2}}, ValueError, "did you mean data.n_train"),
         (("world", "world"), {"method_settings": {"kinds": ["swap"]}}, ValueError, "pairs.kinds=swap must be one of"),
@@ -240,7 +240,7 @@ def test_images_of_every_mode_are_scored(vlm: VLM, mode: str) -> None:
 @pytest.mark.parametrize(
     ("image", "answers", "error", "message"),
     [
-        ("nowhere.jpg", ["yes"], RecordError, "image nowhere.jpg: No such file"),
+        ("nowhere.jpg", ["yes"], RecordError, "image nowhere.jpg cannot be read: No such file"),
         (3, ["yes"], ValueError, "image must be a PIL image or a path, not int"),
         (None, ["yes", " "], ValueError, r"answers\[1\]=' ' is empty"),
         (None, "yes", ValueError, "answers='yes' is a single string"),

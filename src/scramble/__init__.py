@@ -1,6 +1,6 @@
-"""SCRAMBLe: synthetic preference data and preference tuning for multimodal language models.
+"""SCRAMBLe generates synthetic preference data and tunes multimodal language models on preferences.
 
-The Python interface (docs/python.md) is imported when it is used: ``import scramble`` does not import torch.
+The Python interface (docs/python.md) is imported on first use, so ``import scramble`` does not import torch.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})  # for completion in notebooks
+    return sorted({*globals(), *__all__})  # for tab completion in notebooks

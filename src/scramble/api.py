@@ -1,4 +1,4 @@
-"""The Python interface besides loading and training: make pairs, score answers, evaluate a model.
+"""Makes pairs, scores answers and evaluates models from Python.
 
 All functions are available from the package itself, as in ``scramble.make_pairs``; see docs/python.md.
 """
@@ -36,23 +36,25 @@ def make_pairs(
     data_settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Make a data set folder of preference pairs, divided into training, validation and test images.
+    """Make a data set folder of preference pairs, with separate images for training, validation and test.
 
-    A finished folder is reused. A folder made from different data or with different settings is refused.
+    A finished folder is reused if data and settings are unchanged. Otherwise StoreError is raised.
 
     Args:
         out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
-        data: rows with ``image`` (a PIL image or a path) and ``caption`` (a string or a list of strings), also a
-            ``datasets`` data set with these columns; the path of a folder with ``captions.jsonl`` or ``captions.csv``,
-            or of such a file; or the name of a source in ``configs/data`` (``coco``, ``world_quickstart``, ...).
+        data: one of: rows with ``image`` (a PIL image or a path) and ``caption`` (a string or a list of strings), for
+            example a ``datasets`` data set with these columns; the path of a ``captions.jsonl`` or ``captions.csv``
+            file, or of a folder with such a file; the name of a source in ``configs/data`` (``coco``,
+            ``world_quickstart``, ...).
         method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline.
         seed: seed of the splits and of the choice of negatives.
-        data_settings: changes to the file in ``configs/data``; for rows and folders the keys are those of
-            ``image_folder.yaml``, such as ``{"test_fraction": 0.2}``.
-        method_settings: changes to the file in ``configs/pairs``, such as ``{"per_caption": 2}``.
+        data_settings: values that replace those of the source's file in ``configs/data``. For rows and paths, this file
+            is ``image_folder.yaml``, and an example is ``{"test_fraction": 0.2}``.
+        method_settings: values that replace those of the method's file in ``configs/pairs``, for example
+            ``{"per_caption": 2}``.
 
     Returns:
-        A summary: counts per split (``splits``), rejected rows, and the audit's accuracies.
+        A summary with the counts per split (``splits``), the rejected rows and the accuracies of the audit.
 
     Raises:
         ConfigError: a source, method or setting is unknown, or a setting has no value.
@@ -94,18 +96,20 @@ def score(
     per_token: bool = False,
     score_end: bool = True,
 ) -> list[float]:
-    """Return the log-probability of each answer to a prompt about an image, all in one pass through the token trie.
+    """Return the log-probability of each answer to a prompt about an image.
+
+    All answers are scored in one forward pass over a token trie.
 
     Args:
         vlm: the model, see :func:`scramble.models.load_vlm`.
         image: a PIL image or a path; None for a prompt without an image.
-        prompt: the question, without the image's placeholder and the chat template.
+        prompt: the question, without image placeholder and chat template.
         answers: the texts to score.
         per_token: return the mean over the tokens of each answer instead of the sum.
         score_end: count the end-of-turn token as part of each answer, as in training.
 
     Returns:
-        Natural logarithms (nats), one per answer, in order.
+        Log-probabilities in nats, one per answer, in the order of ``answers``.
 
     Raises:
         ValueError: an answer is empty, or ``answers`` is a single string.
@@ -128,7 +132,7 @@ def score(
         raise ValueError(f"answers={answers!r} is a single string: pass a list of strings")
     for number, answer in enumerate(answers):
         if not answer.strip():
-            raise ValueError(f"answers[{number}]={answer!r} is empty: there is nothing to score")
+            raise ValueError(f"answers[{number}]={answer!r} is empty: pass only answers that contain text")
     if not answers:
         return []
     vlm.model.eval()
@@ -147,23 +151,26 @@ def evaluate(
     limit: int | None = None,
     batch_tokens: int | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Evaluate a model on benchmarks. Replies and results are stored below ``<out>/<benchmark>/`` and reused.
+    """Evaluate a model on benchmarks.
+
+    Later calls reuse the replies and results, which are stored in ``<out>/<benchmark>/``.
 
     Args:
-        vlm: the model; ``load_vlm(path, adapter=...)`` loads one with an adapter.
-        benchmarks: names in ``configs/benchmark``; or a mapping from names to the folder of the benchmark's files, or
-            to its options. ``heldout_pairs`` and the embedded world's benchmarks need a split's folder of a data set:
-            ``{"heldout_pairs": "pairs/test"}``.
-        out: folder of the results. With ``<run>/<arm>`` the arms of a run can be compared.
+        vlm: the model; ``load_vlm(path, adapter=...)`` loads a model with an adapter.
+        benchmarks: names in ``configs/benchmark``, or a mapping from each name to the folder of the benchmark's files
+            or to the benchmark's options. ``heldout_pairs`` and the benchmarks of the embedded world need the folder of
+            one split of a data set, for example ``{"heldout_pairs": "pairs/test"}``.
+        out: folder of the results. Choose ``<run>/<arm>`` to compare the arms of a run.
         protocol: name of a protocol in ``configs/protocol``, or ``{"name": ..., ...}`` with changed settings;
-            ``default`` selects each benchmark's own.
-        limit: maximum number of items per benchmark; groups are kept complete.
+            ``default`` selects the benchmark's own protocol.
+        limit: maximum number of items per benchmark; groups of items are not split.
         batch_tokens: maximum number of positions in one forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
 
     Returns:
-        Benchmark -> score -> ``value``, ``standard_error``, ``low`` and ``high`` (95 %), all in percent, ``n`` and
-        ``chance``; see :mod:`scramble.evaluation.scoring.results`. As in tables, the interval is limited to 0 to 100,
-        and error and interval are None for fewer than 10 items.
+        For each benchmark and score, a dictionary with ``value``, ``standard_error``, ``low`` and ``high`` (95 %
+        interval) and ``chance``, all in percent, and the number of items ``n``; see
+        :mod:`scramble.evaluation.scoring.results`. As in tables, the interval is limited to 0 to 100 %, and
+        ``standard_error``, ``low`` and ``high`` are None for fewer than 10 items.
 
     Raises:
         EvaluationError: a benchmark, option or protocol is unknown, or data is missing or damaged.
@@ -192,7 +199,7 @@ def evaluate(
     ]
     vlm.model.eval()
     model = vlm.backbone.model
-    # Identify the model by its weights in memory, because training may have changed them since they were loaded.
+    # Identify the model by its weights in memory, because training may have changed the weights after loading.
     key = content_key(weights_key(model), adapter_key(model), processor_key(vlm))
     identity = runner.ModelId(vlm.path, key, vlm.revision, vlm.adapter, Path(out).name, str(model.dtype))
     results = runner.evaluate(
@@ -215,7 +222,7 @@ def evaluate(
 def _table_values(score: Mapping[str, Any]) -> dict[str, Any]:
     """Return a score as it appears in tables.
 
-    The interval is limited to 0 to 100; error and interval are None for fewer than 10 items.
+    The interval is limited to 0 to 100 %. For fewer than 10 items, ``standard_error``, ``low`` and ``high`` are None.
     """
     from scramble.evaluation.scoring.statistics import is_few
 
@@ -230,7 +237,9 @@ def _table_values(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return the configuration of ``scripts/generate.py`` with the chosen file of each group and changes to its values.
+    """Return a configuration of ``scripts/generate.py``.
+
+    ``choices`` selects the file of each group, and ``settings`` replaces values of these files.
 
     Raises ConfigError for an unknown file, and for a required setting without a value.
     """
@@ -242,7 +251,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
     for group, name in choices.items():
         if name not in (available := choices_of(group)):
             what = "pair method" if group == "pairs" else "source or path"
-            raise ConfigError([f"unknown {what} {name!r}; {hint(name, available)}"])
+            raise ConfigError([f"there is no {what} {name!r}; {hint(name, available)}"])
     arguments = {"data": "data_settings", "pairs": "method_settings"}
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("generate", [f"{group}={name}" for group, name in choices.items()])
@@ -260,7 +269,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
 
 
 def _open(image: ImageLike) -> Image.Image:
-    """Return the image in a form that the model's processor accepts.
+    """Return the image as upright RGB, which all processors accept.
 
     Raises RecordError for a file that cannot be read.
     """
@@ -281,9 +290,10 @@ def _path(path: str | Path) -> str:
 
 
 def _write_rows(out: Path, rows: Rows) -> Path:
-    """Write rows as a caption file in ``<out>/source``, and images in memory as PNG files next to it.
+    """Write rows to a caption file in ``<out>/source``, and return the path of this file.
 
-    The files are named by their content, so that new rows never overwrite the rows of a finished data set.
+    Images in memory are written to PNG files in the same folder. The name of each file depends on its content, so that
+    new rows never overwrite the rows of a finished data set.
     """
     from scramble.storage.files import write_text
 
@@ -305,7 +315,7 @@ def _write_rows(out: Path, rows: Rows) -> Path:
 
 
 def _write_image(folder: Path, image: Image.Image) -> str:
-    """Write an image as PNG, named by a hash of its pixels, and return the absolute path."""
+    """Write an image to a PNG file that is named by a hash of the pixels, and return the absolute path of the file."""
     upright = _open(image)
     path = folder.absolute() / f"{content_key(upright.size, hashlib.sha256(upright.tobytes()).hexdigest())}.png"
     folder.mkdir(parents=True, exist_ok=True)

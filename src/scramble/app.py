@@ -1,8 +1,7 @@
-"""Shared code of the scripts: converts a composed configuration to plain values, runs a stage, reports errors.
+"""Runs the stages of the scripts: checks the composed configuration, starts the work and reports errors.
 
-Errors that this package raises on purpose (its own exception classes, or a ValueError from its own code) are user
-errors: they are printed as one line and the script ends with status 1. Any other error is a bug and is raised with its
-traceback.
+An exception class of this package, and a ValueError raised by this package, is a user error. The script prints a user
+error as one line and ends with status 1. Any other error is a bug and is shown with its traceback.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ log = logging.getLogger(__name__)
 
 
 def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Main], Main]:
-    """Decorate a script's main function.
+    """Return a decorator for a script's main function.
 
-    The whole configuration is checked before main runs. User errors become one line on standard error and exit
-    status 1.
+    The whole configuration is checked before main runs. A user error is printed as one line on standard error, and the
+    exit status is then 1.
 
     Args:
         root: the script's name, a key of :data:`scramble.config.roots.ROOTS`.
@@ -53,7 +52,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
             from hydra.core.hydra_config import HydraConfig
 
             with errors_as_messages():
-                if not HydraConfig.initialized():  # a job: the launching process has completed its configuration
+                if not HydraConfig.initialized():  # a job, whose configuration the launching process has completed
                     run(cfg, [])
                     return
                 overrides = list(HydraConfig.get().overrides.task)
@@ -86,7 +85,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
                     discard_if_empty(Path(cfg.run.dir))
                 raise
             finally:
-                remember(cfg, root, overrides)  # again, because a new folder did not exist before
+                remember(cfg, root, overrides)  # again, because main may have created the folder
 
         guarded.run = run  # type: ignore[attr-defined]
         guarded.root, guarded.sections = root, sections  # type: ignore[attr-defined]
@@ -100,7 +99,7 @@ def errors_as_messages() -> Iterator[None]:
     """Within the block, end the process with a one-line message on a user error or a stop signal."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars in log files, including the libraries' bars
+        os.environ.setdefault("TQDM_DISABLE", "1")  # log files contain no progress bars, not even those of libraries
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
     log_to_terminal()
     interrupt.listen()
@@ -127,12 +126,12 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
         main: a script's main, decorated by :func:`stage_main`.
         configs: the composed configuration of each point.
         overrides: the command-line overrides of each point.
-        folder: folder for the jobs of other launchers.
+        folder: folder for the jobs that a launcher starts.
     """
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
         completions = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
-        # Report a fault that several points share only once.
+        # Report a fault only once, even if several points have the fault.
         if faults := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
             raise ConfigError(faults)
         if any(cfg.launcher.kind != "inline" and not cfg.dry_run for cfg in configs):
@@ -163,7 +162,7 @@ def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], f
 
 
 def _resolved_values(cfg: DictConfig) -> dict[str, Any]:
-    """Return the whole configuration as plain values, without Hydra's section. Keys without a value remain ``???``."""
+    """Return the whole configuration without Hydra's section, as plain values. Keys without a value remain ``???``."""
     from omegaconf import OmegaConf
 
     sections = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
@@ -172,9 +171,10 @@ def _resolved_values(cfg: DictConfig) -> dict[str, Any]:
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a script's Hydra main; explain Hydra's errors in one line (:mod:`scramble.config.overrides`).
+    """Run a script's Hydra main, and explain Hydra's errors in one line (:mod:`scramble.config.overrides`).
 
-    With ``--resolved FILE`` main runs with the configuration in the file, without Hydra. Launchers start jobs this way.
+    With ``--resolved FILE``, main runs without Hydra and uses the configuration in the file. Launchers start jobs this
+    way.
     """
     if sys.argv[1:2] == ["--resolved"]:
         from scramble.launch.job import run_resolved

@@ -21,7 +21,7 @@ def main() -> None:
         return
     if name not in scripts:
         sys.exit(f"error: scramble {name}: there is no such command; {hint(name, scripts)}")
-    # Launchers start jobs with sys.argv[0], so it must be the path of the script.
+    # Launchers start jobs with sys.argv[0], so sys.argv[0] must be the path of the script.
     sys.argv = [str(scripts[name]), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
@@ -33,7 +33,7 @@ def _version() -> str:
 
 
 def _overview(scripts: Iterable[str]) -> str:
-    lines = ["scramble COMMAND [key=value ...]; scramble COMMAND --help lists the keys of a command.", ""]
+    lines = ["Usage: scramble COMMAND [key=value ...]. The option --help lists the keys of a command.", ""]
     for name in scripts:
         words = ast.get_docstring(ast.parse((SCRIPTS / f"{name}.py").read_text(encoding="utf-8"))) or ""
         first = " ".join(words.partition("\n\n")[0].split())

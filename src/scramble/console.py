@@ -1,6 +1,7 @@
-"""Terminal output: logging handlers, tables, and progress bars (only if standard error is a terminal).
+"""Provides logging handlers, tables and progress bars for the terminal.
 
-Library code calls ``logging.getLogger(__name__)``; scripts call :func:`log_to_terminal` and :func:`log_to_run` once.
+Library code logs through ``logging.getLogger(__name__)``. Scripts call :func:`log_to_terminal` and :func:`log_to_run`
+once. Progress bars are shown only if standard error is a terminal.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Terminal(logging.Handler):
-    """Prints messages to standard output, and warnings with their level to standard error.
+    """A handler that prints warnings and errors with their level to standard error, and all other messages to standard
+    output.
 
-    A record of :func:`log_heading` is printed together with the next message.
+    A heading (:func:`log_heading`) is printed together with the next message on standard output.
 
     ``sys.stdout`` and ``sys.stderr`` are looked up for each record, because tests and notebooks replace them.
     """
@@ -45,7 +47,8 @@ class Terminal(logging.Handler):
             else:
                 print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
         except BrokenPipeError:
-            # The program that reads the output (head, less) has exited. The run continues; log.txt has the messages.
+            # The program that reads the output (head, less) has exited. The run continues, and log.txt contains the
+            # messages.
             stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -57,7 +60,7 @@ class RunFile(logging.Handler):
     """Appends records with time, level and logger to ``log.txt`` in a run folder.
 
     Records are buffered until the folder exists, so that a mistyped command does not create a run folder. If the folder
-    cannot be written, records are dropped: a finished run may be read-only.
+    cannot be written, records are dropped, because the folder of a finished run may be read-only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +72,8 @@ class RunFile(logging.Handler):
         self.waiting.append(self.format(record) + "\n")
         if self.folder.is_dir():
             try:
-                # Open the file for each record: jobs of a sweep append to the same file, and the folder may be moved.
+                # Open the file for each record, because jobs of a sweep append to the same file and the folder may be
+                # moved.
                 with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
                     file.write("".join(self.waiting))
             except OSError:
@@ -78,10 +82,13 @@ class RunFile(logging.Handler):
 
 
 def log_to_terminal() -> None:
-    """Configure the package's logger. In a job with several processes, all but the first print only warnings."""
+    """Configure the package's logger.
+
+    In a job with several processes, only the first process prints messages that are not warnings or errors.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a stream in another encoding shows "?"
+            stream.reconfigure(errors="replace")  # print "?" for characters that the stream cannot encode
     PACKAGE.setLevel(logging.DEBUG)
     for handler in PACKAGE.handlers[:]:
         PACKAGE.removeHandler(handler)
@@ -90,7 +97,10 @@ def log_to_terminal() -> None:
 
 
 def log_to_run(folder: str | Path | None) -> None:
-    """Write records to ``log.txt`` in this run folder instead of an earlier run's; with None, to no file."""
+    """Write records to ``log.txt`` in ``folder``, and no longer to the file of an earlier run.
+
+    If ``folder`` is None, write records to no file.
+    """
     for handler in PACKAGE.handlers[:]:
         if isinstance(handler, RunFile):
             PACKAGE.removeHandler(handler)
@@ -99,9 +109,9 @@ def log_to_run(folder: str | Path | None) -> None:
 
 
 def log_heading(line: str) -> None:
-    """Log a line that the terminal shows only before a further message.
+    """Log a line that the terminal shows only if another message follows.
 
-    A command that is refused before any work therefore prints only its error.
+    A command that fails before it starts any work therefore prints only its error.
     """
     log.info(line, extra={"heading": True})
 
@@ -124,7 +134,10 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
 
 
 def counter(what: str) -> Callable[[int, int, float], None]:
-    """Return a function of (done, total, seconds) that updates a progress bar, which is shown only on a terminal."""
+    """Return a function that updates a progress bar from (done, total, seconds).
+
+    The bar is shown only on a terminal.
+    """
     from tqdm.auto import tqdm
 
     bar = tqdm(desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2)

@@ -1,9 +1,10 @@
-"""Signals that request a job to save and stop: Ctrl-C (SIGINT), SIGTERM, and batch systems' SIGUSR1 and SIGUSR2.
+"""Handles the signals that ask a job to save and stop: SIGINT (Ctrl-C), SIGTERM, and batch systems' SIGUSR1 and
+SIGUSR2.
 
-Within :func:`deferred` a request is recorded, and the trainer saves after the current step. Anywhere else the job ends
-immediately; finished work is on disk. The process exits with :data:`EXIT_STOPPED`, which a batch script can distinguish
-from success and failure. Its last line says from where the same command resumes. A second Ctrl-C immediately ends a job
-that is saving.
+Within :func:`deferred`, a signal is only recorded, and the trainer saves and stops after the current step. Anywhere
+else, the job ends immediately; finished work is on disk. The exit status is :data:`EXIT_STOPPED`, which a batch script
+can distinguish from success and failure. The last line of the output says from where the same command resumes. A second
+Ctrl-C immediately ends a job that is saving.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Message = Callable[[], str]
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal requested a stop. The class is not an Exception, so that error handlers do not catch it."""
+    """Raised if a signal requests a stop. It is not a subclass of Exception, so that error handlers do not catch it."""
 
     def __init__(self, message: str, status: int = EXIT_STOPPED) -> None:
         super().__init__(message)
@@ -42,10 +43,10 @@ _resume: Message = _rerun_message
 
 
 def listen() -> None:
-    """Install the signal handlers. Does nothing outside the main thread, because only the main thread receives signals.
+    """Install the signal handlers. Outside the main thread, do nothing, because only the main thread receives signals.
 
-    An ignored SIGINT remains ignored: shells without job control ignore it in background jobs, so that a Ctrl-C for
-    another program does not reach them.
+    If SIGINT is already ignored, it remains ignored. Shells without job control ignore SIGINT in background jobs, so
+    that a Ctrl-C for another program does not reach these jobs.
     """
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
@@ -54,7 +55,9 @@ def listen() -> None:
 
 
 def ignore_interrupt() -> None:
-    """Ignore Ctrl-C in a worker process: a terminal sends it to all processes, and the parent ends its workers."""
+    """Ignore Ctrl-C in a worker process, because a terminal sends it to all processes and the parent ends its
+    workers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -62,8 +65,8 @@ def ignore_stop_signals() -> None:
     """Ignore stop signals in a worker process that the parent still needs.
 
     A batch system sends its signals to all processes of a job, but the parent finishes its step and saves before it
-    ends its workers. The first SIGTERM is ignored; the second ends the worker, because the parent sends SIGTERM to a
-    worker that does not return.
+    ends its workers. The first SIGTERM is ignored. The second SIGTERM ends the worker, because the parent sends SIGTERM
+    to a worker that does not return.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -72,7 +75,9 @@ def ignore_stop_signals() -> None:
 
 @contextmanager
 def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -> Iterator[None]:
-    """Within the block, only record a stop request; ``loss`` says what a second Ctrl-C would lose."""
+    """Within the block, only record a stop signal. ``loss`` returns a text that says what a second Ctrl-C would
+    lose.
+    """
     global _stop_signal, _loss
     _stop_signal, _loss = None, loss
     try:
@@ -83,7 +88,7 @@ def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -
 
 @contextmanager
 def resumable(message: Message) -> Iterator[None]:
-    """Within the block, end a stopped job with this message, which says from where the same command resumes."""
+    """Within the block, end a stopped job with ``message``, which says from where the same command resumes."""
     global _resume
     previous, _resume = _resume, message
     try:
@@ -105,7 +110,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop_signal is None:
         _stop_signal = name
         if number == signal.SIGINT:
-            _write(f"\nstopping after this step to save; a second Ctrl-C stops immediately: {_loss()}\n")
+            _write(f"\nthe run saves and stops after this step. A second Ctrl-C stops it immediately: {_loss()}\n")
     elif number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third Ctrl-C ends even a process that hangs
         raise Stopped(f"stopped immediately by a second Ctrl-C: {_loss()}", EXIT_AT_ONCE)

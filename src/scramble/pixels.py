@@ -1,17 +1,21 @@
 """Converts any Pillow image to upright 8-bit RGB, for training, evaluation, engines, audit and pages.
 
-Transparency is composited onto white, as Idefics3's and SmolVLM's processors do (``convert_to_rgb`` in transformers).
-Pillow's own conversion drops alpha, so a black drawing on a transparent background would become black on black.
+Transparent images are composited onto white, as in the processors of Idefics3 and SmolVLM (``convert_to_rgb`` in
+transformers). Pillow's own conversion drops alpha, so a black drawing on a transparent background would become black on
+black.
 
-Greyscale images with more than 8 bits are scaled to 8 bits; Pillow's conversion clips values above 255 to white:
+Pillow's own conversion also clips values above 255 to white. Greyscale images with more than 8 bits are therefore
+scaled to 8 bits. The table lists the values that become black and white:
 
 | mode                | black | white                                                                               |
 |---------------------|-------|-------------------------------------------------------------------------------------|
-| 16 bits (``I;16``)  | 0     | 65535, as in browsers, for any values, so that a dark photograph stays dark         |
-| 32 bits (``I``)     | 0     | 255 if all values fit in 8 bits, else 65535 if they fit in 16, else the largest     |
-| floats (``F``)      | 0     | 1 if all values are in [0, 1], else 255 if they fit, else the largest               |
+| 16 bits (``I;16``)  | 0     | 65535                                                                               |
+| 32 bits (``I``)     | 0     | 255 if no value is larger, else 65535 if no value is larger, else the largest value |
+| floats (``F``)      | 0     | 1 if no value is larger, else 255 if no value is larger, else the largest value     |
 
-If there are negative values (32 bits and floats), the smallest value becomes black. NaN becomes black, infinity white.
+As in browsers, 16-bit images are not stretched to the values that occur, so that a dark photograph stays dark. If a
+32-bit or float image has negative values, the smallest value becomes black and the largest value becomes white. NaN and
+negative infinity become black; infinity becomes white.
 """
 
 from __future__ import annotations
@@ -26,7 +30,10 @@ WHITE = (255, 255, 255, 255)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB, rotated by EXIF and on white. Pillow converts opaque 8-bit images."""
+    """Return the image in mode RGB, rotated according to its EXIF orientation and composited onto white.
+
+    Opaque 8-bit images are converted by Pillow.
+    """
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -50,7 +57,9 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Return whether all decoders return the same pixels for an image: 8 bits per channel and no transparency."""
+    """Return whether an image has 8 bits per channel and no transparency, so that all decoders return the same
+    pixels.
+    """
     if is_deep_grey(image):
         return False
     return not image.has_transparency_data or _rgba(image).getchannel("A").getextrema()[0] == 255
@@ -62,7 +71,7 @@ def is_deep_grey(image: Image.Image) -> bool:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale to mode L, or to LA if one value is marked as transparent (PNG's tRNS chunk)."""
+    """Scale an image to mode L, or to mode LA if one value is marked as transparent (PNG's tRNS chunk)."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Paths of files that ship with the project."""
+"""Defines the paths of files that ship with the project."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ SCRIPTS = ROOT / "scripts"
 
 
 def choices_of(group: str) -> list[str]:
-    """Return the names in a configuration group: its files, without the base files (``_...``) of other files."""
+    """Return the names of the files in a configuration group, except base files (``_...``), which other files
+    include.
+    """
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def shipped(path: str) -> str:
-    """Resolve a path below ``data/`` that exists in the project but not in the working directory.
+    """Return the project's path for a path below ``data/`` that exists in the project but not in the working directory.
 
-    The configurations use such paths for the model and the example that ship with the project, because scripts may be
-    started in any directory. Other paths are returned unchanged.
+    All other paths are returned unchanged. The configurations contain paths below ``data/`` for the model and the
+    example that ship with the project, and scripts may be started in any directory.
     """
     is_shipped = path.startswith("data/") and not Path(path).exists() and (ROOT / path).exists()
     return str(ROOT / path) if is_shipped else path

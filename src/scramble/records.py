@@ -1,4 +1,4 @@
-"""The records that stages exchange: images, preference pairs, questions and 2x2 items.
+"""Defines the records that stages exchange: images, preference pairs, questions and 2x2 items.
 
 Every source (the embedded world, COCO, an image folder, ...) writes these records, and later stages read only these
 records. The fields are plain Python values. :mod:`scramble.storage.tables` stores them as parquet files, which the
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # labels of a question's choices
-# Training pairs and 2x2 items use the same prompt, so that models are evaluated with the format of their training.
+# Training pairs and 2x2 items use the same prompt, so that models are evaluated in the format of their training data.
 YES_NO_PROMPT = "Does the image show '{caption}'? Please answer yes or no."
 
 
 class RecordError(ValueError):
-    """A record is invalid. The message names the record and says how to fix it."""
+    """Raised if a record is invalid. The message names the record and says how to fix it."""
 
 
 def decoding_fault(error: Exception) -> str:
@@ -52,15 +52,15 @@ class ImageFile:
         try:
             data = Path(self.path or "").read_bytes()
         except OSError as error:
-            raise RecordError(f"image {self.path}: {error.strerror or error}") from error
+            raise RecordError(f"image {self.path} cannot be read: {error.strerror or error}") from error
         if not data:
             raise RecordError(f"image {self.path}: the file is empty")
         return data
 
     def open(self) -> Image.Image:
-        """Return the decoded image, upright (EXIF rotation applied), RGB, on white; see :mod:`scramble.pixels`.
+        """Return the decoded image as upright RGB on white; see :mod:`scramble.pixels`.
 
-        Raises RecordError if it cannot be decoded.
+        Raises RecordError if the image cannot be decoded.
         """
         from PIL import Image
 
@@ -72,7 +72,7 @@ class ImageFile:
         except RecordError:
             raise
         except Exception as error:  # Pillow raises exceptions of many types for broken files
-            raise RecordError(f"image {self.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
+            raise RecordError(f"image {self.path or '<bytes>'} cannot be decoded ({decoding_fault(error)})") from error
 
     def check(self) -> None:
         """Raise RecordError if the file is not an image. Only the header is decoded, which takes less than 1 ms."""
@@ -84,7 +84,7 @@ class ImageFile:
         except RecordError:
             raise
         except Exception as error:  # as in open()
-            raise RecordError(f"image {self.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
+            raise RecordError(f"image {self.path or '<bytes>'} cannot be decoded ({decoding_fault(error)})") from error
 
     @property
     def sha256(self) -> str:
@@ -121,7 +121,10 @@ ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A message of a conversation before the prompt. ``num_images`` of the pair's images precede its text."""
+    """A message of a conversation before the prompt.
+
+    ``num_images`` of the pair's images precede the text of the turn.
+    """
 
     role: str
     text: str
@@ -180,7 +183,9 @@ class PreferencePair:
         return (*self.history, Turn("user", self.prompt, images))
 
     def singles(self) -> Iterator[PreferencePair]:
-        """Yield a pair for each rejected answer: this pair, and pairs ``<id>/rejected2``, ... without edits."""
+        """Yield one pair per rejected answer: this pair with ``rejected``, then pairs ``<id>/rejected2``, ... without
+        edits.
+        """
         if not self.other_rejected:
             yield self
             return
@@ -200,7 +205,7 @@ def same_text(one: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about images with its answer.
+    """A question about images, and its answer.
 
     Attributes:
         answers: all accepted answers, for example those of VQAv2's ten annotators.

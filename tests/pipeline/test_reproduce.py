@@ -147,9 +147,10 @@ def test_published_rows_without_a_run() -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     description = described("mpo_main")
-    with pytest.raises(StageError, match="size=small: choose full or tiny"):
+    with pytest.raises(StageError, match="size=small must be full or tiny"):
         make(description, tmp_path, size="small")
-    with pytest.raises(StageError, match=r"only=dpo: this table has the runs internvl and the objectives mpo, sft"):
+    reason = "only=dpo: there is no such run or objective; this table has the runs internvl and the objectives mpo, sft"
+    with pytest.raises(StageError, match=reason):
         make(description, tmp_path, size="tiny", only=["dpo"])
     asked = subprocess.run(
         command("reproduce", "table=mpo_main", f"dir={tmp_path}"),

@@ -166,9 +166,9 @@ def test_jsonl_with_carriage_returns_as_line_ends_is_read(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": 1}\n{"a": "caf\xe9"}\n{"a": 2}\n', "line 2: not JSON"),
-        (b'{"a": 1} {"a": 2}\n', "line 1: not JSON .unexpected text"),
-        (b"[" * 100_000 + b"\n", "line 1: not JSON .nested too deeply"),
+        (b'{"a": 1}\n{"a": "caf\xe9"}\n{"a": 2}\n', "line 2: the line is not JSON"),
+        (b'{"a": 1} {"a": 2}\n', "line 1: the line is not JSON .there is unexpected text"),
+        (b"[" * 100_000 + b"\n", "line 1: the line is not JSON .it is nested too deeply"),
         ("\ufeff".encode("utf-16-le") + b"{\x00\x00\xd8\x22\n", "not valid UTF-16"),
     ],
 )
@@ -299,5 +299,5 @@ def test_image_table_is_shared_by_processes_and_threads_and_keeps_memory_flat(tm
 
 def test_image_table_that_is_broken_is_named(tmp_path: Path) -> None:
     table_path(tmp_path, ImageRecord).write_bytes(b"PAR1 no")
-    with pytest.raises(StoreError, match=r"images\.parquet cannot be read as images"):
+    with pytest.raises(StoreError, match=r"images\.parquet cannot be read as a table of images"):
         ImageTable(tmp_path)

@@ -152,7 +152,7 @@ def test_a_signal_outside_training_ends_the_job_and_inside_it_waits(capfd: pytes
         with interrupt.deferred(lambda: "7 steps are lost"):
             os.kill(os.getpid(), signal.SIGINT)
             assert interrupt.stop_signal() == "Ctrl-C"
-            assert "a second Ctrl-C stops immediately: 7 steps are lost" in capfd.readouterr().err
+            assert "A second Ctrl-C stops it immediately: 7 steps are lost" in capfd.readouterr().err
             with pytest.raises(interrupt.Stopped, match="immediately by a second Ctrl-C: 7 steps are lost") as stopped:
                 os.kill(os.getpid(), signal.SIGINT)
         assert stopped.value.status == interrupt.EXIT_AT_ONCE

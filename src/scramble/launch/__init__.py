@@ -1,8 +1,8 @@
 """Starts jobs outside this process: several processes per job, several jobs at a time, or jobs on a SLURM cluster.
 
-The launching process composes the configuration once and writes it to the job's folder. Each job runs the same script
-on that file (``scripts/train.py --resolved <job>/config.yaml``), so that all processes of a job use the same
-configuration and run folder. A job's folder contains ``config.yaml``, ``log.txt`` and ``status.json``.
+The launching process composes the configuration of each job once and writes it to the job's folder. The job runs the
+same script with this file (``scripts/train.py --resolved <job>/config.yaml``), so that all processes of a job use the
+same configuration and run folder. A job's folder contains ``config.yaml``, ``log.txt`` and ``status.json``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ __all__ = ["launch"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, because every script imports this package, and launching needs imports that take time.
+    # The import is lazy, because every script imports this package, and the modules that launch jobs take time to
+    # import.
     if name == "launch":
         from scramble.launch.sweep import launch
 

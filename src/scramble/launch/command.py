@@ -1,4 +1,4 @@
-"""Command lines that start the processes of a job."""
+"""Builds the command lines that start the processes of a job."""
 
 from __future__ import annotations
 
@@ -47,9 +47,11 @@ def job_command(
 
 
 def strategy_file(strategy: str) -> Path:
-    """Return the accelerate configuration file of a strategy. Raises LaunchError with the names of all strategies."""
+    """Return the accelerate configuration file of a strategy. Raises LaunchError if the file does not exist."""
     file = Path(strategy) if strategy.endswith((".yaml", ".yml")) else STRATEGIES / f"{strategy}.yaml"
     if not file.is_file():
         names = ", ".join(sorted(path.stem for path in STRATEGIES.glob("*.yaml")))
-        raise LaunchError(f"launcher.strategy={strategy}: no file {file}; choose one of {names}, or give a path")
+        raise LaunchError(
+            f"launcher.strategy={strategy}: there is no file {file}; choose one of {names}, or the path of a .yaml file"
+        )
     return file

@@ -1,4 +1,4 @@
-"""Names of the points of a sweep, composed of the overrides that vary."""
+"""Names the points of a sweep after the overrides that vary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def varying_overrides(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """Return the overrides of each point of a sweep that differ between points."""
+    """Return, for each point of a sweep, the overrides that differ between the points."""
     tables = [dict(override.lstrip("+").split("=", 1) for override in point if "=" in override) for point in overrides]
     keys = dict.fromkeys(key for table in tables for key in table)
     changing = [key for key in keys if len({table.get(key) for table in tables}) > 1]
@@ -16,7 +16,10 @@ def varying_overrides(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]
 
 
 def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[str, Any]:
-    """Add the varying overrides to the arm's name, unless the user has set the name or nothing else varies."""
+    """Return the configuration with the varying overrides in the arm's name.
+
+    The name is unchanged if the user has set it, or if only objective, seeds, run name or run folder vary.
+    """
     run, objective, seed = config["run"], config["objective"], config["seed"]
     if run["arm"] != f"{objective['name']}-seed{seed}":
         return config

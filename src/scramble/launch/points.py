@@ -1,4 +1,4 @@
-"""The points of a sweep: their configurations, names, folders and status."""
+"""Determines the configuration, name, folder and status of each point of a sweep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
 
 
 class LaunchError(ValueError):
-    """Jobs cannot be started. The message names the jobs and says how to fix them."""
+    """Raised if jobs cannot be started. The message names the jobs and says how to fix the problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Point:
 
     Attributes:
         script: the script to run.
-        varied: the overrides that distinguish the job from the other points of its sweep (key -> value as typed).
+        varied: the overrides (keys with their values as typed) that distinguish the job from the other points of the
+            sweep.
         config: the composed configuration.
         key: content key of the configuration and of the files that the job reads.
         folder: folder of the configuration, log and status.
@@ -47,7 +48,7 @@ class Point:
 
     @property
     def stage_file(self) -> Path | None:
-        """The ``stage.json`` that the job writes; None for scripts that do not write one, such as evaluate.py."""
+        """The ``stage.json`` that the job writes; None for scripts that write no such file, for example evaluate.py."""
         run = self.config["run"]
         if self.config.get("shard") is not None or self.script.stem not in ("generate", "train"):
             return None

@@ -1,4 +1,4 @@
-"""Runs jobs on this machine, a limited number at a time, each in separate processes."""
+"""Runs jobs on this machine in separate processes, and limits the number of jobs that run at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command, and the log file for its output (None: this terminal)."""
+    """A command, and the log file for its output (None means this terminal)."""
 
     command: Sequence[str]
     log: Path | None
@@ -29,16 +29,17 @@ class Task:
 def run_pool(
     tasks: Sequence[Task], jobs: int, devices: Sequence[Sequence[str]] | None, ended: Callable[[int, int], None]
 ) -> None:
-    """Run tasks, at most ``jobs`` at a time, in order.
+    """Start tasks in order, and run at most ``jobs`` tasks at a time.
 
     Args:
         tasks: tasks to run.
         jobs: maximum number of tasks at a time.
         devices: the visible GPUs for each slot of the pool; None makes all GPUs visible to all tasks.
-        ended: called with (task number, exit status) when a task ends. A negative status is the signal that killed it.
+        ended: called with (task number, exit status) when a task ends. If a signal killed the task, the status is the
+            negative number of the signal.
 
-    If this process receives a stop signal, it stops the running tasks and waits until they have saved. A second Ctrl-C
-    kills them immediately.
+    If this process receives a stop signal, it stops the running tasks and waits until the tasks have saved. A second
+    Ctrl-C kills the tasks immediately.
     """
     waiting = list(range(len(tasks)))[::-1]
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # slot -> task number, process
@@ -60,7 +61,7 @@ def run_pool(
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Make processes save and stop, and wait for them. A second Ctrl-C kills them."""
+    """Make processes save and stop, and wait until they have ended. A second Ctrl-C kills the processes."""
     for process in processes:
         send_stop_signal(process)
     try:
@@ -71,14 +72,14 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         raise interrupt.Stopped(
-            "stopped immediately by a second Ctrl-C: work of the jobs since their last checkpoints is lost; the "
-            "same command runs the unfinished jobs",
+            "stopped immediately by a second Ctrl-C: the jobs' work since their last checkpoints is lost; the same "
+            "command runs the unfinished jobs",
             interrupt.EXIT_AT_ONCE,
         ) from None
 
 
 def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a task in a new session, so that a Ctrl-C on this terminal does not interrupt it while it saves."""
+    """Start a task in a new session, so that a Ctrl-C on this terminal does not interrupt the task while it saves."""
     with ExitStack() as stack:
         log = None
         if task.log is not None:
@@ -97,8 +98,8 @@ def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]
 def send_stop_signal(process: subprocess.Popen[bytes]) -> None:
     """Send SIGTERM to the training processes of a job, so that they save and stop.
 
-    The signal is sent to the processes with a rank and not to their parent, ``accelerate launch``, which would kill
-    them after 30 s.
+    The signal is sent to the processes with a rank and not to their parent, ``accelerate launch``, because the parent
+    would kill its children after 30 s. If no process has a rank, the signal is sent to the job's own process.
     """
     try:
         children = psutil.Process(process.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""Reproduces a paper's table: runs or reuses the required stages, and lists measured next to published numbers."""
+"""Reproduces a paper's table: runs or reuses the required stages, and lists measured and published scores."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def plan(
     more: Sequence[str] = (),
     judge: Sequence[str] = (),
 ) -> list[Step]:
-    """Return the steps of a table: for each run a training sweep over objectives and seeds, then its evaluations.
+    """Return the steps of a table. A run has a training sweep over objectives and seeds, followed by evaluations.
 
     Args:
-        runs: name -> ``objectives`` and, under ``size``, ``config`` (overrides of every command) and ``evaluations``
-            (folder -> overrides). The runs share a data folder, except those with ``own_data``.
+        runs: the runs by name. A run has ``objectives`` and, under the key ``size``, ``config`` (overrides of every
+            command) and ``evaluations`` (overrides by folder). All runs without ``own_data`` share a data folder.
         folder: folder of the table.
         size: ``full`` or ``tiny``.
         seeds: training seeds.
@@ -113,7 +113,10 @@ def _benchmarks(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         if override.startswith("benchmark="):
             return [name.strip() for name in override.partition("=")[2].strip("[]").split(",")]
-    raise StageError(f"an evaluation of the table has no override benchmark=...: {' '.join(overrides)}")
+    raise StageError(
+        f"an evaluation has the overrides {' '.join(overrides)}, which name no benchmark: add benchmark=[...] to the "
+        "evaluation in configs/table"
+    )
 
 
 def reproduce(
@@ -130,8 +133,8 @@ def reproduce(
     """Run the missing steps of a table and write ``table.md`` and ``table.json`` to ``folder``.
 
     Args:
-        table: ``name``, ``notes``, ``columns``, ``runs``, ``against`` (the method that the others of a run are
-            compared with; by default the base model) and ``published_only`` (published rows to show without a run); see
+        table: ``name``, ``notes``, ``columns``, ``runs``, ``against`` (the method with which all other methods of a run
+            are compared; by default the base model) and ``published_only`` (published rows to show without a run); see
             ``configs/table``.
         folder: folder of the table and its runs.
         size: ``full`` or ``tiny``.
@@ -139,7 +142,7 @@ def reproduce(
         more: overrides to append to every command.
         judge: overrides to append to the evaluations, to select a judge.
         only: names of runs and objectives to select; None selects all.
-        list_only: whether to log which steps are finished instead of running them.
+        list_only: whether to log which steps are finished, without running any step.
 
     Returns:
         The table's Markdown file; None if ``list_only``.
@@ -148,7 +151,7 @@ def reproduce(
         StageError: a size or run is unknown, or a command fails.
     """
     if size not in SIZES:
-        raise StageError(f"size={size}: choose {' or '.join(SIZES)}")
+        raise StageError(f"size={size} must be {' or '.join(SIZES)}")
     runs = _selected(table["runs"], only)
     steps = plan(runs, folder, size=size, seeds=seeds, more=more, judge=judge)
     _list(steps)
@@ -157,8 +160,8 @@ def reproduce(
     journal = Path(folder) / "finished.json"
     finished: list[str] = read_json(journal) if journal.exists() else []
     for step in steps:
-        # If another command wrote the files, run the step, because its stages compare the settings and then reuse the
-        # files or refuse.
+        # If another command wrote the files, run the step too. Its stages compare the settings, and then either reuse
+        # the files or report the differences.
         if step.missing() or step.line() not in finished:
             _run(step)
             finished.append(step.line())
@@ -167,14 +170,14 @@ def reproduce(
 
 
 def _selected(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
-    """Return the runs and objectives named by ``only``. If it names no objective, all objectives are selected."""
+    """Return the runs and objectives named by ``only``. If ``only`` names no objective, all objectives are selected."""
     if not only:
         return dict(runs)
     objectives = {name for run in runs.values() for name in run["objectives"]}
     if unknown := [name for name in only if name not in runs and name not in objectives]:
         raise StageError(
-            f"only={unknown[0]}: this table has the runs {', '.join(runs)} and the objectives "
-            f"{', '.join(sorted(objectives))}"
+            f"only={unknown[0]}: there is no such run or objective; this table has the runs {', '.join(runs)} and the "
+            f"objectives {', '.join(sorted(objectives))}"
         )
     names = [name for name in only if name in runs] or list(runs)
     selected = {name: dict(runs[name]) for name in names}
@@ -201,7 +204,9 @@ def _run(step: Step) -> None:
     if codes[0] or step.missing():
         missing = ", ".join(map(str, step.missing()[:3]))
         reason = f"exited with status {codes[0]}" if codes[0] else f"did not write {missing}"
-        raise StageError(f"{step.line()}\n{reason}; finished work is stored, and the same command resumes from there")
+        raise StageError(
+            f"{step.line()}\nthis command {reason}; finished work is stored, and the same command resumes from there"
+        )
     log.info(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
 
 
@@ -255,13 +260,14 @@ def _write(
 def _preface(size: str, seeds: Sequence[int], against: str) -> Iterator[str]:
     if size == "tiny":
         yield (
-            "size=tiny: tiny models, the embedded world and a few steps. This is a smoke test of the whole pipeline; "
+            "size=tiny uses tiny models, the embedded world and a few steps. It is a smoke test of the whole pipeline; "
             "the scores are meaningless."
         )
     yield (
-        f"Measured: percent ± standard error over items, {len(seeds)} training seed{'s' * (len(seeds) > 1)}; in "
-        f"brackets the difference to {'the base' if against == 'base' else f'{against} of the same run'} on the same "
-        "items, in points, with its 95 % interval. Published: as printed; in brackets the gain over the published base."
+        f"Measured scores are in percent ± standard error over items ({len(seeds)} training "
+        f"seed{'s' * (len(seeds) > 1)}). Brackets show the difference to "
+        f"{'the base' if against == 'base' else f'{against} of the same run'} on the same items, in points, with a "
+        "95 % interval. Published scores are as printed; brackets show the gain over the published base."
     )
 
 
@@ -276,7 +282,7 @@ def _column(column: Mapping[str, Any], size: str) -> PaperColumn:
 def _measured(
     runs: Mapping[str, Mapping[str, Any]], folder: Path, size: str, against: str, more: Sequence[str]
 ) -> dict[str, list[ScoreRow]]:
-    """Return the rows by evaluation folder; the methods are named ``<run>/<objective>``."""
+    """Return the measured scores by evaluation folder. The methods are named ``<run>/<objective>``."""
     from scramble.reporting import comparison
 
     rows_by_folder: dict[str, list[ScoreRow]] = {}

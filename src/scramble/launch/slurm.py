@@ -1,7 +1,11 @@
-"""Runs jobs on a SLURM cluster with submitit, as a job array that is requeued before a time limit.
+"""Runs jobs on a SLURM cluster with submitit, as a job array. A job is requeued shortly before its time limit.
 
-This module uses submitit directly instead of Hydra's submitit launcher. Hydra's launcher waits on the login node, stops
-at the first failed job without reporting on the others, does not skip finished jobs, and runs one process per task.
+This module uses submitit directly instead of Hydra's submitit launcher, because Hydra's launcher
+
+- waits on the login node,
+- stops at the first failed job without reporting on the remaining jobs,
+- does not skip finished jobs,
+- runs one process per task.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ GRACE_SECONDS = 600.0  # time to finish a step and write its checkpoint after SL
 
 
 class Job:
-    """The job's code on each machine. Submitit calls the instance, and ``checkpoint`` on SLURM's warning signal."""
+    """The code that a job runs on each machine. Submitit calls ``checkpoint`` on SLURM's warning signal."""
 
     def __init__(self, point: Point, launcher: Mapping[str, Any]) -> None:
         self.point, self.launcher = point, dict(launcher)
@@ -40,10 +44,10 @@ class Job:
         while (code := self._process.poll()) is None:
             time.sleep(0.5)
         if code:
-            raise RuntimeError(f"{self.point.label}: exit status {code}, see {log}")
+            raise RuntimeError(f"{self.point.label} ended with exit status {code}: see {log}")
 
     def checkpoint(self) -> Any:
-        """Wait until the job has saved, and make submitit requeue the same command, which resumes."""
+        """Make the job save and stop, and let submitit requeue the same command, which resumes."""
         import submitit
 
         if self._process is not None:
@@ -104,7 +108,7 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
         with executor.batch():
             jobs = [executor.submit(Job(point, launcher)) for point in points]
     except (RuntimeError, AssertionError, NameError, OSError) as error:
-        raise LaunchError(f"launcher.cluster={launcher['cluster']}: {error}") from error
+        raise LaunchError(f"launcher.cluster={launcher['cluster']}: the jobs cannot be submitted ({error})") from error
     for point, job in zip(points, jobs, strict=True):
         write_json(point.folder / STATUS_FILE, {"status": "submitted", "job": str(job.job_id)})
     return jobs

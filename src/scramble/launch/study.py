@@ -1,4 +1,4 @@
-"""Hyper-parameter search with Optuna: each trial is a training job in a separate process."""
+"""Searches hyper-parameters with Optuna. Each trial is a training job in a separate process."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def search(
 
     Args:
         cfg: a composed configuration of ``scripts/train.py``.
-        trials: total number of finished trials.
-        number: name of the metric to optimise, from the last row of ``metrics.jsonl``.
+        trials: number of trials that must be finished, including those of an interrupted search.
+        number: name of the metric to optimise. The last value that a trial logs counts.
         direction: ``minimize`` or ``maximize``.
-        space: configuration key -> choices, or ``{low, high, log, int}``; None uses :data:`SPACE`.
+        space: for each configuration key, a list of choices or a mapping with ``low``, ``high`` and optionally ``log``
+            and ``int``. None means :data:`SPACE`.
         storage: URL of Optuna's database.
 
     Returns:
@@ -68,14 +69,16 @@ def search(
 
     def report(_: Any, trial: Any) -> None:
         if trial.value is not None:
-            log.info(f"trial {trial.number} ({finished()} of {trials}): {number} {trial.value:.4g} with {trial.params}")
+            log.info(
+                f"trial {trial.number} ({finished()} of {trials}): {number} is {trial.value:.4g} with {trial.params}"
+            )
 
     while finished() < trials:
         # Use a new seed for each trial, so that a resumed search suggests the same values as an uninterrupted search.
         study.sampler = optuna.samplers.TPESampler(seed=100_000 * cfg.seed + len(study.trials))
         study.optimize(run, n_trials=1, callbacks=[report])
     best = study.best_trial
-    log.info(f"best: trial {best.number}, {number} {best.value:.4g} with {best.params}")
+    log.info(f"trial {best.number} is the best: {number} is {best.value:.4g} with {best.params}")
     return {"value": best.value, "params": best.params, "arm": f"trial{best.number:03d}-seed{cfg.seed}"}
 
 

@@ -51,7 +51,7 @@ def launch(
         _run_here(pending, launcher, alone=len(points) == 1)
     elif pending:
         jobs = submit(pending, launcher, folder / "submitit")
-        log.info(f"submitted {', '.join(str(job.job_id) for job in jobs)}; logs in {folder}")
+        log.info(f"submitted the jobs {', '.join(str(job.job_id) for job in jobs)}; their logs are in {folder}")
         if launcher["wait"]:
             wait_for_jobs(jobs, lambda n: _record_end(pending[n]), slurm=launcher["cluster"] == "slurm")
     if len(points) > 1:
@@ -83,7 +83,8 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
     tasks = [Task(job_command(point, launcher), None if alone else point.folder / LOG_FILE) for point in points]
     if not alone:
         log.info(
-            f"{len(tasks)} jobs, {min(jobs, len(tasks))} at a time; logs in {points[0].folder.parent}/*/{LOG_FILE}"
+            f"running {len(tasks)} jobs, {min(jobs, len(tasks))} at a time; "
+            f"their logs are {points[0].folder.parent}/*/{LOG_FILE}"
         )
     for point in points:  # discard the status of an earlier attempt
         record = status(point)
@@ -126,7 +127,7 @@ def _list_unfinished(points: Sequence[Point], count: int) -> str:
     parts = [f"{len(points)} of {count} jobs did not finish; the same command runs only these jobs again"]
     for point in points:
         record, file = read_json(point.folder / STATUS_FILE), point.folder / LOG_FILE
-        # A single local job prints to this terminal and has no log file, nor does a job that never started.
+        # A single local job, which prints to this terminal, and a job that never started have no log file.
         parts.append(f"\n{point.label}: {record['status']}" + (f", log {file}" if file.exists() else ""))
         if count > 1:
             parts += [f"    {line}" for line in tail(file)]

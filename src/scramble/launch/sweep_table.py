@@ -1,4 +1,7 @@
-"""The table and plot of a sweep: the varied settings, the status of each point, and the metrics of its last step."""
+"""Writes the table and the plot of a sweep.
+
+The table has a row per point: the varied settings, the status, and the metrics of the last step.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ PREFERRED = ("eval_rewards/accuracies", "eval_loss", "rewards/accuracies", "rewa
 
 
 def write_table(points: Sequence[Point], folder: Path) -> None:
-    """Write ``<script>.md``, ``<script>.json`` and, if points have metrics, ``<script>.png``; print the table."""
+    """Write ``<script>.md``, ``<script>.json`` and, if points have metrics, ``<script>.png``. Also print the table."""
     name = points[0].script.stem
     rows = [_row(point) for point in points]
     numbers = _columns(rows)
@@ -70,7 +73,10 @@ def _values(row: dict[str, Any], titles: Sequence[str]) -> list[Any]:
 
 
 def _plot(rows: Sequence[dict[str, Any]], number: str, path: Path) -> None:
-    """Plot the metric against the varied key if exactly one key varies and is numeric, otherwise one dot per point."""
+    """Plot the metric against the varied key if exactly one key varies and its values are numeric.
+
+    Otherwise, plot one dot per point.
+    """
     from matplotlib.figure import Figure
 
     plotted = [row for row in rows if number in row["numbers"]]

@@ -1,1 +1,1 @@
-"""Storage on disk: atomic files, content keys, JSON lines, record tables, locks, cache folders."""
+"""Stores data on disk: atomic files, content keys, JSON lines, record tables, locks and cache folders."""

@@ -1,4 +1,4 @@
-"""Cache folders, named by digests of everything that their values depend on and filled by one run at a time."""
+"""Manages cache folders. The name of a folder is a digest of everything that the cached values depend on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 
 
 class CacheError(StoreError):
-    """A cache belongs to other inputs or is damaged. The message names it and says what to do."""
+    """Raised if a cache belongs to other inputs or is damaged. The message names the cache and says what to do."""
 
 
 @contextmanager
 def open_cache(parent: str | Path, parts: Mapping[str, str]) -> Iterator[Path]:
-    """Lock and yield the cache folder for ``parts`` (digests by name). Every process of a run must call it.
+    """Lock and yield the cache folder for ``parts`` (digests by name). Every process of a run must call this function.
 
-    Another run that needs the same folder waits until this run has filled it.
+    Only one run at a time fills a folder. Another run that needs the same folder waits until this run leaves the block.
 
     Raises:
-        CacheError: the folder was created for other parts, because it was copied or renamed.
+        CacheError: the folder was created for other parts, because the folder was copied or renamed.
         StoreError: the folder cannot be written.
     """
     folder = Path(parent) / content_key(dict(parts))
@@ -46,8 +46,8 @@ def _check_parts(folder: Path, parts: Mapping[str, str]) -> None:
     changed = sorted(name for name in {*recorded, *parts} if recorded.get(name) != parts.get(name))
     if changed:
         raise CacheError(
-            f"the cache {folder} was computed for other {', '.join(changed)}: it was copied or renamed. Remove it to "
-            "compute it again"
+            f"the cache {folder} does not match the current {', '.join(changed)}, because the folder was copied or "
+            "renamed: remove the folder to compute the cache again"
         )
 
 
@@ -62,6 +62,6 @@ def world_size() -> int:
 
 
 def barrier() -> None:
-    """Wait for all processes of a distributed run."""
+    """Wait until all processes of a distributed run have called this function."""
     if world_size() > 1:
         dist.barrier()

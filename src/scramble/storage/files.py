@@ -1,4 +1,4 @@
-"""Atomic writing of files, and reading with one-line error messages."""
+"""Writes files atomically, and reads files with one-line error messages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ STAGE_FILE = "stage.json"
 
 
 class StoreError(RuntimeError):
-    """A file or folder cannot be used. The message names it and says how to fix the problem."""
+    """Raised if a file or folder cannot be used. The message names the file and says how to fix the problem."""
 
 
 @contextmanager
 def writing(what: str | Path) -> Iterator[None]:
-    """Within the block, convert an error of the operating system to a StoreError that ``what`` cannot be written."""
+    """Within the block, convert an error of the operating system to a StoreError.
+
+    The message of the StoreError says that ``what`` cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -30,9 +33,10 @@ def writing(what: str | Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, which replaces ``path`` when the block ends without an error.
+    """Yield the path of a temporary file, which replaces ``path`` when the block ends without an error.
 
-    Raises StoreError if the folder cannot be written or the disk is full. ``path`` then keeps its old content.
+    The temporary file is in the same folder as ``path``. Raises StoreError if the folder cannot be written or the disk
+    is full; the file at ``path`` then keeps its old content.
     """
     path = Path(path)
     with writing(path):
@@ -55,7 +59,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """Yield the path of a new folder, which is renamed to ``folder`` when the block ends without an error.
 
-    ``folder`` does not exist or is empty. Raises StoreError if it cannot be written.
+    ``folder`` must be empty or must not exist. Raises StoreError if the folder cannot be written.
     """
     folder = Path(folder)
     with writing(folder):
@@ -79,12 +83,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def stage_status(folder: str | Path) -> str | None:
-    """Return ``running``, ``failed`` or ``finished`` from the record in a stage's folder; None without a record."""
+    """Return the status in the record of a stage's folder (``running``, ``failed``, ``finished``), or None without a
+    record.
+    """
     file = Path(folder) / STAGE_FILE
     return str(read_json(file)["status"]) if file.is_file() else None
 
 
-# The little-endian mark of UTF-32 begins with the mark of UTF-16, so it must be checked first.
+# The little-endian mark of UTF-32 begins with that of UTF-16, so the mark of UTF-32 must be checked first.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -96,9 +102,9 @@ BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a file in UTF-8 or the encoding of its byte-order mark. Line ends are not converted.
+    """Return the text of a file, without converting line ends. The encoding is UTF-8, or that of the byte-order mark.
 
-    Raises StoreError naming the file if it is missing or has another encoding.
+    Raises StoreError, which names the file, if the file is missing or has another encoding.
     """
     try:
         return decode_text(Path(path).read_bytes())
@@ -120,11 +126,11 @@ def decode_text(data: bytes) -> str:
 def read_json(path: str | Path) -> Any:
     """Return the value in a JSON file. A byte-order mark and raw control characters in strings are accepted.
 
-    Raises StoreError naming the file if it is missing or invalid.
+    Raises StoreError, which names the file, if the file is missing or invalid.
     """
     try:
         return json.loads(read_text(path), strict=False)
     except RecursionError as error:
-        raise StoreError(f"cannot read {path}: its JSON is nested too deeply") from error
+        raise StoreError(f"cannot read {path}: the JSON is nested too deeply") from error
     except ValueError as error:
         raise StoreError(f"cannot read {path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Content keys: the same content has the same key on every machine."""
+"""Computes content keys. The same content has the same key on every machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def content_key(*parts: Any) -> str:
-    """Return the hex digest (16 digits) of JSON-like values; the same content has the same key on every machine."""
+    """Return the hex digest (16 digits) of JSON-like values. Equal values have the same key on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=json_value)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -31,14 +31,17 @@ def file_key(path: str | Path) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Convert a value for JSON (the ``default`` of ``json.dumps``). Raises TypeError if that is not possible."""
+    """Convert a value for JSON (the ``default`` of ``json.dumps``).
+
+    Raises TypeError for a type that is not supported.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    raise TypeError(f"no content key for {type(value).__name__}")
+    raise TypeError(f"a content key cannot contain a value of type {type(value).__name__}")
 
 
 def differing_keys(
@@ -46,7 +49,7 @@ def differing_keys(
 ) -> list[str]:
     """Return the dotted keys whose values differ between two nested configurations, as ``key (old -> new)``.
 
-    A key that is missing in one of them has its value from ``defaults``, which is nested in the same way.
+    If a key is missing from one configuration, its value is taken from ``defaults``, which is nested in the same way.
     """
     defaults, differences = defaults or {}, []
     for key in sorted({*old, *new}, key=str):

@@ -40,7 +40,7 @@ class ImageTable(Mapping[str, ImageFile]):
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, Any] = OrderedDict()
         with self._reading():
-            self._file = pq.ParquetFile(self._path, memory_map=True)  # no shared file position after a fork
+            self._file = pq.ParquetFile(self._path, memory_map=True)  # so that processes do not share a file position
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -50,7 +50,7 @@ class ImageTable(Mapping[str, ImageFile]):
             yield
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
-            raise StoreError(f"{self._path} cannot be read as {TABLES[ImageRecord]}: {reason}") from error
+            raise StoreError(f"{self._path} cannot be read as a table of {TABLES[ImageRecord]}: {reason}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "_index": self._index}

@@ -1,4 +1,4 @@
-"""JSON lines files: safe appending of rows, and reading with line numbers in error messages."""
+"""Appends rows to JSON lines files, and reads these files with line numbers in error messages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scramble.storage.files import BLANK, BYTE_ORDER_MARKS, StoreError, decode_t
 
 
 class JsonLines:
-    """An append-only JSONL file. Each row is written to disk at once. Use it as a context manager.
+    """An append-only JSONL file, to be used as a context manager. Each row is written to disk immediately.
 
     Opening the file removes an incomplete last line, which a killed process may have left.
 
     Args:
-        path: the file; its folder is created.
-        sync: wait until the disk has the rows, so that a crash of the machine does not lose them. This takes
-            milliseconds per call: set it to False for rows that are written again after an interruption.
+        path: the file; the folder of the file is created.
+        sync: whether to wait until the rows are on disk, so that a crash of the machine loses no rows. Waiting takes
+            milliseconds per call. Choose False for rows that are written again after an interruption.
     """
 
     def __init__(self, path: str | Path, sync: bool = True) -> None:
@@ -41,11 +41,11 @@ class JsonLines:
                 file.truncate(data.rfind(b"\n") + 1)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row to disk. Raises StoreError if that fails, for example on a full disk; earlier rows are kept."""
+        """Write one row to disk. Raises StoreError if the row cannot be written; earlier rows are kept."""
         self.extend([row])
 
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write several rows to disk. Raises StoreError if that fails; earlier rows are kept."""
+        """Write several rows to disk. Raises StoreError if the rows cannot be written; earlier rows are kept."""
         with writing(self.path):
             self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
@@ -65,7 +65,7 @@ class JsonLines:
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSONL file. An incomplete last line is skipped. A missing file has no rows.
 
-    Raises StoreError naming the line that is not a JSON object.
+    Raises StoreError if a line is not a JSON object; the message names the line.
     """
     path = Path(path)
     if not path.exists():
@@ -76,14 +76,14 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             if not line.endswith(b"\n"):
                 return
-            raise StoreError(f"{path}, line {number}: not JSON ({error})") from error
+            raise StoreError(f"{path}, line {number}: the line is not JSON ({error})") from error
         if not all(isinstance(value, dict) for value in values):
-            raise StoreError(f"{path}, line {number}: not an object with named fields: {line[:60]!r}")
+            raise StoreError(f"{path}, line {number}: the line must be a JSON object, not {line[:60]!r}")
         yield from values
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number (from 1) and bytes of each non-blank line of a JSONL file.
+    """Yield the number (from 1) and the bytes of each non-blank line of a JSONL file.
 
     Only line feeds end lines, because U+2028, U+0085 and carriage returns can be part of a row's text. A file with the
     byte-order mark of UTF-16 or UTF-32, which Windows shells write, is decoded as a whole.
@@ -103,7 +103,7 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def json_values(line: bytes) -> list[Any]:
-    """Return the JSON values on a line: one value, or several that are separated by carriage returns (old line ends).
+    """Return the JSON values on a line. Several values are separated by carriage returns, which are old line ends.
 
     A leading byte-order mark and raw control characters in strings are accepted. Raises ValueError for any other
     content.
@@ -111,7 +111,7 @@ def json_values(line: bytes) -> list[Any]:
     try:
         text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not valid UTF-8 at byte {error.start + 1} of the line: save the file as UTF-8") from error
+        raise ValueError(f"byte {error.start + 1} is not valid UTF-8: save the file as UTF-8") from error
     decoder = json.JSONDecoder(strict=False)
     values: list[Any] = []
     end = 0
@@ -123,7 +123,7 @@ def json_values(line: bytes) -> list[Any]:
             while text[end : end + 1] in (" ", "\t", "\r"):
                 end += 1
             if end < len(text) and "\r" not in text[stop:end]:
-                raise ValueError(f"unexpected text after column {stop}")
+                raise ValueError(f"there is unexpected text after column {stop}")
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        raise ValueError("it is nested too deeply") from error
     return values

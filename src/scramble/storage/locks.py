@@ -1,4 +1,4 @@
-"""Locks on folders that only one job at a time may write, and waiting for files of another process."""
+"""Locks folders that only one job at a time may write, and waits for files of another process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Lock ``folder`` within the block, after waiting for another job's lock. The lock of a killed job is released.
+    """Within the block, hold a lock on ``folder``. If another job holds the lock, wait until it is released.
 
-    Raises StoreError if the folder cannot be written. On a file system without locks, a warning is logged and the block
-    runs without protection.
+    The operating system releases the lock of a killed job. Raises StoreError if the folder cannot be written. On a file
+    system without locks, a warning is logged and the block runs without protection.
     """
     folder = Path(folder)
     with writing(folder):
@@ -31,7 +31,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
-            log.warning(f"{folder} cannot be locked ({error.strerror}): run only one job at a time on it")
+            log.warning(f"{folder} cannot be locked ({error.strerror}): run only one job at a time on this folder")
         yield
 
 
@@ -40,5 +40,7 @@ def wait_for(path: str | Path, ready: Callable[[], bool], seconds: float = 24 * 
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
-            raise StoreError(f"the first process did not create {path} within {seconds:.0f} s: see its messages")
+            raise StoreError(
+                f"the first process did not create {path} within {seconds:.0f} s: see the messages of that process"
+            )
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Record tables: parquet files, each with one type of record from :mod:`scramble.records`.
+"""Reads and writes record tables: parquet files, each with one type of record from :mod:`scramble.records`.
 
 A data set is a folder of tables (``images``, ``pairs``, ``questions``, ``quads``).
 """
@@ -81,7 +81,7 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
         values["edits"] = tuple(Edit(tuple(e["chosen"]), tuple(e["rejected"])) for e in row["edits"])
         values["scores"] = json.loads(row["scores"])
         values["details"] = json.loads(row.get("details") or "{}")
-        values["history"] = tuple(Turn(**turn) for turn in row.get("history") or ())  # no column in older tables
+        values["history"] = tuple(Turn(**turn) for turn in row.get("history") or ())  # older tables have no such column
     return record_type(**values)
 
 
@@ -115,7 +115,7 @@ class TableWriter:
 
 @contextmanager
 def open_table(folder: str | Path, record_type: type[Record]) -> Iterator[TableWriter]:
-    """Yield a writer for ``folder/<table>.parquet``. The table appears when the block ends without an error.
+    """Yield a writer for ``folder/<table>.parquet``. The file is created when the block ends without an error.
 
     Incomplete files of killed runs are removed. This is safe because the stage that writes a table has locked the
     folder.
@@ -132,7 +132,7 @@ def open_table(folder: str | Path, record_type: type[Record]) -> Iterator[TableW
 
 
 def write_table(folder: str | Path, record_type: type[Record], records: Iterable[Record]) -> int:
-    """Write records to ``folder/<table>.parquet`` atomically; return their number. ``datasets`` can open the file."""
+    """Write records to ``folder/<table>.parquet`` atomically, and return the number of records."""
     with open_table(folder, record_type) as table:
         for record in records:
             table.write(record)
@@ -142,7 +142,7 @@ def write_table(folder: str | Path, record_type: type[Record], records: Iterable
 def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: bool = False) -> Iterator[Record]:
     """Iterate over the records of ``folder/<table>.parquet``. With ``missing_ok``, a missing table has no records.
 
-    Raises StoreError if it is missing or damaged.
+    Raises StoreError if the table is missing or damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -158,7 +158,7 @@ def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: boo
                 yield _from_row(record_type, row)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's messages can have several lines
-        raise StoreError(f"{path} cannot be read as {TABLES[record_type]}: {reason}") from error
+        raise StoreError(f"{path} cannot be read as a table of {TABLES[record_type]}: {reason}") from error
 
 
 def read_column(folder: str | Path, record_type: type[Record], column: str) -> Iterator[Any]:
