@@ -1,4 +1,4 @@
-"""English inflection for captions: plurals, verb forms, a/an."""
+"""Inflect the English words of captions: plurals, verb forms, and the choice between "a" and "an"."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _CONSONANT_SOUND = re.compile(r"(?:uni(?!n|m)|us[eu]|ut[ei]|eu|one\b|once|ubiq)"
 
 
 def plural(noun: str) -> str:
-    """Return the plural of a singular noun, or of the last word of a phrase."""
+    """Return the plural of a singular noun or phrase. In a phrase, only the last word changes."""
     head, space, last = noun.rpartition(" ")
     if last in _PLURALS:
         last = _PLURALS[last]
@@ -80,7 +80,7 @@ def plural(noun: str) -> str:
 
 
 def verb_form(base: str, tag: str) -> str:
-    """Return a verb in the form of a Penn tag (VB, VBP, VBZ, VBG, VBD, VBN)."""
+    """Return a verb in the form that a Penn Treebank tag denotes (VB, VBP, VBZ, VBG, VBD or VBN)."""
     if tag == "VBZ":
         return base[:-1] + "ies" if base.endswith("y") and base[-2] not in "aeiou" else base + _s(base)
     if tag == "VBG":
@@ -105,7 +105,10 @@ _FINITE_BACK = {"are": "is", "were": "was", "have": "has", "do": "does"}
 
 
 def agree(verb: str, to_plural: bool) -> str:
-    """Return a lower-case finite verb for a plural or singular subject, unchanged if its form does not show number."""
+    """Return a lower-case finite verb in the form for a plural or singular subject.
+
+    With ``to_plural``, a verb whose form does not show number, such as "sat", is unchanged.
+    """
     if to_plural:
         if verb in _FINITE:
             return _FINITE[verb]
@@ -130,7 +133,7 @@ def capitalised(text: str) -> str:
 
 
 def decapitalised(text: str, keep: bool = False) -> str:
-    """Return the text with its first letter in lower case; unchanged if ``keep`` or if it starts as in "TV"."""
+    """Return the text with its first letter in lower case, or unchanged if ``keep`` or if it starts like "TV"."""
     if keep or (len(text) > 1 and text[1].isupper()):
         return text
     return text[:1].lower() + text[1:]

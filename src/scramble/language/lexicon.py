@@ -1,8 +1,8 @@
-"""The shipped lexicon: nouns by category and co-hyponym group, adjectives by class, verbs, spatial relations.
+"""Load the shipped lexicon: nouns by category and co-hyponym group, adjectives by class, verbs and spatial relations.
 
-The word lists are text files in ``words/``, whose first lines explain the format. With the frequencies, the words that
-a rule inserts are as common as the words that it removes. A text-only classifier can therefore not recognise a replaced
-caption by rare words.
+The word lists are text files in ``words/``. The first lines of each file explain its format. The lists contain word
+frequencies, so that rules can insert words that are as common as the words that they remove. A text-only classifier can
+then not recognise an edited caption by its rare words.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MAX_ALTERNATIVES = 8  # maximum number of co-hyponyms per noun, most frequent fi
 
 
 class LexiconError(ValueError):
-    """A word list is malformed. The message names file and line."""
+    """Raised if a word list is malformed. The message names the file and the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """A noun: its lemma, category, weight (frequency), and whether it is a count or mass noun."""
+    """A noun: its lemma, its category, its weight (frequency), and whether it is a count noun, a mass noun, or both."""
 
     lemma: str
     category: str
@@ -45,7 +45,7 @@ class Adjective:
 
 @dataclass(slots=True)
 class Lexicon:
-    """Lookup tables by lower-case surface form."""
+    """Lookup tables. The keys are lower-case words."""
 
     nouns: dict[str, tuple[Noun, bool]] = field(default_factory=dict)  # form -> entry, is plural
     noun_swaps: dict[str, list[Noun]] = field(default_factory=dict)  # lemma -> co-hyponyms
@@ -59,7 +59,7 @@ class Lexicon:
 
 @cache
 def load_lexicon(folder: Path = WORDS) -> Lexicon:
-    """Read the word lists of a folder, by default the shipped lists. Raises LexiconError with file and line."""
+    """Read the word lists of a folder, by default the shipped lists. Raises LexiconError for a malformed line."""
     lexicon = Lexicon()
     _read_objects(folder / "objects.txt", lexicon)
     _read_attributes(folder / "attributes.txt", lexicon)
@@ -79,12 +79,12 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _items(path: Path, number: int, line: str) -> list[tuple[list[str], float, str]]:
-    """Parse a line: ``a/b*:7, c`` becomes [(["a", "b"], 7.0, "*"), (["c"], 5.0, "")]."""
+    """Parse the items of a line. For example, ``a/b*:7, c`` becomes [(["a", "b"], 7.0, "*"), (["c"], 5.0, "")]."""
     items = []
     for part in filter(None, (p.strip() for p in line.split(","))):
         match = re.fullmatch(r"([^:~*]+)([~*]?)(?::(\d+(?:\.\d+)?))?", part)
         if match is None:
-            raise LexiconError(f"{path}, line {number}: cannot read {part!r}")
+            raise LexiconError(f"{path}, line {number}: {part!r} must have the form 'word' or 'word/synonym:frequency'")
         items.append(([w.strip() for w in match[1].split("/")], float(match[3] or 5), match[2]))
     return items
 
@@ -154,7 +154,7 @@ def _read_verbs(path: Path, lexicon: Lexicon) -> None:
     for number, line in _lines(path):
         category, bar, rest = (part.strip() for part in line.partition("|"))
         if not bar:
-            raise LexiconError(f"{path}, line {number}: expected 'category | verb, verb'")
+            raise LexiconError(f"{path}, line {number}: the line must have the form 'category | verb, verb'")
         plain: list[tuple[list[str], float]] = []
         for part in rest.split(","):
             if ">" in part:
@@ -180,7 +180,9 @@ def _read_relations(path: Path, lexicon: Lexicon) -> None:
     for number, line in _lines(path):
         fields = [part.strip() for part in line.split("|")]
         if len(fields) != 3:
-            raise LexiconError(f"{path}, line {number}: expected 'relation | categories | replacements'")
+            raise LexiconError(
+                f"{path}, line {number}: the line must have the form 'relation | categories | replacements'"
+            )
         replacements = [(names[0], weight) for names, weight, _ in _items(path, number, fields[2])]
         for relation in fields[0].split(","):
             for category in fields[1].split():

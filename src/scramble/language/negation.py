@@ -1,11 +1,12 @@
-"""The scope of negations in a parsed caption: an edit of these tokens may leave the caption true.
+"""Find the tokens of a parsed caption that are in the scope of a negation. An edit of them may leave the caption true.
 
-If "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well, and such a pair
-would prefer one true caption to another. Negating words are recognised by form, because pipelines label them
-differently (``neg``, ``advmod``, ``preconj``). The extent of a negation follows the dependency arcs. Captions are often
-fragments whose arcs are unreliable. Therefore the nearest noun phrase to the right always belongs to the scope, and an
-ambiguous attachment counts as inside. A word that is protected unnecessarily only removes a candidate, but an edit of a
-negated word would produce a wrong pair.
+If "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well. A pair of these
+captions would wrongly prefer one true caption to another.
+
+Negating words are recognised by form, because pipelines label them differently (``neg``, ``advmod``, ``preconj``). The
+scope of a negation follows the dependency arcs. Captions are often fragments whose arcs are unreliable. Therefore the
+nearest noun phrase to the right always belongs to the scope, and an ambiguous attachment counts as inside the scope. A
+word that is included unnecessarily only costs a candidate, but an edit of a negated word would produce a wrong pair.
 
 Terms: Huddleston and Pullum (2002), The Cambridge Grammar of the English Language, chapter 9 (verbal and non-verbal
 negation, approximate negators, lexical negation).
@@ -41,11 +42,11 @@ _BEFORE = {
     **dict.fromkeys(("empty", "devoid", "void", "bare", "free", "clear", "absence", "lack", "instead"), "of"),
     **dict.fromkeys(("rather", "other"), "than"),
     **dict.fromkeys(("all", "anything"), "but"),
-}  # negative only before these words: "a street empty of cars", "a cat rather than a dog"
+}  # a key is negative only before its value, as in "a street empty of cars" and "a cat rather than a dog"
 _TRIGGERS = _VERBAL | _DETERMINERS | _PRONOUNS | _PREPOSITIONS | _VERBS | _BEFORE.keys() | {"nor", "no-one"}
 _COUNTED = word_set("""
     a an the quite these those his her its their my our last first next very
-""")  # not negative after these: "a few dogs" and "a no parking sign" state that something exists
+""")  # "no" and "few" are not negative after these words: "a few dogs" and "a no parking sign" state what exists
 _SUBJECTS = frozenset({"nsubj", "nsubjpass", "csubj"})
 _FINITE = frozenset({"VBZ", "VBP", "VBD", "MD"})
 _ENDS = frozenset({".", "!", "?", ";"})
@@ -92,10 +93,11 @@ class _Arcs:
         return next((j for j in range(i, len(self.s.lower)) if self.s.lower[j] in _ENDS), len(self.s.lower))
 
     def reach(self, top: int, trigger: int, *, noun: bool = False, subject: bool = False) -> set[int]:
-        """Return the tokens under ``top`` to the right of a negating word, without coordinated parts outside its scope.
+        """Return the tokens under ``top`` that are to the right of a negating word and in its scope.
 
-        If ``noun``, the negation is on a noun, so a coordinated noun with its own determiner is outside ("no people and
-        a table"). If ``subject``, it is on the subject, which coordinated verbs share ("nobody sits and reads").
+        If ``noun``, the word negates a noun, so a coordinated noun with its own determiner is outside the scope ("no
+        people and a table"). If ``subject``, the word negates the subject. Coordinated verbs share the subject and are
+        inside the scope ("nobody sits and reads").
         """
         tokens: set[int] = set()
         todo = [top]
@@ -144,7 +146,7 @@ def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
         return _noun(arcs, t, s.head[t], lexicon)
     if word in _PRONOUNS or word == "no-one":
         scope = arcs.reach(t, t) | _governor(arcs, t, t)
-        follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it", for any dependency arc
+        follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it"
         return scope | arcs.reach(t + 1, t) if follows else scope
     if word in _PREPOSITIONS:
         return _bounded(arcs, t, arcs.reach(t, t), lexicon)
@@ -158,7 +160,7 @@ def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
 
 
 def _is_sign(s: Sentence, t: int) -> bool:
-    """Return whether a "no" is part of the name of a sign that exists: "an orange no parking sign"."""
+    """Return whether a "no" is part of the name of a sign that exists, as in "an orange no parking sign"."""
     phrase = next((p for p in s.phrases if p.first <= t < p.last), None)
     return phrase is not None and phrase.last > t + 1 and s.lower[phrase.last].removesuffix("s") in ("sign", "symbol")
 
@@ -172,7 +174,8 @@ def _noun(arcs: _Arcs, t: int, head: int, lexicon: Lexicon) -> set[int]:
 
 
 def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
-    """Return the governor of a negated noun: its preposition, or the clause of which it is subject or object."""
+    """Return the tokens that govern a negated noun: the preposition before the noun, or the clause of the verb whose
+    subject or object the noun is."""
     head = arcs.s.head[noun]
     if head == noun or arcs.s.dep[noun] in ("conj", "appos"):
         return set()
@@ -182,15 +185,15 @@ def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
 
 
 def _clause(arcs: _Arcs, verb: int, t: int, subject: bool = False) -> set[int]:
-    """Return a verb, its auxiliaries, and all tokens after the negating word in its clause."""
+    """Return a verb, its auxiliaries, and the tokens of its clause that are in the scope of the negating word."""
     auxiliaries = {c for c in arcs.children[verb] if arcs.s.dep[c] in ("aux", "auxpass")}
     return {verb} | auxiliaries | arcs.reach(verb, t, subject=subject)
 
 
 def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
-    """Return a bare plural subject, which is also in the scope.
+    """Return the tokens of a subject that is a plural without determiner. Such a subject is also in the scope.
 
-    Replacing "dogs" by "cats" in "dogs are not allowed" may leave the caption true.
+    For example, replacing "dogs" with "cats" in "dogs are not allowed" may leave the caption true.
     """
     bare = [
         c
@@ -204,7 +207,7 @@ def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
 
 
 def _bounded(arcs: _Arcs, t: int, scope: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
-    """Add the nearest noun phrase to the right to a scope, and limit it where the arcs extend too far."""
+    """Add the nearest noun phrase to the right to a scope, and limit the scope where the arcs extend too far."""
     s = arcs.s
     scope.add(t)
     phrase = next((p for p in s.phrases if p.last > t), None)

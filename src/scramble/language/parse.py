@@ -1,7 +1,7 @@
 """Convert a spaCy parse to the input of the rules: tokens with offsets, and noun phrases with their parts.
 
-Noun phrases are derived from the tags, left to right, and not from ``doc.noun_chunks``, because captions are often
-fragments, whose tags are more reliable than their arcs. Dependency arcs are used only for agreement.
+Noun phrases are derived from the tags, left to right, and not from ``doc.noun_chunks``. Captions are often fragments,
+and the tags of a fragment are more reliable than its dependency arcs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _RECIPROCAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One or more adjectives inside a noun phrase: tokens ``first`` to ``last``."""
+    """One or more adjectives inside a noun phrase, from token ``first`` to token ``last``."""
 
     first: int
     last: int
@@ -71,10 +71,10 @@ class Attribute:
 
 @dataclass(slots=True)
 class Phrase:
-    """A noun phrase up to its head; "a group of people" is one phrase about people.
+    """A noun phrase up to its head. "a group of people" is one phrase with the head "people".
 
-    ``first`` and ``last`` are the first and last token, ``nominal`` is the first token of the head with compounds
-    ("fire hydrant"), and ``slot`` is the token whose arcs determine agreement ("group").
+    ``first`` and ``last`` are the first and the last token. ``nominal`` is the first token of the head, which includes
+    compounds ("fire hydrant"). ``slot`` is the token whose arcs determine agreement ("group").
     """
 
     first: int
@@ -93,7 +93,10 @@ class Phrase:
 
 @dataclass(slots=True)
 class Sentence:
-    """A parsed caption. Lists run over tokens; ``start`` and ``end`` are character offsets."""
+    """A parsed caption.
+
+    The lists ``start`` to ``head`` have one entry per token. ``start`` and ``end`` contain character offsets.
+    """
 
     text: str
     start: list[int]
@@ -107,14 +110,14 @@ class Sentence:
     reciprocal: bool
     negated: frozenset[int] = frozenset()  # tokens in the scope of a negation
     opening: frozenset[int] = frozenset()  # tokens that are capitalised because of their position
-    headline: int = NO_HEADLINE  # words of at least this length are capitalised ("A Dog on a Red Couch": 4)
+    headline: int = NO_HEADLINE  # words with at least this many letters are capitalised (4 in "A Dog on a Red Couch")
 
     def span(self, first: int, last: int) -> str:
         """Return the text of tokens ``first`` to ``last``."""
         return self.text[self.start[first] : self.end[last]]
 
     def styled(self, text: str) -> str:
-        """Return a new text, with the capitals of a headline if the caption is a headline."""
+        """Return a text that is inserted into the caption, with the capitals of a headline if the caption is one."""
         if self.headline == NO_HEADLINE:
             return text
         return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
@@ -158,10 +161,11 @@ def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
 
 
 def _read_capitals(s: Sentence, lexicon: Lexicon) -> None:
-    """Find capitals that belong to a position: at the start, after punctuation, and after a number such as "2.".
+    """Find the words that are capitalised because of their position, and whether the caption is a headline.
 
-    Such tokens open a sentence, a quote, a bracket or a list item. Words that an edit moves there must be capitalised,
-    and words that it moves away must not be capitalised. Otherwise only the rejected text would have errors of case.
+    These positions are the start, the position after punctuation, and the position after a number such as "2.". A word
+    that an edit moves to such a position must be capitalised, and a word that an edit moves away must not be
+    capitalised. Otherwise only the rejected text would have errors of case.
     """
     capitals = [i for i, start in enumerate(s.start) if s.text[start].isupper()]
     s.opening = frozenset(i for i in capitals if i == 0 or _OPENS.search(s.lower[i - 1]))
@@ -183,12 +187,12 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
         if tag not in _NOUN_TAGS or (i + 1 < size and s.tag[i + 1] in _BLOCKS):
             continue
         if i + 2 < size and s.lower[i + 1] in _LISTED and _modifies(s, i, lexicon) and _modifies(s, i + 2, lexicon):
-            continue  # "an orange and white cat": not a separate phrase
+            continue  # "orange" in "an orange and white cat" is not a separate phrase
         if i + 1 < size and f"{s.lower[i]} {s.lower[i + 1]}" in lexicon.nouns:
             left = i + 1  # a compound whose second word was tagged as a verb ("street sign")
             continue
         if i + 2 < size and s.tag[i + 1] in ("VBN", "JJ") and s.tag[i + 2] in _NOUN_TAGS:
-            left = i + 1  # "snow covered ground": not a separate phrase
+            left = i + 1  # "snow" in "snow covered ground" is not a separate phrase
             continue
         first = _left_edge(s, i, left, lexicon)
         if first > left and s.tag[first - 1] in ("HYPH", "POS"):
@@ -205,7 +209,7 @@ def _modifies(s: Sentence, i: int, lexicon: Lexicon) -> bool:
 
 
 def _left_edge(s: Sentence, head: int, left: int, lexicon: Lexicon) -> int:
-    """Return the first token of the noun phrase that ends in ``head``, not before ``left``."""
+    """Return the first token of the noun phrase that ends in ``head``. The result is not before ``left``."""
     i = head
     while i > left:
         tag = s.tag[i - 1]
@@ -246,9 +250,9 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
     if is_plural and opener in ("a", "an", "another", "this", "that", "each"):
         entry = None  # do not edit the writer's error
     if _RUN_ON.search(s.text, s.start[first], s.end[head]):
-        entry = None  # "on a couch;A cat": two words that the tokenizer did not separate
+        entry = None  # the tokenizer did not separate two words, as in "on a couch;A cat"
     if opener == "no":
-        entry = None  # "no smoking sign" would read as a negation anywhere
+        entry = None  # in another position, "no smoking sign" would also read as a negation
     return Phrase(
         first,
         head,
@@ -266,7 +270,10 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
 
 
 def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list[Attribute]:
-    """Return the adjectives between two tokens that are in the lexicon and not part of a list or a fixed name."""
+    """Return the adjectives from ``first`` to before ``nominal`` that are in the lexicon.
+
+    Adjectives in a list or in a fixed name are excluded.
+    """
     attributes: list[Attribute] = []
     i = first
     while i < nominal:
@@ -298,7 +305,7 @@ def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list
 
 
 def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
-    """Join "a group of" and "people", and remove phrases that only name a place or a picture ("front", "a photo")."""
+    """Join phrases such as "a group" of "people", and remove phrases such as "front" (a place) and "a photo"."""
     partitives, depictions = lexicon.phrases["partitives"], lexicon.phrases["depictions"]
     locators = lexicon.phrases["locators"]
     merged: list[Phrase] = []

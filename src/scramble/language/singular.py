@@ -1,8 +1,8 @@
-"""Singular forms by the rules of hallucination benchmarks, including the errors of these rules.
+"""Form singulars by the rules of hallucination benchmarks, including the errors of these rules.
 
-:func:`singular` follows the Python package pattern, which CHAIR calls and which is no longer on PyPI. Its errors are
-part of CHAIR: "bus" becomes "bu", "glass" becomes "glas", "ties" becomes "ty". :func:`noun_lemma` follows WordNet's
-noun lemmas for the words of a vocabulary.
+:func:`singular` follows the Python package pattern, which CHAIR uses and which is no longer on PyPI. The errors of this
+package are part of CHAIR: "bus" becomes "bu", "glass" becomes "glas", and "ties" becomes "ty". :func:`noun_lemma`
+returns WordNet's noun lemmas for the words of a vocabulary.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from importlib.resources import files
 
 
 def sections(name: str) -> dict[str, list[str]]:
-    """Return the lines of a word list by ``[section]``, without comments.
+    """Return a dictionary from the ``[section]`` names of a word list to the lines of the sections, without comments.
 
-    Lines before the first section have the key "".
+    The lines before the first section have the key "".
     """
     result: dict[str, list[str]] = {"": []}
     current = ""
@@ -53,7 +53,7 @@ def singular(word: str) -> str:
     if word.endswith("'"):
         return singular(word[:-1]) + "'s"
     lower = word.lower()
-    # pattern tests whether the word is the end of a listed word, and not the reverse: "rice" and "ice" are unchanged.
+    # pattern tests whether a listed word ends with the word, not the reverse, so "rice" and even "ice" are unchanged.
     if any(listed.endswith(lower) for listed in unchanged):
         return word
     if any(lower.endswith(f"{listed}s") for listed in ie):
@@ -85,13 +85,13 @@ _NOUN_ENDINGS = {
     "men": "man",
     "ies": "y",
 }
-"""WordNet's endings of nouns."""
+"""WordNet's endings of nouns: a plural ending and the singular ending that replaces it."""
 
 
 def noun_lemma(word: str, vocabulary: Collection[str]) -> str:
-    """Return the noun's lemma in WordNet if it is a word of the vocabulary, otherwise the word itself.
+    """Return the WordNet lemma of a noun if the lemma is in the vocabulary, otherwise the noun itself.
 
-    ``vocabulary`` contains the object words of COCO or AMBER. WordNet's exceptions are listed only for these words.
+    ``vocabulary`` contains the object words of COCO or AMBER. WordNet's irregular forms are listed only for these.
     """
     if (known := _noun_forms().get(word)) is not None:
         return known

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_PIPELINE = "en_core_web_sm"
-# Optional component -> pipeline components that are excluded, to save time, if the caller does not need it. Lemmas
+# If the caller does not need the component in a key, the components in its value are excluded to save time. Lemmas
 # depend on tags and morphology.
 _ONLY_FOR = {
     "parser": ("parser",),
@@ -16,7 +16,7 @@ _ONLY_FOR = {
 
 
 class PipelineError(RuntimeError):
-    """A spaCy pipeline is missing or lacks a component. The message says how to fix it."""
+    """Raised if a spaCy pipeline is missing or lacks a component. The message says how to fix the configuration."""
 
 
 @cache
@@ -24,8 +24,8 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str, setting: str
     """Load a spaCy pipeline by name or folder, once per process.
 
     Args:
-        needs: components that the caller needs, out of ``tagger``, ``parser`` and ``lemmatizer``.
-        setting: the configuration key of the pipeline, for error messages.
+        needs: the components that the caller needs (``tagger``, ``parser``, ``lemmatizer``).
+        setting: the configuration key that names the pipeline, for error messages.
 
     Raises:
         PipelineError: the pipeline is not installed, or lacks a component.
@@ -41,5 +41,7 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str, setting: str
             f"(offline: see docs/own_data.md), or set {setting} to an installed pipeline or its folder"
         ) from error
     if missing := [part for part in needs if not any(part in vlm for vlm in nlp.pipe_names)]:
-        raise PipelineError(f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: set another {setting}")
+        raise PipelineError(
+            f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: set {setting} to another pipeline"
+        )
     return nlp

@@ -1,7 +1,7 @@
 """Splits an English text into words and punctuation marks as in the Penn Treebank.
 
-The result equals that of ``nltk.word_tokenize`` on ordinary sentences. Its sentence splitter is replaced by one rule:
-a full stop before a space ends a sentence, unless it ends an abbreviation.
+The result equals that of ``nltk.word_tokenize`` on ordinary sentences. One rule replaces NLTK's sentence splitter: a
+full stop before a space ends a sentence, unless the full stop belongs to an abbreviation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _STEPS = [
         (r"[«“‘„»”’\u2012-\u2015]|`+", r" \g<0> "),
         (r'(^|[\s(\[{<])(?:"|\'\')', r"\1 `` "),
         (r"\"|''", " '' "),
-        # An opening quotation mark, unless it starts a clitic.
+        # A quotation mark before a word opens a quotation, unless it starts a clitic.
         (r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", "' "),
         (r"\.{2,}|--|[;@#$%&?!*\[\](){}<>]", r" \g<0> "),
         (r"[:,](?!\d)", r" \g<0> "),
@@ -38,5 +38,5 @@ def words(text: str) -> list[str]:
 
 
 def _halves(match: re.Match[str]) -> str:
-    """Return the separate the two halves of a contraction by a space."""
+    """Separate the two halves of a contraction with a space."""
     return " ".join(part for part in match.groups() if part)

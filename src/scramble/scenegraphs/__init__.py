@@ -1,6 +1,6 @@
-"""Scene graphs: the objects of an image with attributes and boxes, and the relations between them.
+"""A scene graph lists the objects of an image, with attributes and boxes, and the relations between these objects.
 
-The embedded world writes exact graphs, :mod:`~scramble.scenegraphs.files` reads Visual Genome and GQA,
+The embedded world writes exact graphs. :mod:`~scramble.scenegraphs.files` reads the graphs of Visual Genome and GQA,
 :mod:`~scramble.scenegraphs.captions` parses captions, and :mod:`~scramble.scenegraphs.describe` prompts a model.
 """
 

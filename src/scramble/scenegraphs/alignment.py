@@ -43,8 +43,8 @@ def words(text: str) -> list[Word]:
 def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
     """Return every mention of an object's name, singular or plural, in order. The longest matching name counts.
 
-    If objects share a name, the mention refers to the object with the mentioned attributes, or else to the object that
-    was mentioned before.
+    If several objects share a name, the mention refers to an object that has the mentioned attributes. Among such
+    objects, one that was mentioned before is preferred.
     """
     forms: dict[tuple[str, ...], list[tuple[Node, bool]]] = {}
     for node in graph.nodes:
@@ -96,8 +96,8 @@ def _mention(
 def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> str | None:
     """Return the answer if the graph supports it, otherwise None.
 
-    The graph must contain every object that the question names (their ids are ``anchors``). An answer other than yes,
-    no or a number must be a relation, or the name or an attribute of an object, that is reachable from these objects.
+    The graph must contain every object that the question names (``anchors`` are the ids of these objects). Unless the
+    answer is yes, no or a number, a reachable object must have it as its name, as an attribute or as a relation.
     """
     normalised = " ".join(answer.lower().split())
     if any(anchor not in graph.by_id for anchor in anchors):
@@ -108,7 +108,7 @@ def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> st
 
 
 def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """Return the ids of the objects whose name, attribute or relation is the answer, nearest to the anchors first."""
+    """Return the ids of the objects with the answer as name, attribute or relation, nearest to the anchors first."""
     related = {end for k in graph.links if k.predicate == answer for end in (k.subject, k.object)}
     ids = [n.id for n in graph.nodes if answer in (n.name, *n.attributes) or n.id in related]
     if not anchors:
@@ -118,7 +118,7 @@ def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]
 
 
 def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
-    """Yield the graphs in which an object lacks one attribute, and the graph in which it has no links."""
+    """Yield one graph for each attribute of an object, without this attribute, and one without the object's links."""
     entry = graph.by_id[node]
     for word in entry.attributes:
         yield graph.with_node(replace(entry, attributes=tuple(w for w in entry.attributes if w != word)))

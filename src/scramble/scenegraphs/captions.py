@@ -1,11 +1,16 @@
-"""Scene graphs from English text, by rules on a dependency parse.
+"""Derive scene graphs from English text by rules on a dependency parse.
 
-The rules cover several subjects ("a dog and a cat sit"), predicative adjectives ("the car is red and shiny"), relative
-and reduced clauses ("a man who wears a hat", "parked near the house"), passives ("held by a boy" is *boy hold ball*),
-compound prepositions ("to the left of"), repeated mentions ("the dog" of an earlier sentence, "it") and negation:
-negated facts ("no person", "is not red", "without a hat") are separate from asserted facts.
+The rules cover:
 
-Names and verbs are lemmas. A number word is an attribute ("two men": a node *man* with *two*).
+- several subjects ("a dog and a cat sit")
+- predicative adjectives ("the car is red and shiny")
+- relative and reduced clauses ("a man who wears a hat", "parked near the house")
+- passives ("a ball held by a boy" becomes *boy hold ball*)
+- compound prepositions ("to the left of")
+- repeated mentions ("the dog" after a sentence about a dog, "it")
+- negation ("no person", "is not red", "without a hat"), which separates denied facts from asserted facts
+
+Names and verbs are lemmas. A number word is an attribute ("two men" becomes a node *man* with the attribute *two*).
 """
 
 from __future__ import annotations
@@ -31,14 +36,20 @@ _NOT = {"not", "n't", "never"}
 _DENYING = {"no", "neither", "any"}
 _PLACES = {"left", "right", "front", "top", "bottom", "side", "middle", "center", "centre", "back", "rear"}
 _DEPICTIONS = {"picture", "photo", "photograph", "image", "view", "scene", "close-up", "shot"}
-# Verbs that taggers tag as the head of a compound: "a dog sits on a bench".
+# Verbs that taggers can mistake for the head of a compound noun, for example "sits" in "a dog sits on a bench".
 _VERBAL = word_set("sit stand lie lay walk ride play look fly run pose wait graze drive float hang park rest sleep")
 _GROUPS = {"group", "pair", "couple", "bunch", "row", "number", "lot", "herd", "flock", "piece", "slice", "set"}
 
 
 @dataclass
 class Parsed:
-    """The facts that a text asserts and denies. Denied facts have the graph's ids or are names of absent objects."""
+    """The facts that a text asserts and denies.
+
+    Attributes:
+        graph: the asserted facts.
+        denied: the denied attributes and relations, with the ids of the objects that the text mentions.
+        absent: the names of objects that the text says are absent.
+    """
 
     graph: SceneGraph
     denied: tuple[Fact, ...] = ()
@@ -74,7 +85,7 @@ def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
 def read_docs(docs: Iterable[Any]) -> Parsed:
     """Return the graph of a text from its parsed sentences.
 
-    The sentences are passed one by one, because parsers split captions badly.
+    Each sentence is parsed separately, because dependency parsers split captions badly into sentences.
     """
     reader = _Reader()
     for doc in docs:
@@ -151,7 +162,10 @@ class _Reader:
         return thing
 
     def _modifiers(self, token: Any, thing: _Thing) -> None:
-        """Read adjectives, numbers and prepositions that depend on a noun, and clauses without a subject."""
+        """Read the adjectives, numbers and prepositions that depend on a noun.
+
+        If the noun is tagged as a compound of a verb ("dog sits"), the words that depend on the verb are read as well.
+        """
         host: Any = token.head if _verbal(token.head) and token.dep_ == "compound" else None
         for child in host.children if host is not None else ():
             if child.dep_ == "prep":
@@ -195,7 +209,7 @@ class _Reader:
             self._object_gap(verb, subjects, predicate, denied)
 
     def _object_gap(self, verb: Any, subjects: list[_Thing], predicate: str, denied: bool) -> None:
-        """Read a clause whose object is the noun that it modifies, as in "the ball that the boy holds"."""
+        """Read a relative clause whose object is the noun before it, as in "the ball that the boy holds"."""
         head = self.of_token.get(verb.head.i)
         own = [c for c in verb.children if c.dep_ in _SUBJECTS and c.lower_ not in _RELATIVE]
         if head is not None and own and not any(c.dep_ in _OBJECTS and c.i in self.of_token for c in verb.children):
@@ -289,7 +303,7 @@ class _Reader:
 
 
 def _verbal(token: Any) -> bool:
-    """Return whether a token tagged as a noun is a verb, which ends a compound before a preposition."""
+    """Return whether a token that is tagged as a noun is a verb. Such a token ends a compound before a preposition."""
     return (
         token.tag_ in _NOUNS
         and token.lemma_.lower() in _VERBAL

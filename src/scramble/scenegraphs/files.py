@@ -3,8 +3,8 @@
 Visual Genome's file (``scene_graphs.json``) is a list of ``{"image_id", "objects": [{"object_id", "names" or "name",
 "attributes", "x", "y", "w", "h"}], "relationships": [{"subject_id", "predicate", "object_id"}]}``, with ids and boxes
 as numbers. GQA's files (``*_sceneGraphs.json``) map image ids to ``{"width", "height", "objects": {id: {"name", "x",
-"y", "w", "h", "attributes", "relations": [{"name", "object"}]}}}``. Files are loaded into memory: GQA's largest file
-needs about 2 GB, Visual Genome's 5 GB.
+"y", "w", "h", "attributes", "relations": [{"name", "object"}]}}}``. Files are loaded into memory. GQA's largest file
+needs about 2 GB of memory, and Visual Genome's file needs about 5 GB.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from scramble.storage.files import StoreError, read_json
 
 
 def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield image ids with graphs from a file of either layout, detected by its content; None for an invalid entry.
+    """Yield the image id and the graph of each entry of a file. The graph of an invalid entry is None.
 
-    The graphs are unchanged, including defects, which :func:`scramble.scenegraphs.read_graph` counts and removes.
+    The content of the file shows which of the two layouts it has. The graphs can have defects, which
+    :func:`scramble.scenegraphs.read_graph` counts and removes.
 
     Raises:
         GraphError: the file cannot be read, or has neither layout.
@@ -37,11 +38,11 @@ def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]
             has_id = isinstance(entry, Mapping) and entry.get("image_id") is not None
             yield (str(entry["image_id"]), visual_genome_graph(entry)) if has_id else (f"entry {number}", None)
     else:
-        raise GraphError(f"{path} does not contain scene graphs of GQA or Visual Genome")
+        raise GraphError(f"{path} must contain a JSON object (scene graphs of GQA) or a list (those of Visual Genome)")
 
 
 def gqa_graph(entry: Any) -> dict[str, Any] | None:
-    """Return one entry of GQA; None if it has no objects."""
+    """Convert an entry of GQA to the layout of image records. Return None if the entry has no mapping of objects."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), Mapping):
         return None
     objects: list[dict[str, Any]] = []
@@ -68,7 +69,7 @@ def gqa_graph(entry: Any) -> dict[str, Any] | None:
 
 
 def visual_genome_graph(entry: Any) -> dict[str, Any] | None:
-    """Return one entry of Visual Genome; None if it has no list of objects."""
+    """Convert an entry of Visual Genome to the layout of image records. Return None if it has no list of objects."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), list):
         return None
     objects = []
@@ -111,7 +112,7 @@ def _inner(link: Mapping[str, Any], side: str) -> Any:
 
 
 def _list(value: Any) -> list[Any]:
-    """Convert a value to a list: a single value becomes a list with it, and None an empty list."""
+    """Convert a value to a list. A single value becomes a list with one element, and None becomes an empty list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

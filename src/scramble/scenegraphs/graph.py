@@ -1,7 +1,7 @@
-"""The scene graph, and its layout as plain JSON in image records.
+"""Define the scene graph and its layout as plain JSON in image records.
 
-``{"width", "height", "objects": [{"id", "name", "attributes": [...], "bbox": [x0, y0, x1, y1]}],
-"relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels; ``width``, ``height`` and ``bbox`` may be
+The layout is ``{"width", "height", "objects": [{"id", "name", "attributes": [...], "bbox": [x0, y0, x1, y1]}],
+"relations": [{"subject", "predicate", "object"}]}``. Boxes are in pixels. ``width``, ``height`` and ``bbox`` may be
 missing. Relations may form cycles ("left of" and "right of" always do).
 """
 
@@ -18,7 +18,7 @@ Fact = tuple[str, ...]
 
 
 class GraphError(ValueError):
-    """A scene graph is malformed. The message names the object or relation."""
+    """Raised if a scene graph is malformed. The message names the object or relation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Node:
 
     @property
     def label(self) -> str:
-        """Attributes and name as a phrase."""
+        """The attributes and the name as a phrase."""
         return " ".join((*self.attributes, self.name))
 
 
@@ -60,7 +60,7 @@ class SceneGraph:
 
     @cached_property
     def neighbours(self) -> dict[str, tuple[str, ...]]:
-        """The ids of the nodes that each node is linked to, in either direction, in order of the links."""
+        """The ids of the nodes to which each node is linked, in either direction, in the order of the links."""
         linked: dict[str, dict[str, None]] = {node.id: {} for node in self.nodes}
         for link in self.links:
             linked[link.subject][link.object] = None
@@ -107,7 +107,7 @@ class SceneGraph:
         return replace(self, nodes=tuple(n for n in self.nodes if n.id in selected), links=links)
 
     def say(self, fact: Fact) -> str:
-        """Return a fact in words, with nodes by name."""
+        """Return a fact in words, with the names of nodes instead of their ids."""
         names = {node.id: node.name for node in self.nodes}
         if fact[0] == "object":
             return fact[2]
@@ -136,11 +136,11 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
         GraphError: the value is not a graph, has no usable object, or (without ``problems``) has a defect.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("objects"), (list, tuple)):
-        raise GraphError("not a scene graph: it must have a list of objects, each with id and name")
+        raise GraphError("the value is not a scene graph, which needs a list 'objects' of objects with id and name")
 
     def wrong(reason: str, what: object) -> None:
         if problems is None:
-            raise GraphError(f"scene graph: {reason}: {what}")
+            raise GraphError(f"the scene graph has a defect ({reason}): {what}")
         problems[reason] += 1
 
     nodes: dict[str, Node] = {}
@@ -159,7 +159,7 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
             nodes[node.id] = node
             looks[node.name, node.attributes, node.box] = node.id
     if not nodes:
-        raise GraphError("scene graph: no usable object")
+        raise GraphError("the scene graph has no object with id and name")
     links: dict[Link, None] = {}
     for entry in value.get("relations") or ():
         link = _link(entry, same)

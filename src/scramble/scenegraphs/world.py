@@ -26,7 +26,7 @@ _PLURAL = rf"((?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(Noun(shape).plural for s
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """The clauses that lead to an answer, and the answer. All clauses are true of their graph."""
+    """An answer and the clauses that lead to it. All clauses are true of the graph from which they are derived."""
 
     clauses: tuple[Clause, ...]
     answer: str
@@ -39,7 +39,7 @@ class Derived:
 
 @lru_cache(maxsize=65536)
 def read_step(text: str) -> tuple[Clause, ...] | None:
-    """Parse the meaning of a step; None for a text outside the grammar."""
+    """Parse a step into its clauses. Return None for a text outside the grammar."""
     try:
         return parse(text.strip().removesuffix("."))
     except GrammarError:
@@ -47,19 +47,19 @@ def read_step(text: str) -> tuple[Clause, ...] | None:
 
 
 def value_of(entry: dict[str, Any], kind: str) -> str:
-    """Return an object's shape, colour or size ("" if it has none)."""
+    """Return an object's shape, colour or size, as given by ``kind``, or "" if the object has none."""
     if kind == "shape":
         return str(entry["name"])
     return next((word for word in entry["attributes"] if word in WORDS[kind]), "")
 
 
 def noun_of(entry: dict[str, Any]) -> Noun:
-    """Return the noun of an object: its colour and shape."""
+    """Return the noun that describes an object by its colour and shape."""
     return Noun(value_of(entry, "shape"), value_of(entry, "colour"))
 
 
 def asked_kind(question: str) -> str:
-    """Return the kind of attribute that a question asks for ("" if none)."""
+    """Return the kind of attribute that a question asks for, or "" if it does not ask for an attribute."""
     match = re.match(r"What (shape|colour|size) is", question)
     return match[1] if match else ""
 
@@ -85,10 +85,10 @@ def _refines(noun: Noun, other: Noun) -> bool:
 
 
 def derive(graph: Graph, question: str) -> Derived | None:
-    """Derive the steps and the answer of one of the world's questions; None if it has no answer in this graph.
+    """Derive the steps and the answer of one of the world's questions, or None if the graph does not determine them.
 
-    There is no answer if a presupposition is false ("the circle" if there are two) or if the text is not one of the
-    world's questions.
+    This is the case if a presupposition of the question is false (for example "the circle" if there are two circles),
+    or if the text is not one of the world's questions.
     """
     for pattern, answer in _FORMS:
         if match := pattern.fullmatch(question.strip()):
@@ -141,10 +141,10 @@ def _what_in(graph: Graph, place: str) -> Derived | None:
 
 
 def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
-    """Return the quarter of the image with the centre of an object's box ("top left", ...).
+    """Return the quadrant of the image that contains the centre of an object's box, for example "top left".
 
-    The result is "" if the box or the image's size is unknown, or if the centre is within ``margin`` (a fraction of the
-    side) of a middle line.
+    The result is "" if the box or the size of the image is unknown. It is also "" if the distance between the centre
+    and a middle line of the image is below ``margin``, a fraction of the image's side.
     """
     box, width, height = entry.get("bbox"), graph.get("width"), graph.get("height")
     if not box or not width or not height:

@@ -1,4 +1,4 @@
-"""The embedded world: fully annotated scenes of coloured shapes, generated from a seed, without any download.
+"""The embedded world consists of fully annotated scenes of coloured shapes, which are generated without a download.
 
 ``generate`` writes a world as records, ``holds`` decides whether a caption is true, and ``parse`` parses a caption.
 """

@@ -1,4 +1,4 @@
-"""Generate a world: train, val and test folders with the same records as real sources."""
+"""Generate a world as train, val and test folders. The folders have the same kinds of records as real sources."""
 
 from __future__ import annotations
 
@@ -55,14 +55,19 @@ def generate(
     quads_test: int = 1000,
     first_train: int = 0,
 ) -> dict[str, Any]:
-    """Write ``train/``, ``val/`` and ``test/`` tables (images, questions; quads in val and test) under ``folder``.
+    """Write tables of images and questions for the splits train, val and test, and 2x2 items for val and test.
 
-    No two splits share a scene (same objects in the same relations). Val and test have quads of every kind with the tag
-    ``seen``. Test also has quads with the tags ``unseen`` (combinations of colour and shape that do not occur in
-    training) and ``new-wording`` (wordings that do not occur in training). The same arguments produce the same bytes.
+    The tables of a split are in its folder under ``folder``, for example ``train/``. No scene is in two splits; scenes
+    are the same if they have the same objects in the same relations. The 2x2 items have these tags:
+
+    - ``seen`` (val and test): combinations and wordings that occur in training
+    - ``unseen`` (test): combinations of colour and shape that do not occur in training
+    - ``new-wording`` (test): wordings that do not occur in training
+
+    The same arguments produce the same bytes.
 
     Args:
-        n_train, n_val, n_test: number of images with captions and questions; the quads have additional images.
+        n_train, n_val, n_test: number of images with captions and questions. The 2x2 items have additional images.
         image_size: pixels per side, at least 48.
         seed: seed of all random choices.
         objects: minimum and maximum number of objects in a scene.
@@ -70,7 +75,7 @@ def generate(
         captions_per_image: number of different true captions per image.
         styles: weights of the kinds of captions, see ``scramble.world.captions.STYLES``.
         sized: fraction of captions that mention sizes.
-        questions_per_image: maximum number of questions (some kinds are not possible for every scene).
+        questions_per_image: maximum number of questions per image. Some scenes do not allow every kind of question.
         question_kinds: the kinds of questions.
         quads_val, quads_test: number of 2x2 items per kind and tag.
         first_train: index of the first training scene. The sequence of training scenes is unlimited, so another index
@@ -81,7 +86,7 @@ def generate(
         WorldError: the arguments are invalid, or require more different scenes than exist.
     """
     settings = _SceneSettings(image_size, objects, lookalikes, captions_per_image, styles, sized)
-    signatures: set[Any] = set()  # of all splits that have been written
+    signatures: set[Any] = set()  # the signatures of the splits that have already been written
     counts: dict[str, Any] = {}
     # Draw the test split first, so that it does not depend on the number of training images.
     for split, size, quads in (("test", n_test, quads_test), ("val", n_val, quads_val), ("train", n_train, 0)):
@@ -110,7 +115,9 @@ def _scenes(
             if scene.signature not in signatures:
                 break
         else:
-            raise WorldError(f"{split}: no new scene after {_TRIES} tries: lower data.n_{split} or raise data.objects")
+            raise WorldError(
+                f"{split}: no new scene was found in {_TRIES} tries: lower data.n_{split} or raise data.objects"
+            )
         seen.add(scene.signature)
         yield f"{SOURCE}/{split}/{index:06d}", scene
 
@@ -138,7 +145,9 @@ def _squares(
                     if not any(scene.signature in signatures for scene in square.scenes):
                         break
                 else:
-                    raise WorldError(f"{split}: no new {kind} item after {_TRIES} tries: lower data.quads_{split}")
+                    raise WorldError(
+                        f"{split}: no new {kind} item was found in {_TRIES} tries: lower data.quads_{split}"
+                    )
                 seen.update(scene.signature for scene in square.scenes)
                 tags = ("seen", "new-wording") if tag == "new-wording" else (tag,)
                 yield TwoByTwoItem(item, (f"{item}/0", f"{item}/1"), square.captions, kind, tags), square
@@ -156,7 +165,7 @@ def _images(
         yield _record(image_id, scene, texts, settings)
     for quad, square in squares:
         for image_id, scene in zip(quad.image_ids, square.scenes, strict=True):
-            yield _record(image_id, scene, (), settings)  # its captions are stored with the 2x2 item
+            yield _record(image_id, scene, (), settings)  # the captions are stored with the 2x2 item
 
 
 def _record(image_id: str, scene: Scene, texts: tuple[str, ...], settings: _SceneSettings) -> ImageRecord:

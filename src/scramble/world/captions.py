@@ -1,4 +1,4 @@
-"""True captions of a scene: clauses are selected first and then worded by the grammar."""
+"""Generate true captions of a scene. Clauses are selected first and then worded by the grammar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scramble.world.scenes import Scene, Thing, WorldError, relations
 # Weights of the kinds of captions. "list" names objects, "relation" relates two objects, "chain" relates one object to
 # two others, "scene" names all objects and relates two of them, and "count" counts objects of a kind.
 STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
-SIZED = 0.3  # fraction of captions that also mention sizes
+SIZED = 0.3  # fraction of captions that mention sizes as well as colours and shapes
 _TRIES = 50
 
 
@@ -24,14 +24,14 @@ def captions(
     sized: float = SIZED,
     wording: Wording = "train",
 ) -> tuple[str, ...]:
-    """Return ``count`` different true captions.
+    """Return ``count`` different captions that are true of the scene.
 
     Raises:
         WorldError: a style is unknown, or the scene has fewer captions than ``count``.
     """
     unknown = sorted(set(styles) - set(_PLANS))
     if unknown:
-        raise WorldError(f"unknown caption styles {unknown}: choose from {sorted(_PLANS)}")
+        raise WorldError(f"unknown caption styles {unknown}: choose data.styles from {sorted(_PLANS)}")
     texts: dict[str, None] = {}
     for _ in range(_TRIES * count):
         style = rng.choices(list(styles), weights=list(styles.values()))[0]
@@ -45,17 +45,17 @@ def captions(
 
 
 def plan(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:
-    """Draw clauses that are true of the scene; empty if it has too few objects for the style."""
+    """Draw clauses that are true of the scene. Return () if the scene has too few objects for the style."""
     return _PLANS[style](scene, rng, with_size)
 
 
 def name(thing: Thing, with_size: bool = False) -> Noun:
-    """Return the noun of an object: colour and shape, and optionally size."""
+    """Return the noun that describes an object by its colour, its shape and, if ``with_size``, its size."""
     return Noun(thing.shape, thing.colour, thing.size if with_size else "")
 
 
 def relate(scene: Scene, rng: random.Random, subject: int, others: list[int], with_size: bool) -> Relation:
-    """Draw a relation of one object to each of the others from the relations that hold."""
+    """Draw a true relation of the object ``subject`` to each object in ``others``. All are indices."""
     things = scene.things
     links = tuple((rng.choice(relations(things[subject], things[i])), name(things[i], with_size)) for i in others)
     return Relation(name(things[subject], with_size), links)

@@ -1,4 +1,4 @@
-"""Draw a scene with Pillow, supersampled, so that edges are smooth even at 48 pixels."""
+"""Draw a scene with Pillow. Supersampling keeps edges smooth even in images of 48 x 48 pixels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def draw(scene: Scene, image_size: int) -> Image.Image:
     from PIL import Image, ImageDraw
 
     if image_size < SMALLEST:
-        raise WorldError(f"image_size={image_size}: shapes cannot be distinguished below {SMALLEST} pixels")
+        raise WorldError(
+            f"data.image_size must be at least {SMALLEST} pixels, not {image_size}: shapes in smaller images look alike"
+        )
     side = image_size * _SUPERSAMPLE
     ground = _byte(scene.ground)
     image = Image.new("RGB", (side, side), (ground, ground, ground))

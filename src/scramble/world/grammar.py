@@ -1,8 +1,8 @@
-"""The grammar of the world's captions: meanings, their wordings, and the parser from text to meaning.
+"""Define the grammar of the world's captions: their meanings, their wordings, and the parser from text to meaning.
 
-A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, how an object is placed
-relative to others, or how many objects of a kind there are. :func:`render` writes a meaning as text, and :func:`parse`
-returns the meaning of a text, which is unique.
+A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, where an object is relative
+to other objects, or how many objects of a kind there are. :func:`render` writes a meaning as text. :func:`parse`
+returns the meaning of a text. Every text has at most one meaning.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ RELATION_WORDS: dict[str, tuple[str, ...]] = {
 _RELATION_OF = {words: relation for relation, options in RELATION_WORDS.items() for words in options}
 
 Wording = Literal["train", "new"]
-# {a} and {b} are objects, {r} relation words, {n} a list of objects. "new" wordings have the same words in another
-# order and test transfer.
+# {a}, {b} and {c} are objects, {r} and {q} are relation words, {n} is a list of objects, and {k} is a counted noun. The
+# "new" wordings test transfer. They use the words of the "train" wordings in a different order.
 RELATION_TEMPLATES: dict[Wording, tuple[str, ...]] = {
     "train": ("{a} {r} {b}", "there is {a} {r} {b}", "the picture shows {a} {r} {b}", "{r} {b} is {a}"),
     "new": ("{a} is {r} {b}", "{r} {b} there is {a}", "the picture shows {r} {b} {a}"),
@@ -50,7 +50,7 @@ _JOIN = ", and "
 
 
 class GrammarError(WorldError):
-    """A text is not a caption of the world."""
+    """Raised if a text is not a caption of the world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """For each noun there is a separate object that matches it."""
+    """A separate object exists for each noun."""
 
     nouns: tuple[Noun, ...]
 
@@ -102,7 +102,10 @@ Clause = Relation | Exists | Count
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of a caption (character offsets, end exclusive) and its noun or words."""
+    """A span of a caption, in character offsets with an exclusive end.
+
+    ``value`` is the noun that the span describes, or the text of the span if it is not a noun.
+    """
 
     start: int
     end: int
@@ -113,7 +116,7 @@ class Span:
 
 
 def render(clauses: Sequence[Clause], rng: random.Random, wording: Wording = "train") -> str:
-    """Write a caption with this meaning in a random wording. ``"new"`` wordings do not occur in training captions."""
+    """Write clauses as a caption with a random wording. ``"new"`` wordings do not occur in training captions."""
     return _JOIN.join(_render_clause(clause, rng, wording) for clause in clauses)
 
 
@@ -200,7 +203,7 @@ def _parse_clause(text: str, caption: str) -> Clause:
                 links.append((_RELATION_OF[groups["q"]], read_noun(groups["c"])))
             return Relation(read_noun(groups["a"]), tuple(links))
     raise GrammarError(
-        f"{text!r} (in {caption!r}) is not a caption of the world: see scramble.world.grammar for its forms"
+        f"{text!r} (in {caption!r}) is not a caption of the world: scramble.world.grammar lists the accepted forms"
     )
 
 
@@ -208,7 +211,7 @@ _SHAPE_OF = {form: shape for shape in SHAPES for form in (shape, Noun(shape).plu
 
 
 def read_noun(words: str) -> Noun:
-    """Return the noun that words of a caption describe, singular or plural."""
+    """Parse the words of a noun, singular or plural."""
     shape = colour = size = ""
     for word in words.split():
         if word in COLOURS:
@@ -226,7 +229,7 @@ def noun_spans(caption: str) -> list[Span]:
 
 
 def relation_spans(caption: str) -> list[Span]:
-    """Return the spans of relation words, in order. A span's ``value`` contains its words."""
+    """Return the spans of relation words, in order."""
     return [Span(match.start(), match.end(), match[0]) for match in re.finditer(rf"\b{_RELATION}\b", caption)]
 
 
@@ -237,5 +240,5 @@ def number_spans(caption: str) -> list[Span]:
 
 
 def relation_of(words: str) -> str:
-    """Return the relation that relation words express: ``"to the left of"`` -> ``"left of"``."""
+    """Return the relation that relation words express, for example ``"left of"`` for ``"to the left of"``."""
     return _RELATION_OF[words]

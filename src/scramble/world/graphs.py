@@ -1,7 +1,7 @@
-"""Scene graphs of the embedded world as plain JSON, in the layout that all other modules read.
+"""Write scene graphs of the embedded world as plain JSON, in the layout that all other modules read.
 
-``{"width", "height", "objects": [{"id", "name", "attributes": [colour, size], "bbox": [x0, y0, x1, y1]}],
-"relations": [{"subject", "predicate", "object"}]}`` with boxes in pixels. All true relations are listed in both
+The layout is ``{"width", "height", "objects": [{"id", "name", "attributes": [colour, size], "bbox": [x0, y0, x1, y1]}],
+"relations": [{"subject", "predicate", "object"}]}``. Boxes are in pixels. All true relations are listed in both
 directions, so a relation that is not listed is false.
 """
 

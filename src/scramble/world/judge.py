@@ -1,4 +1,4 @@
-"""The judge: decides from the complete scene graph whether a caption is true of a scene."""
+"""Judge whether a caption is true of a scene, from the complete scene graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def holds(scene: Scene | dict[str, Any], caption: str) -> bool:
     """Return whether every clause of a caption is true.
 
     "a red circle left of a blue square" is true if some red circle is left of some blue square. The nouns of one clause
-    refer to different objects. "two circles" is true of exactly two.
+    refer to different objects. "two circles" is true if the scene has exactly two circles.
 
     Args:
         scene: a scene, or its complete scene graph.

@@ -1,4 +1,4 @@
-"""2x2 items: two scenes and two captions of the same words; caption ``i`` is true only of scene ``i``."""
+"""Draw 2x2 items of two scenes and two captions with the same words. Caption ``i`` is true only of scene ``i``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRIES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """Two scenes and two captions."""
+    """A 2x2 item: two scenes and two captions."""
 
     scenes: tuple[Scene, Scene]
     captions: tuple[str, str]
@@ -35,15 +35,17 @@ def draw_square(
 
     Two objects swap places (``swap-object``), colours (``swap-attribute``) or sizes (``swap-size``) in the image and in
     the caption. With ``held_out``, the swapped objects have combinations of colour and shape that do not occur in
-    training: in both scenes for places and sizes, in at least one scene for colours. Without it, no such combination
-    occurs.
+    training. If colours are swapped, this holds in at least one of the two scenes, otherwise in both scenes. Without
+    ``held_out``, no such combination occurs.
     """
     for _ in range(_TRIES):
         scene = draw_scene(rng, objects=objects, lookalikes=lookalikes, held_out="with" if held_out else "without")
         square = _square(rng, scene, kind, held_out, wording)
         if square is not None:
             return square
-    raise WorldError(f"no {kind} item with {objects[0]} to {objects[1]} objects after {_TRIES} tries")
+    raise WorldError(
+        f"no {kind} item with {objects[0]} to {objects[1]} objects was found in {_TRIES} tries: lower data.objects"
+    )
 
 
 def _square(rng: random.Random, scene: Scene, kind: str, held_out: bool, wording: Wording) -> Square | None:
@@ -53,7 +55,7 @@ def _square(rng: random.Random, scene: Scene, kind: str, held_out: bool, wording
     if other is None or (not held_out and any(thing.combination in HELD_OUT for thing in other.things)):
         return None
     if len({thing.combination for thing in other.things}) < len(other.things):
-        return None  # the two objects differ only in their position
+        return None  # two objects have the same colour and shape, so a caption cannot distinguish them
     wordings = random.Random(rng.random())
     pair = _meanings(rng, scene, kind, a, b)
     if pair is None:
@@ -75,7 +77,7 @@ def _other_scene(rng: random.Random, scene: Scene, kind: str, a: int, b: int) ->
         return swap_colours(rng, scene, a, b) if differ else None
     if kind == "swap-size":
         return swap_sizes(rng, scene, a, b) if first.size != second.size else None
-    raise WorldError(f"no 2x2 items of the kind {kind!r}: choose one of {list(KINDS)}")
+    raise WorldError(f"unknown kind of 2x2 items {kind!r}: choose one of {list(KINDS)}")
 
 
 def _meanings(

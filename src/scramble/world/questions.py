@@ -1,4 +1,7 @@
-"""Questions about a scene, with answers and short true reasoning steps. Every step is a caption of the grammar."""
+"""Generate questions about a scene, with answers and short, true reasoning steps.
+
+Every step is a caption of the grammar.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,15 @@ class SceneQuestion:
 
 
 def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "train") -> SceneQuestion | None:
-    """Draw a question of a kind; None if the scene does not allow it, for example if no word identifies an object."""
+    """Draw a question of a kind, or return None if the scene does not allow this kind.
+
+    For example, a question about a colour needs an object that can be identified by its shape.
+    """
     return _ASK[kind](scene, rng, wording)
 
 
 def _unique(scene: Scene, word: str) -> list[int]:
-    """Return the objects with a unique shape (or colour, or size)."""
+    """Return the indices of the objects whose attribute ``word`` (shape, colour or size) is unique in the scene."""
     values = [getattr(thing, word) for thing in scene.things]
     return [index for index, value in enumerate(values) if values.count(value) == 1]
 
@@ -69,7 +75,7 @@ def _two_step(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | No
 
 
 def _place(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | None:
-    """Ask "Where is the red circle?" or "What is in the top left?". Answers are quarters of the image."""
+    """Ask "Where is the red circle?" (in a quadrant of the image) or "What is in the top left?" (an object)."""
     quarters = [quarter(thing) for thing in scene.things]
     clear = [i for i, place in enumerate(quarters) if place]
     if not clear:
@@ -101,7 +107,7 @@ def _existence(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
     thing = rng.choice(scene.things)
     if rng.random() < 0.5:
         noun = name(thing)
-    else:  # absent but similar to a present object: its colour or its shape is in the scene
+    else:  # an absent object that shares its colour or its shape with a present object
         combinations = {t.combination for t in scene.things}
         near = [(thing.colour, s) for s in SHAPES] + [(c, thing.shape) for c in COLOURS]
         colour, shape = rng.choice([pair for pair in near if pair not in combinations])
@@ -124,7 +130,7 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | N
 
 
 def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion | None:
-    """Ask a yes/no question about a relation caption. In half of all cases its two objects are swapped."""
+    """Ask a yes/no question about a relation caption. In half of all cases, the caption's two objects are swapped."""
     (clause,) = plan(scene, rng, "relation") or (None,)
     if not isinstance(clause, Relation):
         return None

@@ -1,4 +1,4 @@
-"""Scenes: two to four coloured shapes that do not overlap, and the vocabulary of their captions.
+"""Generate scenes of coloured shapes that do not overlap, and define the vocabulary of their captions.
 
 All lengths are fractions of the image's side, so that a scene is independent of the resolution.
 """
@@ -13,7 +13,7 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SIZES = ("small", "large")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-# Combinations of colour and shape that do not occur in training, one per colour. Each colour and each shape occurs.
+# Combinations of colour and shape that do not occur in training. There is one per colour and one per shape.
 HELD_OUT = frozenset((colour, SHAPES[(index + 2) % len(SHAPES)]) for index, colour in enumerate(COLOURS))
 
 _RADIUS = {"small": (0.105, 0.12), "large": (0.15, 0.17)}
@@ -22,12 +22,15 @@ _TRIES = 200
 
 
 class WorldError(ValueError):
-    """A world cannot be generated with these arguments. The message says what to change."""
+    """Raised if a world cannot be generated with the given arguments. The message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object: its words, its centre, and the jitter of its drawing (in degrees, and 0 to 1 per colour channel)."""
+    """An object with its words, its centre and radius, and the jitter of its drawing.
+
+    ``angle`` is in degrees. ``tint`` is added to the colour channels, which range from 0 to 1.
+    """
 
     shape: str
     colour: str
@@ -82,7 +85,10 @@ def relations(a: Thing, b: Thing) -> tuple[str, ...]:
 
 
 def quarter(thing: Thing) -> str:
-    """Return the quarter of the image with the object's centre ("top left", ...); "" within 3 % of a middle line."""
+    """Return the quadrant of the image that contains the object's centre, for example "top left".
+
+    Return "" if the centre is within 3 % of a middle line, because the quadrant is then unclear.
+    """
     if min(abs(thing.x - 0.5), abs(thing.y - 0.5)) < 0.03:
         return ""
     return f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
@@ -101,21 +107,24 @@ def draw_scene(
         rng: the random generator.
         objects: minimum and maximum number of objects.
         lookalikes: probability that an object after the first gets the shape or colour of an earlier object. Objects
-            can also share them by chance.
-        held_out: ``"without"`` combinations in ``HELD_OUT``, or ``"with"`` at least two objects that have one.
+            can also share a shape or colour by chance.
+        held_out: ``"without"`` excludes the combinations in ``HELD_OUT``. ``"with"`` draws two objects that have such
+            combinations.
     Raises:
         WorldError: ``objects`` is not a range within 1 to 6, or the objects do not fit.
     """
     low, high = objects
     if not 1 <= low <= high <= 6:
-        raise WorldError(f"objects={objects} must be the minimum and maximum number of objects, from 1 to 6")
+        raise WorldError(
+            f"data.objects must be [minimum, maximum] with 1 <= minimum <= maximum <= 6, not {[low, high]}"
+        )
     for _ in range(_TRIES):
         count = rng.randint(low, high)
         combinations = _combinations(rng, count, lookalikes, held_out)
         scene = place(rng, [(shape, colour, rng.choice(SIZES)) for colour, shape in combinations])
         if scene is not None:
             return scene
-    raise WorldError(f"no room for {low} to {high} objects after {_TRIES} tries: lower data.objects")
+    raise WorldError(f"{low} to {high} objects did not fit into an image in {_TRIES} tries: lower data.objects")
 
 
 def _combinations(rng: random.Random, count: int, lookalikes: float, held_out: str) -> list[tuple[str, str]]:
@@ -135,7 +144,7 @@ def _combinations(rng: random.Random, count: int, lookalikes: float, held_out: s
 
 
 def place(rng: random.Random, words: list[tuple[str, str, str]]) -> Scene | None:
-    """Place objects (shape, colour, size) at random without overlap; None if they do not fit."""
+    """Place objects (shape, colour, size) at random without overlap. Return None if they do not fit."""
     things: list[Thing] = []
     for shape, colour, size in words:
         for _ in range(40):
@@ -151,18 +160,18 @@ def place(rng: random.Random, words: list[tuple[str, str, str]]) -> Scene | None
 
 
 def jitter(rng: random.Random, thing: Thing) -> Thing:
-    """Return the same object with new tilt and tint."""
+    """Return the object with a new angle and a new tint."""
     tint = (rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07), rng.uniform(-0.07, 0.07))
     return replace(thing, angle=rng.uniform(-10, 10), tint=tint)
 
 
 def overlap(a: Thing, b: Thing) -> bool:
-    """Return whether the boxes touch, including a small gap."""
+    """Return whether the boxes of two objects overlap, or are separated by less than a small gap."""
     return abs(a.x - b.x) < a.radius + b.radius + _GAP and abs(a.y - b.y) < a.radius + b.radius + _GAP
 
 
 def swap_places(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
-    """Return the scene with the places of two objects swapped and new jitter; None if a larger object does not fit."""
+    """Swap the places of two objects and draw new jitter. Return None if the larger object does not fit."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = _moved(first, second.x, second.y)
@@ -178,7 +187,7 @@ def _moved(thing: Thing, x: float, y: float) -> Thing:
 
 
 def swap_colours(rng: random.Random, scene: Scene, a: int, b: int) -> Scene:
-    """Return the scene with the colours of two objects swapped and new jitter."""
+    """Swap the colours of two objects and draw new jitter."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = replace(first, colour=second.colour)
@@ -187,7 +196,7 @@ def swap_colours(rng: random.Random, scene: Scene, a: int, b: int) -> Scene:
 
 
 def swap_sizes(rng: random.Random, scene: Scene, a: int, b: int) -> Scene | None:
-    """Return the scene with the sizes of two objects swapped and new jitter; None if the larger object does not fit."""
+    """Swap the sizes of two objects and draw new jitter. Return None if the larger object does not fit."""
     things = [jitter(rng, thing) for thing in scene.things]
     first, second = things[a], things[b]
     things[a] = _moved(replace(first, size=second.size, radius=second.radius), first.x, first.y)

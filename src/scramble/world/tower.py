@@ -1,8 +1,8 @@
-"""Pretrain a vision tower with random weights on the world.
+"""Pretrain a vision tower with random weights on images of the embedded world.
 
 Linear heads predict the content of each cell of the image and are then discarded. Without pretraining, the tower would
-have to learn shapes from the few words of captions, which it does poorly (docs/results/world_log.md). Released towers
-are also pretrained before the language model.
+have to learn shapes from the few words of captions, which works poorly (docs/results/world_log.md). Released vision
+towers are also pretrained before they are connected to a language model.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ def teach_vision(
     objects: tuple[int, int] = (1, 4),
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train tower and projector so that the features of each cell predict its content. The language model is frozen.
+    """Train tower and projector to predict the content of each cell from its features. The language model is frozen.
 
-    Linear heads on the projected features predict whether an object's centre is in the cell, its colour, shape and
-    size, and its column and row in the image. Every step uses new scenes, without the held-out combinations.
+    Linear heads on the projected features of a cell predict whether the centre of an object is in the cell. For cells
+    with an object, they also predict its colour, shape, size, column and row. Every step uses new scenes without
+    held-out combinations.
 
     Args:
         vlm: a model with a square grid of features per image, see :func:`scramble.models.load_vlm`.
         steps, batch_size: number of steps, and number of scenes per step.
-        learning_rate: peak learning rate of AdamW. It rises over the first tenth of the steps and then falls to 0.
+        learning_rate: peak learning rate of AdamW, which is reached after a tenth of the steps.
         image_size: pixels per side.
         objects: minimum and maximum number of objects in a scene.
-        seed: seed of scenes and heads.
+        seed: seed of the scenes and of the initial weights of the heads.
     Returns:
-        Loss and accuracies over the last 50 steps, each on new images.
+        The mean loss and the mean accuracies over the last 50 steps, each of which uses new images.
     Raises:
         WorldError: the features of an image are not a square grid.
     """
@@ -88,7 +89,10 @@ def _heads(width: int, seed: int) -> nn.ModuleDict:
 def _loss(heads: nn.ModuleDict, features_BTD: Tensor, scenes: list[Scene]) -> tuple[Tensor, dict[str, float]]:
     side = math.isqrt(features_BTD.shape[1])
     if side * side != features_BTD.shape[1]:
-        raise WorldError(f"{features_BTD.shape[1]} features per image are not a square grid of cells")
+        raise WorldError(
+            f"the {features_BTD.shape[1]} features of an image are not a square grid: use a model with a square number "
+            "of image tokens"
+        )
     things = [(b, thing) for b, scene in enumerate(scenes) for thing in scene.things]
     rows = torch.tensor([b for b, _ in things])
     cells = torch.tensor([int(t.y * side) * side + int(t.x * side) for _, t in things])
