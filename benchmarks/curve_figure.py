@@ -1,4 +1,4 @@
-"""Plot the result of benchmarks/preference_step.py --curve: the speed-up over captions and over image tokens.
+"""Plot the result of benchmarks/preference_step.py --curve (speed-up against captions per image and image tokens).
 
 python benchmarks/curve_figure.py curve.json docs/results/speed_curve.svg
 """

@@ -1,9 +1,9 @@
-"""Measure the engine's overhead over the plain client library, as CPU time of this process for the same requests.
+"""Measure how much more CPU time the engine needs for a set of requests than the plain client library.
 
     python benchmarks/engine_overhead.py --requests 1000 --concurrency 64
 
 The server runs in a separate process, so only the client's CPU time counts. "bare" is ``openai.AsyncOpenAI`` with a
-semaphore; "engine" adds retries, deadlines, rate limits, ordering and the reply store on disk. The two are measured
+semaphore; "engine" adds retries, deadlines, rate limits, ordering and the reply store on disk. Both are measured
 alternately, and the median over rounds is reported, because other work on a shared machine affects single rounds.
 """
 
@@ -31,7 +31,7 @@ def prompts(count: int, length: int) -> list[str]:
 
 
 def bare(url: str, texts: list[str], concurrency: int) -> list[str]:
-    """Return all replies, requested with the client library alone."""
+    """Request all replies with the client library alone and return them."""
     import openai
 
     async def run() -> list[str]:
@@ -56,7 +56,7 @@ def bare(url: str, texts: list[str], concurrency: int) -> list[str]:
 
 
 def engine(url: str, texts: list[str], concurrency: int) -> list[str]:
-    """Return all replies, requested through the engine, which stores each on disk."""
+    """Request all replies through the engine, which stores each reply on disk, and return them."""
     requests = (Request((Message("user", text),), temperature=0.2, top_p=0.9, max_tokens=800) for text in texts)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -1,13 +1,13 @@
-"""Measure evaluation throughput: complete runs of the runner, compared with one sequence per row.
+"""Compare the throughput of complete evaluation runs with that of one sequence per row.
 
 The shapes are a 2x2 benchmark by log P(Yes) (2 captions per image), SugarCrepe (10 captions per image: 7,511 pairs on
 1,560 images), POPE by likelihood (18 questions per image), and 6 short questions per image by generation. The baseline
-("alone") gives each question a separate row with its own image, at the best of several batch sizes; the answers "Yes"
-and "No" are read from the same row. For generation the baseline is transformers' ``generate`` in batches. Rates count
-items, because the slow method runs on fewer images.
+("alone") gives each question a separate row with its own image, at the best of several batch sizes. The answers "Yes"
+and "No" are read from one row. For generation the baseline is transformers' ``generate`` in batches. Rates are in items
+per second, because the slow baseline runs on fewer images than the runner.
 
-The runner's time includes everything: image files, prompts, stored replies and scores. ``other`` is the time outside
-tower, decoder and head; it includes the batching of generation.
+The runner's time includes image files, prompts, stored replies and scores. ``other_share`` is the share of time outside
+tower, decoder and head, and includes the batching of generation.
 
     python benchmarks/evaluate.py --json evaluate.json
 """
@@ -39,7 +39,7 @@ PROTOCOLS = {"2x2": "standard", "sugarcrepe": "standard", "pope": "likelihood", 
 
 
 def images(count: int, pixels: int) -> dict[str, Any]:
-    """Return noise images as PNG bytes."""
+    """Return a dictionary from image ids to noise images as PNG bytes."""
     from scramble.records import ImageFile
 
     files = {}
@@ -104,7 +104,7 @@ def measure(vlm: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(vlm: Any, benchmark: Any, protocol: Any, batch_tokens: int | None) -> float:
-    """Run the benchmark once and return the share of its time outside the model."""
+    """Run the benchmark once and return the share of time that is spent outside the model."""
     from scramble.evaluation.runner import ModelId, evaluate
     from scramble.models import generation
 
@@ -137,8 +137,8 @@ def _score_alone(vlm: Any, queries: Iterable[Any], benchmark: Any, rows: int) ->
     from scramble.evaluation.responses import group_by_images
 
     encoder = QueryEncoder(vlm.family, vlm.processor)
-    # "No" needs no row of its own, because it is read at the position of "Yes". Images and prompts are prepared once
-    # per image here, too.
+    # "No" needs no row of its own, because it is read at the position of "Yes". As in the runner, images and prompts
+    # are prepared once per image.
     groups = group_by_images(replace(query, candidates=query.candidates[:1]) for query in queries)
 
     @torch.no_grad()
@@ -171,7 +171,7 @@ def _generate_alone(vlm: Any, queries: Iterable[Any], benchmark: Any, rows: int)
 
 
 def _plain_generate(vlm: Any, prompts: list[Any], rows: int, new_tokens: int) -> None:
-    """Generate with transformers' ``generate`` on left-padded batches of ``rows`` prompts."""
+    """Generate answers with transformers' ``generate`` on left-padded batches of ``rows`` prompts."""
     for start in range(0, len(prompts), rows):
         part = prompts[start : start + rows]
         length = max(len(prompt.input_ids) for prompt in part)
@@ -192,7 +192,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--alone-images", type=int, default=2, help="images of the comparison")
     parser.add_argument("--pixels", type=int, default=448)
-    parser.add_argument("--batch-tokens", type=int, help="positions in one forward pass; default by device")
+    parser.add_argument(
+        "--batch-tokens", type=int, help="positions in one forward pass; the default depends on the device"
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="batch sizes of the comparison")
     parser.add_argument("--new-tokens", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)

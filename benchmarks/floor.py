@@ -1,4 +1,4 @@
-"""Compute a lower bound of the time of a training step: the time of the matrix multiplications that it requires.
+"""Compute a lower bound of a training step's time, which is the time of its matrix multiplications.
 
 The products are counted by :mod:`scramble.training.flops` and timed separately.
 """
@@ -15,7 +15,7 @@ from scramble.training.flops import Product, Products, decoder_products, tower_p
 
 
 def count_products(backbone: Any, items: Sequence[Any]) -> dict[str, Products]:
-    """Count the products of a training step on the tries of ``items`` by part of the model.
+    """Count, for each part of the model, the products of a training step on the tries of ``items``.
 
     Parameters that require a gradient count as trained.
     """
@@ -31,7 +31,7 @@ def count_products(backbone: Any, items: Sequence[Any]) -> dict[str, Products]:
 
 
 def floor_seconds(parts: dict[str, Products], repeats: int = 7) -> dict[str, float]:
-    """Return the seconds of each part on this CPU with torch's threads, with the fastest run of each product."""
+    """Return the seconds of each part on this CPU with torch's threads. The fastest run of each product counts."""
     return {
         name: sum(_product_seconds(p, repeats) * count for p, count in linear.items())
         + sum(_attention_seconds(p, repeats) * count for p, count in attention.items())
@@ -58,7 +58,9 @@ def _product_seconds(product: Product, repeats: int) -> float:
 
 
 def _attention_seconds(product: Product, repeats: int) -> float:
-    """Time the scores and weighted values of one head in tiles that fit into the cache, as in a fused kernel."""
+    """Time the attention scores and weighted values of one head, in tiles that fit into the cache as in a fused
+    kernel.
+    """
     queries, width, keys = product
     tile = min(queries, 64)
     q, k, v = torch.randn(tile, width), torch.randn(width, keys), torch.randn(keys, width)

@@ -1,20 +1,20 @@
-"""Measure images per second from file to batch: decoding, the family's processor and the trie, with 0, 1 and 2 workers.
+"""Measure images per second from file to batch (decoding, image processor, trie) with 0, 1 and 2 workers.
 
     python benchmarks/input_pipeline.py --images 64 --rounds 3 --json input.json
 
 The processors have the settings of the released models (InternVL3: 12 tiles of 448 px; Molmo-7B: 12 crops of 336 px;
-LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px); the models are tiny and do not run. Every image is a separate JPEG file
-with one pair, in batches of two. These steps are measured alternately in one process:
+LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px). The models are tiny and do not run. Every image is a separate JPEG file
+with one pair, and a batch has two images. These steps are measured alternately in one process:
 
-- decode: Pillow's decoder and the conversion to upright RGB;
-- resize: decode, and the resizing that the processor requires (Molmo only);
-- processor: decode, and transformers' or our image processor on the image alone, which is the lower bound ("floor");
+- decode: Pillow's decoder and the conversion to upright RGB,
+- resize: decode, and the resizing that the processor requires (Molmo only),
+- processor: decode, and transformers' or our image processor on the image alone (the lower bound, "floor"),
 - 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``.
 
-Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader`` they
-are counted after the first four batches, as in a long run. Milliseconds are the CPU time of all processes per image,
-including the start of the workers; CPU time hardly changes on a busy machine. "0 workers / floor" is a ratio of CPU
-times.
+Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader``, images are
+counted after the first four batches, as in a long run. Milliseconds are the CPU time of all processes per image,
+including the start of the workers. Other work on the machine hardly changes the CPU time. "0 workers / floor" is a
+ratio of CPU times.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def photograph(seed: int, width: int, height: int) -> bytes:
-    """Make a JPEG file with the dimensions and about the file size of a photograph: enlarged noise and fine noise."""
+    """Make a JPEG file of coarse and fine noise with the dimensions and about the file size of a photograph."""
     coarse = noise_image(seed, 48).resize((width, height), Image.Resampling.BICUBIC)
     fine = noise_image(seed + 1, 256).resize((width, height), Image.Resampling.BILINEAR)
     file = io.BytesIO()
@@ -69,7 +69,7 @@ def load_family(family: str, folder: Path) -> Any:
 
 
 def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], float]]:
-    """Return the functions to time by name; each returns seconds per image."""
+    """Return a dictionary from names to the functions to time, each of which returns seconds per image."""
     from scramble.training.collator import TrieCollator
     from scramble.training.data import Example
     from scramble.training.dataloader import Workers, data_loader, results
@@ -128,7 +128,7 @@ def processor_seconds() -> float:
 
 
 def measure(sides: dict[str, Callable[[], float]], rounds: int, images: int) -> dict[str, dict[str, float]]:
-    """Return median images per second and CPU milliseconds per image of each function; the functions alternate."""
+    """Call the functions alternately; return the median images per second and CPU milliseconds per image of each."""
     clock: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
@@ -180,7 +180,7 @@ def main() -> None:
 
 
 def summary(rows: dict[str, dict[str, float]]) -> str:
-    """Format the main ratios."""
+    """Return the main ratios as text."""
 
     def ratio(one: str, other: str, value: str) -> str:
         return f"{rows[one][value] / rows[other][value]:.2f}"

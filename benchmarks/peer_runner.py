@@ -1,7 +1,7 @@
-r"""Run another project's DPO trainer as a side of benchmarks/preference_step.py.
+r"""Run the DPO trainer of ms-swift or LLaMA-Factory as a side of benchmarks/preference_step.py.
 
-preference_step.py starts this script with the Python of that project's environment. The project is ms-swift 4.6.0 or
-LLaMA-Factory 0.9.5. Neither can be installed together with this project's dependencies, so each needs a virtual
+preference_step.py starts this script with the Python of the trainer's environment. Neither ms-swift 4.6.0 nor
+LLaMA-Factory 0.9.5 can be installed together with the dependencies of this repository, so each needs a virtual
 environment outside the repository (Python 3.11, CPU build of torch):
 
     python -m venv swift
@@ -13,15 +13,15 @@ environment outside the repository (Python 3.11, CPU build of torch):
         sentencepiece scipy sse-starlette tiktoken 'tyro<0.9' uvicorn
     factory/bin/pip install --no-deps llamafactory==0.9.5 torchvision==0.28.0 torchdata==0.11.0
 
-This script imports nothing of this project. It reads a model folder in the hub's format and a data folder with
-``pairs.jsonl`` ("image", "prompt", "chosen", "rejected") and the image files, and prints seconds per step and losses as
-JSON lines that start with "@@". It takes one step per line of input. To run it alone:
+This script imports nothing from the package scramble. It reads a model folder in the hub's format and a data folder
+with ``pairs.jsonl`` ("image", "prompt", "chosen", "rejected") and the image files, and prints seconds per step and
+losses as JSON lines that start with "@@". The script takes one step per line of input. To run the script alone:
 
     yes step | swift/bin/python benchmarks/peer_runner.py swift --model MODEL --data DATA --family internvl --steps 2
 
-The settings are those of the other sides: LoRA on all linear layers of the decoder, frozen tower, reference computed
-with the adapter disabled, float32, no gradient checkpointing. If a project can run the output head only at answer
-positions, this option is used.
+The settings are those of the other sides: LoRA on all linear layers of the decoder, a frozen tower, a reference
+computed with the adapter disabled, float32, and no gradient checkpointing. If a project can run the output head only at
+answer positions, this option is used.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from typing import Any
 
 import torch
 
-# The chat template of each project for each of the families. All render the same text, because the default system
-# message and Qwen3.5's empty thinking block are disabled.
+# Chat template of each project for each family. Both projects render the same text, because the default system message
+# and Qwen3.5's empty thinking block are disabled.
 TEMPLATES = {
     "swift": {"internvl": "internvl_hf", "qwen2_5_vl": "qwen2_5_vl", "qwen3_5": "qwen3_5"},
     "llamafactory": {"internvl": "intern_vl", "qwen2_5_vl": "qwen2_vl", "qwen3_5": "qwen3_5_nothink"},
@@ -47,11 +47,11 @@ TEMPLATES = {
 
 
 def stub_compiled_parts() -> None:
-    """Make it possible to use torchvision's Python code without its compiled operators, and to import torchaudio.
+    """Replace the compiled parts of torchvision and torchaudio with stubs, so that their Python code can be imported.
 
-    Neither library has a build for the CPU build of torch. Torchvision's image transforms are Python code that uses
-    torch. On import only the registration of two operators' shape functions fails. LLaMA-Factory uses torchaudio only
-    for audio data.
+    Neither library has a build for the CPU build of torch. The image transforms of torchvision are Python code that
+    uses torch. When torchvision is imported, only the registration of shape functions for two operators fails.
+    LLaMA-Factory uses torchaudio only for audio data.
     """
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
@@ -75,7 +75,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def clock(steps: int) -> Any:
-    """Return the clock, which measures memory from the start of training."""
+    """Return a clock that measures memory from the start of training."""
     from step_clock import StepClock, reset_peak, resident_bytes, send
 
     class PeerClock(StepClock):
@@ -155,8 +155,8 @@ def run_swift(args: argparse.Namespace, work: Path) -> None:
     }
     processor = json.loads((args.model / "processor_config.json").read_text())["image_processor"]
     if "merge_size" in processor:
-        # Qwen's templates have the token ids of the released models, and qwen_vl_utils resizes images before the
-        # processor does, within its own limits.
+        # ms-swift's templates for Qwen contain the token ids of the released models, and qwen_vl_utils resizes images
+        # to its own limits before the processor does.
         template = TEMPLATE_MAPPING[options["template"]].template_cls
         template.image_token_id = json.loads((args.model / "config.json").read_text())["image_token_id"]
         tokens = processor["size"]["longest_edge"] // (processor["patch_size"] * processor["merge_size"]) ** 2
@@ -169,7 +169,7 @@ def run_llamafactory(args: argparse.Namespace, work: Path) -> None:
     from llamafactory.train.tuner import run_exp
     from step_clock import BETA, LEARNING_RATE, LORA
 
-    # In InternVL's prompt a line break follows the image. LLaMA-Factory's template does not add it.
+    # In InternVL's prompt a line break follows the image. LLaMA-Factory's template does not add this line break.
     image = "<image>\n" if args.family == "internvl" else "<image>"
     rows = [
         {

@@ -1,8 +1,8 @@
-"""One implementation ("side") of benchmarks/preference_step.py, which starts it in a separate process.
+"""Run one implementation ("side") for benchmarks/preference_step.py, which starts this script in a separate process.
 
-``scramble`` is this project's trainer, ``trl`` is TRL's DPOTrainer, ``trl-answers`` is the same with an output head
-that runs only at answer positions, and ``rows`` is a plain loop with one sequence per row, for families that TRL cannot
-train. The process loads the model and reports this. For each line that it reads, it takes one optimizer step and
+``scramble`` is this project's trainer, ``trl`` is TRL's DPOTrainer, ``trl-answers`` is TRL's DPOTrainer with an output
+head that runs only at answer positions, and ``rows`` is a plain loop with one sequence per row, for families that TRL
+cannot train. The process reports when the model is loaded. For each line that it reads, it takes one optimizer step and
 reports the seconds. A step includes everything from reading the images to the updated weights.
 """
 
@@ -29,7 +29,7 @@ def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
-    """Return the pairs and images in the types of this project's trainer."""
+    """Return the pairs and images as the data types of this project's trainer."""
     from scramble.records import ImageFile
     from scramble.training.data import Example
 
@@ -109,8 +109,9 @@ def run_trl(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 
 def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
-    """Run a plain loop: each answer has a separate row with its own image, and the reference repeats the whole
-    computation."""
+    """Run a plain loop in which each answer has a separate row with its own image, and the reference repeats the whole
+    computation.
+    """
     from scramble.training.encoder import Encoder
     from scramble.training.policy import Policy
     from scramble.training.trainable import add_lora
@@ -144,7 +145,7 @@ def run_rows(args: argparse.Namespace, gradient_checkpointing: bool) -> None:
 
 
 def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
-    """Make a batch in which nothing is shared: every answer has its own prompt and its own image."""
+    """Make a batch in which nothing is shared, because every answer has its own prompt and its own image."""
     from scramble.trie import TrieItem, pack
 
     items = []
@@ -203,10 +204,11 @@ def run_scramble(args: argparse.Namespace) -> None:
 
 
 def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Return the operations that a step requires, and the tokens of a step, counting all tokens of every sequence.
+    """Return the operations that a step requires, and the number of tokens of a step, which counts all tokens of every
+    sequence.
 
-    On a CPU the result has the seconds of the operations (each product timed alone), on a GPU the rate of a large bf16
-    product.
+    On a CPU the result contains the seconds of the operations, with each product timed alone. On a GPU it contains the
+    rate of a large bf16 product.
     """
     from floor import count_products, floor_seconds, matrix_rate
 

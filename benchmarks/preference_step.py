@@ -1,8 +1,8 @@
-"""Compare speed and memory of a preference step in this project's trainer and in TRL's DPOTrainer.
+"""Compare the speed and memory of a preference step in this project's trainer, TRL, ms-swift and LLaMA-Factory.
 
-Each implementation ("side") runs in its own process, on the same pairs and model. They take steps in turn, so that all
-run under the same load. Weights are random and images are noise, because only shapes and lengths matter. Run it on an
-idle machine:
+Each implementation ("side") runs in its own process. All sides use the same pairs and model, and they take steps in
+turn, so that all run under the same load. Weights are random and images are noise, because only shapes and lengths
+matter. Run the benchmark on an idle machine:
 
     python benchmarks/preference_step.py --captions 1 --feature-cache --json step1.json
     python benchmarks/preference_step.py --captions 5 --data captions.jsonl
@@ -10,14 +10,14 @@ idle machine:
     python benchmarks/preference_step.py --shape qwen-40m --captions 5
     python benchmarks/preference_step.py --shape molmo-40m --captions 5
 
-On a CPU, TRL's output head runs at all positions; ``trl-answers`` is TRL with an output head that runs only at answer
-positions, as it does on a GPU. ms-swift and LLaMA-Factory run in separate virtual environments; ``--swift-python`` and
+On a CPU, TRL's output head runs at all positions. The side ``trl-answers`` is TRL with an output head that runs only at
+answer positions, as on a GPU. ms-swift and LLaMA-Factory run in separate virtual environments; ``--swift-python`` and
 ``--llamafactory-python`` are the Python interpreters of these environments (see benchmarks/peer_runner.py). A side
-without an environment is skipped. TRL cannot train Molmo v1; there the comparison is a plain loop with one sequence per
-row (``--rows`` adds it for other models). ``--data`` takes a JSONL file with "image" and "caption"; without it,
-synthetic captions of the same length are used. All steps use the same pairs unless ``--distinct-images`` is larger than
-``--images``. The losses of the sides can be compared only if all steps use the same pairs. For GPUs see
-benchmarks/gpu.sh.
+without an environment is skipped. TRL cannot train Molmo v1, which is therefore compared with a plain loop with one
+sequence per row. ``--rows`` adds the plain loop for all other models. ``--data`` takes a JSONL file with "image" and
+"caption"; without this option, synthetic captions with the lengths of COCO's captions are used. All steps use the same
+pairs unless ``--distinct-images`` is larger than ``--images``. The losses of the sides can be compared only if all
+steps use the same pairs. For GPUs see benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -39,17 +39,19 @@ from step_clock import MARK, PROMPT
 from step_report import common_facts, compare, figures, loss_difference, table
 
 HERE = Path(__file__).parent
-# Side of another project -> the families whose models it can train here. These projects run in separate environments.
+# Families whose models ms-swift and LLaMA-Factory can train here. These projects run in separate environments.
 PROJECTS = {"swift": ("internvl", "qwen2_5_vl", "qwen3_5"), "llamafactory": ("internvl", "qwen2_5_vl", "qwen3_5")}
 CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
 
 
 class SideError(RuntimeError):
-    """The process of a side ended too early."""
+    """Raised if the process of a side ends too early."""
 
 
 class Side:
-    """A process that takes one step per request; ``command`` is its Python, its script and their options."""
+    """A process that takes one step per request. ``command`` consists of a Python interpreter, a script and its
+    options.
+    """
 
     def __init__(self, name: str, command: list[str], threads: int) -> None:
         self.name = name
@@ -84,7 +86,7 @@ class Side:
         self.facts |= reply
 
     def read_losses(self) -> None:
-        """Read messages up to the losses of all steps."""
+        """Read messages until the losses of all steps have arrived."""
         while "losses" not in self.facts:
             self.facts |= self.read()
 
@@ -95,7 +97,7 @@ class Side:
         self.process.stdin.flush()
 
     def read(self) -> dict[str, Any]:
-        """Read the next message of the process. Raises SideError if it ended."""
+        """Read the next message of the process. Raises SideError if the process has ended."""
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith(MARK):
@@ -105,7 +107,7 @@ class Side:
 
 
 def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Return the options of the sides by name."""
+    """Return a dictionary from the names of the sides to their options."""
     ours = ["--gradient-checkpointing"] if args.gradient_checkpointing else []
     sides = {"scramble": ["scramble", *ours]}
     if args.feature_cache:
@@ -115,7 +117,7 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
     if args.reference_in_step:
         sides["scramble-reference-in-step"] = ["scramble", *ours, "--reference-in-step"]
     if not args.only_scramble:
-        # On a GPU they are the same: with Triton, TRL's head runs only at answer positions.
+        # On a GPU both are the same, because with Triton TRL's head runs only at answer positions.
         trl = ["trl", "trl-answers"] if args.device == "cpu" else ["trl"]
         peers = [] if args.shape in MOLMO_SHAPES else trl
         peers += ["rows"] if args.rows or not peers else []
@@ -124,8 +126,9 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """Return, by side, the Python of each other project that is measured, and the reasons why other sides are
-    skipped."""
+    """Return a dictionary from each side that runs in its own environment to the Python of this environment, and one
+    from each skipped side to the reason.
+    """
     pythons: dict[str, str] = {}
     skipped: dict[str, str] = {}
     for name, families in PROJECTS.items():
@@ -133,20 +136,22 @@ def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
         if args.only_scramble or (args.sides and name not in args.sides):
             continue
         if python is None:
-            skipped[name] = f"give the Python of its environment by --{name}-python (see benchmarks/peer_runner.py)"
+            skipped[name] = f"set --{name}-python to the Python of its environment (see benchmarks/peer_runner.py)"
         elif not Path(python).is_file():
-            skipped[name] = f"--{name}-python {python} is not a file"
+            skipped[name] = f"the Python of its environment (--{name}-python), {python}, is not a file"
         elif args.device != "cpu" or args.dtype != "float32":
             skipped[name] = "benchmarks/peer_runner.py measures only on a CPU in float32"
         elif ALL_SHAPES[args.shape].family not in families:
-            skipped[name] = f"it cannot train the family {ALL_SHAPES[args.shape].family}"
+            skipped[name] = (
+                f"benchmarks/peer_runner.py cannot train the family {ALL_SHAPES[args.shape].family} with {name}"
+            )
         else:
             pythons[name] = python
     return pythons, skipped
 
 
 def write_pairs(folder: Path, args: argparse.Namespace, captions: int, pairs: int, height: int) -> Path:
-    """Write pairs and images as files for the other projects."""
+    """Write pairs and images as files for the trainers that do not use this package."""
     folder.mkdir(parents=True)
     for n in range(args.distinct_images):
         (folder / f"{n}.jpg").write_bytes(noise_jpeg(n, args.pixels, height))
@@ -157,7 +162,7 @@ def write_pairs(folder: Path, args: argparse.Namespace, captions: int, pairs: in
 
 
 def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) -> dict[str, Any]:
-    """Run the steps of all sides in turn; return medians, rates, memory and ratios."""
+    """Run the steps of all sides in turn and return medians, rates, memory and ratios."""
     pairs = args.pairs or args.images * captions
     common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--captions", str(captions)]
     common += ["--pairs", str(pairs), "--distinct-images", str(args.distinct_images)]
@@ -172,7 +177,7 @@ def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) ->
     result: dict[str, Any] = {"captions": captions, "images_per_step": args.images, "pairs_per_step": pairs}
     pythons, result["skipped"] = projects_of(args)
     for name, reason in result["skipped"].items():
-        print(f"{name}: skipped, {reason}", file=sys.stderr)
+        print(f"{name} is skipped: {reason}", file=sys.stderr)
     if pythons:
         data = write_pairs(work / f"pairs-{model.name}-{captions}", args, captions, pairs, height)
     for name, python in pythons.items():
@@ -210,12 +215,14 @@ def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) ->
 
 
 def last_line(error: SideError) -> str:
-    """Return the reason why a side ended, such as an out-of-memory error."""
+    """Return the reason for which a side ended, such as an out-of-memory error."""
     return str(error).strip().splitlines()[-1]
 
 
 def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
-    """Read the summary of each side and let it end; the floor is measured after all other sides have ended."""
+    """Read the summary of each side and let the side end. The lower bound is measured after all other sides
+    have ended.
+    """
     ours = [side for side in sides.values() if side.name.startswith("scramble")]
     for side in ours:
         side.facts |= side.read()
@@ -232,7 +239,7 @@ def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
 
 
 def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
-    """Describe the command, the machine and the versions."""
+    """Return a description of the command, the machine and the versions."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "",
@@ -262,37 +269,46 @@ def main() -> None:
     parser.add_argument("--shape", choices=ALL_SHAPES, default="40m")
     parser.add_argument("--data", help="JSONL with image and caption")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default float32 on a CPU, bfloat16 on a GPU")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="data type; float32 on a CPU and bfloat16 on a GPU by default"
+    )
     parser.add_argument("--images", type=int, default=2, help="images per step")
     parser.add_argument(
         "--captions", type=int, nargs="+", default=[1], help="pairs per image; several values are measured in turn"
     )
-    parser.add_argument("--pairs", type=int, help="pairs per step if the last image has fewer pairs than the others")
-    parser.add_argument("--steps", type=int, default=6, help="0: only create the model (--model)")
+    parser.add_argument("--pairs", type=int, help="pairs per step; the last image of a step may have fewer pairs")
+    parser.add_argument("--steps", type=int, default=6, help="measured steps; 0 only creates the model (--model)")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--distinct-images", type=int, help="default: the images of one step")
+    parser.add_argument("--distinct-images", type=int, help="images in the data; by default those of one step")
     parser.add_argument("--pixels", type=int, default=640)
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="in this project's trainer")
-    parser.add_argument("--feature-cache", action="store_true", help="also with cached tower features")
-    parser.add_argument("--reference-in-step", action="store_true", help="also without a reference cache")
-    parser.add_argument("--rows", action="store_true", help="also a plain loop with one sequence per row")
-    parser.add_argument("--sides", nargs="+", help="only these of the selected sides; `scramble` must be among them")
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="use gradient checkpointing in this project's trainer"
+    )
+    parser.add_argument("--feature-cache", action="store_true", help="also measure with cached tower features")
+    parser.add_argument("--reference-in-step", action="store_true", help="also measure without a reference cache")
+    parser.add_argument("--rows", action="store_true", help="also measure a plain loop with one sequence per row")
+    parser.add_argument("--sides", nargs="+", help="measure only these sides; `scramble` must be one of them")
     parser.add_argument("--only-scramble", action="store_true")
     for name in PROJECTS:
-        parser.add_argument(f"--{name}-python", metavar="PATH", help=f"Python of the environment of {name}")
-    parser.add_argument("--one-at-a-time", action="store_true", help="sides one after the other, to save memory")
+        parser.add_argument(f"--{name}-python", metavar="PATH", help=f"Python interpreter of the environment of {name}")
+    parser.add_argument("--one-at-a-time", action="store_true", help="run one side after the other to save memory")
     parser.add_argument(
-        "--dense-mask", action="store_true", help="on a GPU, also with a dense mask instead of FlexAttention"
+        "--dense-mask", action="store_true", help="on a GPU, also measure a dense mask instead of FlexAttention"
     )
     parser.add_argument("--model", help="folder of the model, which is created if it is missing")
-    parser.add_argument("--curve", action="store_true", help="over 1, 2, 5, 10 captions and 64 to 1024 image tokens")
+    parser.add_argument(
+        "--curve", action="store_true", help="measure 1, 2, 5 and 10 captions and 64 to 1024 image tokens"
+    )
     parser.add_argument("--json", help="write the result here")
     args = parser.parse_args()
     args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
     args.distinct_images = args.distinct_images or args.images
     if args.pairs and any(not 0 <= args.images * n - args.pairs < n for n in args.captions):
-        parser.error(f"--pairs {args.pairs} is impossible with --images {args.images} and --captions {args.captions}")
+        parser.error(
+            f"--pairs {args.pairs} does not fit --images {args.images} and --captions {args.captions}: a step must use "
+            "every image, and only the last image may have fewer pairs"
+        )
 
     shape = ALL_SHAPES[args.shape]
     texts = [text for group in read_captions(args.data, 1000, 5) for text in group]

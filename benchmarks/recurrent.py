@@ -3,11 +3,11 @@
     python benchmarks/recurrent.py --threads 1
     python benchmarks/recurrent.py --device cuda --dtype bfloat16 --width 1024 --prompt 1200
 
-The model has four layers with the proportions of Qwen3.5-0.8B (width 1024), three of them recurrent. "shared
-projections" is the method of the trie engine: only convolution and recurrence run along the paths. "whole modules" runs
-the recurrent modules with their projections along the paths. "rows" is one sequence per row without a trie. A pass is
-forward and backward to the embeddings, as with frozen weights. The three are measured alternately, and the median over
-rounds is printed: CPU time on a CPU, duration on a GPU.
+The model has four layers with the proportions of Qwen3.5-0.8B (width 1024). Three of the layers are recurrent. "shared
+projections" is the method of the trie engine, in which only convolution and recurrence run along the paths. "whole
+modules" runs the recurrent modules with their projections along the paths. "rows" is one sequence per row without a
+trie. A pass goes forward, and backward to the embeddings, as with frozen weights. The three methods are measured
+alternately. The median over rounds is printed, as CPU time on a CPU and as duration on a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CASES = {"pair": (2, 60), "five captions": (5, 20), "eighteen questions": (18, 1
 
 
 def make_model(width: int, device: str, dtype: torch.dtype) -> Any:
-    """Random weights; a small vocabulary and tower, which this comparison does not use."""
+    """Return a model with random weights. Its vocabulary and its unused tower are small."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
     decoder = {"vocab_size": 1000, "hidden_size": width, "intermediate_size": 7 * width // 2, "num_hidden_layers": 4}
@@ -46,7 +46,9 @@ def make_model(width: int, device: str, dtype: torch.dtype) -> Any:
 
 
 def whole_modules(model: nn.Module, run: Callable[[], Tensor]) -> Tensor:
-    """Run with hooks that gather and scatter around each recurrent module."""
+    """Call ``run`` with hooks that gather the inputs and scatter the outputs of each recurrent module along the
+    paths.
+    """
     current: list[Paths] = []
 
     def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def compare(name: str, model: Any, backbone: Any, args: argparse.Namespace, count: int, length: int) -> None:
-    """Print the seconds of one pass and their ratios for one shape of tries."""
+    """Print the time of one pass with each method and the ratios of these times, for one shape of tries."""
     items = []
     for _ in range(args.items):
         prompt = torch.randint(998, (args.prompt,)).tolist()

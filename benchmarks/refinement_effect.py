@@ -3,13 +3,13 @@
     python scripts/generate.py +experiment=quickstart name=refinement_effect
     python benchmarks/refinement_effect.py --data runs/refinement_effect/data --out runs/refinement_effect/sets
 
-The biased set contains every pair that the cue predicts and a share (``--share``) of the other pairs. The cue of a
-swapped pair is that the chosen caption first names the colour that comes first in the alphabet; the cue of a replaced
-relation is that the chosen caption says "left of" or "above". The images are divided into two halves, which are refined
-separately (``refined``: :func:`~scramble.pairs.audit.refine.refine`; ``balanced``:
+The set ``biased`` contains every pair that the cue predicts and a share (``--share``) of the remaining pairs. The cue
+of a swapped pair is that the chosen caption first names the colour that comes first in the alphabet. The cue of a
+replaced relation is that the chosen caption says "left of" or "above". The images are divided into two halves, which
+are refined separately. ``refined`` uses :func:`~scramble.pairs.audit.refine.refine`. ``balanced`` uses
 :func:`~scramble.pairs.audit.refine.balance_gaps` on the probability with which the same classifiers recognise the
-chosen caption). ``unbiased`` is a random sample of all pairs, as large as the biased set. Text-only classifiers that
-are fitted on one half are tested on the other half. docs/results/negatives.md describes the training on these sets.
+chosen caption. ``unbiased`` is a random sample of all pairs, as large as the biased set. Text-only classifiers that are
+fitted on one half are tested on the other half. docs/results/negatives.md describes the training on these sets.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SETS = ("biased", "refined", "balanced", "unbiased")
 
 
 def predicted(pair: PreferencePair) -> bool | None:
-    """Return whether the cue predicts the chosen caption; None if the pair lacks the cue (two objects of one
-    colour).
+    """Return whether the cue predicts the chosen caption, or None if the pair lacks the cue because both objects have
+    one colour.
     """
     if pair.kind == "replace-relation":
         (span,) = relation_spans(pair.chosen)
@@ -42,12 +42,12 @@ def predicted(pair: PreferencePair) -> bool | None:
 
 
 def biased(pairs: list[PreferencePair], share: float, seed: int) -> list[PreferencePair]:
-    """Return the pairs that the cue predicts, and a share of the others."""
+    """Return the pairs that the cue predicts, and a share of the remaining pairs."""
     return [p for p in pairs if predicted(p) or seeded(seed, "cue", p.pair_id).random() < share]
 
 
 def balanced(pairs: list[PreferencePair], seed: int) -> list[PreferencePair]:
-    """Return the pairs, balanced on the gap of the probabilities of the out-of-fold classifiers."""
+    """Return pairs that are balanced on the gap between the probabilities of the out-of-fold classifiers."""
     gaps = np.tanh(TextOnlyOdds(pairs, [1.0] * len(pairs), seed=seed).fitted / 2).tolist()
     return balance_gaps(pairs, gaps, gaps, seed=seed)
 

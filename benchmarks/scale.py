@@ -1,16 +1,16 @@
-"""Measure time, memory and disk of rule-based pairs of a data set as large as COCO train2017.
+"""Measure the time, memory and disk space that rule-based pairs for a data set as large as COCO train2017 need.
 
     python benchmarks/scale.py --captions captions_val2017.json --images 11829 59144 118287
 
 For each size the script writes tiny JPEGs and a COCO caption file with five captions per image to a temporary folder.
-It then runs these steps (``--steps``) one after the other, each in a separate process: the import of the images; the
-generate stage without refinement, with each number of worker processes (``--processes``); its repeat, which reuses the
-result; the audit; and the stage with refinement. Times are reported in CPU seconds of all processes, which other work
-on the machine affects little, and in wall-clock seconds. The peak memory is that of the main process, without workers.
-The last lines are linear fits over the sizes.
+It then runs these steps (``--steps``) one after the other, each in a separate process: (1) the import of the images,
+(2) the generate stage without refinement, with each number of worker processes (``--processes``), (3) a repetition of
+this stage, which reuses the result, (4) the audit, and (5) the generate stage with refinement. Times are reported in
+CPU seconds of all processes, which other work on the machine affects little, and in wall-clock seconds. The peak memory
+is that of the main process, without workers. The last lines are linear fits over the sizes.
 
 ``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. If captions
-are repeated, a number is appended from the second time on, so that no two are equal.
+are repeated, a number is appended from the second time on, so that no two captions are equal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
 
 
 def endless_captions(path: Path) -> Iterator[str]:
-    """Yield the captions of a file, repeated without end; a number makes each repetition different."""
+    """Yield the captions of a file, repeated without end. A number makes each repetition different."""
     rows = read_json(path)["annotations"] if path.suffix == ".json" else read_jsonl(path)
     captions = [row["caption"].strip().rstrip(".") for row in rows]
     for number in count():
@@ -49,7 +49,7 @@ def endless_captions(path: Path) -> Iterator[str]:
 
 
 def write_coco(folder: Path, captions: Path, images: int) -> int:
-    """Write images and captions in COCO's layout; return the number of captions."""
+    """Write images and captions in COCO's layout and return the number of captions."""
     (folder / "train2017").mkdir(parents=True)
     for number in range(images):
         Image.fromarray(_pixels(number)).save(folder / "train2017" / f"{number:012d}.jpg")
@@ -74,7 +74,7 @@ def _pixels(number: int) -> np.ndarray:
 
 
 def measured(run: Callable[..., Any], *args: Any) -> dict[str, float]:
-    """Run a function in a new process: seconds of wall clock and CPU, and the peak memory of the process in MiB."""
+    """Run a function in a new process. Return its wall-clock seconds, CPU seconds and peak memory in MiB."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_timed, args=(theirs, run, args))
@@ -101,7 +101,7 @@ def _timed(connection: Connection, run: Callable[..., Any], args: tuple[Any, ...
 
 
 def data_of(coco: Path) -> dict[str, Any]:
-    """Return the configuration of the data."""
+    """Return the data section of the configuration."""
     return {
         "kind": "coco",
         "path": str(coco),
@@ -116,12 +116,12 @@ def data_of(coco: Path) -> dict[str, Any]:
 
 
 def import_images(coco: Path, out: Path) -> None:
-    """The first part of the generate stage."""
+    """Run the first part of the generate stage, which imports the images."""
     make_images(out, data_of(coco), 0)
 
 
 def make_pairs(coco: Path, out: Path, pipeline: str, processes: int, refine: bool) -> None:
-    """The generate stage with the rules."""
+    """Run the generate stage with rule-based pairs."""
     options = {"pipeline": pipeline, "processes": processes}
     pairs = {"method": "rules", "options": options, "refine": {} if refine else None, "audit": False}
     generate(out, data=data_of(coco), pairs=pairs, seed=0)
@@ -133,7 +133,7 @@ def disk(folder: Path) -> float:
 
 
 def line(points: list[tuple[float, float]]) -> str:
-    """Return a linear fit of y over x (in thousands), with the largest deviation relative to y."""
+    """Return, as text, a linear fit of y over x (per 1,000) and the largest deviation relative to y."""
     x, y = np.array(points).T
     slope, start = np.polyfit(x, y, 1)
     deviation = 100 * np.max(abs(slope * x + start - y) / y)

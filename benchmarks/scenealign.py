@@ -29,7 +29,9 @@ from scramble.world.scenes import draw_scene
 
 
 def draw(scenes: int, seed: int) -> tuple[list[Case], dict[str, dict[str, Any]]]:
-    """Draw random scenes and return questions of every kind about them, and the scenes' graphs by image id."""
+    """Draw random scenes. Return questions of every kind about these scenes, and a dictionary from image ids to scene
+    graphs.
+    """
     cases, graphs = [], {}
     for index in range(scenes):
         rng = random.Random(f"{seed}/{index}")

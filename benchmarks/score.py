@@ -1,9 +1,9 @@
-"""Measure scoring throughput: one trie per image against one sequence per row, on the same sequences and model.
+"""Compare the scoring throughput of one trie per image and of one sequence per row, on the same sequences and model.
 
-The shapes are 2 sequences per image (Winoground: the captions of a quadruple), 4 (SugarCrepe with both orders, option
-letters) and 18 (POPE: nine questions per image, "yes" and "no" for each). The method with one sequence per row runs in
-batches without gradients, with the head only at scored positions. It pads to the longest sequence of a batch and
-encodes an image for each sequence; its "shared image" variant encodes each image once and repeats the features. The
+The shapes are 2 sequences per image (Winoground: the captions of a 2x2 item), 4 (SugarCrepe: option letters for both
+orders) and 18 (POPE: nine questions per image, "yes" and "no" for each). The method with one sequence per row runs in
+batches without gradients, with the head only at scored positions. This method pads to the longest sequence of a batch
+and encodes an image for each sequence. Its "shared image" variant encodes each image once and repeats the features. The
 methods are measured alternately in one process.
 
     python benchmarks/score.py --json score.json
@@ -28,7 +28,7 @@ OBJECTS = ("person", "dog", "car", "chair", "table", "bottle", "cup", "bench", "
 
 
 def make_items(vlm: Any, images: int, sequences: int, pixels: int, data: str | None) -> list[Any]:
-    """Make items of the given shape: captions and their swapped forms, or questions with both answers."""
+    """Make items of the given shape, which are captions and their swapped forms, or questions with both answers."""
     from scramble.trie import TrieItem
 
     family, processor = vlm.family, vlm.processor
@@ -86,7 +86,9 @@ def one_sequence_per_row(vlm: Any, items: list[Any], batch: int, share_images: b
 
 @torch.no_grad()
 def measure(vlm: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any]:
-    """Measure images and sequences per second of each method, and the largest difference of their log-probabilities."""
+    """Measure images and sequences per second of each method, and the largest difference between the
+    log-probabilities.
+    """
     from scramble.trie import score
 
     items = make_items(vlm, args.images, sequences, args.pixels, args.data)

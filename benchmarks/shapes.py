@@ -1,4 +1,4 @@
-"""Models and data for the benchmarks: model shapes with random weights, captions, hard negatives, noise images."""
+"""Create models and data for the benchmarks: models with random weights, captions, hard negatives and noise images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ COMMON_WORDS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model's tower (ViT) and decoder (Qwen2, for family ``qwen3_5`` Qwen3.5).
+    """Sizes of a model's tower (ViT) and decoder (Qwen2, or Qwen3.5 for the family ``qwen3_5``).
 
     ``tiles`` is the maximum number of tiles (crops) of an image in addition to the whole image. ``vision_mlp`` is the
-    width of the tower's MLP, None for four times ``vision_width``.
+    width of the tower's MLP (None: four times ``vision_width``).
     """
 
     vision_layers: int
@@ -49,7 +49,8 @@ class Shape:
 
 
 SHAPES = {
-    # One twentieth of InternVL3-1B with parts in the same proportion: tower 14 M, decoder 17 M, embeddings 8 M.
+    # One twentieth of InternVL3-1B with parts in the same proportion: tower 15 M, decoder 17 M, embeddings 8 M
+    # parameters.
     "40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384),
     "tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024),
     "internvl3-1b": Shape(24, 1024, 16, 24, 896, 14, 2, 4864, 151674),
@@ -67,8 +68,9 @@ MOLMO_SHAPES = {
 
 # Qwen2.5-VL and Qwen3.5: 28 px per token, windows of 112 px in seven of eight layers of Qwen2.5-VL's tower.
 QWEN_SHAPES = {
-    # The parts have the sizes of the shape "40m": tower 14 M and 3 M for the merger, decoder 17 M, embeddings 8 M. The
-    # decoder of qwen35-40m is narrower and has 8 layers, of which 6 are recurrent.
+    # The parts have about the sizes of the shape "40m": tower 15 M, merger 3 M, decoder 17 M and embeddings 8 M
+    # parameters. The decoder of qwen35-40m is narrower than that of qwen-40m and has 8 layers, of which 6 are
+    # recurrent.
     "qwen-40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384, family="qwen2_5_vl", vision_mlp=1024),
     "qwen35-40m": Shape(8, 384, 6, 8, 384, 6, 2, 1024, 21504, family="qwen3_5"),
     "qwen-tiny": Shape(2, 96, 4, 2, 128, 4, 2, 352, 1024, True, 112, family="qwen2_5_vl", vision_mlp=256),
@@ -124,7 +126,7 @@ def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "fl
 
 
 def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
-    """Write a Molmo v1 of the given shape."""
+    """Write a Molmo v1 of the given shape with random weights, and a tokenizer made from ``texts``."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -177,7 +179,7 @@ def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float3
     save_tiny(shape.family, folder, texts, vocab_size=min(shape.vocab_size, 8192))
     processor = family_named(shape.family).load_processor(str(folder))
     processor.image_processor.patch_size = 14
-    # Number of pixels of an image. A square image is enlarged or reduced to image_size.
+    # The only allowed number of pixels, so that a square image is resized to image_size.
     processor.image_processor.size = dict.fromkeys(("shortest_edge", "longest_edge"), shape.image_size**2)
     processor.save_pretrained(folder)
     config = AutoConfig.from_pretrained(folder)
@@ -190,9 +192,10 @@ def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float3
 
 
 def _with_released_template(folder: Path, image: str) -> Path:
-    """Give the model in a folder a chat template and a pre-tokenizer with the line breaks of the released models.
+    """Give the model in a folder a chat template and a pre-tokenizer that treat line breaks as the released models do.
 
-    Other projects render and tokenize conversations with their own code, and the token ids should be the same.
+    ms-swift and LLaMA-Factory render and tokenize conversations with their own code, and their token ids should equal
+    ours.
     """
     (folder / "chat_template.jinja").write_text(
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -222,8 +225,8 @@ def _qwen_tower(shape: Shape) -> dict[str, Any]:
     }
     if shape.family == "qwen3_5":
         return tower | {"num_position_embeddings": 48**2}
-    # As in the released models, every eighth layer attends to the whole image; in a smaller tower only the last layer
-    # does.
+    # As in the released models, every eighth layer attends to the whole image. In a tower with fewer than eight layers
+    # only the last layer does.
     whole = range(7, shape.vision_layers, 8) or [shape.vision_layers - 1]
     return tower | {"window_size": 112, "fullatt_block_indexes": list(whole)}
 
@@ -251,7 +254,7 @@ def _qwen_decoder(shape: Shape) -> dict[str, Any]:
         decoder |= {
             "head_dim": head_dim,
             "layer_types": ["full_attention" if n % 4 == 3 else "linear_attention" for n in range(shape.layers)],
-            # Qwen3.5-4B: keys about as wide as the hidden states, values twice as wide.
+            # As in Qwen3.5-4B, keys are about as wide as the hidden states, and values are twice as wide.
             "linear_key_head_dim": 128,
             "linear_value_head_dim": 128,
             "linear_num_key_heads": shape.width // 128,
@@ -263,7 +266,9 @@ def _qwen_decoder(shape: Shape) -> dict[str, Any]:
 
 
 def _widen_vocabulary(path: Path, size: int, new_size: int) -> dict[str, int]:
-    """Fill a tokenizer's vocabulary with tokens that occur in no text; return the ids of the tokens added after it."""
+    """Fill a tokenizer's vocabulary with tokens that occur in no text. Return the new ids of the added special
+    tokens.
+    """
     values = json.loads(path.read_text())
     values["model"]["vocab"] |= {f"<unused {n}>": n for n in range(size, new_size)}
     moved = [token for token in values["added_tokens"] if token["id"] >= size]
@@ -276,8 +281,8 @@ def _widen_vocabulary(path: Path, size: int, new_size: int) -> dict[str, int]:
 def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) -> list[list[str]]:
     """Return the captions of each image.
 
-    They come from a JSONL file with "image" and "caption", or else consist of common words with the lengths of COCO's
-    captions (11 words on average).
+    The captions come from a JSONL file with "image" and "caption". Without a file they consist of common words and have
+    the lengths of COCO's captions (11 words on average).
     """
     if path is None:
         rng, words = random.Random(seed), COMMON_WORDS.split()
@@ -291,13 +296,13 @@ def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) 
             row = json.loads(line)
             grouped.setdefault(row["image"], []).append(row["caption"].strip())
     captions = list(grouped.values())
-    # Images with too few captions get captions of other images, because only the lengths matter here.
+    # Images with too few captions get captions of different images, because only the lengths matter here.
     flat = [caption for group in captions for caption in group]
     return [(captions[n % len(captions)] + flat[n * per_image % len(flat) :])[:per_image] for n in range(images)]
 
 
 def swap_two_words(caption: str, seed: int) -> str:
-    """Make a hard negative by exchanging two different words."""
+    """Make a hard negative by exchanging two different words of the caption."""
     words = caption.split()
     rng = random.Random(seed)
     for _ in range(100):
@@ -324,12 +329,12 @@ def noise_jpeg(seed: int, size: int, height: int | None = None) -> bytes:
 
 
 def make_pairs(captions: list[list[str]]) -> Iterator[dict[str, Any]]:
-    """Yield rows with image number, chosen and rejected."""
+    """Yield rows with the number of an image and a chosen and a rejected caption."""
     for image, texts in enumerate(captions):
         for index, text in enumerate(texts):
             yield {"image": image, "chosen": text, "rejected": swap_two_words(text, 1000 * image + index)}
 
 
 def whole_steps(rows: list[dict[str, Any]], pairs: int) -> list[dict[str, Any]]:
-    """Return the first rows that fill steps of ``pairs`` rows."""
+    """Return the longest prefix of the rows that consists of whole steps of ``pairs`` rows."""
     return rows[: len(rows) // pairs * pairs]

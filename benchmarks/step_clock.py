@@ -1,6 +1,7 @@
-"""Protocol and clock of the processes that benchmarks/preference_step.py starts.
+"""Defines the protocol and the clock of the processes that benchmarks/preference_step.py starts.
 
-It imports only torch and transformers, because benchmarks/peer_runner.py uses it in the environments of other projects.
+This module imports only torch and transformers, because benchmarks/peer_runner.py uses it in the environments of
+ms-swift and LLaMA-Factory.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Return the largest resident memory since :func:`reset_peak`."""
+    """Return the peak of resident memory since the last call of :func:`reset_peak`."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -53,10 +54,10 @@ def reset_peak() -> None:
 
 
 def set_adapter(model: torch.nn.Module) -> int:
-    """Fill the LoRA weights with noise that depends only on each weight's name; return the number of weights.
+    """Fill the LoRA weights with noise that depends only on each weight's name, and return the number of weights.
 
-    All implementations therefore start from the same policy, which differs from the reference, and their losses can be
-    compared.
+    All implementations therefore start from the same policy, and their losses can be compared. The policy differs from
+    the reference.
     """
     count = 0
     for name, parameter in model.named_parameters():
@@ -71,8 +72,8 @@ def set_adapter(model: torch.nn.Module) -> int:
 class Clock:
     """Waits for a line before each step and reports the seconds from that line to the end of the step.
 
-    It reports wall time, the CPU time of all threads of this process (which is more stable on a busy machine), and the
-    peak memory in bytes.
+    The clock reports wall time, the CPU time of all threads of this process (which is more stable on a busy machine
+    than wall time), and the peak memory in bytes.
     """
 
     def __init__(self, steps: int) -> None:
@@ -123,7 +124,7 @@ class StepClock(TrainerCallback):
         self.clock.end_step()
 
     def on_log(self, *args: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-        """Collect the loss of a step; the trainer logs it after the step has ended."""
+        """Collect the loss of a step, which the trainer logs after the step has ended."""
         if "loss" in logs:
             self.losses.append(float(logs["loss"]))
 

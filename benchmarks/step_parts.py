@@ -1,8 +1,9 @@
-"""Measure the CPU time of the parts of a preference step, and the speed-up over other trainers that sharing explains.
+"""Measure the CPU time of the parts of a preference step, and how much of the speed-up sharing explains.
 
-Each part is measured twice with the same code: on tries, and with one sequence per row and one image per sequence, as
-other trainers do. The sum of the latter is a step that shares nothing but is otherwise as fast as this project's step.
-If another trainer takes longer than this sum, the rest comes from other differences, such as a head at all positions.
+Each part is measured twice with the same code. The first measurement uses tries. The second uses one sequence per row
+and one image per sequence, as other trainers do; the sum of its parts is the time of a step that shares nothing but is
+otherwise as fast as this project's step. If a trainer takes longer than this sum, the difference has another cause,
+such as a head at all positions.
 
     python benchmarks/preference_step.py --shape 40m --steps 0 --model runs/40m
     OMP_NUM_THREADS=1 python benchmarks/step_parts.py --model runs/40m --images 8 --captions 1
@@ -29,7 +30,7 @@ def cpu_seconds(run: Callable[[], object]) -> float:
 
 
 def fastest(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the smallest CPU time of each call. The calls take turns, so that all run under the same load."""
+    """Return the shortest CPU time of each call. The calls take turns, so that all run under the same load."""
     times = [{name: cpu_seconds(run) for name, run in runs.items()} for _ in range(rounds + 1)]
     return {name: min(measured[name] for measured in times[1:]) for name in runs}  # the first round allocates memory
 
@@ -81,10 +82,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the parts of a step without sharing and of the three kinds of steps on tries, and the ratios."""
+    """Return, as text, the parts of a step without sharing and of the three kinds of steps on tries, and the ratios."""
     seconds = result["seconds"]
     tower, reference, policy = seconds["tower"], seconds["tries reference"], seconds["tries policy"]
-    # Chosen and rejected answer, each with the policy and with the reference.
+    # The chosen and the rejected answer are each computed with the policy and with the reference.
     passes = 4 * result["pairs"] / result["images"]
     unshared = {"tower": passes * tower, "reference": seconds["rows reference"], "policy": seconds["rows policy"]}
     steps = {
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of a model that preference_step.py made")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--captions", type=int, default=1, help="pairs per image")
-    parser.add_argument("--pairs", type=int, help="pairs per step if the last image has fewer pairs than the others")
+    parser.add_argument("--pairs", type=int, help="pairs per step; the last image may have fewer pairs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pixels", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)

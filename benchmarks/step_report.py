@@ -1,4 +1,4 @@
-"""Figures, ratios and tables of benchmarks/preference_step.py."""
+"""Computes the figures, ratios and tables of benchmarks/preference_step.py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def figures(args: argparse.Namespace, side: Measured, pairs: int) -> dict[str, A
 
 
 def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
-    """Return the work that a step requires, and the fraction of the machine's rate that the step reaches."""
+    """Return the operations that a step requires, and the fraction of the machine's rate that the step reaches."""
     work = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_per_second") if key in facts}
     if "flop_per_second" in facts:
         work["utilisation"] = round(facts["flop"] / median / facts["flop_per_second"], 3)
@@ -54,7 +54,9 @@ def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
 
 
 def common_facts(result: dict[str, Any]) -> None:
-    """Add the token rates of all sides and the floor without the tower, computed from the results of the first side."""
+    """Add the token rates of all sides and the lower bound without the tower, computed from the results of the first
+    side.
+    """
     first = result["scramble"]
     if "failed" in first:
         raise SystemExit(f"this project's side failed: {first['failed']}")
@@ -73,7 +75,9 @@ def common_facts(result: dict[str, Any]) -> None:
 
 
 def loss_difference(result: dict[str, Any]) -> dict[str, float]:
-    """Return the largest difference of a step's loss between the first side and each other one."""
+    """Return, for every side except the first, the largest difference between its loss and that of the first side in
+    any step.
+    """
     losses = {name: side["losses"] for name, side in result.items() if isinstance(side, dict) and "losses" in side}
     first = losses["scramble"]
     return {
@@ -86,8 +90,9 @@ def loss_difference(result: dict[str, Any]) -> dict[str, float]:
 def compare(result: dict[str, Any], pairs: int, clock: str) -> dict[str, Any]:
     """Return the ratios to the faster setting of each peer and to the fastest measured peer.
 
-    They are ratios of warm steps, and of 1 and 3 epochs with the time to build the caches. ``clock`` is the measurement
-    that determines which setting is faster: "cpu_seconds_per_step" on a CPU, because other work hardly changes it.
+    The ratios are those of warm steps, and of 1 and 3 epochs with the time to build the caches. ``clock`` is the
+    measurement that determines which setting is faster. On a CPU it is "cpu_seconds_per_step", because other work
+    hardly changes CPU time.
     """
     measured = {name: side for name, side in result.items() if isinstance(side, dict) and "seconds_per_step" in side}
     ours = {name: side for name, side in measured.items() if name.startswith("scramble")}
@@ -120,7 +125,7 @@ def _ratios(ours: dict[str, Any], theirs: dict[str, Any], pairs: int) -> dict[st
 
 
 def table(report: dict[str, Any]) -> str:
-    """Return a report as text: a line per side and a line per ratio."""
+    """Return a report as text, with a line per side and a line per ratio."""
     lines = []
     results = [report["result"]] if "result" in report else report["by_captions"] + report.get("by_image_tokens", [])
     for result in results:

@@ -1,4 +1,4 @@
-"""Timing for the benchmarks: several functions are run alternately, so that all run under the same load."""
+"""Times functions for the benchmarks. The functions take turns, so that all run under the same load."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 def in_turn(
     functions: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Run all functions in turn, ``repeats`` times; return the seconds of all runs and the last result of each.
+    """Run all functions in turn, ``repeats`` times. Return the seconds of all runs and the last result of each
+    function.
 
-    ``time.process_time`` as the clock measures CPU time: on one thread, other work on the machine hardly changes it.
+    With ``time.process_time`` as the clock, CPU time is measured. On one thread, other work on the machine hardly
+    changes CPU time.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     results: dict[str, Any] = {}

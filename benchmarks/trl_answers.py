@@ -1,4 +1,4 @@
-"""TRL's DPOTrainer with an output head that runs only at answer positions on every device."""
+"""Defines a variant of TRL's DPOTrainer whose output head runs only at answer positions on every device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from trl import DPOTrainer
 
 
 class AnswersDPOTrainer(DPOTrainer):
-    """TRL's ``DPOTrainer``, which selects the answer positions before the output head also without Triton.
+    """TRL's ``DPOTrainer``, changed to select the answer positions before the output head even without Triton.
 
-    TRL 1.16 selects them only on devices with Triton (``_use_triton`` in ``trl.trainer.utils``); elsewhere its fused
-    head computes the logits of all positions and masks the results. This class selects the answer positions for the
-    policy and for the reference. The kernel of the head checks the device by itself and is not changed.
+    TRL 1.16 selects the answer positions only on devices with Triton (``_use_triton`` in ``trl.trainer.utils``).
+    Without Triton its fused head computes the logits of all positions and masks the results. This class selects the
+    answer positions for the policy and for the reference. The kernel of the head checks the device separately and is
+    not changed.
     """
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:

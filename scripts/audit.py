@@ -1,4 +1,4 @@
-"""Audit any pair file: how often do text-only classifiers, which do not see the image, pick the chosen answer?
+"""Audit any pair file: measure how often text-only classifiers, which do not see the image, pick the chosen answer.
 
 python scripts/audit.py path=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
 python scripts/audit.py path=runs/quickstart/data/train out=runs/quickstart/audit

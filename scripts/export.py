@@ -25,12 +25,14 @@ def main(cfg: DictConfig) -> None:
     if values["adapter"] == f"{run['dir']}/train/{run['arm']}/adapter":
         trained = check_arm(run["dir"], run["arm"])
         if (trained / "model").is_dir():
-            raise StageError(f"{run['arm']} trained all weights: {trained / 'model'} is already a complete model")
+            raise StageError(
+                f"the arm {run['arm']} trained all weights, so {trained / 'model'} is already a complete model"
+            )
     folder = export_model(
         model["path"], values["out"], adapter=values["adapter"], revision=model["revision"], dtype=values["dtype"]
     )
     what = "without an adapter" if values["adapter"] is None else f"with {values['adapter']} merged in"
-    print(f"{model['path']} {what}: {folder}")
+    print(f"{model['path']} {what} is written to {folder}")
 
 
 if __name__ == "__main__":

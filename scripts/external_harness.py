@@ -1,6 +1,6 @@
 """Evaluate with an external harness: export the arms and write the commands for lmms-eval or VLMEvalKit.
 
-After these commands have run, repeat this one to read their results into the run's tables.
+After these commands have finished, run this script again to read the results into the tables of the run.
 
 python scripts/external_harness.py name=molmo2_dpo model=molmo2_8b harness=lmms-eval tasks=[mmbench,mmstar]
 python scripts/external_harness.py name=mine model=internvl3_1b harness=vlmevalkit \

@@ -11,7 +11,7 @@ torch=${TORCH:-auto}
 extras=${EXTRAS:-}
 
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
-    echo "SCRAMBLe needs Python 3.11 to 3.13; $python is $("$python" -V 2>&1). Use another one: make PYTHON=python3.11 ..." >&2
+    echo "SCRAMBLe needs Python 3.11 to 3.13; $python is $("$python" -V 2>&1). Choose a supported interpreter: make PYTHON=python3.11 ..." >&2
     exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
@@ -25,9 +25,9 @@ if "$venv/bin/python" -c "import sys, torch; sys.exit(torch.__version__.split('+
 elif [ "$torch" = cpu ] && [ "$(uname -s)" = Linux ]; then
     [ "${TORCH:-auto}" = cpu ] || echo "No NVIDIA GPU found (set TORCH=cuda to install the CUDA build anyway)."
     echo "Installing the CPU build of torch $version."
-    # The CPU builds for Linux are in a separate index; if it cannot be reached, use the configured index.
+    # The CPU builds for Linux are in a separate index. If this index cannot be reached, use the configured index.
     "$venv/bin/pip" install --quiet --retries 1 --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$version" || {
-        echo "The index of CPU builds cannot be reached: installing torch $version from the configured index."
+        echo "The index of CPU builds cannot be reached, so torch $version is installed from the configured index."
         "$venv/bin/pip" install --quiet "torch==$version"
     }
 else

@@ -14,13 +14,13 @@ from scramble.app import ConfigError, plain, stage_main, start
 
 
 def fill_paths(cfg: DictConfig) -> None:
-    """Require the paths that the selected size needs; with ``list=true`` a missing path is shown as a placeholder."""
+    """Require the paths that the selected size needs. With ``list=true`` a placeholder replaces a missing path."""
     needed = {name for run in cfg.table.runs.values() for name in run.get(cfg.size, {}).get("needs", [])}
     missing = sorted(f"paths.{name}" for name in needed if OmegaConf.is_missing(cfg.paths, name))
     if missing and not cfg.list:
         raise ConfigError(
-            f"these keys have no value: {', '.join(missing)}. Set them on the command line: "
-            f"{' '.join(f'{key}=...' for key in missing)}; or try size=tiny, or list=true"
+            f"these keys have no value: {', '.join(missing)}. Set these keys on the command line ("
+            f"{' '.join(f'{key}=...' for key in missing)}), or use size=tiny or list=true"
         )
     for name in cfg.paths:
         if OmegaConf.is_missing(cfg.paths, name):

@@ -1,4 +1,4 @@
-"""Check that a refactoring changed no number: record losses, pairs and scores of two commits and compare them.
+"""Check that a refactoring changed no number. Losses, pairs and scores of two commits are recorded and compared.
 
     python scripts/dev/compare_runs.py record before.json [scenario ...]     # in a checkout of the old commit
     python scripts/dev/compare_runs.py record after.json                     # in a checkout of the new one
@@ -46,7 +46,7 @@ def script(folder: Path, name: str, *overrides: str, wait: bool = True) -> subpr
 
 
 def quickstart(folder: Path, args: argparse.Namespace) -> None:
-    """Train and evaluate three arms of the short quickstart: 2x2 items by likelihood, questions by generation."""
+    """Train three arms of the short quickstart, and evaluate them on 2x2 items and questions by likelihood."""
     short = ("+experiment=quickstart", "+debug=short")
     script(folder, "train", "-m", *short, "objective=sft,dpo,mpo")
     script(folder, "evaluate", *short)
@@ -82,7 +82,7 @@ def sft_captions(folder: Path, args: argparse.Namespace) -> None:
 def rules(folder: Path, args: argparse.Namespace) -> None:
     """Make rule-based pairs from the first 400 captions of a file, with plain-coloured images."""
     if not (args.captions and args.spacy_model):
-        raise SystemExit("the scenario rules needs --captions and --spacy-model")
+        raise SystemExit("the scenario `rules` needs the options --captions and --spacy-model")
     from PIL import Image
 
     images = folder / "images"
@@ -97,7 +97,9 @@ def rules(folder: Path, args: argparse.Namespace) -> None:
 
 
 def evaluation(folder: Path, args: argparse.Namespace) -> None:
-    """Evaluate the shipped base on 2x2 items, on held-out pairs, and on questions by likelihood and by generation."""
+    """Evaluate the shipped base on 2x2 items with two protocols, on held-out pairs and on questions, all by
+    likelihood.
+    """
     words = ("+experiment=quickstart", "+debug=short", "arms=base")
     script(folder, "generate", "+experiment=quickstart", "+debug=short")
     for protocol in ("default", "yes_minus_no"):
@@ -114,7 +116,7 @@ def evaluation(folder: Path, args: argparse.Namespace) -> None:
 
 SCENARIOS = (quickstart, molmo_dpo, llava_mpo_two_processes, resumed, sft_captions, rules, evaluation)
 
-# Configuration keys of the checkout in which this runs; the other commit may have different ones.
+# Configuration keys of the checkout in which this script runs. The keys of the compared commit may differ.
 PAIRS = "negatives" if (ROOT / "configs" / "negatives").is_dir() else "pairs"
 RULES_MODEL = f"{PAIRS}.options.pipeline"
 if "max_steps" in (ROOT / "configs" / "trainer" / "default.yaml").read_text(encoding="utf-8"):
@@ -125,7 +127,7 @@ else:
 
 
 def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of everything that must not change."""
+    """Yield the name and value of every number and digest that must not change."""
     for file in sorted(folder.rglob("metrics.jsonl")):
         for line in file.read_text().splitlines():
             row = json.loads(line)
@@ -148,7 +150,7 @@ def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def renamed(old: dict[str, Any]) -> dict[str, Any]:
-    """Rename the metrics of an old commit to TRL's names; token counts become cumulative."""
+    """Rename the metrics of an old commit to TRL's names and make its token counts cumulative."""
     values, tokens = {}, dict[str, float]()
     for key, value in old.items():
         start, _, name = key.rpartition(": ")
@@ -169,7 +171,7 @@ def digest(value: Any) -> str:
 
 
 def record(args: argparse.Namespace) -> None:
-    """Run the scenarios and write their numbers to a file."""
+    """Run the scenarios and write the recorded numbers to a file."""
     recorded: dict[str, Any] = {}
     for scenario in SCENARIOS:
         if args.scenarios and scenario.__name__ not in args.scenarios:
@@ -183,7 +185,7 @@ def record(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print a table with the number of equal values, and then the differences (at most 50)."""
+    """Print a table with the number of equal values, followed by at most 50 differences."""
     before, after = (json.loads(Path(name).read_text()) for name in (args.before, args.after))
     differences = []
     print("| scenario | numbers before | in both | equal |\n|---|---|---|---|")

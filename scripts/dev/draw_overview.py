@@ -2,8 +2,8 @@
 
     python scripts/dev/draw_overview.py        # writes docs/images/overview.png
 
-The pair is from the embedded world, drawn at a larger size. The words that differ are marked by the pair's edits. The
-bars and intervals are the row "object swaps" of the first table of docs/results/world.md.
+The pair is from the embedded world, drawn at a larger size. The pair's edits give the words that differ. The bars and
+intervals are the row "object swaps" of the first table of docs/results/world.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WIDTH = 26  # characters per line of a caption
 
 
 def scores() -> dict[str, tuple[float, float]]:
-    """Method -> score and standard error in percent, from docs/results/world.md."""
+    """Return a dictionary from methods to (score, standard error) in percent, read from docs/results/world.md."""
     text = (ROOT / "docs" / "results" / "world.md").read_text(encoding="utf-8")
     head, _, row = re.search(r"^\| five seeds.*?^\| object swaps.*?$", text, re.M | re.S)[0].splitlines()[:3]
     names = [cell.strip() for cell in head.split("|")[2:6]]
@@ -52,7 +52,7 @@ def example() -> tuple[Image.Image, PreferencePair]:
 
 
 def caption_box(label: str, text: str, spans: list[tuple[int, int]], colour: str) -> VPacker:
-    """Return a label, and below it a caption whose changed spans are bold and in colour."""
+    """Return a box with a label above a caption whose changed spans are bold and in colour."""
     lines: list[list[TextArea]] = [[]]
     length = 0
     for word in re.finditer(r"\S+", text):

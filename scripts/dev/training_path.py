@@ -6,10 +6,11 @@
 A short preference training on the shipped tiny model runs through ``scripts/train.py`` in this process. When the first
 training step enters the first function of ``losses.py``, the program stops and prints three measures:
 
-1. the number of this project's files between the command line and the loss, including both. These are the files of all
+1. the number of this project's files from the command line to the loss, including both ends. These are the files of all
    functions on the call stack, and the files that define the classes (and base classes) of the objects in the local
    variables of these functions, also in tuples, lists and mappings. Files whose functions have returned without leaving
-   an object are not counted. For comparison, the number is also printed without the objects, and with their attributes.
+   an object are not counted. For comparison, the script also prints the number without the objects, and the number with
+   the attributes of the objects.
 2. the number of lines of these files, including comments and blank lines.
 3. the number of parameters of the function ``train`` that notebooks call.
 """
@@ -70,13 +71,14 @@ def elements(value: Any) -> list[Any]:
 
 
 def defining_file(cls: type) -> str:
-    """Return the file of the module of a class; empty for a class without a file."""
+    """Return the file of the module of a class, or "" for a class without a file."""
     return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
 
 
 def reading_lists(innermost: FrameType) -> list[dict[str, str]]:
-    """Return three mappings from files to the reasons why they are listed: for the call stack, with its objects, and
-    with the attributes of these objects."""
+    """Return three dictionaries from files to the reasons for which they are listed: one for the call stack, one with
+    the objects on the stack, and one with the attributes of these objects.
+    """
     frames = [frame for frame in callers(innermost) if own_file(frame.f_code.co_filename)]
     stack: dict[str, str] = {}
     for frame in frames:
@@ -135,7 +137,7 @@ def run_until_loss(folder: str) -> list[dict[str, str]]:
     finally:
         sys.setprofile(None)
     if not lists:
-        sys.exit("no training step reached the loss")
+        sys.exit("the training run ended before a step reached the loss")
     return lists
 
 

@@ -1,9 +1,9 @@
-"""Write the generated pages of the documentation. A test compares the pages with the output of this script.
+"""Write the generated pages of the documentation. A test compares these pages with the output of this script.
 
     python scripts/dev/write_reference.py
 
-docs/configuration.md lists every key, from the dataclasses in src/scramble/config and the files in configs/;
-docs/benchmarks.md lists every benchmark, from src/scramble/evaluation/benchmarks/facts.yaml.
+docs/configuration.md lists every key of the dataclasses in src/scramble/config and of the files in configs/.
+docs/benchmarks.md lists every benchmark in src/scramble/evaluation/benchmarks/facts.yaml.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ result from the other arguments, for example `python scripts/train.py data=coco 
 in one line before any work starts.
 
 **required** means that a key has no default. `${...}` is the value of another key. A key whose default is in
-parentheses is not in the files; if a message asks for it, write it with a plus (`+pairs.refine.exponent=2`)."""
+parentheses is not in the files; if a message asks for such a key, write it with a plus (`+pairs.refine.exponent=2`)."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
-(`trainer.adam_beta2=0.95`). Fields that this trainer does not support
-raise an error that states the reason and, where there is one, the key to use instead."""
+(`trainer.adam_beta2=0.95`). Fields that this trainer does not support raise an error that states the reason and, if
+there is one, the key to use instead."""
 PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`peft.use_rslora=true`)."
-BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks; each has its own options."
+BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks. Each benchmark has its own options."
 PROTOCOL = (
-    "`protocol=scramble` selects a protocol; each file in `configs/protocol/` lists the settings that it changes."
+    "`protocol=scramble` selects a protocol. Each file in `configs/protocol/` lists the settings that it changes."
 )
 # Keys of mappings that no file in configs/ contains.
 SENTENCES = {
     "path": "Hub id or folder of the model.",
     "revision": "Branch, tag or commit of the hub id.",
     "dtype": "Data type of the weights.",
-    "device": "null: the GPU if there is one.",
+    "device": "Device of the model; null: the GPU if there is one.",
     "batch_size": "Texts per forward pass.",
     "new": "Sizes of a new random model that replaces the model; for tests.",
     "load_in_4bit": "Quantise the decoder's weights to 4 bits.",
@@ -112,7 +112,7 @@ class Key(NamedTuple):
 
 
 def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values and comments of a configuration file (and of the files that it starts from), with full keys."""
+    """Return the values and comments of a configuration file and of the files in its defaults list, with full keys."""
     values: dict[str, Any] = {}
     sentences: dict[str, str] = {}
     for path in with_defaults(CONFIGS / file):
@@ -184,8 +184,8 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
-    """Return the comment of a key; else the sentence in SENTENCES for the last parts of its name; else the comment of a
-    similar key.
+    """Return the comment of a key. If the key has none, return the sentence in SENTENCES for the last parts of its
+    name, or else the comment of a similar key.
     """
     names = key.split(".")
     own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
@@ -264,9 +264,11 @@ def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterato
         if name not in chosen:
             continue
         file = name if name in chosen[name] else chosen[name][0]
-        choices = ", ".join(f"`{group}={choice}`" for choice in chosen[name])
+        *others, last = (f"`{group}={choice}`" for choice in chosen[name])
+        choices = f"{', '.join(others)} or {last}" if others else last
         yield f"### {group}.{mark.key}={name}"
-        yield f"Selected by {choices}; the defaults are those of `{group}={file}`."
+        defaults = f" The defaults are those of `{group}={file}`." if others else ""
+        yield f"{choices} selects this section.{defaults}"
         if keys := list(keys_of(cls, f"{group}/{file}.yaml", group, without=without)):
             yield table(keys)
 
@@ -310,9 +312,9 @@ def benchmarks() -> str:
 BENCHMARKS_INTRODUCTION = """\
 `python scripts/evaluate.py benchmark=[winoground,pope]` scores benchmarks by these names.
 [evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark) lists
-the options. Chance and human values are percent, for the scores in the order in which they are named. "Not published"
-means that no source was found, and "not checked" that no source was looked up. Read the licence yourself before you use
-or publish data: the images often have other licences than the annotations."""
+the options. Chance and human values are percentages, in the order in which the scores are named. "Not published"
+means that no source was found, and "not checked" means that no source was looked up. Read the licence yourself before
+you use or publish data, because the licence of the images often differs from that of the annotations."""
 
 
 def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:
