@@ -131,8 +131,8 @@ def test_empty_data_set_missing_file_and_wrong_column_are_named(tmp_path: Path) 
         list(read("image_folder", tmp_path))
     with pytest.raises(SourceError, match="nowhere does not exist"):
         list(read("image_folder", tmp_path / "nowhere"))
-    write_jsonl(tmp_path / "captions.jsonl", [{"file_name": "a.png", "caption": "x"}])
-    with pytest.raises(SourceError, match=r"no column image; it has file_name, caption"):
+    write_jsonl(tmp_path / "captions.jsonl", [{"photo": "a.png", "caption": "x"}])
+    with pytest.raises(SourceError, match=r"no column image; it has photo, caption"):
         list(read("image_folder", tmp_path))
     (tmp_path / "captions.csv").write_text("image,caption\n")
     with pytest.raises(SourceError, match=r"but contains captions.jsonl and captions.csv"):
@@ -219,7 +219,7 @@ def test_hf_local_layouts(tmp_path: Path, layout: str) -> None:
     records = list(read("hf", path, image_column="picture", caption_column="text", id_column="key"))
     assert [(r.image_id, r.captions) for r in records] == [("4", ("A red one.", "Red.")), ("6", ("Green.",))]
     assert [r.image.bytes for r in records] == images[1:]
-    with pytest.raises(SourceError, match="no column image, caption; it has picture, text, key"):
+    with pytest.raises(SourceError, match="no column image; it has picture, text, key"):
         list(read("hf", path))
 
 
@@ -346,8 +346,8 @@ def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:
 
 
 def test_a_column_that_no_row_has_is_named_with_its_key(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "captions.jsonl", [{"image": "a.png", "text": "x"}])
-    with pytest.raises(SourceError, match=r"no caption among image, text .*data\.caption_column"):
+    write_jsonl(tmp_path / "captions.jsonl", [{"image": "a.png", "subject": "x"}])
+    with pytest.raises(SourceError, match=r"no caption among image, subject .*data\.caption_column"):
         list(read("image_folder", tmp_path))
 
 

@@ -65,8 +65,8 @@ class ImageFolder(Real):
     """A folder of images with a caption file."""
 
     images: Text | None
-    image_column: Text
-    caption_column: Text
+    image_column: Text | None
+    caption_column: Text | None
     id_column: Text | None
 
 
@@ -78,8 +78,8 @@ class HuggingFace(Real):
     split: Text
     revision: Text | None
     streaming: bool
-    image_column: Text
-    caption_column: Text
+    image_column: Text | None
+    caption_column: Text | None
     id_column: Text | None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scramble.sources.hf import tar_files
 from scramble.storage.hashing import content_key, file_key
 
 
@@ -15,20 +16,27 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
+    if data.get("kind") == "hf" and (tars := tar_files(data["path"])):
+        return {tar.name: str(tar.stat().st_size) for tar in tars}
     paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
     files = {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
     folders = {key: Path(path) for key, path in paths.items() if Path(path).is_dir()}
     listed = {
-        key: content_key([(str(f.relative_to(path)), f.stat().st_size) for f in sorted(path.rglob("*")) if f.is_file()])
+        key: content_key([(str(f.relative_to(path)), _file_state(f)) for f in sorted(path.rglob("*")) if f.is_file()])
         for key, path in folders.items()
     }
     texts = {
         f"{key}/{f.name}": file_key(f)
         for key, path in folders.items()
         for f in sorted(path.iterdir())
-        if f.suffix in (".jsonl", ".json", ".csv")
+        if f.suffix in (".jsonl", ".json", ".csv", ".tsv")
     }
     return {key: file_key(path) for key, path in files.items()} | listed | texts
+
+
+def _file_state(file: Path) -> str | int:
+    """Return the content key of a text file, which may contain captions, and the size of any other file."""
+    return file_key(file) if file.suffix == ".txt" else file.stat().st_size
 
 
 def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:

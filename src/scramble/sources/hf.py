@@ -5,9 +5,10 @@ Local files are read in place (:mod:`scramble.sources.tables`); the ``datasets``
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.records import ImageFile, ImageRecord, RecordError
+from scramble.sources.columns import find_columns
 from scramble.sources.tables import LocalTable, one_line, open_local
 
 log = logging.getLogger(__name__)
@@ -26,8 +28,8 @@ def read(
     path: str | Path,
     bad: BadRows,
     *,
-    image_column: str = "image",
-    caption_column: str = "caption",
+    image_column: str | None = None,
+    caption_column: str | None = None,
     id_column: str | None = None,
     split: str = "train",
     name: str | None = None,
@@ -45,7 +47,10 @@ def read(
     memory, but images are read one at a time, so the data set is read twice (for a hub id, over the network).
 
     Args:
-        path: hub id, folder written by ``save_to_disk``, parquet or arrow file, or a folder of parquet files.
+        path: hub id, folder written by ``save_to_disk``, parquet or arrow file, a folder of parquet files, or
+            WebDataset shards (:func:`tar_files`).
+        image_column: the column of the image; None: see :func:`scramble.sources.columns.find_columns`.
+        caption_column: the column of the caption; None likewise.
         split: one of the data set's splits. In a folder of parquet files, its name is part of the names of files or
             folders (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
@@ -57,8 +62,9 @@ def read(
     Raises:
         SourceError: the data set cannot be opened, has no such split, or lacks a column.
     """
-    columns = [image_column, caption_column] + ([id_column] if id_column else [])
     data = _open(path, split, name, revision, streaming)
+    image_column, caption_column = find_columns(path, data.columns, image_column, caption_column)
+    columns = [image_column, caption_column] + ([id_column] if id_column else [])
     _require(path, columns, data.columns)
     images: dict[str, _Image] = {}
     for number, row in data.rows(columns):
@@ -123,16 +129,27 @@ def _log_shared_images(path: str | Path, images: dict[str, _Image]) -> None:
 
 
 class HubTable:
-    """A data set on the hub, read row by row with encoded images."""
+    """A data set on the hub, or local WebDataset shards, read row by row with encoded images."""
 
     def __init__(
-        self, path: str, split: str, name: str | None, revision: str | None, *, streaming: bool = True
+        self,
+        path: str,
+        split: str,
+        name: str | None,
+        revision: str | None,
+        *,
+        streaming: bool = True,
+        tars: Sequence[Path] = (),
     ) -> None:
         import datasets
 
         self.path = path
+        files = {"data_files": {split: [str(tar) for tar in tars]}} if tars else {}
+        builder = "webdataset" if tars else path
         try:
-            rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
+            rows: Any = datasets.load_dataset(
+                builder, name, split=split, revision=revision, streaming=streaming, **files
+            )
             features = rows.features or {}
             for column, feature in features.items():
                 if isinstance(feature, datasets.Image):
@@ -158,15 +175,26 @@ class HubTable:
 def _open(
     path: str | Path, split: str, name: str | None, revision: str | None, streaming: bool
 ) -> LocalTable | HubTable:
-    if Path(path).exists():
+    tars = tar_files(path)
+    if tars or Path(path).exists():
         for key, value in (("name", name), ("revision", revision)):
             if value is not None:
                 raise SourceError(
                     f"{path} is a local copy, which has no {key}: remove data.{key}, or set data.path to the folder of "
                     "the intended part"
                 )
+        if tars:
+            return HubTable(str(path), split, None, None, tars=tars)
         return open_local(Path(path), split)
     return HubTable(str(path), split, name, revision, streaming=streaming)
+
+
+def tar_files(path: str | Path) -> list[Path]:
+    """Return the WebDataset shards that a path names: a .tar file, a folder of them, or a pattern (``cc3m/*.tar``)."""
+    pattern = Path(path) / "*.tar" if Path(path).is_dir() else Path(path)
+    if pattern.suffix != ".tar":
+        return []
+    return [pattern] if pattern.is_file() else [Path(file) for file in sorted(glob.glob(str(pattern)))]
 
 
 def _require(path: str | Path, columns: list[str], names: list[str]) -> None:

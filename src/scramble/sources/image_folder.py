@@ -1,19 +1,26 @@
-"""Read a JSONL or CSV file with image paths and captions."""
+"""Read images and their captions from a folder: a JSONL or CSV file of paths and captions, or a text file per image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
-from scramble.formats.checks import clean_captions, clean_id, find_image, image_fault, image_name, load_image
-from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_rows, require_columns
+from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_fault, image_name, load_image
+from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_names, csv_rows, require_columns
 from scramble.records import ImageRecord, RecordError
+from scramble.sources.caption_files import caption_rows, has_caption_files
+from scramble.sources.columns import IMAGE_COLUMNS, find_columns, matching
 from scramble.storage.files import StoreError
 from scramble.storage.jsonl import json_lines, json_values
 
+log = logging.getLogger(__name__)
+
 FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
 def read(
@@ -21,34 +28,42 @@ def read(
     bad: BadRows,
     *,
     images: str | Path | None = None,
-    image_column: str = "image",
-    caption_column: str = "caption",
+    image_column: str | None = None,
+    caption_column: str | None = None,
     id_column: str | None = None,
     embed: bool = True,
     verify: bool = True,
 ) -> Iterator[ImageRecord]:
-    """Stream the images of a caption file.
+    """Stream the images of a caption file, or of a folder with a text file next to each image.
 
-    A row has an image and one caption or a list of captions. Several rows, adjacent or not, can have the same image.
-    Captions are loaded into memory. Images are read one at a time, in the order of their first rows. An image's id is
-    the value of ``id_column``, or the image's path as written.
+    A row of a caption file has an image and one caption or a list of captions. Several rows, adjacent or not, can have
+    the same image. Captions are loaded into memory. Images are read one at a time, in the order of their first rows. An
+    image's id is the value of ``id_column``, or the image's path as written.
 
     Args:
         path: the file (``.jsonl``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
-            :mod:`scramble.formats.csv_file`), or a folder with one of :data:`FILE_NAMES`.
+            :mod:`scramble.formats.csv_file`), or a folder (:func:`find_input`).
         bad: collects rejected rows.
-        images: the folder that the image paths are relative to; by default the file's folder.
+        images: the folder that the image paths are relative to; by default the file's folder, or the only folder in it
+            that contains the first image.
+        image_column: the column of the image's path; None: see :func:`scramble.sources.columns.find_columns`.
+        caption_column: the column of the caption; None likewise.
         embed: see :func:`scramble.formats.checks.load_image`.
         verify: see :func:`scramble.formats.checks.load_image`.
 
     Raises:
         SourceError: the file is missing, its content does not match its suffix, or it lacks a column.
     """
-    file = find_file(path)
-    folder = Path(images) if images is not None else file.parent
-    grouped: dict[str, tuple[str, list[int], list[str]]] = {}  # id -> path, its rows, its captions
-    columns = [image_column, caption_column] + ([id_column] if id_column else [])
-    for number, row in _rows(file, columns, bad):
+    file = find_input(path, image_column)
+    rows: Iterator[tuple[int | str, dict[str, Any]]]
+    if file.is_dir():
+        image_column, caption_column, id_column = "image", "caption", None
+        rows = caption_rows(file, bad)
+    else:
+        image_column, caption_column = find_columns(file, _names(file), image_column, caption_column)
+        rows = _rows(file, [image_column, caption_column] + ([id_column] if id_column else []), bad)
+    grouped: dict[str, tuple[str, list[int | str], list[str]]] = {}  # id -> path, its rows, its captions
+    for number, row in rows:
         try:
             name = image_name(row.get(image_column))
             image_id = clean_id(row.get(id_column)) if id_column else name
@@ -64,6 +79,7 @@ def read(
         else:
             numbers.append(number)
             image_captions.extend(captions)
+    folder = Path(images) if images is not None else _image_folder(file, [name for name, _, _ in grouped.values()])
     for image_id, (name, numbers, captions) in grouped.items():
         image_file = find_image(folder, name)
         try:
@@ -72,24 +88,79 @@ def read(
             bad.reject(file, numbers[0], image_fault(image_file), str(error), rows=len(numbers))
             continue
         bad.use(len(numbers))
-        yield ImageRecord(image_id, image, tuple(captions), source=f"image_folder:{file.parent.name}/{file.name}")
+        yield ImageRecord(
+            image_id, image, tuple(captions), source=f"image_folder:{file.absolute().parent.name}/{file.name}"
+        )
 
 
-def find_file(path: str | Path) -> Path:
-    """Return the caption file at or in ``path``. Raises SourceError unless there is exactly one."""
+def find_input(path: str | Path, image_column: str | None = None) -> Path:
+    """Return the caption file at or in ``path``, or the folder ``path`` if it has text files next to its images.
+
+    In a folder, :data:`FILE_NAMES` take precedence over other tables, of which those with an image column count.
+    Raises SourceError if there is no input, or more than one.
+    """
     path = Path(path)
     if path.is_file():
         return path
     if not path.exists():
         raise SourceError(f"{path} does not exist: set data.path to the caption file or its folder")
     files = [path / name for name in FILE_NAMES if (path / name).is_file()]
+    if not files:
+        files = [file for file in sorted(path.iterdir()) if _is_table(file, image_column)]
+    if not files and has_caption_files(path):
+        return path
     if len(files) != 1:
         what = "none of them" if not files else " and ".join(file.name for file in files)
         raise SourceError(
-            f"{path} must contain exactly one of {', '.join(FILE_NAMES)}, but contains {what}; or set data.path to the "
-            "caption file itself"
+            f"{path} must contain exactly one of {', '.join(FILE_NAMES)} (or another table with an image column, or a "
+            f".txt file with captions next to each image), but contains {what}; or set data.path to the caption file "
+            "itself"
         )
     return files[0]
+
+
+def _is_table(file: Path, image_column: str | None) -> bool:
+    """Return whether a file is a table with an image column."""
+    if file.suffix.lower() not in (*CSV_SUFFIXES, *JSONL_SUFFIXES) or not file.is_file():
+        return False
+    try:
+        names = _names(file)
+    except SourceError:
+        return False
+    return image_column in names if image_column else bool(matching(names, IMAGE_COLUMNS))
+
+
+def _names(file: Path) -> Collection[str]:
+    """Return the names of a table's columns: those of the first object of a JSONL file, or of the header."""
+    if file.suffix.lower() in CSV_SUFFIXES:
+        return csv_names(file)
+    with suppress(StoreError):  # reading the rows reports it
+        for _, line in json_lines(file):
+            with suppress(ValueError):
+                for row in json_values(line):
+                    if isinstance(row, dict):
+                        return list(row)
+    return []
+
+
+def _image_folder(file: Path, names: Sequence[str]) -> Path:
+    """Return the folder that image paths are relative to: the file's, or the only folder in it that has the images.
+
+    The first five paths are tested.
+    """
+    if file.is_dir():
+        return file
+
+    def has_images(folder: Path) -> bool:
+        return any(exists(find_image(folder, name)) for name in names[:5])
+
+    if has_images(file.parent):
+        return file.parent
+    folders = [folder for folder in sorted(file.parent.iterdir()) if folder.is_dir() and has_images(folder)]
+    if len(folders) != 1:
+        return file.parent
+    log.info(f"data: {file}: the image paths are relative to {folders[0]} (data.images)")
+    return folders[0]
 
 
 def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
@@ -103,7 +174,7 @@ def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
 def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
     if file.suffix.lower() in CSV_SUFFIXES:
         yield from csv_rows(file, columns, bad)
-    elif file.suffix.lower() in (".jsonl", ".ndjson"):
+    elif file.suffix.lower() in JSONL_SUFFIXES:
         yield from jsonl_rows(file, columns, bad)
     else:
         raise SourceError(

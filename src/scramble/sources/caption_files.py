@@ -1,0 +1,45 @@
+"""Captions in text files next to the images: ``a.jpg`` and ``a.txt``, as img2dataset and many trainers write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scramble.formats.bad_rows import BadRows
+from scramble.storage.files import StoreError, read_text
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
+
+
+def has_caption_files(folder: Path) -> bool:
+    """Return whether an image in the folder or below it has a text file of the same name."""
+    return any(_caption_file(image).is_file() for image in _images(folder))
+
+
+def caption_rows(folder: Path, bad: BadRows) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the path and the row (``image``, ``caption``) of each image below a folder, in the order of the paths.
+
+    Each line of the text file is a caption. ``bad`` collects the images without a text file, and the text files that
+    cannot be read.
+    """
+    for image in sorted(_images(folder)):
+        name = image.relative_to(folder).as_posix()
+        file = _caption_file(image)
+        if not file.is_file():
+            bad.reject(folder, name, "no caption file", f"{file.name} is missing")
+            continue
+        try:
+            lines = read_text(file).splitlines()
+        except StoreError as error:
+            bad.reject(folder, name, "unreadable caption file", str(error))
+            continue
+        yield name, {"image": name, "caption": [line for line in lines if line.strip()]}
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _caption_file(image: Path) -> Path:
+    return image.with_suffix(".txt")
