@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from scramble.sources import BadRows, SourceError, read
 from tests.sources.test_sources import encoded, write_images, write_jsonl
 
 
-def captions(kind: str, path: Path, **options: object) -> dict[str, tuple[str, ...]]:
+def captions(kind: str, path: Path, **options: Any) -> dict[str, tuple[str, ...]]:
     return {record.image_id: record.captions for record in read(kind, path, **options)}
 
 
