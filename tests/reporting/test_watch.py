@@ -120,6 +120,11 @@ def test_the_script_prints_one_frame_without_a_terminal(run: Path) -> None:
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before  # nothing was written
     missing = subprocess.run([*command[:2], f"run.dir={run}s"], cwd=ROOT, capture_output=True, text=True)
     assert missing.returncode == 1 and missing.stderr.startswith(f"error: there is no run {run}s; did you mean")
+    (run.parent / "short" / f"{run.name}s" / "train").mkdir(parents=True)
+    missing = subprocess.run([*command[:2], f"run.dir={run}s"], cwd=ROOT, capture_output=True, text=True)
+    assert missing.stderr.strip().endswith(
+        f"there is no run {run}s, but {run.parent}/short/{run.name}s: add +debug=short"
+    )
 
 
 @pytest.mark.parametrize("end", ["finished", "Ctrl-C"])

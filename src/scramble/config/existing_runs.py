@@ -8,6 +8,8 @@ from pathlib import Path
 
 from scramble.config.binding import hint, near
 
+DEBUG_FOLDERS = {"debug": "+debug=tiny", "short": "+debug=short"}  # run.dir in configs/debug
+
 
 def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
     """Yield error messages for arms that a run has not trained."""
@@ -42,7 +44,14 @@ def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[
 
 
 def no_run(folder: Path) -> str:
-    """Return the message for a run folder that does not exist, with the most similar names of existing runs."""
+    """Return the message for a run folder that does not exist.
+
+    It names the run of the same name in a folder of ``+debug=tiny`` or ``+debug=short``, or the existing runs with the
+    most similar names.
+    """
+    for place, choice in DEBUG_FOLDERS.items():
+        if is_run(folder.parent / place / folder.name):
+            return f"there is no run {folder}, but {folder.parent / place / folder.name}: add {choice}"
     others = _run_names(folder.parent)
     close = near(folder.name, others)
     listed = (
