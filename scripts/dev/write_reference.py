@@ -29,69 +29,71 @@ from scramble.project import CONFIGS, ROOT, choices_of
 
 NOTE = "<!-- Written by scripts/dev/write_reference.py. -->"
 INTRODUCTION = """\
-Every key can be set on the command line (`trainer.beta=0.05`). A group is selected by name (`data=coco`), and an
-experiment is added with a plus (`+experiment=molmo_dpo`). `--help` prints the keys of a script with the values that
-result from the other arguments, for example `python scripts/train.py data=coco --help`. A wrong key or value is refused
-in one line before any work starts.
+Every key can be set on the command line (`trainer.beta=0.05`). A file of a configuration group is selected by name
+(`data=coco`), and an experiment is added with a plus (`+experiment=molmo_dpo`). `--help` prints the keys of a script
+with the values that result from the other arguments, for example `python scripts/train.py data=coco --help`. A wrong
+key or value is refused with a one-line error before any work starts.
 
-**required** means that a key has no default. `${...}` is the value of another key. A key whose default is in
-parentheses is not in the files; if a message asks for such a key, write it with a plus (`+pairs.refine.exponent=2`)."""
+**required** means that a key has no default. `${...}` is the value of another key. If the default of a key is in
+parentheses, no file in `configs/` contains the key. If an error asks for a plus, write one before such a key
+(`+pairs.refine.exponent=2`)."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
-(`trainer.adam_beta2=0.95`). Fields that this trainer does not support raise an error that states the reason and, if
+(`trainer.adam_beta2=0.95`). A field that this trainer does not support raises an error that states the reason and, if
 there is one, the key to use instead."""
 PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`peft.use_rslora=true`)."
 BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks. Each benchmark has its own options."
 PROTOCOL = (
-    "`protocol=scramble` selects a protocol. Each file in `configs/protocol/` lists the settings that it changes."
+    "`protocol=scramble` selects a protocol. The table has the settings of `standard`. The other files in "
+    "`configs/protocol/` list only the settings that they change."
 )
-# Keys of mappings that no file in configs/ contains.
+# Meanings of keys that no file in configs/ contains.
 SENTENCES = {
     "path": "Hub id or folder of the model.",
     "revision": "Branch, tag or commit of the hub id.",
     "dtype": "Data type of the weights.",
     "device": "Device of the model; null: the GPU if there is one.",
     "batch_size": "Texts per forward pass.",
-    "new": "Sizes of a new random model that replaces the model; for tests.",
+    "new": "Sizes of a new random model that replaces the released model; for tests.",
     "load_in_4bit": "Quantise the decoder's weights to 4 bits.",
     "load_in_8bit": "Quantise the decoder's weights to 8 bits.",
-    "column": "Column of the pairs: a score, or a computed column.",
-    "min": "Smallest value of a pair that is kept.",
-    "max": "Largest value of a pair that is kept.",
-    "filters.pipeline": "spaCy pipeline for the column same_lemmas.",
-    "gaps": "Scores whose differences are balanced.",
-    "exponent": "A larger value keeps fewer pairs and lowers their text-only accuracy.",
-    "lora_dropout": "Dropout of the adapter's inputs. The tokens that two answers share have one dropout mask.",
+    "column": "Name of a score or of a computed column of the pairs.",
+    "min": "Pairs with a smaller value in the column are dropped.",
+    "max": "Pairs with a larger value in the column are dropped.",
+    "filters.pipeline": "spaCy pipeline that computes the column same_lemmas.",
+    "gaps": "Names of the scores whose gaps (chosen minus rejected) become symmetric about 0.",
+    "exponent": "Exponent of the odds; a larger value keeps fewer pairs and lowers their text-only accuracy.",
+    "lora_dropout": "Dropout of the adapter's inputs; a token that two answers share has one dropout mask for both.",
     "target_modules": "Layers with an adapter, as in PEFT; null: all linear layers of the language model.",
     "init_lora_weights": "Initial weights of the adapter, as in PEFT.",
-    "watch.benchmarks": "Benchmarks of the validation split.",
-    "watch.limit": "Maximum number of items per benchmark.",
-    "engine": "Generates texts: openai, transformers or vllm, with the keys of that engine.",
+    "watch.benchmarks": "Benchmarks that are scored on the validation split during training.",
+    "watch.limit": "Maximum number of items per benchmark during training.",
+    "engine": "Engine that generates texts (openai, transformers or vllm), with the keys of this engine.",
     "objective.name": "Name of the objective, and of the arm.",
     "data.styles": "Weights of the captions' styles: relation, chain, list, scene, count; null: equal weights.",
     "mix.weight": "Share of this source among the pairs, relative to the other weights.",
     "mix.path": "File or folder of this source.",
-    "scores.grammar": "The CoLA classifier.",
+    "scores.grammar": "CoLA classifier that scores grammar.",
     "scores.plausibility": "Vera, which estimates whether a statement is plausible.",
     "scores.likelihood": "A causal language model, or a vision-language model without its image.",
     "scores.similarity": "CLIP or SigLIP, with the image.",
     "pairs.refine": "Options of the refinement, which keeps pairs that classifiers cannot predict; null: off.",
-    "pairs.captions_per_image": "Captions to use per image: all, one (drawn by the seed), or clip (most similar).",
-    "pairs.form": "caption (a caption and its negative), yes-no (a question about each of them), or both.",
-    "pairs.similarity": "The model for captions_per_image=clip.",
+    "pairs.captions_per_image": "Captions to use per image: all, one (drawn with the seed), or clip (most similar).",
+    "pairs.form": "Form of the pairs: caption (caption and negative), yes-no (a question about each caption), or both.",
+    "pairs.similarity": "CLIP or SigLIP model for captions_per_image=clip.",
     "pairs.surface": "Normalise spaces, capitals and final punctuation of both texts.",
     "pairs.prompt": "The prompt that both texts answer.",
-    "options.check": "Drop negatives that the world's judge finds true of the image.",
+    "options.check": "Drop negatives that are true of the image according to the world's judge.",
     "options.kinds": "Kinds to make; null: all.",
     "options.lexicon": "Folder of word lists; null: the shipped lists.",
     "options.seed": "Sampling seed.",
-    "options.graphs": "Scene graphs: those of the data, parsed from captions, or written by the engine.",
+    "options.graphs": "Source of the scene graphs: the data, a parse of the captions, or the engine.",
     "options.pipeline": "spaCy pipeline that parses captions.",
-    "options.generate_rationales": "Write a rationale from the scene graph for questions that have none.",
+    "options.generate_rationales": "For questions without a rationale, write one from the scene graph.",
     "options.temperature": "Sampling temperature.",
     "options.top_p": "Cumulative probability of nucleus sampling.",
     "options.max_tokens": "Maximum number of new tokens.",
-    "pairs.options": "Options of the method.",
+    "pairs.options": "Options of the pair method.",
     "engine.backoff": "Maximum number of seconds before the second attempt. The maximum doubles with each attempt.",
     "engine.max_backoff": "Longest pause between attempts in seconds.",
     "engine.give_up_after": "Stop after this many failed requests in a row.",
@@ -168,7 +170,7 @@ def _keys(
 
 
 def section_in(kind: Any) -> type[Section] | None:
-    """Return the settings class in an annotation; None if there is none, or if it depends on another key."""
+    """Return the settings class in an annotation, or None if there is none or if the class depends on another key."""
     if isinstance(kind, type) and issubclass(kind, Section):
         return kind
     if any(isinstance(mark, Variants) for mark in getattr(kind, "__metadata__", ())):
@@ -184,8 +186,8 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
-    """Return the comment of a key. If the key has none, return the sentence in SENTENCES for the last parts of its
-    name, or else the comment of a similar key.
+    """Return the comment of a key. Without one, return the sentence in SENTENCES for the last parts of the key's name,
+    or else the comment of a key with the same group and last part, or of the group.
     """
     names = key.split(".")
     own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
@@ -304,17 +306,17 @@ def benchmarks() -> str:
     for name, each in known.items():
         protocols = ", ".join(f"`{protocol}`" for protocol in each.protocols)
         rows = [("paper", each.paper), ("data", each.data), ("licence of the data", each.licence)]
-        rows += [("protocols, its own first", protocols), ("compared with", each.compared)]
+        rows += [("protocols, the default first", protocols), ("compared with", each.compared)]
         parts += [f"## {name}", f"{each.title}.", markdown(("fact", "value"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
 BENCHMARKS_INTRODUCTION = """\
-`python scripts/evaluate.py benchmark=[winoground,pope]` scores benchmarks by these names.
+`python scripts/evaluate.py benchmark=[winoground,pope]` selects benchmarks by the names in the following table.
 [evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark) lists
-the options. Chance and human values are percentages, in the order in which the scores are named. "Not published"
-means that no source was found, and "not checked" means that no source was looked up. Read the licence yourself before
-you use or publish data, because the licence of the images often differs from that of the annotations."""
+the options. The columns "chance" and "human" give percentages, in the order of the scores in the column "metric". "Not
+published" means that no source was found, and "not checked" means that no source was looked up. Read the licence
+yourself before you use or publish data, because images and annotations often have different licences."""
 
 
 def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:
