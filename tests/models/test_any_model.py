@@ -245,7 +245,7 @@ def test_a_processor_of_another_model(without_trie: Path, tmp_path: Path, tiny: 
         if file.suffix != ".safetensors" and file.name not in ("config.json", "generation_config.json"):
             shutil.copyfile(file, copy / file.name)
     message = refused(copy)
-    assert "belongs to another model; use the processor saved with the model" in message
+    assert "belongs to another model: use the processor saved with the model" in message
 
 
 def test_a_processor_without_a_chat_template(tmp_path: Path) -> None:
@@ -261,5 +261,5 @@ def test_paligemma_needs_an_image(tmp_path: Path) -> None:
     from tests.models.without_trie import save_tiny_paligemma
 
     vlm = load_vlm(save_tiny_paligemma(tmp_path / "paligemma", QUESTIONS))
-    with pytest.raises(ModelError, match="only prompts with an image"):
+    with pytest.raises(ModelError, match="only answers prompts with an image"):
         scramble.score(vlm, None, QUESTIONS[0], ANSWERS)

@@ -15,11 +15,11 @@ from scramble.models.vlm import VLM
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens=0 must be a whole number of at least 1"),
-        ({"max_new_tokens": "abc"}, "max_new_tokens=abc must be a whole number"),
-        ({"temperature": -1}, "temperature=-1 must be 0"),
-        ({"temperature": float("nan")}, "temperature=nan must be 0"),
-        ({"temperature": "hot"}, "temperature=hot must be 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1, not 0"),
+        ({"max_new_tokens": "abc"}, "max_new_tokens must be a whole number of at least 1, not abc"),
+        ({"temperature": -1}, "temperature must be 0 .* or a positive number, not -1"),
+        ({"temperature": float("nan")}, "temperature must be 0 .* or a positive number, not nan"),
+        ({"temperature": "hot"}, "temperature must be 0 .* or a positive number, not hot"),
     ],
 )
 def test_numbers_that_cannot_be(options: dict[str, Any], message: str) -> None:

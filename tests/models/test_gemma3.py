@@ -59,6 +59,6 @@ def test_a_processor_without_an_image_token_is_refused(tiny: Callable[[str], Pat
     assert getattr(other.tokenizer, "image_token_id", None) is None
     expected = vlm.model.config.image_token_id
     with pytest.raises(
-        ModelError, match=f"Idefics3Processor.* has no image token, but the model expects token {expected}:"
+        ModelError, match=f"Idefics3Processor.* has no image token, but the model expects token {expected}, so"
     ):
         vlm.family.check_processor(other, vlm.model.config)

@@ -102,7 +102,9 @@ def test_max_pixels(tiny: Callable[[str], Path]) -> None:
         lengths.append(prompt.input_ids.count(vlm.model.config.image_token_id))
     assert lengths == [16, 4]
     # The limit is for one image, although the processor counts two frames.
-    with pytest.raises(ModelError, match=r"max_pixels=200 must be at least 256: a token represents 16 x 16 px"):
+    with pytest.raises(
+        ModelError, match=r"max_pixels must be at least 256, not 200, because a token represents 16 x 16 px"
+    ):
         load_vlm(tiny("glm4v"), max_pixels=200)
 
 

@@ -73,7 +73,7 @@ def test_activations_are_within_a_quarter(
 def test_refusals(tiny: Callable[[str], Path]) -> None:
     folder = str(tiny("internvl"))
     report = preflight(folder, available=1 * GIB)
-    with pytest.raises(ModelError, match=r"only 1\.0 are available: try model\.dtype=bfloat16; trainer"):
+    with pytest.raises(ModelError, match=r"only 1\.0 GiB are available: try model\.dtype=bfloat16; trainer"):
         report.check()
     preflight(folder, available=8 * GIB).check()
     assert "1.1" in report.line() and "\n" not in report.line()

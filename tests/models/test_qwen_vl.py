@@ -78,14 +78,16 @@ def test_max_pixels(name: str, tiny: Callable[[str], Path]) -> None:
     assert lengths == [16, 4]
     with pytest.raises(ModelError, match=r"llava cannot limit the pixels per image: remove model\.max_pixels=500"):
         load_vlm(tiny("llava"), max_pixels=500)
-    with pytest.raises(ModelError, match=r"max_pixels=100 must be at least 256: a token represents 16 x 16 px"):
+    with pytest.raises(
+        ModelError, match=r"max_pixels must be at least 256, not 100, because a token represents 16 x 16 px"
+    ):
         load_vlm(tiny("qwen2_vl"), max_pixels=100)
 
 
 def test_very_long_image_is_refused(tiny: Callable[[str], Path]) -> None:
     vlm = load_vlm(tiny("qwen2_5_vl"))
     with pytest.raises(
-        ModelError, match=r"1000 x 4 px is too long: qwen2_5_vl accepts a ratio of the sides of at most 200"
+        ModelError, match=r"1000 x 4 px is too long, because qwen2_5_vl accepts a ratio of the sides of at most 200"
     ):
         vlm.family.encode_prompt(vlm.processor, "describe", [Image.new("RGB", (1000, 4))])
     with pytest.raises(ModelError, match="at most 200"):

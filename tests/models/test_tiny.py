@@ -18,7 +18,7 @@ def test_sizes(tmp_path: Path) -> None:
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no option depth; it has image_size, patch_size"):
+    with pytest.raises(ModelError, match="no option depth: choose from image_size, patch_size"):
         save_tiny("internvl", tmp_path, ["a circle"], depth=2)
     with pytest.raises(ModelError, match=r"choose one of aya_vision, .*, internvl, llava"):
         save_tiny("qwen_vl", tmp_path, ["a circle"])

@@ -1,4 +1,4 @@
-"""Model families with a common interface."""
+"""Implements model families with a common interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["VLM", "Family", "ModelError", "Prompt", "load_vlm"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: torch and transformers take seconds to import.
+    # The names are imported lazily, because torch and transformers take seconds to import.
     if name == "load_vlm":
         from scramble.models import loading as module
     elif name == "VLM":

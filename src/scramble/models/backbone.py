@@ -17,7 +17,7 @@ from scramble.trie.recurrent import run_along_paths
 def unwrap(model: Any) -> Any:
     """Return the transformers model inside any stack of DDP, torch.compile and PEFT wrappers."""
     while True:
-        if hasattr(model, "get_base_model"):  # PEFT: adapters stay in the base model's layers
+        if hasattr(model, "get_base_model"):  # a PEFT wrapper; the adapters are inside the base model's layers
             model = model.get_base_model()
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
             model = model._orig_mod
@@ -28,7 +28,10 @@ def unwrap(model: Any) -> Any:
 
 
 class FamilyBackbone:
-    """The trie engine's interface of a model, which may be wrapped. The protocol documents the attributes."""
+    """Implements the trie engine's interface for a model, which may be wrapped.
+
+    The protocol documents the attributes.
+    """
 
     def __init__(self, family: Family, model: nn.Module) -> None:
         self.family = family
@@ -52,7 +55,7 @@ class FamilyBackbone:
         self.logit_softcap = family.logit_softcap(config)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Run tower and projector once over all images; return each prompt's features (F_i, S D) in token order."""
+        """Run tower and projector once over all images. Return each prompt's features (F_i, S D) in token order."""
         if not images:
             return []
         device = next(self.vision[0].parameters()).device
@@ -113,9 +116,9 @@ class FamilyBackbone:
 
 
 def as_model_mask(decoder: Any, attention_mask: object, dtype: torch.dtype) -> object:
-    """Convert a mask for the attention implementation.
+    """Convert a mask to the form that the attention implementation needs.
 
-    Eager attention adds the mask to the scores; the others need a Boolean mask or a BlockMask.
+    Eager attention adds the mask to the scores. All other implementations need a Boolean mask or a BlockMask.
 
     Raises:
         ModelError: the implementation is FlashAttention 2, which does not support masks.

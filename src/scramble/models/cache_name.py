@@ -1,4 +1,4 @@
-"""The name of the cache of keys and values: transformers 5.24 renamed ``past_key_values`` to ``cache``."""
+"""Names the cache of keys and values, which transformers 5.24 renamed from ``past_key_values`` to ``cache``."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from transformers.utils.deprecation import deprecate_kwarg
 CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 """Argument of a model's forward and field of its output, in the installed version of transformers."""
 
-# Version 0 has passed, so that this only renames the argument, without a warning.
+# Version 0 is in the past, so the decorator only renames the argument and does not warn.
 accepts_past_key_values = deprecate_kwarg("past_key_values", version="0", new_name="cache")
-"""Decorator of a method with an argument ``cache``, which can be passed under its earlier name too."""
+"""Decorator of a method with an argument ``cache``, which can also be passed under its earlier name."""
 
 
 def cache_argument(cache: object) -> dict[str, Any]:

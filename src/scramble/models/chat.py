@@ -1,4 +1,4 @@
-"""Chat with a model: generates one answer about images."""
+"""Generates a model's answer to a text about images."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def answer(
         ModelError: the number of tokens or the temperature is invalid.
     """
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise ModelError(f"max_new_tokens={max_new_tokens} must be a whole number of at least 1")
+        raise ModelError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens}")
     if not isinstance(temperature, (int, float)) or not 0 <= temperature < float("inf"):
-        raise ModelError(f"temperature={temperature} must be 0 (most likely tokens) or a positive number")
+        raise ModelError(f"temperature must be 0 (most likely tokens) or a positive number, not {temperature}")
     family, processor = vlm.family, vlm.processor
     inputs = family.generation_inputs(family.encode_prompt(processor, text, images), vlm.model)
     if seed is not None:

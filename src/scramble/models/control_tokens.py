@@ -1,8 +1,8 @@
-"""Finds control tokens in texts: end of turn, role markers, image placeholders.
+"""Finds control tokens in texts, such as ends of turns, role markers and image placeholders.
 
-A tokenizer converts the characters ``<|im_end|>`` into the id that ends a turn, anywhere in a text. In an answer the id
-would end the turn early; in a question it would insert a false turn. Tokenizers have no option to treat all such tokens
-as plain text, so texts that contain them are refused.
+A tokenizer converts the characters ``<|im_end|>`` into the id that ends a turn, anywhere in a text. In an answer, this
+id would end the turn early. In a question, it would insert a false turn. Tokenizers have no option to treat all such
+tokens as plain text, so texts that contain them are refused.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
-# Reasoning models write these two as visible text. Tokenizers list them as added tokens, but not as special tokens.
+# Reasoning models write these two tokens as visible text. Tokenizers list them as added tokens, but not as special
+# tokens.
 REASONING = frozenset({"<think>", "</think>"})
-# Added tokens that are not special can be ordinary words or runs of spaces (Gemma, OLMo), so only those with markup
-# characters count as control tokens.
+# Added tokens that are not special can be ordinary words or runs of spaces (Gemma, OLMo), so only added tokens with
+# markup characters count as control tokens.
 MARKUP = re.compile(r"[<>\[\]{}|]")
 
 _PATTERNS: WeakKeyDictionary[Any, re.Pattern[str] | None] = WeakKeyDictionary()
 
 
 def control_tokens(processor: Any) -> frozenset[str]:
-    """Return all control tokens as text: the tokenizer's special and added tokens, and the processor's placeholders.
+    """Return the texts of all control tokens.
+
+    They are the tokenizer's special tokens, its added tokens with markup characters, and the processor's placeholders.
 
     Args:
         processor: a processor or a tokenizer.

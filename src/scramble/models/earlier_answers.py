@@ -23,7 +23,8 @@ def answer_spans(
         sizes: (height, width) of all images of the conversation.
 
     Raises:
-        ModelError: the chat template changes an answer, so the answer cannot be found.
+        ModelError: an answer does not follow a question, or the chat template changes an answer, so that it cannot be
+            found.
     """
     ids = family.unexpanded_ids(processor, text, len(sizes), history)
     spans = []
@@ -31,7 +32,10 @@ def answer_spans(
         if turn.role != "assistant":
             continue
         if not place or history[place - 1].role != "user":
-            raise ModelError("an earlier answer is not preceded by a question, so its tokens cannot be scored")
+            raise ModelError(
+                "an earlier answer does not follow a question, so its tokens cannot be scored: set "
+                "trainer.loss_on_history=false"
+            )
         question, before = history[place - 1], history[: place - 1]
         seen = sizes[: sum(earlier.num_images for earlier in history[:place])]
         opened = family.unexpanded_ids(processor, question.text, len(seen), before)
@@ -40,8 +44,8 @@ def answer_spans(
         decoded = processor.tokenizer.decode(ids[start:stop])
         if "".join(turn.text.split()) not in "".join(decoded.split()):
             raise ModelError(
-                f"{family.name}: the chat template changes the earlier answer {turn.text[:60]!r}, so its tokens cannot "
-                "be scored: set trainer.loss_on_history=false"
+                f"the chat template of {family.name} changes the earlier answer {turn.text[:60]!r}, so its tokens "
+                "cannot be scored: set trainer.loss_on_history=false"
             )
         if family.has_trie:
             longer = sum(family.image_lengths(processor, sizes)[: len(seen)]) - len(seen)

@@ -64,7 +64,8 @@ def export_model(
     with atomic_folder(out) as folder:
         with quiet():
             model.save_pretrained(folder, max_shard_size=max_shard_size)
-        # The base model's config contains its dtype, so the saved config is kept if the dtype differs.
+        # The base model's config contains its dtype, so the config that save_pretrained wrote is kept if the dtype
+        # differs.
         copy_shipped(base, folder, leave=() if dtype == "auto" else ("config.json",))
         record = {"base": path, "revision": revision, "adapter": None if adapter is None else str(adapter)}
         write_json(folder / "export.json", record)
@@ -87,6 +88,6 @@ def copy_shipped(base: Path, folder: Path, leave: tuple[str, ...] = ()) -> None:
     """Copy the files of a released model except its weights and the files in ``leave``."""
     files = [file for pattern in SHIPPED for file in sorted(base.glob(pattern)) if file.name not in leave]
     if not any(file.name == "tokenizer_config.json" for file in files):
-        raise ModelError(f"{base} has no tokenizer: it is not a complete model")
+        raise ModelError(f"{base} has no tokenizer_config.json, so it is not a complete model: download it again")
     for file in files:
         shutil.copyfile(file, folder / file.name)

@@ -1,6 +1,6 @@
-"""The interface of a model family: loading, prompts, token counts, and the parts of the model.
+"""Defines the interface of a model family, which covers loading, prompts, token counts and the parts of the model.
 
-A family is a subclass of :class:`Family` in its own file; :mod:`scramble.models.families.registry` lists all families.
+A family is a subclass of :class:`Family` in its own file. :mod:`scramble.models.families.registry` lists all families.
 The rest of the project (trie, trainer, evaluation) uses only this interface and never a model class.
 
 Shape legend: A axes of position ids, B batch, L tokens, D decoder width, F features of one prompt, S vectors per
@@ -27,14 +27,15 @@ from scramble.trie.backbone import ImageInputs, Positions
 
 
 class ModelError(ValueError):
-    """A model, processor or adapter cannot be used. The message names the cause and says how to fix it."""
+    """Raised if a model, processor or adapter cannot be used. The message names the cause and says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """An encoded prompt: token ids with expanded image placeholders, and the inputs of the vision tower.
 
-    For families without a trie, ``images`` holds all other inputs of ``model.forward``, even if there are no images.
+    For families without a trie, ``images`` holds all inputs of ``model.forward`` except the token ids, even if there
+    are no images.
     """
 
     input_ids: list[int]
@@ -42,7 +43,7 @@ class Prompt:
 
 
 class Family:
-    """One model family. Subclasses set the attributes and override methods that differ.
+    """One model family. Subclasses set the attributes and override the methods that differ from the defaults.
 
     The defaults work for native transformers models whose processor expands image placeholders in a chat template and
     whose image features replace the placeholders' embeddings.
@@ -54,20 +55,24 @@ class Family:
         vision: module paths of tower and projector.
         lora_targets: regular expression of the linear layers that get a LoRA adapter by default. PEFT matches it with
             whole module names, so it must include the path of the language model.
-        minimum, below: versions of transformers that have the family's native classes: minimum <= version < below.
+        minimum, below: limits of the versions of transformers that have the family's native classes (minimum <= version
+            < below).
         combine: see :class:`scramble.trie.backbone.Backbone`.
         has_trie: whether the family supports token tries. Without a trie, sequences are scored one per row
             (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
         block_per_run: see :class:`scramble.trie.backbone.TokenRules`.
         block_layers: see :class:`scramble.trie.backbone.Backbone`.
         recurrent: name of the modules in decoder layers of type ``linear_attention``, which run along the paths of a
-            trie (see :mod:`scramble.trie.recurrent`); empty for decoders without them.
+            trie (see :mod:`scramble.trie.recurrent`); empty for decoders without such modules.
         template_options: variables of the chat template.
-        position_inputs: image inputs from which :meth:`positions` computes position ids; the feature cache keeps them.
-        token_types: argument of ``generate`` that is 1 at image tokens and 0 at others; empty if there is none.
+        position_inputs: image inputs from which :meth:`positions` computes position ids. The feature cache also stores
+            these inputs.
+        token_types: name of the argument of ``generate`` that is 1 at image tokens and 0 at all other tokens; empty if
+            ``generate`` has no such argument.
         answer_token_type: value of ``token_type_ids`` at the tokens of an answer.
         processor_class: class of the processor; None selects the class that the checkpoint names.
-        tile_limit: setting of the image processor that limits the tiles per image; empty if it makes no tiles.
+        tile_limit: setting of the image processor that limits the tiles per image; empty if the image processor makes
+            no tiles.
         needs_torchvision: whether the family's processor requires torchvision.
         image_options: preprocessing of an image before the family's own preprocessing.
     """
@@ -97,7 +102,7 @@ class Family:
         self.image_options = ImageOptions()
 
     def find_parts(self, model: nn.Module) -> None:
-        """Set the module paths from a model (possibly without weights), in families that do not declare them."""
+        """Set the module paths from a model (possibly without weights), in families that do not declare these paths."""
 
     # ---------------------------------------------------------------------------------------------------- loading
 
@@ -116,7 +121,8 @@ class Family:
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
         """Limit the number of tiles per image, not counting the view of the whole image.
 
-        With 1, most processors make only this view. Raises ModelError if the family does not divide images into tiles.
+        With ``max_tiles=1``, most processors make only the view of the whole image. Raises ModelError if the family
+        does not divide images into tiles.
         """
         if not self.tile_limit:
             raise ModelError(f"{self.name} does not divide images into tiles: remove model.max_tiles={max_tiles}")
@@ -135,7 +141,7 @@ class Family:
     def messages(self, text: str, num_images: int, history: Sequence[Turn] = ()) -> list[dict[str, Any]]:
         """Return the turns of ``history`` and a user turn in chat-template format. Images precede the text of a turn.
 
-        ``num_images`` is the number of images in all turns; images that are not in ``history`` are in the last turn.
+        ``num_images`` is the number of images in all turns. Images that are not in ``history`` are in the last turn.
         """
 
         def message(turn: Turn) -> dict[str, Any]:
@@ -147,9 +153,10 @@ class Family:
         return [message(turn) for turn in conversation(text, num_images, history)]
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Return the conversation and the start of the assistant's turn as text; image placeholders are not expanded.
+        """Return the conversation and the start of the assistant's turn as text. Image placeholders are not expanded.
 
-        BOS is added if the tokenizer adds it and the template does not, as ``apply_chat_template(tokenize=True)`` does.
+        BOS is added if the tokenizer adds BOS and the template does not. ``apply_chat_template(tokenize=True)`` adds
+        BOS in the same cases.
 
         Args:
             text: the last turn of the user.
@@ -171,17 +178,18 @@ class Family:
                 raise
             raise ModelError(f"the chat template of {self.name} does not accept the conversation: {error}") from error
         for turn in history:
-            # Templates may remove an answer's reasoning, but nobody would notice a missing system prompt.
+            # Templates may remove the reasoning of an answer. They must not omit any other turn, because nobody would
+            # notice a missing system prompt.
             if turn.role != "assistant" and turn.text.strip() not in rendered:
                 raise ModelError(f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}")
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token or ""
-        if rendered.startswith(bos):  # also if there is no BOS; this test avoids a slow call of the tokenizer
+        if rendered.startswith(bos):  # also true without BOS; avoids a slow call of the tokenizer
             return rendered
         return bos + rendered if tokenizer("").input_ids[:1] == [tokenizer.bos_token_id] else rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """Return the text that the chat template appends to the prompt for the answer ``text`` and its end of turn."""
+        """Return what the chat template appends to the prompt: the answer ``text`` and the end-of-turn token."""
         messages = self.messages("", 0)
         opened = processor.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, **self.template_options
@@ -191,7 +199,7 @@ class Family:
         if not whole.startswith(opened):
             raise ModelError(
                 f"{self.name}: the chat template's generation prompt is not a prefix of the whole conversation, so "
-                "prompt and completion cannot be separated; use a processor with a different chat template"
+                "prompt and completion cannot be separated: use a processor with a different chat template"
             )
         return whole[len(opened) :]
 
@@ -209,7 +217,7 @@ class Family:
         self.check_texts(processor, text, history)
         rendered = self.render_prompt(processor, text, len(images), history)
         batch = processor(
-            images=[[self.image_options.apply(image) for image in images]] if images else None,  # of one prompt
+            images=[[self.image_options.apply(image) for image in images]] if images else None,  # one list per prompt
             text=[rendered],
             return_tensors="pt",
             add_special_tokens=False,
@@ -221,8 +229,8 @@ class Family:
     def encode_completion(self, processor: Any, text: str) -> list[int]:
         """Return the token ids of the assistant's text and end of turn, tokenised separately from the prompt.
 
-        TRL's ``DataCollatorForVisionPreference`` also tokenises them separately, so the ids are the same. Raises
-        ModelError; see :meth:`check_text`.
+        TRL's ``DataCollatorForVisionPreference`` also tokenises prompt and completion separately, so this method
+        returns the ids that TRL computes. Raises ModelError; see :meth:`check_text`.
         """
         self.check_text(processor, text)
         tokenizer = processor.tokenizer
@@ -231,21 +239,24 @@ class Family:
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Return the length in tokens of a prompt with images of the given (height, width); no image is needed."""
+        """Return the length in tokens of a prompt with images of the given (height, width)."""
         unexpanded = self.unexpanded_ids(processor, text, len(sizes), history)
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
     def unexpanded_ids(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> list[int]:
         """Return the token ids of a prompt with one placeholder per image.
 
-        Raises ModelError as :meth:`encode_prompt`.
+        Raises ModelError; see :meth:`encode_prompt`.
         """
         self.check_texts(processor, text, history)
         rendered = self.mark_images(processor, self.render_prompt(processor, text, num_images, history))
         return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """Return a rendered prompt with one placeholder token per image, for templates that write another text."""
+        """Return a rendered prompt with one placeholder token per image.
+
+        Families whose chat template writes another text for an image override this method.
+        """
         return rendered
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
@@ -281,7 +292,7 @@ class Family:
         return frozenset({int(config.image_token_id)})
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """Return the ids of the image tokens that attend to each other bidirectionally; empty for causal families."""
+        """Return the ids of the image tokens that attend to each other bidirectionally (none in causal families)."""
         return frozenset()
 
     def positions(self, config: Any) -> Positions | None:
@@ -291,7 +302,7 @@ class Family:
     def attention_windows(self, config: Any) -> dict[str, int | None]:
         """Return the windows described in :class:`scramble.trie.backbone.Backbone`.
 
-        Raises ModelError for layers that no mask describes.
+        Raises ModelError for layers whose computation no mask can describe.
         """
         return attention_windows(config.get_text_config(), {"linear_attention"} if self.recurrent else set())
 
@@ -314,14 +325,14 @@ class Family:
         return model.get_input_embeddings()(input_ids)
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
+        """Compute the features (F_i, S D) of each prompt's images in token order, in one tower pass over all images."""
         tiles = [inputs["pixel_values"] for inputs in images]
         pooled = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True).pooler_output
         features = torch.cat([tile.reshape(-1, tile.shape[-1]) for tile in pooled])
         return list(features.split([len(t) * len(features) // sum(map(len, tiles)) for t in tiles]))
 
     def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
-        """Return the further inputs of the decoder that depend on the token ids (B, L)."""
+        """Return the additional inputs of the decoder that depend on the token ids (B, L)."""
         return {}
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
@@ -343,13 +354,13 @@ def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> 
         marks = "has no image token" if token is None else f"marks images with token {token}"
         raise ModelError(
             f"the processor ({type(processor).__name__}) {marks}, but the model expects token "
-            f"{' or '.join(map(str, sorted(expected)))}: it belongs to another model; use the processor saved with the "
-            "model"
+            f"{' or '.join(map(str, sorted(expected)))}, so the processor belongs to another model: use the processor "
+            "saved with the model"
         )
 
 
 def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Tensor]:
-    """Group the features of images by prompt, (F_i, D) each; ``num_images`` is the number of images of each prompt."""
+    """Return the features (F_i, D) of each prompt, given those of each image and the number of images per prompt."""
     remaining = iter(per_image)
     return [torch.cat(list(islice(remaining, n))) for n in num_images]
 
@@ -360,13 +371,14 @@ def conversation(text: str, num_images: int, history: Sequence[Turn]) -> tuple[T
 
 
 def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, int | None]:
-    """Return the attention window in tokens of each type of decoder layer; None means unlimited.
+    """Return a dictionary from each type of decoder layer to its attention window in tokens (None means unlimited).
 
     The window includes the token itself.
 
-    Configurations define it in two ways. ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma). If the
-    configuration class does not declare ``layer_types``, ``sliding_window`` applies to all layers (Mistral, Mixtral,
-    Phi3, Qwen3-MoE). The classes convert ``use_sliding_window`` and ``max_window_layers`` into these two fields.
+    Configurations define the window in two ways. ``layer_types`` names the layers with a window (Qwen2, Qwen3, Gemma).
+    If the configuration class does not declare ``layer_types``, ``sliding_window`` applies to all layers (Mistral,
+    Mixtral, Phi3, Qwen3-MoE). The configuration classes convert ``use_sliding_window`` and ``max_window_layers`` into
+    these two fields.
 
     Args:
         config: configuration of the language model.
@@ -384,7 +396,7 @@ def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, 
     for kind in kinds:
         if kind not in windows:
             raise ModelError(
-                f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask, so it "
-                "cannot be trained or scored: use a decoder with full attention"
+                f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask, so the "
+                "decoder cannot be trained or scored: use a decoder with full attention"
             )
     return {kind: windows[kind] for kind in kinds}

@@ -1,9 +1,10 @@
-"""Generation for several prompts (or several samples of one prompt) on the same images; common prefixes are shared.
+"""Generates answers to several prompts, or several samples of one prompt, about the same images.
 
-The prompts of an image set form one trie in one row, with the same layout and mask as for scoring. Every step appends
-one token per prompt. This token attends to the path of its prompt and to its own answer, and its position is its depth.
-Each prompt therefore gets the same result as alone. Shared tokens, image features and their keys and values are stored
-once. Rows of several image sets are batched and padded on the right.
+Common prefixes of the prompts are computed once. The prompts of an image set form one trie in one row, with the layout
+and mask that scoring uses. Every step appends one token per prompt. This token attends to the path of its prompt and to
+its own answer, and its position is its depth. Each prompt therefore gets the result that it would get alone. Shared
+tokens, image features and their keys and values are stored once. Rows of several image sets are batched and padded on
+the right.
 
 Shape legend: A axes of position ids, B rows, L tokens of the tries, Q prompts of a row, K cached keys, D width,
 V vocabulary.
@@ -29,14 +30,14 @@ from scramble.trie.pack import TrieBatch, TrieItem, pack
 from scramble.trie.recurrent import paths_to, single_tokens
 
 Pick = Callable[[Tensor], Tensor]
-"""Function from the logits (B, Q, V) of the prompts of each row to their tokens (B, Q)."""
+"""Function that selects the next tokens (B, Q) of the prompts of each row from their logits (B, Q, V)."""
 
 
 @torch.no_grad()
 def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
     """Generate greedy continuations of prompts, grouped by image set (one batch row per group).
 
-    For a family without a trie, ``model.generate`` continues each prompt alone.
+    For a family without a trie, ``model.generate`` continues each prompt separately.
 
     Args:
         vlm: the model.
@@ -63,10 +64,8 @@ def generate_ids(
 ) -> list[list[list[int]]]:
     """Generate as :func:`generate`, but return token ids without the stop token.
 
-    ``pick`` selects tokens; None selects greedily.
-
-
-    A group may contain the same prompt several times, once per sample; the samples share the prompt's tokens.
+    ``pick`` selects the tokens. None selects the most likely tokens. A group may contain the same prompt several times,
+    once per sample. These samples share the prompt's tokens.
     """
     pick = pick or (lambda logits_BQV: logits_BQV.argmax(-1))
     from transformers import DynamicCache
@@ -91,7 +90,7 @@ def generate_ids(
 
     length, width = hidden_BLD.shape[1:]
     hidden_BQD = hidden_BLD.gather(1, last_BQ[..., None].expand(-1, -1, width))
-    # The last node and all its ancestors; a layer's window is applied at each step.
+    # The next token attends to the last node and all its ancestors. The window of a layer is applied at each step.
     seen_BQK = dense_mask(batch.end_BL)[:, 0].gather(1, last_BQ[..., None].expand(-1, -1, length))
     key_depth_BK, depth_BQ = batch.depth_BL, batch.depth_BL.gather(1, last_BQ) + 1
     positions_ABL = batch.position_ids_ABL
@@ -104,7 +103,8 @@ def generate_ids(
         _append(token_BQ.tolist(), new, live, limits, stops)
         if not any(map(any, live)):
             return new
-        # New tokens attend to what the end of their prompt attends to, and to their answer: add a column per prompt.
+        # A new token attends to its own answer and to everything that the end of its prompt attends to. Add one column
+        # per prompt.
         seen_BQK = torch.cat([seen_BQK, own_BQQ], dim=2)
         key_depth_BK = torch.cat([key_depth_BK, depth_BQ], dim=1)
         steps_BQK = depth_BQ[:, :, None] - key_depth_BK[:, None, :]
@@ -122,7 +122,7 @@ def generate_ids(
 def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor: Sequence[Any] = ()) -> list[int]:
     """Return the token ids that ``model.generate`` appends to a prompt, without the stop token.
 
-    The most likely token is selected at each step; ``logits_processor`` may change the scores. Settings in the
+    The most likely token is selected at each step. ``logits_processor`` may change the scores. Settings in the
     checkpoint's generation config that would change the scores are disabled, as in generation with a trie.
     """
     stops = stop_tokens(vlm)
@@ -142,7 +142,7 @@ def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor
 
 
 def stop_tokens(vlm: VLM) -> frozenset[int]:
-    """Return the ids that end an answer: those of generation config and tokenizer, and the template's end of turn."""
+    """Return the ids that end an answer, from generation config, tokenizer and the template's end of turn."""
     tokenizer = vlm.processor.tokenizer
     config = getattr(vlm.backbone.model, "generation_config", None)
     eos = getattr(config, "eos_token_id", None)
@@ -155,7 +155,10 @@ def stop_tokens(vlm: VLM) -> frozenset[int]:
 
 
 def padding_id(tokenizer: Any) -> int:
-    """Return the id used as padding: the tokenizer's padding token, else EOS, else 0. It is no image placeholder."""
+    """Return the id used as padding, which is the tokenizer's padding token, else EOS, else 0.
+
+    An image placeholder must not be used as padding.
+    """
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(token) for token in ids if token is not None)
 
@@ -183,7 +186,7 @@ def _append(
     limits: Sequence[Sequence[int]],
     stops: frozenset[int],
 ) -> None:
-    """Append the step's tokens to the answers of unfinished prompts, and mark prompts that end."""
+    """Append the step's tokens to the answers of unfinished prompts, and mark the prompts whose answers end."""
     for b, row in enumerate(live):
         for q, alive in enumerate(row):
             if not alive:

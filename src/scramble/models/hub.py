@@ -1,4 +1,4 @@
-"""Finds models in folders and on the hub: reads configs, checks files, and explains errors in one line."""
+"""Finds models in folders and on the hub, reads their configs, checks their files, and explains errors in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from scramble.models.family import ModelError
 
-# Hub ids that need remote code, and the ids of the same models with native classes (None: there are none).
+# Hub ids that need remote code, and the ids of the same models with native classes (None if there is no such id).
 REMOTE_CODE: tuple[tuple[str, str | None], ...] = (
     (r"OpenGVLab/InternVL3-(1B|2B|8B|14B|38B|78B)(-Instruct)?", r"OpenGVLab/InternVL3-\1-hf"),
     (r"OpenGVLab/InternVL3_5-(1B|2B|4B|8B|14B|38B|30B-A3B)(-Instruct|-MPO)?", r"OpenGVLab/InternVL3_5-\1-HF"),
@@ -52,7 +52,7 @@ def native_id(path: str) -> str:
         if match := re.fullmatch(pattern, path):
             if replacement is None:
                 raise ModelError(
-                    f"{path} needs code from its repository, and there is no native checkpoint of it: "
+                    f"{path} needs code from its repository, and there is no native checkpoint of this model: "
                     f"{NO_NATIVE[path.partition('/')[0]]}"
                 )
             raise ModelError(f"{path} needs code from its repository: use model.path={match.expand(replacement)}")
@@ -60,7 +60,7 @@ def native_id(path: str) -> str:
 
 
 def is_hub_id(path: str) -> bool:
-    """Return whether a path that does not exist can be a model on the hub: ``owner/name``."""
+    """Return whether a path that does not exist can be a hub id (``owner/name``)."""
     return path.count("/") == 1 and not path.startswith(("/", ".", "~", "data/", "runs/"))
 
 
@@ -77,8 +77,8 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
     """Return the ``config.json`` of a hub id or folder as a dict. No other file is downloaded.
 
     Raises:
-        ModelError: the id is unknown or gated, there is no connection, the revision is wrong, the file is invalid or
-            missing, the model needs remote code, or the checkpoint is quantised.
+        ModelError: the file cannot be found, downloaded or read, the model needs remote code, or the checkpoint is
+            quantised.
     """
     native_id(path)
     values = _read_object(find_config(path, revision), "download the model again")
@@ -87,7 +87,9 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def find_config(path: str, revision: str | None = None, key: str = "model.path") -> Path:
-    """Return the ``config.json`` of a folder or a hub id, downloaded if necessary. ``key`` is the setting of ``path``.
+    """Return the ``config.json`` of a folder or a hub id.
+
+    The file is downloaded if necessary. ``key`` is the configuration key of ``path``, for messages.
 
     Raises:
         ModelError: the folder is missing, the id is unknown or gated, or there is no connection.
@@ -96,7 +98,7 @@ def find_config(path: str, revision: str | None = None, key: str = "model.path")
         return _fetch_config(path, revision, key)
     file = Path(path).expanduser() / "config.json"
     if not file.is_file():
-        raise ModelError(f"{path} has no config.json: it is not a saved model")
+        raise ModelError(f"{path} has no config.json, so it is not a saved model: set {key} to the folder of a model")
     return file
 
 
@@ -126,17 +128,19 @@ def _fetch_config(path: str, revision: str | None, key: str) -> Path:
 def _check_config(values: dict[str, Any], path: str) -> None:
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
-        raise ModelError(f"the config.json of {path} has no model_type: it is not a transformers model")
+        raise ModelError(
+            f"the config.json of {path} has no model_type, so it is not a transformers model: choose another model"
+        )
     if quantization := values.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ModelError(
             f"{path} is a quantised checkpoint ({method or 'unknown method'}), which cannot be tuned and merged: use "
-            "the unquantised one, and set model.quantization.load_in_4bit=true to quantise it while loading"
+            "the unquantised checkpoint, and set model.quantization.load_in_4bit=true to quantise it while loading"
         )
 
 
 def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
-    """Return the error for a model that needs code from a repository or a newer transformers; None for other models."""
+    """Return the error for a model that needs code from a repository or a newer transformers, else None."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -155,12 +159,12 @@ def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
         )
     saved = values.get("transformers_version", "an unknown version")
     advice = (
-        "it was saved with the same version: check model_type in its config.json"
+        "The model was saved with this version: correct model_type in config.json"
         if saved == transformers.__version__
-        else f"it was saved with transformers {saved}: upgrade with pip install -U transformers"
+        else f"The model was saved with transformers {saved}: upgrade with pip install -U transformers"
     )
     return ModelError(
-        f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not have; {advice}"
+        f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not have. {advice}"
     )
 
 
@@ -185,7 +189,9 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
     if has(hub.RevisionNotFoundError):
         return ModelError(f"{path} has no revision {revision!r}: set model.revision to one of its branches or commits")
     if has(hub.RepositoryNotFoundError):
-        return ModelError(f"the hub has no model {path} (or it is private): check {key}, or set it to a folder")
+        return ModelError(
+            f"the hub has no model {path}, or the model is private: correct {key}, or set {key} to a folder"
+        )
     unanswered = any(isinstance(link, hub.HTTPError) and not isinstance(link, hub.HfHubHTTPError) for link in chain)
     if unanswered or has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
         return ModelError(
@@ -199,7 +205,7 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
 
 
 def check_weights(folder: Path) -> None:
-    """Raise ModelError naming the first weight file of a saved model that is missing, empty or truncated."""
+    """Raise ModelError, which names the file, if a weight file of a saved model is missing, empty or truncated."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -207,26 +213,32 @@ def check_weights(folder: Path) -> None:
         except (ValueError, KeyError) as error:
             raise ModelError(f"{index} is not a valid index of shards ({error}): download the model again") from error
         if absent := [name for name in names if not (folder / name).is_file()]:
-            raise ModelError(f"{folder} lacks {len(absent)} of {len(names)} weight files: {', '.join(absent[:5])}")
+            raise ModelError(
+                f"{folder} lacks {len(absent)} of {len(names)} weight files ({', '.join(absent[:5])}): copy or "
+                "download the model again"
+            )
     elif (folder / "model.safetensors").is_file():
         names = ["model.safetensors"]
     elif any(folder.glob("pytorch_model*.bin")):
         raise ModelError(f"{folder} {PICKLE}")
     else:
-        raise ModelError(f"{folder} has no model.safetensors: it is not a saved model, or its download is incomplete")
+        raise ModelError(
+            f"{folder} has no model.safetensors, so it is not a saved model or its download is incomplete: copy or "
+            "download the model again"
+        )
     for name in names:
         tensor_names(folder / name)
 
 
 def tensor_names(file: Path) -> frozenset[str]:
-    """Return the names of the tensors in a safetensors file. Raises ModelError if it is missing, empty or truncated."""
+    """Return the tensor names in a safetensors file. Raises ModelError if the file is missing, empty or truncated."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as tensors:
             return frozenset(tensors.keys())
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is damaged ({_one_line(error)}): download or copy it again") from error
+        raise ModelError(f"{file} is damaged ({_one_line(error)}): copy or download the file again") from error
 
 
 def check_adapter_config(adapter: str) -> None:
@@ -261,7 +273,9 @@ def adapter_weights(adapter: str) -> Path:
         if not file.is_file():
             if (folder / "adapter_model.bin").is_file():
                 raise ModelError(f"adapter {adapter} {PICKLE}")
-            raise ModelError(f"adapter {adapter} has no adapter_model.safetensors: copy it again, or train it again")
+            raise ModelError(
+                f"adapter {adapter} has no adapter_model.safetensors: copy the adapter again, or train it again"
+            )
         return file
     except errors.LocalEntryNotFoundError as error:
         raise explain(error, adapter) from error

@@ -1,4 +1,4 @@
-"""Preprocessing before a model's image processor: converts images of any Pillow mode and size to upright RGB.
+"""Converts images of any Pillow mode and size to upright RGB, before a model's image processor runs.
 
 Sizes are (height, width) in pixels. :meth:`ImageOptions.size` computes the size of :meth:`ImageOptions.apply`'s result
 without decoding an image.
@@ -13,7 +13,7 @@ from PIL import Image
 from scramble.pixels import upright_rgb
 
 SMALLEST_SIDE = 4  # px; image processors interpret a side of 1 or 3 as colour channels
-LARGEST_SQUARE = 4096  # px; a padded square of 20,000 px would need over 1 GB, and is later reduced to 336 px
+LARGEST_SQUARE = 4096  # px; a padded square of 20,000 px would need over 1 GB before it is reduced to 336 px
 MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, with which LLaVA-1.5 pads images
 
 
@@ -26,7 +26,7 @@ class ImageOptions:
         square_padding: pad the shorter side with the mean colour to a square, as in LLaVA-1.5's training.
 
     Raises:
-        ValueError: both are set.
+        ValueError: both ``resize`` and ``square_padding`` are set.
     """
 
     resize: int | None = None
@@ -36,7 +36,7 @@ class ImageOptions:
         if self.square_padding and self.resize is not None:
             raise ValueError(
                 f"square_padding=true and resize={self.resize} exclude each other, because a resized image is already "
-                "square: remove one of them"
+                "square: remove one of the two settings"
             )
 
     def apply(self, image: Image.Image) -> Image.Image:

@@ -60,7 +60,8 @@ def load_vlm(
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
         attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (only for chat, because it
             does not support the masks of tries).
-        device: ``None`` or ``cpu``; ``cuda`` or ``cuda:N``; ``auto`` distributes the layers over the available devices.
+        device: ``cpu`` (or None), ``cuda``, ``cuda:N``, or ``auto``, which distributes the layers over the available
+            devices.
         adapter: folder or hub id of a LoRA adapter to load.
         quantization: fields of :class:`transformers.BitsAndBytesConfig` (for QLoRA; needs a GPU and bitsandbytes).
         max_tiles: maximum number of tiles per image, for families that tile images.
@@ -92,7 +93,7 @@ def load_vlm(
     processor = load_processor(kind, path, revision)
     if max_tiles is not None:
         if max_tiles < 1:
-            raise ModelError(f"model.max_tiles={max_tiles} must be at least 1")
+            raise ModelError(f"model.max_tiles must be at least 1, not {max_tiles}")
         kind.set_max_tiles(processor, max_tiles)
     if max_pixels is not None:
         kind.set_max_pixels(processor, max_pixels)
@@ -166,7 +167,7 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
     except OSError as error:
         if is_folder(path):
             raise ModelError(
-                f"{path} has no complete processor ({_first_line(error)}): copy it from the base model"
+                f"{path} has no complete processor ({_first_line(error)}): copy the processor from the base model"
             ) from error
         raise explain(error, path, revision) from error
     except ImportError as error:
@@ -183,10 +184,11 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
 
 
 def load_model(path: str, revision: str | None, **options: Any) -> Any:
-    """Load the transformers model; all weights must be in the checkpoint.
+    """Load the transformers model. All its weights must be in the checkpoint.
 
     Raises:
-        ModelError: a weight file is damaged, or tensors are missing or have another shape. The message names them.
+        ModelError: a weight file is damaged, or tensors are missing or have a shape that differs from the config. The
+            message names the file or the tensors.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -213,11 +215,17 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
         for name, saved, expected in report["mismatched_keys"]
     )
     if mismatched:
-        raise ModelError(f"{path}: {_count_and_names(mismatched, 'tensor')} with another shape than in config.json")
+        raise ModelError(
+            f"{path}: the shape of {_count_and_names(mismatched, 'tensor')} differs from config.json: use the "
+            "config.json that was saved with the weights"
+        )
     if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{path}: {_count_and_names(missing, 'tensor')} missing from the weight files")
+        raise ModelError(
+            f"{path}: the weight files lack {_count_and_names(missing, 'tensor')} of the model: copy or download the "
+            "model again"
+        )
     if unexpected := sorted(report["unexpected_keys"]):
-        log.warning(f"{path}: {_count_and_names(unexpected, 'tensor')} not used by the model")
+        log.warning(f"{path}: the model does not use {_count_and_names(unexpected, 'tensor')} of the weight files")
     return model
 
 
@@ -259,9 +267,10 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
 
 
 def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) -> None:
-    """Raise ModelError if adapter and model have different LoRA tensors, for example another number of layers.
+    """Raise ModelError if adapter and model have different LoRA tensors.
 
-    This check is necessary because PEFT silently ignores missing and additional tensors.
+    They differ, for example, if the adapter was trained on a model with more layers. This check is necessary because
+    PEFT silently ignores missing and additional tensors.
     """
     from peft import get_peft_model_state_dict
 
@@ -269,13 +278,13 @@ def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) ->
     lora = {name for name in saved if "lora_" in name}
     if missing := sorted(expected - lora):
         raise ModelError(
-            f"{complaint}: the adapter lacks {_count_and_names(missing, 'tensor')}; set model.path to "
-            "the model that it was trained on"
+            f"{complaint}, because the adapter lacks {_count_and_names(missing, 'tensor')}: set model.path to the "
+            "model that the adapter was trained on"
         )
     if unexpected := sorted(lora - expected):
         raise ModelError(
-            f"{complaint}: the model lacks {_count_and_names(unexpected, 'tensor')} of the adapter; set model.path to "
-            "the model that it was trained on"
+            f"{complaint}, because the model lacks {_count_and_names(unexpected, 'tensor')} of the adapter: set "
+            "model.path to the model that the adapter was trained on"
         )
 
 
@@ -285,7 +294,10 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
     if attn_implementation not in ATTENTION:
         raise ModelError(f"model.attn_implementation={attn_implementation}: choose one of {', '.join(ATTENTION)}")
     if attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise ModelError("model.attn_implementation=flash_attention_2 needs flash-attn: install it or use sdpa")
+        raise ModelError(
+            "model.attn_implementation=flash_attention_2 needs flash-attn: install flash-attn, or set "
+            "model.attn_implementation=sdpa"
+        )
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
             f"device={device}, but torch finds no CUDA GPU: use device=cpu, or install a CUDA build of torch"
@@ -294,27 +306,27 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
         raise ModelError("model.quantization needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
 
 
-# Settings for 4-bit weights recommended by QLoRA (arXiv 2305.14314); configured fields override them.
+# Settings that QLoRA recommends for 4-bit weights (arXiv 2305.14314). Configured fields override these settings.
 QLORA = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16", "bnb_4bit_use_double_quant": True}
 
 
 def _quantization(family: Family, fields: Mapping[str, Any], device: str | None) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
-    # Tower, projector and head are not quantised: they are small, and images are encoded only once.
+    # Tower, projector and head are not quantised, because they are small and images are encoded only once.
     unquantised = [path.rpartition(".")[2] for path in (*family.vision, family.head)]
     try:
         config = BitsAndBytesConfig(
             **{"llm_int8_skip_modules": unquantised, **(QLORA if fields.get("load_in_4bit") else {}), **fields}
         )
     except (TypeError, ValueError) as error:
-        raise ModelError(f"model.quantization: {error}") from error
+        raise ModelError(f"model.quantization is invalid: {error}") from error
     return {"quantization_config": config, "device_map": {"": device or "cuda"} if device != "auto" else "auto"}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Disable transformers' loading report, which load_model checks, and progress bars outside a terminal."""
+    """Disable transformers' loading report and, outside a terminal, progress bars. ``load_model`` checks the report."""
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

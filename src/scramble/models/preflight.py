@@ -1,9 +1,14 @@
-"""Estimates what a job needs before weights are loaded: parameters, memory per GPU, disk space, access.
+"""Estimates a job's memory per GPU, download size and disk space before weights are loaded.
 
-Memory is estimated from the config. The target accuracy is 25 % of a job's real use. The estimate includes, per GPU:
-weights; the gradient and AdamW's two moments of every trained parameter; the activations that are stored for the
-backward pass (one hidden state per layer with gradient checkpointing, otherwise all intermediate results of every
-layer); the attention mask; a chunk of logits; and the memory that CUDA and its allocator use.
+Memory is estimated from the config. The target accuracy is 25 % of the memory that a job really uses. The estimate for
+each GPU includes:
+
+* the weights,
+* the gradient and AdamW's two moments of every trained parameter,
+* the activations that are stored for the backward pass: one hidden state per layer with gradient checkpointing,
+  otherwise all intermediate results of every layer,
+* the attention mask and a chunk of logits,
+* the memory that CUDA and its allocator use.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ class Preflight:
     """The estimated requirements of a job. Sizes are in bytes.
 
     Attributes:
-        path, family: the model.
+        path, family: hub id or folder of the model, and name of its family.
         parameters, trained: number of parameters of the model, and number of trained parameters (with LoRA, those of
             the adapter).
         memory: memory needed on one GPU, by purpose.
@@ -80,12 +85,12 @@ class Preflight:
         if self.available is not None and self.total > self.available:
             raise ModelError(
                 f"{self.path} needs about {self.total / GIB:.1f} GiB of memory, but only "
-                f"{self.available / GIB:.1f} are available: try {'; '.join(self.advice)}"
+                f"{self.available / GIB:.1f} GiB are available: try {'; '.join(self.advice)}"
             )
         if self.download > self.disk_free:
             raise ModelError(
                 f"the download of {self.path} needs {self.download / GIB:.1f} GiB of disk, but only "
-                f"{self.disk_free / GIB:.1f} are free: set HF_HOME to a folder on a larger disk"
+                f"{self.disk_free / GIB:.1f} GiB are free: set HF_HOME to a folder on a larger disk"
             )
 
 
@@ -108,9 +113,9 @@ def preflight(
 
     Args:
         path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
-        train: False for scoring and chat.
+        train: whether the job trains the model; False for scoring and chat.
         lora_r: rank of LoRA; None trains the whole language model.
-        lora_targets: layers with LoRA; by default the family's.
+        lora_targets: regular expression of the layers with LoRA; by default that of the family.
         train_vision: whether tower and projector are also trained (without LoRA).
         batch_tokens: tokens per forward pass and GPU, including image tokens and padding.
         row_tokens: tokens per row of the batch; by default ``batch_tokens``.
@@ -176,7 +181,7 @@ def _trained(
 ) -> tuple[int, float]:
     """Return the number of trained parameters, and the bytes of their gradients and optimizer states.
 
-    With LoRA the bytes also include the adapter's weights.
+    With LoRA, the bytes also include the adapter's weights.
     """
     if lora_r is not None:
         count = sum(lora_r * (m.in_features + m.out_features) for m in adapted)

@@ -38,9 +38,9 @@ class PromptEncoder:
     """Encodes prompts and answers for one model, for evaluation and engines.
 
     The processor preprocesses the pixels of an image set once. Further prompts about the same images are tokenised as
-    text, and the image tokens are inserted. The first result of every encoder is compared with the processor's own ids.
-    If they differ, the processor encodes every prompt. It also encodes every prompt in families without a trie, because
-    their prompts have additional inputs per token.
+    text, and the image tokens are inserted. The first prompt that an encoder builds in this way is compared with the
+    processor's own ids. If the ids differ, the processor encodes every prompt. The processor also encodes every prompt
+    in families without a trie, because their prompts have additional inputs per token.
     """
 
     def __init__(self, family: Family, processor: Any) -> None:

@@ -1,13 +1,14 @@
-"""Scores sequences without a token trie: each sequence is one row of a forward pass of the unmodified model.
+"""Scores sequences without a token trie. Each sequence is one row of a forward pass of the unmodified model.
 
-A prompt's inputs are those of the processor. Inputs with one value per token (``token_type_ids``,
+The inputs of a prompt are the processor's outputs. Inputs with one value per token (``token_type_ids``,
 ``mm_token_type_ids``, Mllama's ``cross_attention_mask``) are extended to the answer's tokens as the model's
 ``_update_model_kwargs_for_generation`` extends them in ``generate``. An answer is therefore scored in exactly the
 context in which the model would have generated it. For example, PaliGemma attends bidirectionally in the prompt and
 causally in the answer. Rows are padded on the right, so that padding changes neither positions nor what a token attends
 to.
+
 TRL's trainers get the same rows (:mod:`scramble.training.trl_backend`). Their batches are built without the model, so
-this module implements the rule instead of calling the model's method.
+this module extends the inputs itself instead of calling the model's method.
 
 Shape legend: B rows, L tokens, K last tokens that are projected to the vocabulary, V vocabulary.
 """
@@ -29,7 +30,7 @@ from scramble.models.vlm import VLM
 from scramble.trie.engine import NonFiniteError
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, SequenceScore
 
-# Inputs with one value per token. Gemma's and Qwen's token types mark image tokens; Mllama's mask marks visible images.
+# Inputs with one value per token. Gemma's and Qwen's token types mark image tokens. Mllama's mask marks visible images.
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
 
 
@@ -40,8 +41,8 @@ class Row:
     Attributes:
         prompt: the encoded prompt.
         completion: token ids of the answer.
-        scored: which of the answer's tokens are scored.
-        name: shown in errors.
+        scored: for each token of the answer, whether the token is scored.
+        name: name of the row in error messages.
     """
 
     prompt: Prompt
@@ -56,7 +57,7 @@ def iter_scores(
     """Yield the scores of all rows of each group, streamed in order.
 
     Args:
-        vlm: the model; put it into evaluation mode first if it has dropout.
+        vlm: the model; put the model into evaluation mode first if it has dropout.
         groups: groups of rows about the same images; the rows of a group form batches.
         batch_tokens: maximum number of positions per batch, including padding. A longer row forms its own batch. The
             default is 1024 on a CPU and 8192 on a GPU.
@@ -77,7 +78,7 @@ def iter_scores(
 
 
 def extend(family: Family, prompt: Prompt, ids: Sequence[int]) -> Prompt:
-    """Return the prompt followed by tokens of its answer. Inputs with one value per token are extended to them."""
+    """Return the prompt followed by tokens of its answer. Inputs with one value per token are also extended."""
     inputs = dict(prompt.images or {})
     for name in PER_TOKEN & inputs.keys():
         last = inputs[name][:, -1:]  # cross_attention_mask: the answer sees the same images as the end of the prompt
@@ -92,14 +93,14 @@ def extend(family: Family, prompt: Prompt, ids: Sequence[int]) -> Prompt:
 def collate(rows: Sequence[Mapping[str, Tensor]], padding: int, multiple: int = 1) -> dict[str, Tensor]:
     """Return the arguments of ``model.forward`` for several rows.
 
-    Inputs with one value per token are padded on the right. The other inputs have images (or tiles, or rows) along the
-    first axis and are concatenated along it. Their other axes are padded with zeros to the largest size, as processors
-    do for a batch.
+    Inputs with one value per token are padded on the right. All other inputs have images, tiles or patches along the
+    first axis and are concatenated along this axis. Their remaining axes are padded with zeros to the largest size, as
+    processors do for a batch.
 
     Args:
         rows: the arguments for each row.
         padding: token id used as padding.
-        multiple: pad the rows to a multiple of this length.
+        multiple: number of tokens to a multiple of which the rows are padded.
     """
     length = -(-max(row["input_ids"].shape[1] for row in rows) // multiple) * multiple
     columns: dict[str, list[Tensor]] = {}

@@ -1,4 +1,4 @@
-"""A vision-language model with its processor and family, as used by training, scoring and generation."""
+"""Defines a vision-language model with its processor and family, for training, scoring and generation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class VLM:
         model: the transformers model, wrapped by PEFT if it has an adapter.
         processor: the model's processor.
         family: the model's family.
-        path, revision, adapter: where model and adapter were loaded from.
+        path, revision, adapter: sources from which model and adapter were loaded.
     """
 
     model: Any
@@ -34,5 +34,5 @@ class VLM:
 
     @property
     def backbone(self) -> FamilyBackbone:
-        """The trie engine's interface of the unwrapped model, whose layers contain the adapters."""
+        """The trie engine's interface to the unwrapped model, whose layers contain the adapters."""
         return FamilyBackbone(self.family, self.model)

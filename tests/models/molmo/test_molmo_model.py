@@ -234,7 +234,7 @@ def test_bfloat16_stays_close(golden: Golden, inputs: Inputs) -> None:
         ({"image_input_idx": torch.full((2, 3, 4), -1)}, "do not match"),
         ({"image_input_idx": torch.tensor(0).expand(2, 3, 4)}, "do not match"),
         ({"images": torch.zeros(2, 3, 25, 588)}, "use the processor saved with this model"),
-        ({"labels": torch.full((2, 48), 386)}, "image tokens cannot be targets"),
+        ({"labels": torch.full((2, 48), 386)}, "set the labels of image tokens to -100"),
         ({"input_ids": None}, "exactly one of"),
     ],
 )
@@ -249,10 +249,10 @@ def test_inputs_that_do_not_fit_are_named(change: Inputs, message: str, golden: 
         ({"layer_norm_type": "low_precision"}, "layer_norm_type"),
         ({"clip_qkv": 8.0}, "clip_qkv"),
         ({"moe_num_experts": 64}, "MolmoE"),
-        ({"embedding_size": 100}, "smaller than vocab_size"),
+        ({"embedding_size": 100}, "must be at least vocab_size"),
         ({"num_key_value_heads": 5}, "num_key_value_heads"),
-        ({"image_patch_token_id": 7}, "not one of the additional ids"),
-        ({"vision_config": {"image_size": 340}}, "must be a multiple of patch_size 14"),
+        ({"image_patch_token_id": 7}, "must be an additional id"),
+        ({"vision_config": {"image_size": 340}}, "must be a multiple of patch_size=14"),
         ({"vision_config": {"feature_layers": [-30]}}, "23 blocks"),
     ],
 )

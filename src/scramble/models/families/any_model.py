@@ -1,4 +1,4 @@
-"""Models of transformers' image-text-to-text classes that have no family of their own.
+"""Supports models of transformers' image-text-to-text classes that have no family of their own.
 
 A token trie needs facts about a model that only a family provides. Here each sequence is therefore one row of
 transformers' own forward (:mod:`scramble.models.rows`). The module paths are read from the model.
@@ -25,7 +25,7 @@ class AnyModel(Family):
     """A model of ``AutoModelForImageTextToText`` without support for token tries.
 
     Args:
-        name: the model type; by default the first one of the class.
+        name: the model type; by default the class attribute ``name``.
     """
 
     has_trie = False
@@ -67,7 +67,8 @@ class AnyModel(Family):
             for module in decoder.modules()
             if isinstance(module, nn.Linear) and id(module) not in excluded
         ]
-        # One pattern for all layer indices: "model.layers.0.mlp" and "model.layers.1.mlp" are the same.
+        # Use one pattern for all layer indices, so that "model.layers.0.mlp" and "model.layers.1.mlp" have the same
+        # pattern.
         patterns = {re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(path)) for path in layers}
         self.lora_targets = "|".join(sorted(patterns))
 
@@ -86,12 +87,13 @@ class AnyModel(Family):
 
         if not hasattr(processor, "image_processor"):
             raise ModelError(
-                f"{self.name}: a {type(processor).__name__} is not a processor for images: use the one saved with the "
-                "model"
+                f"the processor of {self.name} is a {type(processor).__name__}, which does not process images: use the "
+                "processor saved with the model"
             )
         self.check_template(processor)
         expected = self.feature_tokens(config)
-        # ``image_token_id`` is the start of an image in Gemma 3's processor, and an image feature in its tokenizer.
+        # In Gemma 3, the processor's ``image_token_id`` marks the start of an image, and the tokenizer's marks an image
+        # feature.
         parts = (processor, processor.tokenizer)
         named = {part.image_token_id for part in parts if getattr(part, "image_token_id", None) is not None}
         if expected and named:
@@ -100,8 +102,8 @@ class AnyModel(Family):
         native: Any = PROCESSOR_MAPPING.get(type(config), type(processor))
         if not isinstance(processor, native):
             raise ModelError(
-                f"a {type(processor).__name__} belongs to another model; {self.name} has a {native.__name__}: use the "
-                "processor saved with the model"
+                f"the processor is a {type(processor).__name__}, but {self.name} has a {native.__name__}, so the "
+                "processor belongs to another model: use the processor saved with the model"
             )
 
     def check_template(self, processor: Any) -> None:
@@ -113,7 +115,7 @@ class AnyModel(Family):
             )
 
     def max_length(self, config: Any) -> int:
-        """Return the decoder's number of positions, which attention windows and recurrent layers do not limit."""
+        """Return the decoder's maximum number of positions, or ``sys.maxsize`` if its config has no maximum."""
         return int(getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
 
     # ---------------------------------------------------------------------------------------------------- prompts
@@ -121,7 +123,7 @@ class AnyModel(Family):
     def encode_prompt(
         self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
     ) -> Prompt:
-        """Return the token ids of a prompt. ``images`` of the result holds all other inputs of ``model.forward``.
+        """Return the token ids of a prompt. ``Prompt.images`` holds all other inputs of ``model.forward``.
 
         These include inputs with one value per token, such as ``token_type_ids`` and ``cross_attention_mask``.
         Raises ModelError; see :meth:`check_text`.
@@ -146,7 +148,7 @@ class AnyModel(Family):
     # -------------------------------------------------------------------------------------------- parts of the model
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
-        """Return the id of the image placeholder; empty if the configuration does not name it."""
+        """Return the id of the image placeholder, or an empty set if the configuration does not name the id."""
         token = getattr(config, "image_token_id", None)
         token = getattr(config, "image_token_index", None) if token is None else token
         return frozenset() if token is None else frozenset({int(token)})
@@ -156,15 +158,15 @@ class AnyModel(Family):
         return {}
 
     def features(self, *args: object) -> NoReturn:
-        """Raise ModelError: the trie engine does not support this model."""
+        """Raise ModelError, because the trie engine does not support this model."""
         raise ModelError(f"{self.name} does not support token tries: train it with trainer.backend=trl")
 
     def embed_tokens(self, *args: object) -> NoReturn:
-        """Raise ModelError, see :meth:`features`."""
+        """Raise ModelError (see :meth:`features`)."""
         self.features()
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """Return the arguments of ``model.generate`` for one prompt: pixels in the model's dtype, all on its device."""
+        """Return the arguments of ``model.generate`` for one prompt, with the model's device and dtype."""
         inputs = super().generation_inputs(prompt, model)
         return {
             name: value.to(model.dtype) if torch.is_floating_point(value) else value for name, value in inputs.items()
@@ -172,10 +174,10 @@ class AnyModel(Family):
 
 
 class PaliGemma(AnyModel):
-    """PaliGemma and PaliGemma 2, with the format: image, BOS, text, line break, answer, EOS.
+    """PaliGemma and PaliGemma 2. A sequence consists of image, BOS, text, line break, answer and EOS.
 
-    There is no chat template; the processor adds BOS and line break. A prompt needs an image. The prompt's tokens
-    attend to each other bidirectionally (``token_type_ids`` 0), the answer's tokens causally (1).
+    There is no chat template, and the processor adds BOS and line break. A prompt needs an image. The prompt's tokens
+    (``token_type_ids`` 0) attend to each other bidirectionally, and the answer's tokens (1) attend causally.
     """
 
     name = "paligemma"
@@ -186,13 +188,13 @@ class PaliGemma(AnyModel):
         """Accept a processor without a chat template, because PaliGemma's prompts are not chats."""
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Return the placeholders and text; the processor adds BOS and a line break."""
+        """Return the placeholders and text. The processor adds BOS and a line break."""
         if history:
             raise ModelError(
                 f"{self.name} does not support conversations: {len(history)} turns precede the prompt {text[:80]!r}"
             )
         if not num_images:
-            raise ModelError(f"{self.name} answers only prompts with an image, and {text[:80]!r} has no image")
+            raise ModelError(f"{self.name} only answers prompts with an image: the prompt {text[:80]!r} has no image")
         return processor.image_token * num_images + text
 
     def render_completion(self, processor: Any, text: str) -> str:
@@ -201,7 +203,7 @@ class PaliGemma(AnyModel):
 
 
 def _outside(module: nn.Module, text: Sequence[nn.Module]) -> list[nn.Module]:
-    """Return the largest modules with parameters that are outside the modules ``text`` and do not contain them."""
+    """Return the largest modules with parameters that are outside the modules ``text`` and contain none of them."""
     modules = []
     for child in module.children():
         if any(child is part for part in text):

@@ -1,4 +1,4 @@
-"""Aya Vision and Command A Vision with transformers' native classes (``CohereLabs/...``).
+"""Supports Aya Vision and Command A Vision with transformers' native classes (``CohereLabs/...``).
 
 Their decoder, Cohere2, has sliding attention windows of 4,096 tokens in three of four layers.
 """

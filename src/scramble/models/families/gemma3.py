@@ -1,4 +1,4 @@
-"""Gemma 3 with transformers' native classes (``google/gemma-3-4b-it``, ``-12b-it``, ``-27b-it``)."""
+"""Supports Gemma 3 with transformers' native classes (``google/gemma-3-4b-it``, ``-12b-it``, ``-27b-it``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Gemma3(Family):
     """Gemma 3: one view of 896 px with 256 tokens.
 
     The tokens of an image attend to each other bidirectionally, even beyond the sliding window that five of six decoder
-    layers have. Images are not divided into crops: ``do_pan_and_scan`` has its default, false.
+    layers have. Images are not divided into crops, because ``do_pan_and_scan`` has its default, false.
     """
 
     name = "gemma3"
@@ -25,7 +25,7 @@ class Gemma3(Family):
         check_image_token(processor, getattr(processor.tokenizer, "image_token_id", None), self.feature_tokens(config))
         if getattr(processor.image_processor, "do_pan_and_scan", False):
             raise ModelError(
-                "the processor divides images into crops: set do_pan_and_scan to false in its configuration"
+                "the processor divides images into crops: set do_pan_and_scan to false in the processor's configuration"
             )
 
     def mark_images(self, processor: Any, rendered: str) -> str:

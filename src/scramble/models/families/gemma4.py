@@ -17,7 +17,7 @@ TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts only
 
 
 class PresentParts(ProcessorMixin):
-    """Drops missing parts, which the native class passes as None, because ``ProcessorMixin`` refuses unknown names."""
+    """Drops missing parts, which the native class passes as None, because ``ProcessorMixin`` refuses their names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{name: part for name, part in kwargs.items() if part is not None})
@@ -67,17 +67,17 @@ class Gemma4(Family):
     processor_class = choose_processor(Gemma4Config, Gemma4Processor, Gemma4ImageProcessor)
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Set the largest number of tokens that needs at most ``max_pixels`` and does not exceed the released number.
+        """Set the largest number of tokens per image that needs at most ``max_pixels`` pixels.
 
-        Raises ModelError if even the smallest number of tokens needs more pixels.
+        The released number is not exceeded. Raises ModelError if even the smallest number of tokens needs more pixels.
         """
         images = processor.image_processor
         pixels = (images.patch_size * images.pooling_kernel_size) ** 2  # per token
         fitting = [n for n in TOKEN_LIMITS if n * pixels <= max_pixels]
         if not fitting:
             raise ModelError(
-                f"model.max_pixels={max_pixels} is too small: {self.name} has at least {TOKEN_LIMITS[0]} tokens per "
-                f"image, which need {TOKEN_LIMITS[0] * pixels} pixels"
+                f"model.max_pixels must be at least {TOKEN_LIMITS[0] * pixels}, not {max_pixels}, because {self.name} "
+                f"has at least {TOKEN_LIMITS[0]} tokens per image"
             )
         images.max_soft_tokens = min(images.max_soft_tokens, max(fitting))
 
@@ -107,7 +107,7 @@ class Gemma4(Family):
         return config.get_text_config().final_logit_softcapping
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Compute the features (F_i, D) of each prompt's images in token order, in one tower pass over all images."""
         per_image = model.get_image_features(
             pixel_values=torch.cat([inputs["pixel_values"] for inputs in images]),
             image_position_ids=torch.cat([inputs["image_position_ids"] for inputs in images]),
@@ -128,7 +128,7 @@ class Gemma4(Family):
 
 
 def without_placeholders(config: Any, input_ids: Tensor) -> Tensor:
-    """Replace the placeholders of images, videos and sounds by padding, as the native class does before embedding."""
+    """Replace the placeholders of images, videos and sounds with padding, as the native class does before embedding."""
     names = ("image_token_id", "video_token_id", "audio_token_id")
     placeholders = torch.tensor([getattr(config, name) for name in names], device=input_ids.device)
     return input_ids.masked_fill(torch.isin(input_ids, placeholders), config.get_text_config().pad_token_id)

@@ -1,4 +1,4 @@
-"""Families that need little code, on transformers' image-text-to-text classes.
+"""Supports families that need little code on top of transformers' image-text-to-text classes.
 
 A new family here needs its module paths, and ``lora_targets`` if its layers are not named as in Llama.
 """
@@ -34,8 +34,8 @@ class Idefics(Family):
             raise ModelError(f"the processor of {path} cannot be built: {error}") from error
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
-        # The processor's output is (1, tiles, 3, H, W); the tower processes all tiles as one batch.
+        """Compute the features (F_i, D) of each prompt's images in token order, in one tower pass over all images."""
+        # The processor's output has the shape (1, tiles, 3, H, W). The tower processes all tiles as one batch.
         pixels = torch.cat([inputs["pixel_values"] for inputs in images], dim=1)
         masks = torch.cat([inputs["pixel_attention_mask"] for inputs in images], dim=1)
         pooled = model.get_image_features(pixel_values=pixels, pixel_attention_mask=masks, return_dict=True)

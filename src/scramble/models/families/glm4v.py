@@ -1,4 +1,4 @@
-"""GLM-4.1V, GLM-4.5V and GLM-4.6V with transformers' native classes (``zai-org/...``)."""
+"""Supports GLM-4.1V, GLM-4.5V and GLM-4.6V with transformers' native classes (``zai-org/...``)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
 class Glm4v(QwenVL):
     """GLM-4.1V and GLM-4.6V-Flash: images and positions as in Qwen-VL.
 
-    Models that can answer without thinking get the chat template's prompt for this mode, which GLM-4.1V-Thinking does
-    not have. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat template itself
-    adds no token after a finished turn.
+    Models that can answer without thinking get the chat template's prompt for this mode. GLM-4.1V-Thinking does not
+    have this mode. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat template
+    itself adds no token after a finished turn.
     """
 
     name = "glm4v"
@@ -35,7 +35,7 @@ class Glm4v(QwenVL):
     end_of_turn = "<|user|>"
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """Return the native processor (GLM-4.6V's if the checkpoint names it), or its image-only form."""
+        """Return the native processor that the checkpoint names, or its image-only form without torchvision."""
         if is_torchvision_available():
             return AutoProcessor.from_pretrained(path, revision=revision or "main")
         return super().load_processor(path, revision)
@@ -45,7 +45,7 @@ class Glm4v(QwenVL):
         return text
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """Return the text that the chat template appends to the prompt for the answer ``text``, and the end of turn."""
+        """Return what the chat template appends to the prompt for the answer ``text``, followed by the end of turn."""
         return super().render_completion(processor, text) + self.end_of_turn
 
 
@@ -53,7 +53,8 @@ class Glm4vMoe(Glm4v):
     """GLM-4.5V and GLM-4.6V, mixtures of experts.
 
     LoRA adapts only the attention layers. The other linear layers are those of the shared experts and of the first
-    layer's MLP. For this model type, PEFT interprets their names as the fused weights of the routed experts.
+    layer's MLP. For this model type, PEFT interprets the names of these layers as the fused weights of the routed
+    experts.
     """
 
     name = "glm4v_moe"

@@ -1,8 +1,8 @@
-"""Native processors without their video part, which cannot be built without torchvision.
+"""Provides native processors without their video part, which cannot be built without torchvision.
 
 Transformers has a Pillow backend for many image processors, but none for video processors. A processor class with a
 video part therefore fails without torchvision, even for images. A subclass of :class:`ImageOnly` and the native class
-has an ``__init__`` without the parameter ``video_processor``; transformers then neither builds nor saves this part.
+has an ``__init__`` without the parameter ``video_processor``. Transformers then neither builds nor saves this part.
 Transformers also reads a processor's settings from the parameters of ``__init__``. A subclass with settings other than
 the chat template must therefore define its own ``__init__``.
 """
@@ -28,15 +28,15 @@ class ImageOnly(ProcessorMixin):
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **kwargs: Any
     ) -> None:
-        # Pass the parts by name, because some native classes have other parameters before these.
+        # Pass the parts by name, because some native classes have other parameters before these two.
         parts: dict[str, Any] = {"image_processor": image_processor, "tokenizer": tokenizer}
         super().__init__(**parts, chat_template=chat_template, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the native processor's settings, with a video part that treats frames as this class treats images."""
         values = super().to_dict()
-        # Without a class name, AutoProcessor uses the class registered for the model's config: the native class with
-        # torchvision, otherwise this class.
+        # Without a class name, AutoProcessor uses the class registered for the model's config, which is the native
+        # class with torchvision and this class without torchvision.
         values.pop("processor_class", None)
         image = values["image_processor"]
         shared = {
@@ -60,7 +60,7 @@ class ImageOnly(ProcessorMixin):
 def choose_processor(config: Any, native: Any, image_only: Any) -> Any:
     """Return the native class if torchvision is installed, otherwise its image-only form.
 
-    AutoProcessor then also uses the image-only form for ``config``.
+    Without torchvision, AutoProcessor also uses the image-only form for ``config``.
     """
     if is_torchvision_available():
         return native

@@ -1,4 +1,4 @@
-"""InternVL 2.5, 3 and 3.5 with transformers' native classes (the ``-hf``/``-HF`` checkpoints)."""
+"""Supports InternVL 2.5, 3 and 3.5 with transformers' native classes (the ``-hf``/``-HF`` checkpoints)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LLaVA-1.5, LLaVA-Interleave, LLaVA-NeXT and LLaVA-OneVision with transformers' native classes (``llava-hf/...``)."""
+"""Supports LLaVA-1.5, LLaVA-Interleave, LLaVA-NeXT and LLaVA-OneVision with transformers' native classes."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ class Llava(Family):
     LLaVA-1.5 was trained on images padded to squares (``square_padding``). Its prompt has the format used in training:
     BOS, system message, ``USER:``, image, a line break, text, ``ASSISTANT:``, and EOS after the answer.
 
-    Several chat templates differ from training. With Vicuna's roles they omit BOS, system message and EOS. The template
-    of LLaVA-v1.6-Mistral omits BOS and ends an answer with the characters ``<\\s>``. The template of LLaVA-OneVision
-    has a space after ``<|im_start|>assistant`` in a finished turn, but not in the generation prompt. This class adds
-    the missing parts, and its answers always follow the generation prompt.
+    Several chat templates differ from the format used in training. Templates with Vicuna's roles omit BOS, system
+    message and EOS. The template of LLaVA-v1.6-Mistral omits BOS and ends an answer with the characters ``<\\s>``. The
+    template of LLaVA-OneVision has a space after ``<|im_start|>assistant`` in a finished turn, but not in the
+    generation prompt. This class adds the missing parts, and its answers always follow the generation prompt.
     """
 
     name = "llava"
     model_types = ("llava",)
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Return the user turn and the start of the assistant's turn as text; image placeholders are not expanded."""
+        """Return the user turn and the start of the assistant's turn as text. Image placeholders are not expanded."""
         bos = processor.tokenizer.bos_token or ""
         if not super().render_prompt(processor, text, num_images).removeprefix(bos).startswith("USER:"):
             rendered = super().render_prompt(processor, text, num_images, history)
@@ -88,8 +88,8 @@ class Llava(Family):
     def render_completion(self, processor: Any, text: str) -> str:
         """Return the text and the end of turn, or EOS if the chat template has no token for the end of a turn.
 
-        There is no space before the text: the generation prompt ends with a line break, or the tokenizer adds a prefix
-        space itself.
+        There is no space before the text, because the generation prompt ends with a line break or the tokenizer adds a
+        prefix space itself.
         """
         answer = {"role": "assistant", "content": self.answer_content(text)}
         whole = processor.apply_chat_template([*self.messages("", 0), answer], tokenize=False)
@@ -115,20 +115,20 @@ class LlavaNext(Llava):
         grids = sorted(map(list, processor.image_processor.image_grid_pinpoints))
         if grids != (expected := sorted(map(list, config.image_grid_pinpoints))):
             raise ModelError(
-                f"the processor's grids of tiles (image_grid_pinpoints, {len(grids)} from {grids[0]} to {grids[-1]}) "
-                f"are not the model's ({len(expected)} from {expected[0]} to {expected[-1]}): it belongs to another "
-                "model; use the processor saved with the model"
+                f"the processor has {len(grids)} grids of tiles (image_grid_pinpoints) from {grids[0]} to "
+                f"{grids[-1]}, but the model has {len(expected)} from {expected[0]} to {expected[-1]}: use the "
+                "processor saved with the model"
             )
 
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
         """Raise ModelError, because the processor must use the grids of tiles in the model's configuration."""
         raise ModelError(
             f"{self.name} has fixed grids of tiles (image_grid_pinpoints of the model): remove "
-            f"model.max_tiles={max_tiles}; model.resize=336 reduces the number of tokens of every image"
+            f"model.max_tiles={max_tiles}. To reduce the number of tokens per image, set model.resize=336"
         )
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Compute the features (F_i, D) of each prompt's images in token order, in one tower pass over all images."""
         most = max(inputs["pixel_values"].shape[1] for inputs in images)
         batch = {key: torch.cat([inputs[key] for inputs in images]) for key in images[0] if key != "pixel_values"}
         # Pad every image to the largest number of tiles, as the processor does. The model removes this padding.

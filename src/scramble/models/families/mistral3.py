@@ -1,4 +1,4 @@
-"""Mistral Small 3.1 and 3.2 and Ministral 3 with transformers' native classes (Pixtral's tower)."""
+"""Supports Mistral Small 3.1 and 3.2 and Ministral 3 with transformers' native classes (Pixtral's tower)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scramble.trie.backbone import ImageInputs
 class Mistral3(Family):
     """Mistral 3: an image keeps its aspect ratio, with one token per 28 px square and a break token after each row.
 
-    The prompt is BOS, ``[INST]``, images, text, ``[/INST]``; EOS follows the answer. The saved chat templates are not
+    The prompt is BOS, ``[INST]``, images, text, ``[/INST]``. EOS follows the answer. The saved chat templates are not
     used, because they add a long system message with the current date, so the same prompt would differ every day.
     """
 
@@ -27,7 +27,7 @@ class Mistral3(Family):
     needs_torchvision = True
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Return the conversation as text; image placeholders are not expanded."""
+        """Return the conversation as text. Image placeholders are not expanded."""
         rendered = str(processor.tokenizer.bos_token)
         for turn in conversation(text, num_images, history):
             content = processor.image_token * turn.num_images + turn.text
@@ -45,7 +45,7 @@ class Mistral3(Family):
     def encode_prompt(
         self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
     ) -> Prompt:
-        """Encode as in other families. Raises ModelError for an image that :meth:`image_lengths` refuses."""
+        """Encode a prompt as other families do. Raises ModelError for an image that :meth:`image_lengths` refuses."""
         self.image_lengths(processor, [(image.height, image.width) for image in images])
         return super().encode_prompt(processor, text, images, history)
 
@@ -65,14 +65,14 @@ class Mistral3(Family):
             squares = math.prod(math.ceil(int(pixels / ratio) / side) for pixels in scaled)
             if squares < 2:
                 raise ModelError(
-                    f"an image of {width} x {height} px is too small or too narrow for {self.name}: it has {squares} "
-                    f"squares of {side} px, but needs 2; remove the image, or set model.square_padding=true for narrow "
-                    "images"
+                    f"an image of {width} x {height} px is too small or too narrow for {self.name}, because it has "
+                    f"{squares} squares of {side} px and needs 2: remove the image, or set model.square_padding=true "
+                    "for narrow images"
                 )
         return super().image_lengths(processor, sizes)
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Compute the features (F_i, D) of each prompt's images in token order, in one tower pass over all images."""
         pixels = [inputs["pixel_values"] for inputs in images]
         height, width = (max(tensor.shape[axis] for tensor in pixels) for axis in (-2, -1))
         # Pad all images to the size of the largest one, as the processor does. The tower removes this padding.

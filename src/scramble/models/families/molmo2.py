@@ -1,4 +1,4 @@
-"""Molmo2 with transformers' native classes (``allenai/Molmo2-4B``, ``-8B``, ``-O-7B``; transformers 5.20 or newer)."""
+"""Supports Molmo2 with transformers' native classes (``allenai/Molmo2-4B``, ``-8B``, ``-O-7B``)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Molmo2(Family):
 
     Features are added to the embeddings of ``<im_patch>``. All image tokens of a prompt (patches, columns, starts and
     ends of all its images) attend to each other bidirectionally. ``forward`` requires ``mm_token_type_ids`` in
-    training; the trie engine passes its own mask to the decoder and does not need them. The embedding has 128 more
-    rows than the head, so image ids cannot be targets.
+    training. The trie engine passes its own mask to the decoder and does not need these types. The embedding has 128
+    more rows than the head, so image ids cannot be targets.
     """
 
     name = "molmo2"
@@ -53,8 +53,9 @@ class Molmo2(Family):
         """Raise ModelError if processor and model have different ids of image tokens."""
         if set(processor.image_token_ids) != self.block_tokens(config):
             raise ModelError(
-                f"the processor's image tokens {sorted(processor.image_token_ids)} are not the model's "
-                f"{sorted(self.block_tokens(config))}: it belongs to another model; use the one saved with the model"
+                f"the processor's image tokens {sorted(processor.image_token_ids)} differ from the model's "
+                f"{sorted(self.block_tokens(config))}, so the processor belongs to another model: use the processor "
+                "saved with the model"
             )
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
@@ -65,14 +66,15 @@ class Molmo2(Family):
         return rendered if rendered.startswith(start) else start + rendered
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
-        """Return the number of patches. ``pixel_values`` is (crops, patches, values per patch)."""
+        """Return the number of patches. ``pixel_values`` has the shape (crops, patches, values per patch)."""
         return int(images["pixel_values"].shape[:-1].numel())
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all of them."""
+        """Compute the features (F_i, D) of each prompt's images in token order, in one tower pass over all images."""
         pooling, first_patch = [], 0
         for inputs in images:
-            # Convert indices into the patches of one prompt's crops to indices into the whole batch; -1 is padding.
+            # Convert indices into the patches of one prompt's crops to indices into the whole batch. Index -1 is
+            # padding.
             own = inputs["image_token_pooling"]
             pooling.append(torch.where(own >= 0, own + first_patch, own))
             first_patch += inputs["pixel_values"].shape[0] * inputs["pixel_values"].shape[1]

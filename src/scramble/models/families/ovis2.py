@@ -1,4 +1,4 @@
-"""Ovis2 with transformers' native classes (``thisisiron/Ovis2-1B-hf`` to ``-34B-hf``)."""
+"""Supports Ovis2 with transformers' native classes (``thisisiron/Ovis2-1B-hf`` to ``-34B-hf``)."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Ovis2(Family):
         expected = [config.image_token_id, *config.visual_indicator_token_ids]
         if ids != expected:
             raise ModelError(
-                f"the processor's image tokens {ids} are not the model's {expected}: it belongs to another model; "
-                "use the processor saved with the model"
+                f"the processor's image tokens {ids} differ from the model's {expected}, so the processor belongs to "
+                "another model: use the processor saved with the model"
             )
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """Replace ``<image>``, which need not be a token, by one patch token per image."""
+        """Replace ``<image>``, which need not be a token, with one patch token per image."""
         return rendered.replace(processor.image_token, PATCH)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
@@ -54,7 +54,10 @@ class Ovis2(Family):
         return lengths
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Return the token embeddings (..., D) of ids (...). Indicators are the last rows of the visual table."""
+        """Return the token embeddings (..., D) of ids (...).
+
+        The embeddings of indicator tokens are the last rows of the visual table.
+        """
         indicators = torch.tensor(model.config.visual_indicator_token_ids, device=input_ids.device)
         is_indicator = input_ids[..., None] == indicators
         table = model.model.visual_embeddings_table

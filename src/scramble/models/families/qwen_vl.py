@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and Qwen3.6 with transformers' native classes.
+"""Supports Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and Qwen3.6 with transformers' native classes.
 
 An image keeps its aspect ratio. It is resized to a multiple of 28 px (since Qwen3-VL: 32 px), and 2 x 2 patches become
 one token. The decoder's rotary embeddings have three axes (time, row, column).
@@ -88,7 +88,7 @@ class GridPositions:
 
 
 class QwenVL(Family):
-    """The common base class of all versions.
+    """The common base class of all versions of Qwen-VL.
 
     Attributes:
         counts_frames: whether the processor's pixel limits count an image as ``temporal_patch_size`` frames.
@@ -96,11 +96,11 @@ class QwenVL(Family):
 
     vision = ("model.visual",)
     position_inputs = ("image_grid_thw",)
-    token_types = "mm_token_type_ids"  # from which ``generate`` computes positions
+    token_types = "mm_token_type_ids"  # ``generate`` computes positions from these types
     counts_frames: bool = False
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Limit the number of pixels per image, which is proportional to the number of its tokens.
+        """Limit the number of pixels per image, which is proportional to its number of tokens.
 
         Raises ModelError if the limit is smaller than the pixels of one token.
         """
@@ -108,7 +108,8 @@ class QwenVL(Family):
         side = images.patch_size * images.merge_size
         if max_pixels < side**2:
             raise ModelError(
-                f"model.max_pixels={max_pixels} must be at least {side**2}: a token represents {side} x {side} px"
+                f"model.max_pixels must be at least {side**2}, not {max_pixels}, because a token represents {side} x "
+                f"{side} px"
             )
         limit = max_pixels * (images.temporal_patch_size if self.counts_frames else 1)
         images.size["longest_edge"] = limit
@@ -119,7 +120,7 @@ class QwenVL(Family):
     ) -> Prompt:
         """Return the token ids of a prompt and the tower's inputs for its images.
 
-        Raises ModelError for a very long image.
+        Raises ModelError if the longer side of an image is more than 200 times the shorter side.
         """
         for image in images:
             self._check_size((image.height, image.width))
@@ -128,7 +129,7 @@ class QwenVL(Family):
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Return the number of tokens of each image of the given (height, width).
 
-        Raises ModelError for a very long image.
+        Raises ModelError if the longer side of an image is more than 200 times the shorter side.
         """
         for size in sizes:
             self._check_size(size)
@@ -138,12 +139,12 @@ class QwenVL(Family):
         height, width = self.image_options.size(size)
         if max(height, width) > LONGEST_RATIO * min(height, width):
             raise ModelError(
-                f"an image of {width} x {height} px is too long: {self.name} accepts a ratio of the sides of at most "
-                f"{LONGEST_RATIO}; remove the image or set model.square_padding=true"
+                f"an image of {width} x {height} px is too long, because {self.name} accepts a ratio of the sides of "
+                f"at most {LONGEST_RATIO}: remove the image, or set model.square_padding=true"
             )
 
     def positions(self, config: Any) -> Positions:
-        """Return the position ids on three axes."""
+        """Return the function that computes position ids on three axes."""
         return GridPositions(int(config.image_token_id), int(config.vision_config.spatial_merge_size))
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
@@ -151,7 +152,7 @@ class QwenVL(Family):
         return len(images["pixel_values"])
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, S D) of each prompt's images in token order: one tower pass over all of them."""
+        """Compute the features (F_i, S D) of each prompt's images in token order, in one tower pass over all images."""
         output = model.get_image_features(
             pixel_values=torch.cat([inputs["pixel_values"] for inputs in images]),
             image_grid_thw=torch.cat([inputs["image_grid_thw"] for inputs in images]),
@@ -190,7 +191,7 @@ class Qwen3VL(QwenVL):
     processor_class = choose_processor(Qwen3VLConfig, Qwen3VLProcessor, Qwen3VLImageProcessor)
 
     def vectors_per_feature(self, config: Any) -> int:
-        """Return one vector for the embedding and one for each of the tower's layers that DeepStack reads."""
+        """Return the number of vectors: one for the embedding and one for each tower layer that DeepStack reads."""
         return 1 + len(config.vision_config.deepstack_visual_indexes)
 
 
@@ -205,7 +206,7 @@ class Qwen35(QwenVL):
     model_types = ("qwen3_5", "qwen3_5_moe")
     recurrent = "linear_attn"
     template_options = MappingProxyType({"enable_thinking": False})
-    # All linear layers except the head and the routers, as with TRL's target_modules="all-linear".
+    # This pattern matches all linear layers except the head and the routers, as TRL's target_modules="all-linear" does.
     lora_targets = (
         r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj"
         r"|linear_attn\.(in_proj_(qkv|z|a|b)|out_proj)|mlp\.(gate|up|down)_proj"

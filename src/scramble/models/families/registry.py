@@ -1,4 +1,4 @@
-"""The list of all families. To add one, write a subclass of Family in its own file and add it here."""
+"""Lists all families. To add a family, write a subclass of Family in its own file and add the subclass here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAMILIES: tuple[type[Family], ...] = (
     Glm4v,
     Glm4vMoe,
 )
-# Families without a trie that need special prompts. All other types in transformers' mapping are AnyModel.
+# Families without a trie that need special prompts. All other types in transformers' mapping use AnyModel.
 WITHOUT_TRIE: tuple[type[AnyModel], ...] = (PaliGemma,)
 
 
@@ -55,16 +55,17 @@ def family_of(model_type: str) -> Family:
     if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return AnyModel(model_type)
     raise ModelError(
-        f"models of type {model_type!r} are not supported: transformers has no image-text-to-text class for them"
+        f"models of type {model_type!r} are not supported, because transformers has no image-text-to-text class for "
+        "this type: choose another model"
     )
 
 
 def family_named(name: str) -> Family:
-    """Return the family named ``name``. Raises ModelError with the names of all families."""
+    """Return the family named ``name``. Raises ModelError if there is no such family."""
     for family in FAMILIES:
         if family.name == name:
             return family()
-    raise ModelError(f"there is no family {name!r}; choose one of {', '.join(f.name for f in FAMILIES)}")
+    raise ModelError(f"there is no family {name!r}: choose one of {', '.join(f.name for f in FAMILIES)}")
 
 
 def check_version(family: Family, version: str) -> None:
@@ -73,6 +74,6 @@ def check_version(family: Family, version: str) -> None:
 
     if not Version(family.minimum) <= Version(version) < Version(family.below):
         raise ModelError(
-            f"{family.name} needs transformers >= {family.minimum}, < {family.below}; found {version}: "
-            f"pip install 'transformers>={family.minimum},<{family.below}'"
+            f"{family.name} needs transformers >= {family.minimum}, < {family.below}, but version {version} is "
+            f"installed: run pip install 'transformers>={family.minimum},<{family.below}'"
         )

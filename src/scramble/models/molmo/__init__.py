@@ -1,4 +1,7 @@
-"""Molmo v1 for transformers 5, without remote code. Importing this package registers it with the Auto classes."""
+"""Implements Molmo v1 for transformers 5, without remote code.
+
+Importing this package registers Molmo's classes with transformers' Auto classes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ AutoConfig.register("molmo", MolmoConfig, exist_ok=True)
 AutoModel.register(MolmoConfig, MolmoModel, exist_ok=True)
 AutoModelForCausalLM.register(MolmoConfig, MolmoForCausalLM, exist_ok=True)
 AutoModelForImageTextToText.register(MolmoConfig, MolmoForCausalLM, exist_ok=True)
-# The same class serves both backends, because it resizes with neither Pillow nor torchvision.
+# One class is registered for both backends, because it resizes with neither Pillow nor torchvision.
 AutoImageProcessor.register(
     MolmoConfig,
     image_processor_classes={"pil": MolmoImageProcessor, "torchvision": MolmoImageProcessor},

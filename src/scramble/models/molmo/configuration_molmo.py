@@ -1,4 +1,4 @@
-"""Configuration of Molmo v1 (Deitke et al., 2024, arXiv 2409.17146), readable from the released ``config.json``."""
+"""Defines the configuration of Molmo v1 (Deitke et al., 2024, arXiv 2409.17146), as in the released ``config.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MolmoVisionConfig(PreTrainedConfig):
     The released checkpoints do not contain these values, because the architecture fixes them. The defaults are correct.
 
     Args:
-        feature_layers: indices of the blocks whose outputs are concatenated; -1 is the last block.
+        feature_layers: indices of the blocks whose outputs are concatenated. Index -1 is the last block.
         pooling_size: side of the square of patches that is pooled to one feature. If a grid's side is not a multiple of
             ``pooling_size``, the grid is padded with zeros on the right and at the bottom.
     """
@@ -55,35 +55,35 @@ class MolmoVisionConfig(PreTrainedConfig):
         super().validate_architecture()
         if self.image_size % self.patch_size:
             raise ValueError(
-                f"vision_config: image_size {self.image_size} must be a multiple of patch_size {self.patch_size}"
+                f"vision_config.image_size={self.image_size} must be a multiple of patch_size={self.patch_size}"
             )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"vision_config: hidden_size {self.hidden_size} is not divisible by "
-                f"num_attention_heads {self.num_attention_heads}"
+                f"vision_config.hidden_size={self.hidden_size} must be a multiple of "
+                f"num_attention_heads={self.num_attention_heads}"
             )
         for layer in self.feature_layers:
             if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
                 raise ValueError(
-                    f"vision_config: feature_layers contains {layer}, but there are {self.num_hidden_layers} blocks"
+                    f"vision_config.feature_layers contains {layer}, but the tower has {self.num_hidden_layers} blocks"
                 )
 
 
 @strict
 class MolmoConfig(PreTrainedConfig):
-    """Decoder sizes with the names of the released ``config.json``; the defaults are those of Molmo-7B-D-0924.
+    """Decoder sizes with the names of the released ``config.json``. The defaults are those of Molmo-7B-D-0924.
 
     Args:
         vocab_size: number of tokens of the tokenizer before the special image tokens.
-        embedding_size: rows of the embedding table and of the head, at least ``vocab_size`` (None: equal to it).
-        additional_vocab_size: rows of the second embedding table. Its ids follow ``embedding_size`` and are never
-            predicted: the head has no row for them.
+        embedding_size: rows of the embedding table and of the head, at least ``vocab_size``; None means ``vocab_size``.
+        additional_vocab_size: rows of the second embedding table. The ids of its rows follow ``embedding_size`` and are
+            never predicted, because the head has no rows for them.
         intermediate_size: width of the fused gate and up projection, twice the input width of ``ff_out``.
         qkv_bias: whether the fused query, key, value projection has a bias.
         attention_layer_norm: whether an RMS norm is applied to all query and key channels before they are split into
             heads (7B-O).
         norm_after: whether norms are applied to the outputs of attention and MLP instead of their inputs (7B-O).
-        image_patch_token_id: id of the token that image features are added to (None: the third additional id).
+        image_patch_token_id: id of the token that image features are added to; None means the third additional id.
     """
 
     model_type = "molmo"
@@ -92,7 +92,7 @@ class MolmoConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"vision_config": SubConfigSpec(MolmoVisionConfig)}
 
     vocab_size: int = 152064
-    embedding_size: Any = 152064  # int after construction; likewise the other fields of type Any
+    embedding_size: Any = 152064  # int after construction, like all fields of type Any below
     additional_vocab_size: int = 128
     hidden_size: int = 3584
     intermediate_size: int = 37888
@@ -118,8 +118,8 @@ class MolmoConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if kwargs.get("moe_num_experts"):
             raise ValueError(
-                "this is a mixture-of-experts Molmo (MolmoE-1B), which is not supported; "
-                "use Molmo-7B-D-0924, Molmo-7B-O-0924 or Molmo-72B-0924"
+                "the model is a mixture of experts (MolmoE-1B), which is not supported: use Molmo-7B-D-0924, "
+                "Molmo-7B-O-0924 or Molmo-72B-0924"
             )
         if self.embedding_size is None:
             self.embedding_size = self.vocab_size
@@ -138,24 +138,24 @@ class MolmoConfig(PreTrainedConfig):
         last = self.embedding_size + self.additional_vocab_size - 1
         if not self.embedding_size <= self.image_patch_token_id <= last:
             raise ValueError(
-                f"image_patch_token_id {self.image_patch_token_id} is not one of the additional ids "
-                f"{self.embedding_size} to {last}"
+                f"image_patch_token_id must be an additional id ({self.embedding_size} to {last}), not "
+                f"{self.image_patch_token_id}"
             )
 
     def validate_architecture(self) -> None:
         """Raise ValueError if sizes are inconsistent, or if options differ from those of every released Molmo."""
         super().validate_architecture()
         if self.embedding_size < self.vocab_size:
-            raise ValueError(f"embedding_size {self.embedding_size} is smaller than vocab_size {self.vocab_size}")
+            raise ValueError(f"embedding_size must be at least vocab_size={self.vocab_size}, not {self.embedding_size}")
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} must divide hidden_size {self.hidden_size} and be a "
-                f"multiple of num_key_value_heads {self.num_key_value_heads}"
+                f"num_attention_heads={self.num_attention_heads} must divide hidden_size={self.hidden_size} and be a "
+                f"multiple of num_key_value_heads={self.num_key_value_heads}"
             )
         fixed = {"layer_norm_type": "rms", "clip_qkv": None, "weight_tying": False, "tie_word_embeddings": False}
         for name, value in fixed.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not supported: released Molmo v1 has {value!r}")
+                raise ValueError(f"{name} must be {value!r}, as in released Molmo v1, not {getattr(self, name)!r}")
 
 
 __all__ = ["MolmoConfig", "MolmoVisionConfig"]

@@ -1,4 +1,4 @@
-"""Molmo v1 as a model family."""
+"""Supports Molmo v1 as a model family."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Molmo(Family):
         return frozenset({int(config.image_patch_token_id)})
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
-        """Return the number of patches. ``images`` is (..., crops, patches, values per patch)."""
+        """Return the number of patches. ``images`` has the shape (..., crops, patches, values per patch)."""
         return int(images["images"].shape[:-1].numel())
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, D) of each prompt's images in token order: one tower pass over all crops."""
+        """Compute the features (F_i, D) of each prompt's images in token order, in one tower pass over all crops."""
         crops = [inputs["images"].flatten(0, -3) for inputs in images]
         masks = [inputs["image_masks"].flatten(0, -2) for inputs in images]
         pooled = model.get_image_features(torch.cat(crops)[None], torch.cat(masks)[None])[0]
@@ -49,7 +49,10 @@ class Molmo(Family):
 
 
 def in_token_order(features_CFD: Tensor, image_input_idx: Tensor) -> Tensor:
-    """Sort a prompt's features (C, F, D) by their position in the text; negative positions mark dropped features."""
+    """Sort a prompt's features (C, F, D) by their position in the text.
+
+    Features with negative positions are dropped.
+    """
     positions = image_input_idx.flatten().to(features_CFD.device)
     order = positions.argsort()
     return features_CFD.flatten(0, 1)[order[positions[order] >= 0]]

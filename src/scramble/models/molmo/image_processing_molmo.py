@@ -1,6 +1,6 @@
-"""Molmo v1's image processor: a global view and overlapping crops of 336 px, resized as in TensorFlow.
+"""Creates a global view and overlapping crops of 336 px for Molmo v1, resized as in TensorFlow.
 
-Tiling, number of tokens and order of the features depend only on the size of an image and are computed from it.
+Tiling, number of tokens and order of the features depend only on the size of an image and are computed from this size.
 
 Shape suffixes: C crops of an image (the global view first), P patches per crop, F pooled features per crop.
 """
@@ -25,9 +25,10 @@ ROWS_AT_ONCE = 2048
 def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple[int, int]:
     """Return the best (rows, columns) of at most ``max_crops`` windows for an area of ``height`` x ``width`` pixels.
 
-    The best tiling requires the least upscaling of the area, or the least downscaling if all require downscaling. Ties
-    are resolved by fewest windows, then fewest rows. For images smaller than the crops' margins, the area is empty or
-    negative, as in the released processor, whose float32 arithmetic this function reproduces.
+    The best tiling requires the least upscaling of the area, or the least downscaling if all tilings require
+    downscaling. Ties are resolved by fewest windows, then fewest rows. For images smaller than the crops' margins, the
+    area is empty or negative. This function reproduces the float32 arithmetic of the released processor, including such
+    areas.
     """
     tilings = [(rows, cols) for rows in range(1, max_crops + 1) for cols in range(1, max_crops // rows + 1)]
     tilings.sort(key=lambda tiling: (tiling[0] * tiling[1], tiling[0]))
@@ -40,7 +41,7 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize (h, w, 3), uint8 or float32 in [0, 1], to float32 in [0, 1], bilinearly with antialiasing.
+    """Resize an image (h, w, 3), uint8 or float32 in [0, 1], to float32 in [0, 1], bilinearly with antialiasing.
 
     For downscaling, the triangle filter is widened by the scale, as in ``tf.image.resize(..., antialias=True)``.
     """
@@ -63,8 +64,9 @@ def _resize_axes(image: np.ndarray, height: int | None, width: int | None) -> np
 
 
 def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale an image (h, w, 3) to fit ``height`` x ``width``, centred on zeros; also return a mask of the image."""
-    # Use float32, because the released processor's truncation to whole pixels depends on its rounding.
+    """Scale an image (h, w, 3) to fit ``height`` x ``width``, centred on zeros. Also return a mask of the image."""
+    # Use float32, because the released processor computes these sizes in float32 before it truncates them to whole
+    # pixels.
     sides = np.array(image.shape[:2], dtype=np.float32)
     scale = (np.array([height, width], dtype=np.float32) / sides).min()
     # Without the minimum of 1, a side of an image with an extreme aspect ratio would become 0.
@@ -81,7 +83,7 @@ def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarr
 def to_patches(crops: Sequence[np.ndarray], patch_size: int) -> np.ndarray:
     """Convert C crops (h, w, channels) to patches (C, P, patch_size * patch_size * channels), row by row.
 
-    Crops may be views of one canvas; their pixels are copied once.
+    Crops may be views of one canvas. Their pixels are copied once.
     """
     height, width, channels = crops[0].shape
     rows, cols = height // patch_size, width // patch_size
@@ -106,7 +108,7 @@ def to_rgb(image: Any) -> np.ndarray:
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
-        raise ValueError(f"cannot read an array of shape {array.shape} as one image; expected (height, width, 3)")
+        raise ValueError(f"an image array must have the shape (height, width, 3), not {array.shape}")
     if array.dtype == np.uint8 and array.shape[-1] == 4:
         return np.array(upright_rgb(Image.fromarray(np.ascontiguousarray(array))))
     if array.shape[-1] == 1:
@@ -114,7 +116,9 @@ def to_rgb(image: Any) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(f"an image array must be uint8, or float with values in [0, 1]; got {array.dtype}")
+        raise ValueError(
+            f"an image array must be uint8, or float with values in [0, 1], but its dtype is {array.dtype}"
+        )
     if array.shape[-1] == 4:
         return to_rgb(np.rint(array * 255).astype(np.uint8)).astype(np.float32) / 255
     return array.astype(np.float32)
@@ -129,7 +133,7 @@ class MolmoImageProcessor(BaseImageProcessor):
             used.
         base_image_input_size: height and width of a crop in pixels (a square).
         image_token_length_h, image_token_length_w: pooled features per crop, vertically and horizontally.
-        image_padding_mask: ignored, because masks are always returned; the released file contains this option.
+        image_padding_mask: ignored, because masks are always returned. The released file contains this option.
     """
 
     model_input_names = ["images", "image_masks", "image_input_idx"]  # noqa: RUF012
@@ -165,12 +169,15 @@ class MolmoImageProcessor(BaseImageProcessor):
         height, width = self.base_image_input_size
         pool = self._pool
         if height != width or self.image_token_length_h != self.image_token_length_w:
-            raise ValueError(f"crops must be square: base_image_input_size is {self.base_image_input_size}")
+            raise ValueError(
+                f"crops must be square, but base_image_input_size is {self.base_image_input_size} and a crop has "
+                f"{self.image_token_length_h} x {self.image_token_length_w} tokens"
+            )
         patches = height // self.image_patch_size
         if height % self.image_patch_size or -(-patches // pool) != self.image_token_length_h:
             raise ValueError(
-                f"a crop of {height} px cannot be divided into {self.image_token_length_h} features per side of whole "
-                f"{self.image_patch_size} px patches"
+                f"a crop of {height} px cannot be divided into {self.image_token_length_h} features per side that "
+                f"consist of whole patches of {self.image_patch_size} px"
             )
         if any(margin % pool for margin in self.overlap_margins) or self._window < 1:
             raise ValueError(
@@ -201,10 +208,10 @@ class MolmoImageProcessor(BaseImageProcessor):
     def tiling(self, height: int, width: int, max_crops: int | None = None) -> tuple[int, int]:
         """Return the number of crops (rows, columns) of an upright image of ``height`` x ``width`` pixels."""
         if min(height, width) < 1:
-            raise ValueError(f"an image of {height} x {width} pixels has no content")
+            raise ValueError(f"an image must have at least 1 x 1 pixels, not {height} x {width}")
         most = self.max_crops if max_crops is None else max_crops
         if most < 1:
-            raise ValueError(f"max_crops must be at least 1, got {most}")
+            raise ValueError(f"max_crops must be at least 1, not {most}")
         return select_tiling(height - self._margins, width - self._margins, self._window, most)
 
     def feature_grid(self, tiling: tuple[int, int]) -> tuple[int, int]:
@@ -220,10 +227,10 @@ class MolmoImageProcessor(BaseImageProcessor):
         return sum(rows * (cols + 1) + 2 for rows, cols in grids)
 
     def feature_order(self, tiling: tuple[int, int]) -> np.ndarray:
-        """Return the index of each feature among the image's ``<im_patch>`` tokens, int64 (C, F); -1 means dropped.
+        """Return the index of each feature among the image's ``<im_patch>`` tokens, int64 (C, F).
 
         The global view comes first. The crops follow as one grid, row by row. Each position's feature is taken from the
-        crop in which the position is outside the margins.
+        crop in which the position is outside the margins. Dropped features have index -1.
         """
         side = self.image_token_length_h
         left, right, step = self._step

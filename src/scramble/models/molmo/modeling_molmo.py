@@ -1,7 +1,7 @@
-"""Molmo v1 (Deitke et al., 2024, arXiv 2409.17146) for transformers 5, with the names of the released weights.
+"""Implements Molmo v1 (Deitke et al., 2024, arXiv 2409.17146) for transformers 5. Weights have their released names.
 
 An image feature is *added* to the embedding of its ``<im_patch>`` token. The ids of image tokens start at
-``embedding_size`` and have a second embedding table; the head ``transformer.ff_out`` has no rows for them.
+``embedding_size`` and have a second embedding table. The head ``transformer.ff_out`` has no rows for these ids.
 
 Shape suffixes: B batch, L tokens, D decoder width, C crops of a batch row, P patches per crop, F features per crop,
 V rows of the head.
@@ -58,7 +58,7 @@ class MolmoModel(MolmoPreTrainedModel):
         self.transformer.wte = value
 
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:
-        """Run tower, pooling and projector: pixels (B, C, P, 588) to features (B, C, F, D).
+        """Run tower, pooling and projector on pixels (B, C, P, 588) and return features (B, C, F, D).
 
         ``image_masks`` (B, C, P) is the fraction of each patch that is not padding; see :class:`MolmoVisionBackbone`.
         """
@@ -97,19 +97,19 @@ class MolmoModel(MolmoPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> MolmoModelOutputWithPast:
-        """Add image features to the embeddings and run the decoder; see :meth:`MolmoTextModel.forward`.
+        """Add image features to the embeddings and run the decoder (see :meth:`MolmoTextModel.forward`).
 
         The shapes are (B, C, P, 588) for ``images``, (B, C, P) for ``image_masks``, and (B, C, F) for
         ``image_input_idx``, the position of each feature in ``input_ids`` (negative for dropped features).
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
         if inputs_embeds is None:
             inputs_embeds = self.transformer.wte(input_ids)
         features_BCFD = None
         if images is not None:
             if image_input_idx is None:
-                raise ValueError("images need image_input_idx, the position of each feature in the text")
+                raise ValueError("images need the positions of their features in the text: pass image_input_idx")
             image_input_idx = image_input_idx.to(inputs_embeds.device)
             _check_positions(input_ids, inputs_embeds, image_input_idx, self.config.image_patch_token_id)
             features_BCFD = self.get_image_features(images, image_masks)
@@ -132,7 +132,7 @@ def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_inpu
     if len(image_input_idx) != len(inputs_embeds) or (image_input_idx >= length).any():
         raise ValueError(
             f"image_input_idx of shape {tuple(image_input_idx.shape)} has the value {int(image_input_idx.max())}, "
-            f"outside {len(inputs_embeds)} rows of {length} tokens: do not truncate the processor's output"
+            f"which is outside {len(inputs_embeds)} rows of {length} tokens: do not truncate the processor's output"
         )
     if input_ids is None:
         return
@@ -141,8 +141,8 @@ def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_inpu
     misplaced = (has_position.flatten(1) & (placed != patch_id)).any()
     if misplaced or not torch.equal(features_B, tokens_B):
         raise ValueError(
-            f"image features and image tokens (id {patch_id}) do not match: {features_B.tolist()} features for "
-            f"{tokens_B.tolist()} tokens; pass input_ids and image_input_idx from the same processor call"
+            f"the rows have {features_B.tolist()} image features and {tokens_B.tolist()} image tokens (id {patch_id}), "
+            "which do not match: pass input_ids and image_input_idx from the same processor call"
         )
 
 
@@ -169,8 +169,11 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
-        """Raise ValueError: the ids of image tokens follow the text vocabulary and would change."""
-        raise ValueError("Molmo's embeddings cannot be resized: the ids of its image tokens follow the last row")
+        """Raise ValueError, because the ids of image tokens follow the text vocabulary and would change."""
+        raise ValueError(
+            "Molmo's embeddings cannot be resized, because the ids of its image tokens follow the last row: use a "
+            "tokenizer without new tokens"
+        )
 
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:
         return self.model.get_image_features(images, image_masks)
@@ -195,13 +198,13 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         """Return the logits (B, L, V), or only those of the positions selected by ``logits_to_keep``.
 
         ``logits_to_keep`` is a number of last positions or a tensor of positions. ``labels`` (B, L), with -100 for
-        positions without a target, are shifted by this method. Raises ValueError if an image token is a target. For the
-        other arguments see :meth:`MolmoModel.forward`.
+        positions without a target, are shifted by this method. Raises ValueError if an image token is a target.
+        :meth:`MolmoModel.forward` describes all other arguments.
         """
         if labels is not None and labels.max() >= self.config.embedding_size:
             raise ValueError(
-                f"labels contain id {int(labels.max())}, but the head ends at {self.config.embedding_size - 1}: image "
-                "tokens cannot be targets; set their labels to -100"
+                f"labels contain the id {int(labels.max())}, but the last id of the head is "
+                f"{self.config.embedding_size - 1}: set the labels of image tokens to -100"
             )
         outputs = self.model(
             input_ids=input_ids,
@@ -237,7 +240,10 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Pass images in the first step, and without a cache in every step, which then processes the whole prompt."""
+        """Pass images in the first step.
+
+        Without a cache, pass them in every step, which then processes the whole prompt.
+        """
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,
             inputs_embeds=inputs_embeds,

@@ -1,4 +1,4 @@
-"""Molmo v1's decoder. Parameter names are those of the released weights.
+"""Implements Molmo v1's decoder. Parameter names are those of the released weights.
 
 Shape suffixes: B batch, L query tokens, D decoder width, H query heads, K key-value heads, h channels of a head.
 """
@@ -39,7 +39,7 @@ class MolmoEmbedding(nn.Module):
         input_ids = torch.where(input_ids == -1, 0, input_ids)
         split = len(self.embedding)
         is_new = input_ids >= split
-        # Two lookups, because concatenating the tables would copy the whole vocabulary in every forward pass.
+        # There are two lookups, because concatenating the tables would copy the whole vocabulary in every forward pass.
         text = nn.functional.embedding(torch.where(is_new, 0, input_ids), self.embedding)
         new = nn.functional.embedding(torch.where(is_new, input_ids - split, 0), self.new_embedding)
         return torch.where(is_new.unsqueeze(-1), new, text)
@@ -62,7 +62,7 @@ def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[T
 
     Source: Su et al., 2021.
     """
-    # Compute them in every call, because a buffer would lose precision under model.to(bfloat16).
+    # Compute the angles in every call, because a buffer would lose precision under model.to(bfloat16).
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
     angles = position_ids[:, None, :, None].float() / theta**exponents
     angles = torch.cat([angles, angles], dim=-1)
@@ -177,7 +177,7 @@ class MolmoPreTrainedModel(PreTrainedModel):
 
 
 class MolmoTextModel(MolmoPreTrainedModel):
-    """The decoder. It contains the head ``ff_out`` (the released name), which its forward does not apply."""
+    """The decoder. It contains the head ``ff_out`` (its released name), which ``forward`` does not apply."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
@@ -210,13 +210,13 @@ class MolmoTextModel(MolmoPreTrainedModel):
         """Return the hidden states (B, L, D) after the final norm.
 
         Args:
-            input_ids: (B, L); either these or ``inputs_embeds`` (B, L, D).
-            attention_mask: (B, past + L) with 0 at padding; or a full mask (B, 1, L, past + L), boolean (True:
-                attend) or additive; or a FlexAttention BlockMask.
+            input_ids: (B, L); pass either ``input_ids`` or ``inputs_embeds`` (B, L, D).
+            attention_mask: one of three forms: (B, past + L) with 0 at padding, a full mask (B, 1, L, past + L), which
+                is boolean (True allows attention) or additive, or a FlexAttention BlockMask.
             position_ids: (B, L); by default the number of preceding tokens without padding.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
         if inputs_embeds is None:
             inputs_embeds = self.wte(input_ids)
         if use_cache and cache is None:

@@ -1,8 +1,10 @@
-"""Molmo v1's vision tower, attention pooling and projector. Parameter names are those of the released weights.
+"""Implements Molmo v1's vision tower, attention pooling and projector.
 
-Shape suffixes: N crops of all images, P patches per crop, T tokens per crop (P + 1: class token first), E channels of
-the tower, X channels of the concatenated layers (2 E), F features per crop, S patches pooled into one feature,
-D decoder width.
+Parameter names are those of the released weights.
+
+Shape suffixes: N crops of all images, P patches per crop, T = P + 1 tokens per crop (class token first), E channels of
+the tower, X channels of the concatenated layers (2 E), F features per crop, S patches pooled into one feature, D
+decoder width.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from .configuration_molmo import MolmoConfig, MolmoVisionConfig
 
 
 def at_least_float32(states: Tensor) -> Tensor:
-    """Convert half precision to float32; float32 and float64 are unchanged."""
+    """Convert half precision to float32. Tensors in float32 and float64 are unchanged."""
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
@@ -34,10 +36,10 @@ def eager_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Compute plain softmax attention; the mask is added to the scores.
+    """Compute plain softmax attention. The mask is added to the scores.
 
-    The query is (B, H, L, h), and key and value are (B, K, S, h), where K divides H. Returns the output (B, L, H, h)
-    and the weights (B, H, L, S).
+    The query has the shape (B, H, L, h), and key and value have the shape (B, K, S, h), where K divides H. Returns the
+    output (B, L, H, h) and the weights (B, H, L, S).
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -71,7 +73,7 @@ class MolmoVisionAttention(nn.Module):
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def forward(self, queries: Tensor, keys: Tensor, implementation: str) -> Tensor:
-        """Attend from queries (N, Q, input_size) to keys (N, S, input_size); returns (N, Q, E)."""
+        """Attend from queries (N, Q, input_size) to keys (N, S, input_size), and return the output (N, Q, E)."""
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         output, _ = attend(
             self,
@@ -160,7 +162,7 @@ class MolmoVisionTransformer(PreTrainedModel):
         expected = (self.positional_embedding.shape[0] - 1, self.patch_embedding.in_features)
         if tuple(images_NPx.shape[1:]) != expected:
             raise ValueError(
-                f"a crop must have (patches, pixels) = {expected}, got {tuple(images_NPx.shape[1:])}: "
+                f"a crop must have the shape (patches, pixels) = {expected}, not {tuple(images_NPx.shape[1:])}: "
                 "use the processor saved with this model"
             )
         states_NPE = self.patch_embedding(images_NPx)
@@ -178,7 +180,7 @@ class MolmoVisionTransformer(PreTrainedModel):
 
 
 class MolmoImageProjector(nn.Module):
-    """Gated MLP to the decoder's width: w2(silu(w1 x) * w3 x)."""
+    """Gated MLP w2(silu(w1 x) * w3 x), whose output has the decoder's width."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -192,7 +194,7 @@ class MolmoImageProjector(nn.Module):
 
 
 class MolmoVisionBackbone(nn.Module):
-    """Vision tower, padding embedding, pooling and projector: crops to features of the decoder's width."""
+    """Vision tower, padding embedding, pooling and projector, which map crops to features of the decoder's width."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -209,7 +211,7 @@ class MolmoVisionBackbone(nn.Module):
 
         Args:
             images_NPx: normalised pixels of the patches, (N, P, 3 * patch_size**2). Crops in which all values are -1
-                are padding: the tower does not process them, and their patch states are zero.
+                are padding. The tower does not process padding, and its patch states are zero.
             image_masks_NP: fraction of each patch that is not padding, in [0, 1] or -1; None adds no padding embedding.
         """
         dtype = self.pad_embed.dtype
@@ -226,11 +228,11 @@ class MolmoVisionBackbone(nn.Module):
         return self.image_projector(self._pool(states_NPX))
 
     def _pool(self, states_NPX: Tensor) -> Tensor:
-        """Pool each square of ``pooling_size``**2 patches by attention with their mean as query; returns (N, F, E).
+        """Pool each square of ``pooling_size``**2 patches by attention with their mean as query, and return (N, F, E).
 
         If the grid's side is not a multiple of ``pooling_size``, rows and columns of zeros are added at the bottom and
         on the right. Mean and attention include these zeros, as in the original (allenai/molmo at 793fa38,
-        olmo/model.py, MolmoVisionBackbone.forward), because weights for such grids were trained with them.
+        olmo/model.py, MolmoVisionBackbone.forward), because weights for such grids were trained with these zeros.
         """
         patches, side, pool = self.config.patches_per_side, self.config.features_per_side, self.config.pooling_size
         if missing := side * pool - patches:

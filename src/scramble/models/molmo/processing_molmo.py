@@ -1,4 +1,4 @@
-"""Molmo v1's processor: converts images and texts to ids, crops, masks and positions of image features."""
+"""Converts images and texts to ids, crops, masks and positions of image features for Molmo v1."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ IGNORED = {"return_token_type_ids", "return_mm_token_type_ids", "return_attentio
 
 
 class MolmoProcessor(ProcessorMixin):
-    """Combines tokenizer and image processor; see :meth:`__call__`."""
+    """Combines tokenizer and image processor (see :meth:`__call__`)."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
         ids = dict(zip(IMAGE_TOKENS, tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS)), strict=True))
         missing = [token for token, number in ids.items() if number in (None, tokenizer.unk_token_id)]
         if missing:
             raise ValueError(
-                f"the tokenizer lacks Molmo's image tokens {', '.join(missing)}: "
-                "it belongs to another model; use the tokenizer saved with Molmo"
+                f"the tokenizer lacks Molmo's image tokens {', '.join(missing)}, so it belongs to another model: "
+                "use the tokenizer saved with Molmo"
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
         self.image_token = IMAGE_TOKEN
@@ -107,13 +107,13 @@ class MolmoProcessor(ProcessorMixin):
         add_bos = options.pop("add_special_tokens", add_special_tokens)
         if options.pop("truncation", False) or options.pop("max_length", None) is not None:
             raise ValueError(
-                "MolmoProcessor does not truncate, because image tokens would be lost: filter texts by num_tokens"
+                "MolmoProcessor does not truncate, because image tokens would be lost: remove texts that are too long"
             )
         unknown = sorted(set(options) - IGNORED)
         if unknown:
             raise TypeError(f"MolmoProcessor does not accept {', '.join(unknown)}")
         if text is None:
-            raise ValueError("MolmoProcessor needs a text for each set of images")
+            raise ValueError("MolmoProcessor needs a text for each list of images: pass text")
 
         texts = [text] if isinstance(text, str) else list(text)
         shares = self._share_out(images, texts)
@@ -121,7 +121,7 @@ class MolmoProcessor(ProcessorMixin):
         if return_tensors is None:
             return BatchFeature({key: [row[key] for row in rows] for key in rows[0]})
         if padding not in (True, "longest") and len({len(row["input_ids"]) for row in rows}) > 1:
-            raise ValueError(f"texts of different lengths need padding=True, got padding={padding!r}")
+            raise ValueError(f"padding must be True for texts of different lengths, not {padding!r}")
         side = padding_side or self.tokenizer.padding_side
         return BatchFeature(_collate(rows, self._pad_id, side), tensor_type=return_tensors)
 
@@ -142,7 +142,7 @@ class MolmoProcessor(ProcessorMixin):
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         if any(isinstance(group, (list, tuple)) or group is None for group in images):
             if len(images) != len(texts):
-                raise ValueError(f"{len(images)} lists of images for {len(texts)} texts")
+                raise ValueError(f"there are {len(images)} lists of images for {len(texts)} texts: pass one per text")
             return [
                 [] if group is None else list(group) if isinstance(group, (list, tuple)) else [group]
                 for group in images
@@ -151,12 +151,15 @@ class MolmoProcessor(ProcessorMixin):
         if not any(counts):
             counts = [len(images)] if len(texts) == 1 else [1] * len(texts)
         if sum(counts) != len(images):
-            raise ValueError(f"{len(images)} images for {len(texts)} texts with {sum(counts)} image placeholders")
+            raise ValueError(
+                f"there are {len(images)} images for {len(texts)} texts with {sum(counts)} image placeholders: pass "
+                "one image per placeholder"
+            )
         ends = np.cumsum(counts)
         return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _row(self, text: str, images: Sequence[Any], max_crops: int | None, add_bos: bool) -> dict[str, Any]:
-        """Return one text with its images, without padding: ids as a list, and arrays of all crops."""
+        """Return the inputs for one text with its images, without padding. Ids are a list, and crops are arrays."""
         prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
         ids, positions = self._tokenise(text, prepared["tilings"], add_bos)
         row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
@@ -175,7 +178,10 @@ class MolmoProcessor(ProcessorMixin):
         if len(pieces) == 1:
             pieces = [""] * len(tilings) + pieces
         if len(pieces) - 1 != len(tilings):
-            raise ValueError(f"the text has {len(pieces) - 1} {IMAGE_TOKEN} for {len(tilings)} images: {text[:80]!r}")
+            raise ValueError(
+                f"the text {text[:80]!r} has {len(pieces) - 1} placeholders {IMAGE_TOKEN} for {len(tilings)} images: "
+                "pass one image per placeholder"
+            )
         ids: list[int] = [self.tokenizer.convert_tokens_to_ids(bos)] if add_bos or body != text else []
         positions = []
         for index, piece in enumerate(pieces):
@@ -191,11 +197,17 @@ class MolmoProcessor(ProcessorMixin):
     def _encode(self, piece: str) -> list[int]:
         ids = self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
         if set(ids) & set(self._ids.values()):
-            raise ValueError(f"the text contains one of Molmo's image tokens {', '.join(IMAGE_TOKENS)}: {piece[:80]!r}")
+            raise ValueError(
+                f"the text {piece[:80]!r} contains one of Molmo's image tokens {', '.join(IMAGE_TOKENS)}: remove the "
+                "token"
+            )
         return ids
 
     def _image_tokens(self, tiling: tuple[int, int]) -> np.ndarray:
-        """Return the ids of one image: the global view and the grid of crops, with a column token after each row."""
+        """Return the ids of one image, which are those of the global view and of the grid of crops.
+
+        A column token follows each row.
+        """
         processor = self.image_processor
         parts: list[list[int]] = []
         for rows, cols in (
@@ -228,8 +240,8 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 def _collate(rows: Sequence[dict[str, Any]], pad_id: int, side: str) -> dict[str, np.ndarray]:
     """Pad rows to the same length and number of crops. With padding on the left, positions of features are shifted."""
     if side not in ("left", "right"):
-        raise ValueError(f"padding_side must be 'left' or 'right', got {side!r}")
-    if len(rows) == 1:  # without padding no copy is needed
+        raise ValueError(f"padding_side must be 'left' or 'right', not {side!r}")
+    if len(rows) == 1:  # a single row needs no padding, so nothing is copied
         present = [key for key, value in rows[0].items() if value is not None]
         return {key: np.asarray(rows[0][key])[None] for key in present}
     length = max(len(row["input_ids"]) for row in rows)

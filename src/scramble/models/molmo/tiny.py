@@ -1,4 +1,4 @@
-"""A tiny random Molmo v1 in the released layout, with a tokenizer trained on given texts."""
+"""Creates a tiny random Molmo v1 in the released layout, with a tokenizer trained on given texts."""
 
 from __future__ import annotations
 

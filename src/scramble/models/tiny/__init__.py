@@ -1,7 +1,7 @@
-"""Tiny random models in the released file formats, with a tokenizer trained on given texts.
+"""Creates tiny random models in the released file formats, with a tokenizer trained on given texts.
 
-They make every experiment run on a CPU in seconds (``+debug=tiny``). The tiny InternVL can also learn the embedded
-world.
+With these models, every experiment runs on a CPU in seconds (``+debug=tiny``). The tiny InternVL can also learn the
+embedded world.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         sizes: options of the family's function (``width``, ``layers``, ``image_size``, ...).
 
     Raises:
-        ModelError: if there is no tiny model of the family, its processor needs torchvision, an option does not exist,
-            or the folder is not empty.
+        ModelError: there is no tiny model of the family, its processor needs torchvision, an option does not exist, or
+            the folder is not empty.
     """
     from transformers.utils import is_torchvision_available
 
@@ -78,15 +78,15 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         "smolvlm": save_tiny_idefics,
     }
     if family not in makers:
-        raise ModelError(f"there is no tiny model of family {family!r}; choose one of {', '.join(makers)}")
+        raise ModelError(f"there is no tiny model of family {family!r}: choose one of {', '.join(makers)}")
     if family_named(family).needs_torchvision and not is_torchvision_available():
         raise ModelError(f"the image processor of {family} needs torchvision: pip install torchvision")
     options = [n for n, p in inspect.signature(makers[family]).parameters.items() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(sizes) - set(options)):
-        raise ModelError(f"a tiny {family} has no option {', '.join(unknown)}; it has {', '.join(options)}")
+        raise ModelError(f"a tiny {family} has no option {', '.join(unknown)}: choose from {', '.join(options)}")
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise ModelError(f"{folder} is not empty: choose another folder, or remove it")
+        raise ModelError(f"{folder} is not empty: choose another folder, or remove this folder")
     with atomic_folder(folder) as temporary, quiet():
         makers[family](temporary, texts, seed, **sizes)
     return folder

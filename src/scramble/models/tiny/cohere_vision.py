@@ -1,4 +1,7 @@
-"""Tiny Aya Vision and Command A Vision: SigLIP tower, tiles, Cohere2 decoder with windows."""
+"""Creates a tiny Aya Vision or Command A Vision.
+
+The models have a SigLIP tower, tiles, and a Cohere2 decoder with attention windows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny Gemma 3: SigLIP tower, pooled image tokens, a decoder with a sliding window in most layers."""
+"""Creates a tiny Gemma 3 with SigLIP tower, pooled image tokens, and a decoder with a sliding window in most layers."""
 
 from __future__ import annotations
 

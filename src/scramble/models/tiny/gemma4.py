@@ -1,4 +1,7 @@
-"""A tiny Gemma 4: images keep their aspect ratio, two types of layers have different heads, logits are bounded."""
+"""Creates a tiny Gemma 4.
+
+Images keep their aspect ratio, two types of layers have different heads, and logits are bounded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny GLM-4.1V or GLM-4.5V: images keep their aspect ratio, positions have three axes."""
+"""Creates a tiny GLM-4.1V or GLM-4.5V. Images keep their aspect ratio, and positions have three axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny Idefics3, the architecture of SmolVLM. Unlike SmolVLM's processor, its processor has no video part."""
+"""Creates a tiny Idefics3, the architecture of SmolVLM. Unlike SmolVLM's processor, its processor has no video part."""
 
 from __future__ import annotations
 

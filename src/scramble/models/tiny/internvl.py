@@ -1,4 +1,4 @@
-"""A tiny InternVL with transformers' native classes."""
+"""Creates a tiny InternVL with transformers' native classes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def save_tiny_internvl(
 ) -> Path:
     """Write a tiny native InternVL (about 1.2 M parameters at the defaults) and return its folder.
 
-    The ViT has 3 layers of width 96 and patches of 6 px; an image of 48 px has 16 tokens after pixel shuffle. The Qwen2
+    The ViT has 3 layers of width 96 and patches of 6 px. An image of 48 px has 16 tokens after pixel shuffle. The Qwen2
     decoder has 4 layers of width 128. With ``experts``, the decoder is Qwen3's mixture of this many experts, of which
     two are active, as in InternVL3.5-30B-A3B. ``AutoModelForImageTextToText`` and ``AutoProcessor`` load the folder.
     """
@@ -48,8 +48,8 @@ def save_tiny_internvl(
             "image_size": [image_size, image_size],
             "patch_size": [patch_size, patch_size],
             "attention_bias": True,
-            # The released values (0.02, 0.1) are suitable for widths of about a thousand. At this width they would make
-            # the tower almost linear and slow to learn.
+            # The released values (0.02, 0.1) are suitable for widths of about a thousand. At the width of the tiny
+            # tower, these values would make the tower almost linear and slow to learn.
             "initializer_range": vision_width**-0.5,
             "layer_scale_init_value": 1.0,
         },

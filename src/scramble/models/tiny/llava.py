@@ -1,4 +1,4 @@
-"""A tiny LLaVA-1.5: CLIP tower, two-layer projector, Llama decoder, and a tokenizer with Llama's prefix spaces."""
+"""Creates a tiny LLaVA-1.5 with CLIP tower, two-layer projector, Llama decoder, and Llama's prefix spaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny LLaVA-NeXT: CLIP tower, tiles whose features form rows, Mistral decoder."""
+"""Creates a tiny LLaVA-NeXT with CLIP tower, tiles whose features form rows, and Mistral decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny LLaVA-OneVision: SigLIP tower, tiles whose features form rows, Qwen2 decoder, ChatML."""
+"""Creates a tiny LLaVA-OneVision with SigLIP tower, tiles whose features form rows, Qwen2 decoder, and ChatML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def save_tiny_llava_onevision(folder: str | Path, texts: Iterable[str], seed: in
     """Write a tiny native LLaVA-OneVision and return its folder.
 
     A view of 28 px with patches of 7 px has 16 tokens. There are grids of up to 4 x 4 tiles, and grids of more than 4
-    tiles are reduced to 4 (``anyres_max_4``).
+    tiles are reduced to 4 tiles (``anyres_max_4``).
     """
     from transformers import (
         LlavaOnevisionConfig,

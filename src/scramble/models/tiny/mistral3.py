@@ -1,4 +1,4 @@
-"""A tiny Mistral 3: Pixtral tower, merged patches, Mistral or Ministral decoder."""
+"""Creates a tiny Mistral 3 with Pixtral tower, merged patches, and Mistral or Ministral decoder."""
 
 from __future__ import annotations
 

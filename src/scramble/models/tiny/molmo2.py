@@ -1,4 +1,4 @@
-"""A tiny Molmo2 with transformers' native classes."""
+"""Creates a tiny Molmo2 with transformers' native classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save, small_decoder
 
-# The image tokens in the released order. Their ids follow the vocabulary, and the head has no rows for them.
+# The image tokens in the released order. Their ids follow the vocabulary, and the head has no rows for these ids.
 IMAGE_TOKENS = [
     "<im_start>",
     "<im_end>",

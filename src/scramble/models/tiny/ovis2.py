@@ -1,4 +1,4 @@
-"""A tiny Ovis2: a tower that predicts visual words, a visual vocabulary, Qwen2 decoder, ChatML."""
+"""Creates a tiny Ovis2 with a tower that predicts visual words, a visual vocabulary, Qwen2 decoder, and ChatML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared parts of the tiny models: tokenizer, chat template, random weights."""
+"""Provides the parts that tiny models share, which are tokenizer, chat template and random weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def make_tokenizer(
     roles: Iterable[str] = ("user", "assistant"),
     prefix_space: bool = True,
 ) -> Any:
-    """Train a byte-level BPE tokenizer (``tokenizers.Tokenizer``) on ``texts``; the same texts result in the same ids.
+    """Train a byte-level BPE tokenizer (``tokenizers.Tokenizer``) on ``texts``. Equal texts result in equal ids.
 
     Common words become single tokens, and any other text can also be represented. ``roles`` are always single tokens.
-    With ``prefix_space`` a word has the same token at the start of a turn and inside it.
+    With ``prefix_space``, a word has the same token at the start of a turn and inside the turn.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -33,7 +33,8 @@ def make_tokenizer(
         show_progress=False,
     )
     texts = list(texts)
-    # Repeat the role words once per text, so that they become single tokens before rarer words fill the vocabulary.
+    # Repeat the role words once per text, so that they become single tokens before words of the texts fill the
+    # vocabulary.
     tokenizer.train_from_iterator([*texts, *(role for role in roles for _ in range(len(texts) + 100))], trainer)
     return tokenizer
 
@@ -44,7 +45,7 @@ class TinyTokenizer:
     Args:
         texts: training texts.
         specials: all special tokens.
-        eos, pad, bos: those of them that end, pad and start a text.
+        eos, pad, bos: special tokens that end, pad and start a text.
         vocab_size: maximum size of the vocabulary.
         options: see :func:`make_tokenizer`.
 
@@ -73,9 +74,9 @@ class TinyTokenizer:
         self.special: dict[str, Any] = {f"{name}_id": token and self.ids[token] for name, token in self._named.items()}
 
     def wrapped(self, *, eos: str | None = None, bos: str | None = None, **named: str) -> Any:
-        """Return the tokenizer for transformers; ``named`` tokens become attributes (``image_token`` and so on).
+        """Return the tokenizer for transformers. ``named`` tokens become attributes (``image_token`` and so on).
 
-        ``eos`` and ``bos`` replace those of the configs.
+        ``eos`` and ``bos`` replace the tokens that the configs name.
         """
         from transformers import PreTrainedTokenizerFast
 
@@ -109,13 +110,13 @@ def random_model(cls: type, config: Any, seed: int) -> Any:
 
 
 def small_decoder(**others: Any) -> dict[str, Any]:
-    """Return the config of a decoder with two layers of width 64 and four heads; ``others`` override the values."""
+    """Return the config of a decoder with two layers of width 64 and four heads. ``others`` override the values."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 4096}
     return {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2, **others}
 
 
 def small_tower(image_size: int, patch_size: int, **others: Any) -> dict[str, Any]:
-    """Return the config of a tower with two layers of width 64 and four heads; ``others`` override the values."""
+    """Return the config of a tower with two layers of width 64 and four heads. ``others`` override the values."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     return {**sizes, "image_size": image_size, "patch_size": patch_size, **others}
 
@@ -125,9 +126,9 @@ def save(folder: str | Path, model: Any, processor: Any, special: Mapping[str, A
 
     Args:
         folder: output folder.
-        model: its generation config gets the ids of ``special`` (see :class:`TinyTokenizer`).
+        model: the model, whose generation config gets the ids of ``special``.
         processor: the model's processor.
-        special: ids with which ``generate`` starts, stops and pads; see :func:`special_ids`.
+        special: ids with which ``generate`` starts, stops and pads (see :class:`TinyTokenizer`).
         options: arguments of ``model.save_pretrained``.
     """
     for name, token in special.items():

@@ -1,4 +1,7 @@
-"""Tiny Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5. Images keep their aspect ratio; positions have three axes."""
+"""Creates a tiny Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5.
+
+Images keep their aspect ratio, and positions have three axes.
+"""
 
 from __future__ import annotations
 
@@ -100,9 +103,10 @@ def save_tiny_qwen3_5(
     vocab_size: int = 1024,
     experts: int = 0,
 ) -> Path:
-    """Write a tiny native Qwen3.5 and return its folder; see :func:`save_tiny_qwen3_vl`.
+    """Write a tiny native Qwen3.5 and return its folder (see :func:`save_tiny_qwen3_vl`).
 
-    Three of its four decoder layers are recurrent. They have more value heads than key heads, as in the larger models.
+    Three of its four decoder layers are recurrent. These layers have more value heads than key heads, as in the larger
+    released models.
     """
     from transformers import (
         Qwen3_5Config,

@@ -1,4 +1,7 @@
-"""Tiny random scorers of pairs, in the released architectures: DistilBERT (CoLA), T5 (Vera), GPT-2, CLIP."""
+"""Creates tiny models with random weights for scoring pairs.
+
+The models have the architectures of the released scorers: DistilBERT (CoLA), T5 (Vera), GPT-2 and CLIP.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ _SIZES = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "
 
 
 def save_tiny_scorer(kind: str, folder: str | Path, seed: int = 0) -> Path:
-    """Write a tiny random scorer with a byte-level tokenizer, and return its folder. An existing folder is reused.
+    """Write a tiny scorer with random weights and a byte-level tokenizer, and return its folder.
+
+    An existing folder is reused.
 
     Args:
         kind: ``grammar``, ``plausibility``, ``likelihood`` or ``similarity``.
@@ -50,7 +55,7 @@ def _save_distilbert(folder: Path, seed: int) -> None:
 
 
 def _save_vera(folder: Path, seed: int) -> None:
-    """Write a T5 encoder with Vera's 32,128 rows of embeddings. As in Vera, three spare rows contain its head."""
+    """Write a T5 encoder with Vera's 32,128 rows of embeddings. As in Vera, three spare rows contain the head."""
     import torch
     from transformers import T5Config, T5EncoderModel
 
