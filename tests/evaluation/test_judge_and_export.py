@@ -161,7 +161,9 @@ def test_vlmevalkit_files(predictions, tmp_path):
     cells = [[t.text for t in row.iter(f"{space}t")] for row in sheet.iter(f"{space}row")]
     assert cells[0] == ["index", "question", "A", "B", "C", "D", "prediction"]
     assert cells[2][-1] == "A, because\nit is red"
-    with pytest.raises(EvaluationError, match="prediction of '7' has 40000 characters, xlsx holds 32767"):
+    with pytest.raises(
+        EvaluationError, match="prediction of '7' has 40000 characters, but a cell of an xlsx file holds at most 32767"
+    ):
         export_predictions.write_xlsx(tmp_path / "x.xlsx", [{**table[0], "prediction": "x" * 40000}])
 
 
@@ -187,5 +189,5 @@ def test_formats_by_name(predictions, tmp_path):
     assert all(path.stat().st_size for path in written.values())
     quad = Item(TwoByTwoItem("q", ("a", "b"), ("x", "y")), "quad")
     assert export_predictions.write("evalai", tmp_path, "m", "t", [quad], []) is None
-    with pytest.raises(EvaluationError, match=r"no format 'evalia'.*did you mean evalai"):
+    with pytest.raises(EvaluationError, match=r"unknown format 'evalia'.*did you mean evalai"):
         export_predictions.check_formats(["evalia"])

@@ -41,7 +41,7 @@ def test_runs_and_their_tests(runs):
     assert mpo.cells[group].tests["base"]["p_value"] == 1
     assert not yes.cells[group].comparable
     assert yes.cells[group].tests == {}
-    assert any("yes, world_winoground: different protocols" in note for note in table.notes)
+    assert any("yes, world_winoground: the protocols differ" in note for note in table.notes)
     text = published.as_markdown(table)
     assert "| mpo | base | world_winoground group | +0.0 [+0.0, +0.0] p = 1.000 | McNemar exact |" in text
     assert NOT_COMPARABLE in text

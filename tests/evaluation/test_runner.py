@@ -145,7 +145,7 @@ def test_other_tie_policy_needs_no_model_another_prompt_does(world, vlm, model_i
         benchmark, {"name": "world", "caption_score": "caption_mean"}, tmp_path / "world_winoground", model_id=model_id
     )
     assert mean.protocol["caption_score"] == "caption_mean"
-    with pytest.raises(EvaluationError, match=r"no reply to world/test/.* under protocol world_yes"):
+    with pytest.raises(EvaluationError, match=r"has no reply to world/test/.* under protocol world_yes: run"):
         rescore(benchmark, "world_yes", tmp_path / "world_winoground", model_id=model_id)
 
 
@@ -240,7 +240,7 @@ def test_runs_under_different_protocols_are_not_compared(world, vlm, model_id, t
     benchmark = load_benchmark("world_winoground", world)
     for protocol in ("world", "world_yes"):
         evaluate(vlm, [benchmark], protocol, tmp_path / protocol, model_id=model_id, limit=2, test_groups=0)
-    with pytest.raises(EvaluationError, match=r"different protocols .*'caption' and 'yes_minus_no'"):
+    with pytest.raises(EvaluationError, match=r"the protocols differ .*'caption' and 'yes_minus_no'"):
         compare(tmp_path / "world" / "world_winoground", tmp_path / "world_yes" / "world_winoground")
 
 
@@ -253,10 +253,12 @@ def test_broken_images_are_named_and_all_other_replies_stay(world, vlm, model_id
         images[image_id].check()
     broken = replace(benchmark, images=images)
     options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64}
-    with pytest.raises(RecordError, match=rf"2 of \d+ images cannot .*'{bad[0]}': .*cannot be decoded.*download them"):
+    with pytest.raises(
+        RecordError, match=rf"2 of \d+ images cannot .*'{bad[0]}': .*cannot be decoded.*download the images"
+    ):
         evaluate(vlm, [broken], "world", tmp_path, **options)
     for image_id in bad:
-        assert sum(f"image '{image_id}': " in message for message in caplog.messages) == 1
+        assert sum(f"image '{image_id}' cannot be used" in message for message in caplog.messages) == 1
     stored = responses.read(tmp_path / "world_winoground")
     asked = [query for item in benchmark.items for query in queries(item, named_protocol("world"), benchmark)]
     rest = {query.query_id for query in asked if not set(bad) & set(query.image_ids)}
@@ -271,7 +273,7 @@ def test_prompt_longer_than_the_context_is_named(world, vlm, model_id, tmp_path)
     benchmark = load_benchmark("world_vqa", world)
     item = benchmark.items[0]
     long = replace(item, record=replace(item.record, question="red " * 5000))  # type: ignore[arg-type]
-    with pytest.raises(EvaluationError, match=r"item world/test/\S+: \d+ tokens, but the model has 4096 positions"):
+    with pytest.raises(EvaluationError, match=r"item world/test/\S+ has \d+ tokens, but the model has 4096 positions"):
         evaluate(vlm, [replace(benchmark, items=(long,))], "world", tmp_path, model_id=model_id, test_groups=0)
 
 

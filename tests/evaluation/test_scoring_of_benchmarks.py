@@ -210,7 +210,7 @@ def test_protocol_errors_and_marks():
     for overrides, message in (
         ({"tie_polcy": "half"}, "did you mean tie_policy"),
         ({"letter_parser": "can_infr"}, "did you mean can_infer"),
-        ({"yes_template": "Is it?"}, "no {caption}"),
+        ({"yes_template": "Is it?"}, "yes_template='Is it.' must contain {caption}"),
     ):
         with pytest.raises(EvaluationError, match=message):
             named_protocol("standard", **overrides)

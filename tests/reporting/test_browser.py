@@ -283,7 +283,7 @@ def test_several_runs_side_by_side_and_other_data(run: Path, tmp_path: Path) -> 
     sources = gather({folder: folder / "data" for folder in (run, tmp_path / "second")})
     assert f"{run.name}: base" in sources.folders["world_vqa"] and "second: mpo" in sources.folders["world_vqa"]
     out = browse([run, tmp_path / "second"], tmp_path / "both", benchmarks=options(run))
-    assert "second: mpo: different data versions" in out.read_text(encoding="utf-8")
+    assert "second: mpo: the data versions differ" in out.read_text(encoding="utf-8")
     entries = {entry["name"]: entry for entry in received(out.parent, "site")["items"]}
     others = ", ".join(f"second: {method}" for method in ("base", "sft", "mpo"))
     assert entries["world_vqa"]["note"] == f"Arms that were evaluated on other data are not shown: {others}."

@@ -18,16 +18,27 @@ class EvaluationError(ValueError):
 
 
 Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
-"""How an item is answered: a 2x2 set of captions and images; one caption of several; yes or no; an option's letter; a
-word or phrase; one of a closed list of answers in ``details["candidates"]``; free text for a judge; or steps and an
-answer, which are judged against the scene graph in ``details["graph"]``."""
+"""How an item is answered:
+
+============= ======================================================================================
+``quad``      a 2x2 set of captions and images
+``captions``  one of several captions
+``yes_no``    yes or no
+``letter``    the letter of an option
+``short``     a word or phrase
+``closed``    one of the answers in ``details["candidates"]``
+``free``      free text for a judge
+``rationale`` steps and an answer, which are judged against the scene graph in ``details["graph"]``
+============= ======================================================================================
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionChoice:
     """One image and several captions, of which ``captions[target]`` is true.
 
-    ``prompt`` is the question that these captions answer; None: the benchmark's or the protocol's.
+    ``prompt`` is the question that the captions answer. None selects the benchmark's caption prompt or, if the
+    benchmark has none, the protocol's.
     """
 
     item_id: str
@@ -76,13 +87,13 @@ class _ImageHashes(dict[str, str]):
 
     def __missing__(self, image_id: str) -> str:
         if image_id not in self._images:
-            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing; download the data again")
+            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing: download the data again")
         file = self._images[image_id]
         try:
             file = replace(file, bytes=file.read())
             file.check()  # before the model is loaded
         except RecordError as error:
-            raise RecordError(f"image {image_id!r}: {error}; download it again") from error
+            raise RecordError(f"image {image_id!r} cannot be used ({error}): download the image again") from error
         self[image_id] = file.sha256
         return self[image_id]
 
@@ -95,11 +106,12 @@ class Benchmark:
         name: the name in configurations; ``version`` is the data version (a commit, a count, original or corrected
             labels).
         items: the items in the benchmark's order; ``images`` maps image ids to encoded images, read on demand.
-        scoring: how scores are computed from outcomes, a name in :mod:`scramble.evaluation.scoring.aggregation`.
-        chance, human: published reference levels in percent by score name.
+        scoring: name of the function in :mod:`scramble.evaluation.scoring.aggregation` that computes scores from
+            outcomes.
+        chance, human: scores of chance and of humans in percent, by the name of the score.
         default_protocol: the protocol that ``protocol=default`` selects for this benchmark.
-        caption_prompt, yes_template: prompts that the benchmark's own models were trained on (the embedded world);
-            None leaves them to the protocol.
+        caption_prompt, yes_template: prompts on which the models of the benchmark were trained (the embedded world);
+            None selects the protocol's prompts.
     """
 
     name: str
@@ -115,7 +127,7 @@ class Benchmark:
 
     @cached_property
     def image_hashes(self) -> Mapping[str, str]:
-        """Hashes of the images' bytes by image id, each computed once, on first access.
+        """Hashes of the images' bytes by image id. Each hash is computed once, on first access.
 
         Raises EvaluationError for an id without an image, and RecordError for a file that is not an image.
         """
@@ -124,7 +136,8 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question to the model about some images: score ``candidates`` as answers; without candidates, generate.
+    """One question to the model about some images. The model scores the ``candidates`` as answers; without candidates,
+    it generates an answer.
 
     ``score_end`` is true if the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
     square to which images are resized first (None: they are not resized).
@@ -142,7 +155,9 @@ class Query:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The model's reply to a query: the log-probability (nats, summed over tokens) and token count of each candidate,
-    or the generated text. ``token_logprobs`` are (token, log-probability) of each candidate, if they were requested."""
+    or the generated text. ``token_logprobs`` contains the (token, log-probability) pairs of each candidate, if they
+    were requested.
+    """
 
     logprobs: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()
@@ -156,35 +171,41 @@ class ModelBackend(Protocol):
     model behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`)."""
 
     def check(self, queries: Iterable[Query]) -> None:
-        """Raise EvaluationError before any work if the model cannot process queries; the message names their items."""
+        """Raise EvaluationError if the model cannot process a query. The message names the item. Called before
+        :meth:`reply`.
+        """
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
         """Yield the replies to each group of queries, in order. A group shares images, image size and kind of query."""
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Number of groups to process between two writes, estimated from one group."""
+        """Return the number of groups to process between two writes, estimated from one group."""
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
-        """Compare batch size 1 with batch size n on a few groups. Returns None if the backend does not control
-        batches."""
+        """Compare the replies at batch size 1 with those at batch size n on a few groups. Return None if the backend
+        does not control the batch size.
+        """
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
-    """Check that ids are unique and groups complete. The message of an EvaluationError names the first faulty items."""
+    """Return the items. Log a warning if no model can answer some of them. Raises EvaluationError, which names the
+    first faulty items, if there are no items, an id occurs twice, or a group is incomplete.
+    """
     items = tuple(items)
     if not items:
-        raise EvaluationError(f"{name}: no items; check benchmark.{name}.root and the split")
+        raise EvaluationError(f"{name}: the benchmark has no items: check benchmark.{name}.root and the split")
     seen: set[str] = set()
     for item in items:
         if item.item_id in seen:
             raise EvaluationError(
-                f"{name}: item id {item.item_id!r} appears twice; the data is damaged or was concatenated with itself"
+                f"{name}: item id {item.item_id!r} appears twice, because the data is damaged or was concatenated with "
+                "itself: download the data again"
             )
         seen.add(item.item_id)
     if unusable := [item.item_id for item in items if _has_equal_sides(item)]:
         log.warning(
             f"{name}: {len(unusable)} of {len(items)} items have two equal captions or images (first: "
-            f"{unusable[0]!r}): no model can get them right; download the data again"
+            f"{unusable[0]!r}), so no model can answer these items correctly: download the data again"
         )
     if group_size:
         sizes: dict[str, int] = {}
@@ -193,7 +214,7 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
         if bad := [group for group, size in sizes.items() if size != group_size]:
             raise EvaluationError(
                 f"{name}: {len(bad)} of {len(sizes)} groups do not have {group_size} items "
-                f"(first: {', '.join(map(repr, bad[:3]))}); download the data again"
+                f"(first: {', '.join(map(repr, bad[:3]))}): download the data again"
             )
     return items
 
@@ -209,9 +230,7 @@ def _has_equal_sides(item: Item) -> bool:
 
 
 def limit_items(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:
-    """Return the first ``limit`` items, extended to the end of the last item's group, so that no group is
-    incomplete.
-    """
+    """Return the first ``limit`` items and all other items of their groups, so that no group is incomplete."""
     if limit is None or limit >= len(items):
         return items
     if limit < 1:

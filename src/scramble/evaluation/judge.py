@@ -1,11 +1,11 @@
 """Grade answers that rules cannot grade, with a language model behind an engine.
 
-Every reply is stored, so that an interrupted grading resumes.
+Every reply is stored, so an interrupted grading can resume.
 
-MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1; SCRAMBLe's paper repeats the grading five
-times and reports the mean with 1.96 standard errors over the repetitions. The answers to MathVista, MathVerse and
-LogicVista are extracted from the response (:mod:`scramble.evaluation.judge_extraction`). The faithfulness of a chain of
-thought is the share of its statements that are true of the image according to the judge, which sees the image.
+MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1. SCRAMBLe's paper repeats the grading five
+times and reports the mean with 1.96 standard errors over the repetitions. For MathVista, MathVerse and LogicVista, the
+judge extracts the final answer from the response (:mod:`scramble.evaluation.judge_extraction`). The faithfulness of a
+chain of thought is the share of its statements that the judge, which sees the image, calls true.
 :mod:`scramble.evaluation.judge_tasks` describes the other tasks.
 
 The prompts are this project's own. For scores comparable with published ones, use the benchmark's original prompt and
@@ -59,7 +59,7 @@ PROMPTS = {
     "letters_prompt": judge_extraction.LETTERS_PROMPT,
     "faithfulness_prompt": FAITHFULNESS_PROMPT,
 } | {f"{name}_prompt": task.prompt for name, task in judge_tasks.TASKS.items()}
-"""Setting of a judge -> its default prompt."""
+"""Default prompts by the name of the judge's setting."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Judge:
     """A language model that grades the runner's outcomes.
 
     Attributes:
-        engine: the judge; its replies are stored in ``store``.
+        engine: engine of the judge; the replies are stored in ``store``.
         gradings: number of independent gradings of each free answer.
         faithfulness: also judge the statements of generated reasoning (``protocol=cot``).
-        *_prompt: prompts with the same fields as the defaults above.
+        *_prompt: prompts, which must contain all fields of the default prompt.
     """
 
     engine: Engine
@@ -102,8 +102,9 @@ class Judge:
         """Return the outcomes with the judge's verdicts.
 
         MM-Vet's answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``; an
-        answer with an unreadable grade becomes ``unparsed``. Answers that need extraction are extracted again. With
-        ``faithfulness`` each response gets ``values["faithfulness"]``, which is 0 for a response without statements.
+        answer with an unreadable grade gets the status ``unparsed``. The judge replaces answers that were extracted by
+        rule. With ``faithfulness``, each response gets ``values["faithfulness"]``, which is 0 for a response without
+        statements.
 
         Raises:
             EvaluationError: a request has no reply, or faithfulness is requested without generated reasoning.
@@ -120,19 +121,19 @@ class Judge:
         return judge_tasks.judged(outcomes, items, self.ask, prompts, self.gradings, self.temperature)
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
-        """Return the judge's replies. Raises EvaluationError if a reply is missing; the other replies are stored."""
+        """Return the judge's replies. Raises EvaluationError if a reply is missing; all received replies are stored."""
         replies = list(self.engine.generate(requests, self.store))
         if failed := [reply.error for reply in replies if reply.error]:
             raise EvaluationError(
-                f"the judge {self.engine.model} did not answer {len(failed)} requests (first: {failed[0]}); "
-                "repeat the command"
+                f"the judge {self.engine.model} did not answer {len(failed)} requests (first error: {failed[0]}): "
+                "repeat the command, which sends only these requests again"
             )
         return [reply.text for reply in replies]
 
 
 def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> dict[str, str]:
-    """Return the record of grading in a result's protocol, for benchmarks that need it: who graded the answers, and
-    how.
+    """Return the entries ``grading`` and ``faithfulness`` of a result's protocol, which record who graded the answers
+    and how. Entries that do not apply to the items are omitted.
     """
     record = {}
     if task := next((item.details["judge"] for item in items if "judge" in item.details), None):
@@ -211,17 +212,17 @@ def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> 
 
 
 def read_grade(text: str) -> float | None:
-    """Return the first number from 0 to 1 in a judge's reply; None if the reply has no such number."""
+    """Return the first number from 0 to 1 in a judge's reply, or None if the reply has no such number."""
     match = re.search(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?![\d.]*\d)", text)
     return float(match.group()) if match else None
 
 
 def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the score in percent as in SCRAMBLe's paper: the mean over the gradings with 1.96 standard errors over
-    them.
+    """Return the mean score over the gradings in percent, with 1.96 standard errors over the gradings, as in SCRAMBLe's
+    paper.
 
-    ``grading_interval`` is half the interval's width in points (None for one grading). It measures how stable the
-    judge is, not the sampling error.
+    ``grading_interval`` is half the width of the interval in points (None for one grading). The interval measures how
+    stable the judge is, not the sampling error.
     """
     graded = [o.details["grades"] for o in outcomes if "grades" in o.details]
     if not graded:
@@ -232,7 +233,9 @@ def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def judged_scores(table: Mapping[str, dict[str, Any]], outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Return the scores with the interval over gradings in addition to the sampling error, if a judge graded."""
+    """Return the scores. If a judge graded the answers, ``score`` has the interval over gradings in addition to the
+    sampling error.
+    """
     if not any("grades" in o.details for o in outcomes):
         return dict(table)
     return {**table, "score": {**table["score"], **over_gradings(outcomes)}}
@@ -245,7 +248,9 @@ def _faithfulness(
     judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item], images: Mapping[str, ImageFile]
 ) -> list[Outcome]:
     if not all("response" in o.details for o in outcomes):
-        raise EvaluationError("faithfulness needs generated reasoning instead of likelihoods: choose protocol=cot")
+        raise EvaluationError(
+            "judge.faithfulness needs generated reasoning, but the protocol scores likelihoods: set protocol=cot"
+        )
     sentence_lists = [statements(o.details["response"]) for o in outcomes]
     requests = [
         Request((Message("user", fill(judge.faithfulness_prompt, statement=statement), shown),), max_tokens=8)

@@ -1,9 +1,9 @@
-"""A judge reads the final answer from a reply: MathVista, MathVerse, LogicVista.
+"""Let a judge extract the final answers from the responses to MathVista, MathVerse and LogicVista.
 
-MathVista's answers are compared by rule. MathVerse's are compared by the judge, unless they are letters or the texts
-are equal. For LogicVista the judge names the letters that a reply chooses, which must be those of the answer. If the
-judge's reply about an answer cannot be read, the answer gets the status ``unread`` and counts neither as right nor as
-wrong.
+MathVista's answers are compared with the correct answers by rule. MathVerse's answers are compared by the judge, unless
+they are letters or the texts are equal. For LogicVista, the judge names the letters that a response chooses. The
+response is right if these are exactly the letters of the correct answer. If the judge's reply about an answer cannot be
+read, the answer gets the status ``unread`` and counts neither as right nor as wrong.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ PROMPTS = {
     "mathverse": ("extraction_prompt", "comparison_prompt"),
     "letters": ("letters_prompt",),
 }
-"""Rule of an item that a judge can extract -> the prompts that this needs."""
+"""Names of the prompts with which a judge extracts an answer, by the item's rule."""
 
 LAST_WORDS = 30
-"""MathVerse's extraction reads the last words of a response."""
+"""Number of words at the end of a response to MathVerse that the judge gets."""
 
 
 class ExtractionJudge(Protocol):
-    """The part of :class:`scramble.evaluation.judge.Judge` that extraction needs."""
+    """The interface of :class:`scramble.evaluation.judge.Judge` that extraction uses."""
 
     @property
     def extraction_prompt(self) -> str: ...
@@ -69,7 +69,7 @@ class ExtractionJudge(Protocol):
 
 
 def extract(judge: ExtractionJudge, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
-    """Return the outcomes with the answers as the judge reads them, which replace those read by rule."""
+    """Return the outcomes in which the answers that the judge extracted replace those extracted by rule."""
     waiting = [o for o in outcomes if "extraction" in o.details]
     prompts = [
         fill(
@@ -88,7 +88,7 @@ def extract(judge: ExtractionJudge, outcomes: Sequence[Outcome], items: Mapping[
 
 
 def read_verdict(text: str) -> bool | None:
-    """Return a judge's verdict: 1 or 0; None if the reply has neither, or both."""
+    """Return a judge's verdict: True for 1, False for 0, and None if the reply contains neither or both."""
     digits = set(re.findall(r"(?<![\d.])[01](?![\d.]*\d)", text))
     return digits.pop() == "1" if len(digits) == 1 else None
 
@@ -125,7 +125,9 @@ def _replies(judge: ExtractionJudge, prompts: Sequence[str]) -> list[str]:
 def _verdicts(
     judge: ExtractionJudge, outcomes: Sequence[Outcome], replies: Mapping[str, str], items: Mapping[str, Item]
 ) -> dict[str, bool | None]:
-    """MathVerse: item id -> whether the extracted answer is right; None if the judge's reply cannot be read."""
+    """Return for each MathVerse item, by id, whether the extracted answer is right, or None if the judge's reply cannot
+    be read.
+    """
     asked = [o for o in outcomes if _rule(items[o.item_id]) == "mathverse"]
     verdicts: dict[str, bool | None] = {}
     for o in asked:

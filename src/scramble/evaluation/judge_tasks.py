@@ -1,7 +1,8 @@
-"""Judging of MMHal-Bench, LLaVA-Bench, HallusionBench and Object HalBench: prompts, and parsing of the replies.
+"""Judge the answers to MMHal-Bench, LLaVA-Bench, HallusionBench and Object HalBench: prompts and parsers of the
+replies.
 
 The prompts are this project's own. An item for which the judge's reply cannot be read gets the status ``unread`` and is
-excluded from the scores, except from those named ``official``, which count it as the authors' scripts do.
+excluded from the scores. Only the scores named ``official`` include such an item, as the authors' scripts do.
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ class Task:
     Attributes:
         prompt: the default prompt.
         max_tokens: maximum number of tokens of a reply.
-        is_graded: whether the answers are graded ``judge.gradings`` times; if not, the judge is asked once.
-        read: a reply and its item -> what was read; None: it cannot be read.
-        measure: what was read in each readable reply, the number of unreadable replies, and the item -> values and
-            details of the outcome.
-        short: answers of up to this many words are not sent to the judge; they count as read, without content.
+        is_graded: whether each answer is graded ``judge.gradings`` times; otherwise the judge is asked once per answer.
+        read: function that parses a reply to an item; returns None if the reply cannot be parsed.
+        measure: function of the parsed replies, the number of unreadable replies and the item that returns the values
+            and details of the outcome.
+        short: answers of up to this many words are not sent to the judge; their parsed reply is an empty list.
     """
 
     prompt: str
@@ -103,7 +104,9 @@ def _llava_bench(pairs: Sequence[judge_replies.Pair], unread: int, item: Item) -
 
 
 def _hallusionbench(verdicts: Sequence[int], unread: int, item: Item) -> Measured:
-    """An unclear answer is right only for the questions of category VS without an image."""
+    """Return the accuracy of an answer. An unclear answer is right only for the questions of category VS without an
+    image.
+    """
     right = (1, 2) if item.kind == "VS" and not item.image_ids else (1,)
     return ({"accuracy": float(verdicts[0] in right)} if verdicts else {}), {}
 
@@ -116,7 +119,9 @@ def _object_halbench(lists: Sequence[list[str]], unread: int, item: Item) -> Mea
 
 
 def _names(text: str, item: Item) -> list[str] | None:
-    """Return the names in a judge's reply, which may be fenced as Markdown code; None if it is not a list of texts."""
+    """Return the names in a judge's reply, which may be fenced as Markdown code, or None if the reply is not a list of
+    texts.
+    """
     try:
         names = objects.parse_object_list(re.sub(r"^```\w*\s*\n|\n\s*```$", "", text.strip()))
     except (ValueError, RecursionError):  # a reply of a thousand opening brackets is nested too deeply for json
@@ -138,7 +143,7 @@ TASKS: dict[str, Task] = {
     ),
     "object_halbench": Task(OBJECT_HALBENCH_PROMPT, 512, False, _names, _object_halbench, short=3),
 }
-"""Task named in ``details["judge"]`` of an item."""
+"""Tasks by name. An item names its task in ``details["judge"]``."""
 
 
 def judged(
@@ -152,12 +157,12 @@ def judged(
     """Return the outcomes with the judge's results for the items that have a task.
 
     Args:
-        outcomes: outcomes of status ``judge`` are judged; others are returned unchanged.
-        items: item id -> item.
+        outcomes: outcomes of status ``judge`` are judged; all other outcomes are returned unchanged.
+        items: items by id.
         ask: sends requests to the judge and returns its replies.
-        prompts: task -> prompt.
-        gradings: number of gradings of a graded answer.
-        temperature: of the graded tasks; the others are greedy.
+        prompts: prompts by the name of the task.
+        gradings: number of gradings per answer, for graded tasks.
+        temperature: sampling temperature of graded tasks; all other tasks use greedy decoding.
     """
     plans = {o.item_id: _requests(o, items[o.item_id], prompts, gradings, temperature) for o in outcomes}
     replies = iter(ask([request for requests in plans.values() for request in requests]))

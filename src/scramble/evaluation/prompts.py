@@ -19,7 +19,9 @@ from scramble.trie.score import SequenceScore, iter_scores
 
 
 class QueryEncoder(PromptEncoder):
-    """Encodes the queries of a benchmark for one model; ``max_length`` is its longest sequence in tokens."""
+    """Encodes the queries of a benchmark for one model; ``max_length`` is the model's maximum sequence length in
+    tokens.
+    """
 
     def __init__(self, family: Family, processor: Any, max_length: int | None = None) -> None:
         super().__init__(family, processor)
@@ -27,17 +29,22 @@ class QueryEncoder(PromptEncoder):
         self._end = common_suffix(self.completion("Yes"), self.completion("No"))
 
     def answer(self, text: str, score_end: bool) -> tuple[list[int], list[bool]]:
-        """Token ids of an answer with its end of turn, and which of them are scored."""
+        """Return the token ids of an answer, including the end of turn, and for each token whether it is scored."""
         ids = self.completion(text)
         scored = len(ids) if score_end else len(ids) - self._end
         if scored < 1:
-            raise EvaluationError(f"the answer {text!r} has no tokens to score besides the end of turn")
+            raise EvaluationError(
+                f"the answer {text!r} has no token before the end of turn, which is not scored: set "
+                "protocol.score_end=true, or remove empty answers from the benchmark's file"
+            )
         return ids, [k < scored for k in range(len(ids))]
 
     def token_texts(self, text: str, count: int) -> list[str]:
-        """Return the texts of the first ``count`` tokens of an answer; together they are the answer, with its spaces.
+        """Return the texts of the first ``count`` tokens of an answer. The joined texts are the answer, including its
+        spaces.
 
-        If a character consists of several tokens, the last token gets its text.
+        If a character consists of several tokens, the last of these tokens gets the character and the others get an
+        empty text.
         """
         ids, texts, before = self.completion(text)[:count], [], ""
         for end in range(1, len(ids) + 1):
@@ -49,7 +56,7 @@ class QueryEncoder(PromptEncoder):
         return texts
 
     def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[Row]:
-        """Prompt and answer of all candidates of all queries on one image set, in order."""
+        """Return one row (prompt and answer) for each candidate of each query on one image set, in order."""
         rows = []
         prompts = self.prompts([query.prompt for query in queries], images)
         for query, prompt in zip(queries, prompts, strict=True):
@@ -60,7 +67,7 @@ class QueryEncoder(PromptEncoder):
         return rows
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
-        """Return one trie of all candidates of all queries on one image set, with sequences in the order of the
+        """Return one trie with all candidates of all queries on one image set. The sequences have the order of the
         queries.
         """
         rows = self.rows(queries, images)
@@ -72,8 +79,8 @@ class QueryEncoder(PromptEncoder):
         """Raise EvaluationError if a sequence has more tokens than the model has positions."""
         if self.max_length is not None and length > self.max_length:
             raise EvaluationError(
-                f"item {query.query_id}: {length} tokens, but the model has {self.max_length} positions; "
-                "use smaller images (model.max_tiles) or a model with a longer context"
+                f"item {query.query_id} has {length} tokens, but the model has {self.max_length} positions: "
+                "use smaller images (lower model.max_tiles) or a model with a longer context"
             )
 
 
@@ -84,10 +91,11 @@ def score_queries(
     *,
     batch_tokens: int | None = None,
 ) -> Iterator[list[SequenceScore]]:
-    """Return the scores of all candidates of the queries of each group, streamed in order: one trie per group, or one
-    row per candidate if the family has no trie. A group is a list of queries on the same images, and these images.
+    """Yield the scores of all candidates of each group, in order. A group consists of queries on the same images, and
+    these images. Each group is scored as one trie or, if the family has no trie, as one row per candidate.
 
-    Raises NonFiniteError, see :func:`scramble.trie.score.iter_scores` and :func:`scramble.models.rows.iter_scores`.
+    Raises NonFiniteError as described in :func:`scramble.trie.score.iter_scores` and
+    :func:`scramble.models.rows.iter_scores`.
     """
     if vlm.family.has_trie:
         return iter_scores(vlm.backbone, (encoder.trie_item(*group) for group in groups), batch_tokens=batch_tokens)
@@ -95,16 +103,18 @@ def score_queries(
 
 
 def open_images(image_ids: Sequence[str], images: Mapping[str, ImageFile], px: int | None) -> list[Image.Image]:
-    """Return the decoded images, resized to a square of ``px`` if given. Raises RecordError naming a bad or missing
-    image.
+    """Return the decoded images, resized to a square of ``px`` pixels if given. Raises RecordError, which names the
+    image, if an image is missing or cannot be decoded.
     """
     opened = []
     for image_id in image_ids:
         try:
             image = images[image_id].open()
         except KeyError:
-            raise RecordError(f"image {image_id!r} belongs to an item but is not in the data set") from None
+            raise RecordError(
+                f"image {image_id!r} belongs to an item but is missing: download the data again"
+            ) from None
         except RecordError as error:
-            raise RecordError(f"image {image_id!r}: {error}; download it again") from error
+            raise RecordError(f"image {image_id!r} cannot be used ({error}): download the image again") from error
         opened.append(image if px is None else image.resize((px, px), Image.Resampling.BICUBIC))
     return opened

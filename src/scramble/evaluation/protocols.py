@@ -1,4 +1,5 @@
-"""Evaluation protocols: the prompts, and how replies are scored and parsed. Every score is reported with its protocol.
+"""Define evaluation protocols: the prompts, and how replies are scored and parsed. Every score is reported with its
+protocol.
 
 The settings of each protocol are in ``configs/protocol/<name>.yaml``. A protocol turns an item into queries
 (:func:`queries`); :mod:`scramble.evaluation.scoring.outcomes` turns the replies into outcomes.
@@ -80,33 +81,35 @@ class Protocol:
             ("cot_answer", parsers.COT_ANSWERS),
         ):
             if (value := getattr(self, key)) not in allowed:
-                raise EvaluationError(f"protocol {self.name}: {key}={value!r} {nearest(value, allowed)}")
+                raise EvaluationError(f"protocol {self.name}: {key}={value!r} is unknown {nearest(value, allowed)}")
         if "{caption}" not in self.yes_template:
-            raise EvaluationError(f"protocol {self.name}: yes_template has no {{caption}}: {self.yes_template!r}")
+            raise EvaluationError(f"protocol {self.name}: yes_template={self.yes_template!r} must contain {{caption}}")
         for key, required in (
             ("choice_template", ("{question}", "{options}")),
             ("hint_template", ("{hint}",)),
             ("option_template", ("{letter}", "{option}")),
         ):
             if missing := [field for field in required if field not in getattr(self, key)]:
-                raise EvaluationError(f"protocol {self.name}: {key} has no {missing[0]}: {getattr(self, key)!r}")
+                raise EvaluationError(f"protocol {self.name}: {key}={getattr(self, key)!r} must contain {missing[0]}")
 
 
 def protocol_names() -> list[str]:
-    """Return the protocols of ``configs/protocol``, without ``default``, which selects each benchmark's own."""
+    """Return the names of the protocols in ``configs/protocol``. ``default`` is omitted, because it stands for the
+    default protocol of each benchmark.
+    """
     return sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"default"})
 
 
 def named_protocol(name: str, **overrides: Any) -> Protocol:
-    """Return the named protocol. ``overrides`` change settings and are added to the name, to distinguish it from the
-    original.
+    """Return the named protocol. ``overrides`` change its settings. They are added to the protocol's name, to
+    distinguish the changed protocol from the original.
     """
     if name not in protocol_names():
         raise EvaluationError(f"unknown protocol {name!r} {nearest(name, tuple(protocol_names()))}")
     base = _read(name)
     fields = {f.name for f in dataclasses.fields(Protocol)} - {"name"}
     if unknown := sorted(set(overrides) - fields):
-        raise EvaluationError(f"protocol {name}: no setting {unknown[0]!r} {nearest(unknown[0], fields)}")
+        raise EvaluationError(f"protocol {name} has no setting {unknown[0]!r} {nearest(unknown[0], fields)}")
     changed = {key: value for key, value in overrides.items() if value != getattr(base, key)}
     if not changed:
         return base
@@ -119,7 +122,7 @@ def _read(name: str) -> Protocol:
     values = _settings(name)
     fields = {f.name for f in dataclasses.fields(Protocol)}
     if wrong := sorted(fields ^ set(values)):
-        problem = "has no setting" if wrong[0] in values else "lacks the setting"
+        problem = "has the unknown setting" if wrong[0] in values else "lacks the setting"
         raise EvaluationError(f"{FOLDER / name}.yaml {problem} {wrong[0]}: see standard.yaml for all settings")
     return Protocol(**values)
 
@@ -132,7 +135,7 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) -> Protocol:
-    """Return the protocol for one benchmark; ``default`` selects the benchmark's own.
+    """Return the protocol for one benchmark. ``default`` selects the benchmark's default protocol.
 
     Args:
         selected: a protocol, its name, or its name with changed settings (``{"name": ..., "tie_policy": "half"}``).
@@ -172,10 +175,13 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
 
 
 def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Protocol) -> list[Query]:
-    """Which caption fits each image, and which image fits each caption. Options are always in the item's order."""
+    """Return queries that ask which caption fits each image and which image fits each caption. The options always have
+    the item's order.
+    """
     if not isinstance(record, TwoByTwoItem):
         raise EvaluationError(
-            f"item {item.item_id} has one image: protocol {protocol.name} asks about sets of two images and captions"
+            f"item {item.item_id} has one image, but protocol {protocol.name} asks about sets of two images and two "
+            "captions: choose another protocol"
         )
     values = {f"{{caption_{n}}}": caption for n, caption in enumerate(record.captions)}
     text = _filled(protocol.caption_question, values)
@@ -266,7 +272,7 @@ def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    """Fill in the template line by line. A line with one field is omitted if the field is empty."""
+    """Fill in the template line by line. A line with fields is omitted if all its fields are empty."""
     lines = []
     for line in template.split("\n"):
         names = [name for name in values if name in line]
@@ -277,7 +283,7 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
 
 
 def options(choices: Sequence[str], letters: Iterable[str] = LETTERS, template: str = "{letter}. {option}") -> str:
-    """Format options as lines ``A. ...``, or by another template."""
+    """Format options as lines ``A. ...``, or with another template."""
     lines = []
     for letter, choice in zip(letters, choices, strict=False):
         values = {"{letter}": letter, "{option}": choice}

@@ -1,4 +1,4 @@
-"""Compute the scores of a benchmark in memory, to monitor a model in training. No file is written or reused."""
+"""Compute the scores of a benchmark in memory, to monitor a model during training. No file is written or reused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def quick_scores(
     protocol: str = "default",
     batch_tokens: int | None = None,
 ) -> dict[str, float]:
-    """Each score of a benchmark in percent, on its first ``limit`` items (groups are kept complete)."""
+    """Return the scores of a benchmark in percent, on its first ``limit`` items (groups are kept complete)."""
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
     queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}
     asked = (query for item_queries in queries_of.values() for query in item_queries)
@@ -45,7 +45,7 @@ def scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) ->
     """Return a function that scores benchmarks on one split of a data set, for use during training.
 
     Args:
-        folder: the split's folder; the benchmarks are loaded once, here.
+        folder: folder of the split; the benchmarks are loaded once, by this call.
         benchmarks: names of benchmarks.
         limit: number of items per benchmark; None: all items.
 

@@ -1,4 +1,6 @@
-"""Stored replies: one JSONL row per query, appended and flushed, keyed by everything that the reply depends on."""
+"""Store replies as JSONL, one row per query. Rows are appended and flushed, with a key of everything that the reply
+depends on.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from scramble.storage.jsonl import read_jsonl
 SCHEMA = 1
 PATTERN = "responses*.jsonl"
 CONTENT = [field.name for field in dataclasses.fields(Query) if field.name not in ("query_id", "image_ids")]
-"""What a reply depends on, besides the model and the bytes of the images."""
+"""Fields of a query on which the reply depends, in addition to the model and the bytes of the images."""
 
 
 def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> str:
-    """Return the content key of a reply: model and adapter, prompt, candidates, settings and the bytes of the
-    images.
+    """Return the content key of a reply: a hash of the model and adapter, the prompt, the candidates, the settings and
+    the bytes of the images.
     """
     # not dataclasses.asdict, which copies every value and takes most of the time of a repeated evaluation
     values = {name: getattr(query, name) for name in CONTENT}
@@ -40,7 +42,7 @@ def _rounded(candidates: Sequence[Sequence[tuple[str, float]]]) -> list[list[tup
 
 
 def read(folder: str | Path) -> dict[str, Reply]:
-    """Return all replies stored in a folder (one file per process) by key."""
+    """Return all replies that are stored in a folder (one file per process), by key."""
     replies: dict[str, Reply] = {}
     for path in sorted(Path(folder).glob(PATTERN)):
         for line in read_jsonl(path):
@@ -52,7 +54,8 @@ def read(folder: str | Path) -> dict[str, Reply]:
                     replies[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]), token_logprobs=texts)
             except KeyError as error:
                 raise EvaluationError(
-                    f"{path}: a row has no {error}, because another version wrote it; move the file elsewhere"
+                    f"{path}: a row has no {error}, because another version wrote the file: move the file to another "
+                    "folder and repeat the evaluation"
                 ) from None
     return replies
 
@@ -60,7 +63,8 @@ def read(folder: str | Path) -> dict[str, Reply]:
 def group_by_images(queries: Iterable[Query], image_hashes: Mapping[str, str]) -> list[list[Query]]:
     """Group queries of the same kind on the same images, in order of first appearance.
 
-    Images with equal bytes are the same image, because many files repeat an image under another id with every question.
+    Images with equal bytes count as the same image, because many data files repeat an image under a new id for each
+    question.
     """
     groups: dict[tuple[Any, ...], list[Query]] = {}
     for number, query in enumerate(queries):

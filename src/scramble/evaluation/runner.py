@@ -1,7 +1,7 @@
-"""Run benchmarks: send the queries without a stored reply to the model, store every reply, compute scores.
+"""Run benchmarks: send the queries without a stored reply to the model, store every reply, and compute the scores.
 
-An interrupted run resumes: replies are written chunk by chunk. The chunks, and therefore the scores, are the same for
-any number of processes.
+Replies are written chunk by chunk, so an interrupted run can resume. The chunks, and therefore the scores, do not
+depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ log = logging.getLogger(__name__)
 
 Model: TypeAlias = "VLM | ModelBackend"
 Progress = Callable[[int, int, float], None]
-"""Called with the number of answered queries, the number of all queries, and the seconds since the start."""
+"""Function of the number of answered queries, the number of all queries, and the seconds since the start."""
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """The scored model. ``key`` is a content key of weights, processor and adapter. For a model behind an engine
-    (``engine`` is the engine's kind), only the name is known."""
+    """The scored model. ``key`` is a content key of weights, processor and adapter. For a model behind an engine,
+    ``engine`` is the kind of engine, and ``key`` is a content key of the model's name and, if the name is a local
+    folder, of this folder.
+    """
 
     path: str
     key: str
@@ -63,16 +65,18 @@ def identify(
     settings: Mapping[str, Any] | None = None,
 ) -> ModelId:
     """Identify a model by its content: the bytes of local folders, or the commit of a hub id. ``settings`` are loading
-    options that change its numbers (tiles, dtype).
+    options that can change scores, such as the number of tiles.
 
-    Raises EvaluationError if there is neither a folder nor a downloaded hub commit of this name.
+    Raises EvaluationError if ``path`` is neither a folder nor a hub id whose revision has been downloaded.
     """
     parts = [_content(path, revision), None if adapter is None else _content(adapter, None), dtype, settings or {}]
     return ModelId(str(path), content_key(parts), revision, None if adapter is None else str(adapter), name, dtype)
 
 
 def identify_served(engine: Engine, kind: str, *, name: str = "") -> ModelId:
-    """Identify a model behind an engine by its name there and, if the name is a local folder, by its content."""
+    """Identify a model behind an engine by the name that the engine uses and, if this name is a local folder, by the
+    content of the folder.
+    """
     content = file_key(engine.model) if Path(engine.model).is_dir() else None
     key = content_key("engine", kind, engine.model, content)
     return ModelId(engine.model, key, name=name or engine.model, dtype="", engine=kind)
@@ -86,14 +90,16 @@ def _content(path: str | Path, revision: str | None) -> str:
     try:
         cached = {repo.repo_id: repo for repo in scan_cache_dir().repos}
     except Exception as error:  # huggingface_hub raises CacheNotFound and several others for a broken cache
-        raise EvaluationError(f"no model at {path}, and the hub cache cannot be read ({error})") from error
+        raise EvaluationError(
+            f"there is no model at {path}, and the hub cache cannot be read ({error}): check model.path and HF_HOME"
+        ) from error
     if str(path) not in cached:
-        raise EvaluationError(f"no model at {path}: it is neither a folder nor a downloaded hub id; check model.path")
+        raise EvaluationError(f"model {path} is neither a folder nor a downloaded hub id: check model.path")
     name = revision or "main"
     for commit in cached[str(path)].revisions:
         if commit.commit_hash == name or name in commit.refs:
             return commit.commit_hash
-    raise EvaluationError(f"model {path}: revision {name!r} has not been downloaded; check model.revision")
+    raise EvaluationError(f"model {path}: revision {name!r} has not been downloaded: check model.revision")
 
 
 def evaluate(
@@ -118,29 +124,31 @@ def evaluate(
     """Score a model on benchmarks. Replies and results are written below ``out_folder/<benchmark>/``.
 
     Args:
-        model: the loaded model, a model behind an engine
-            (:class:`scramble.evaluation.backends.server.EngineBackend`), or a function that returns either; it is
-            called only if a reply is missing.
+        model: the loaded model, a model behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`),
+            or a function that returns either. The function is called only if a reply is missing.
         protocol: a protocol, its name, or its name with changed settings; ``default`` selects each benchmark's own.
-        model_id: see :func:`identify`; it is part of the key of every reply.
-        limit: maximum number of items per benchmark, rounded up so that groups are complete.
-        batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. The value may
-            change scores by rounding.
+        model_id: identity of the model (:func:`identify`), which is part of the key of every reply.
+        limit: maximum number of items per benchmark, exceeded if necessary to keep groups complete.
+        batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. Different values can change
+            scores by rounding errors.
         token_logprobs: store the log-probability of each token of the candidates; replies that were stored without
-            them are computed again.
-        judge: grades or extracts answers that rules cannot handle; without a judge, free answers are not graded, see
-            :mod:`scramble.evaluation.judge`.
-        process: rank, and number of processes that share the work; ``wait`` is their barrier.
+            these log-probabilities are computed again.
+        judge: grades or extracts answers that rules cannot handle (:mod:`scramble.evaluation.judge`). Without a judge,
+            free answers are not graded.
+        process: rank of this process, and number of processes that share the work; ``wait`` is the barrier of these
+            processes.
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
-        environment: versions and hardware, recorded in the result.
-        progress: function that is called with a benchmark's name and returns its progress callback.
-        score: if False, only generate and store replies; compute scores when all shares of the work are finished.
-        replies: folder of the stored replies, with a sub-folder ``<benchmark>/``; by default the results' folder.
+        environment: package versions and hardware, to be recorded in the result.
+        progress: function that returns the progress callback for the benchmark of a given name.
+        score: if False, replies are only generated and stored. Compute the scores when all shares of the work are
+            finished.
+        replies: folder of the stored replies, with one sub-folder ``<benchmark>/`` per benchmark; None: ``out_folder``.
 
     Returns:
-        One result per benchmark, in order. Only rank 0 writes them.
+        One result per benchmark, in order. Only rank 0 writes the results.
     Raises:
-        EvaluationError, RecordError: the message names the item or image. The replies so far remain on disk.
+        EvaluationError, RecordError: an item or image cannot be used; the message names it. Replies that were received
+            earlier remain stored.
     """
     backend = _LazyBackend(model, batch_tokens, token_logprobs)
     scored = []
@@ -188,7 +196,7 @@ def rescore(
     """Score stored replies without the model, for example with another parser, normaliser, tie policy or score for the
     same prompts.
 
-    Raises EvaluationError if a reply is missing (the protocol has other prompts).
+    Raises EvaluationError if a reply is missing, for example because the protocol has different prompts.
     """
     resolved = resolve(protocol, benchmark)
     items = limit_items(benchmark.items, limit)
@@ -200,8 +208,8 @@ def rescore(
             key = responses.query_key(model_id.key, query, benchmark.image_hashes)
             if key not in stored:
                 raise EvaluationError(
-                    f"{benchmark.name}: no reply to {query.query_id} under protocol {resolved.name} in {folder}; "
-                    "run the model on it first"
+                    f"{benchmark.name}: {folder} has no reply to {query.query_id} under protocol {resolved.name}: "
+                    "run the model with this protocol first"
                 )
             replies[query.query_id] = stored[key]
         outcomes.append(_with_tokens(outcome(item, replies, resolved), replies))
@@ -232,9 +240,10 @@ def _with_tokens(scored: Outcome, replies: Mapping[str, Reply]) -> Outcome:
 
 
 def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
-    """Rank, number of processes and their barrier under ``accelerate launch`` or torchrun; (0, 1) otherwise.
+    """Return (rank, number of processes) and the barrier of the processes under ``accelerate launch`` or torchrun.
+    Otherwise return (0, 1) and a function that does nothing.
 
-    Pass them to :func:`evaluate` as ``process`` and ``wait``.
+    Pass the two values to :func:`evaluate` as ``process`` and ``wait``.
     """
     import os
 
@@ -248,8 +257,8 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
 
 def _earlier_self_test(folder: Path, model_id: ModelId) -> dict[str, Any] | None:
-    """Return the self-test of the earlier run that called the model, if this run only computes scores from stored
-    replies.
+    """Return the self-test that the result in ``folder`` records, or None if there is no result of this model. A run
+    that only computes scores from stored replies makes no self-test.
     """
     path = folder / "result.json"
     earlier = read_json(path) if path.exists() else {}
@@ -292,11 +301,11 @@ def _answer(
     test_groups: int,
     report: Progress | None,
 ) -> _Work:
-    """Ask the model the queries without a stored reply, and append its replies."""
+    """Send the queries without a stored reply to the model, and append the replies to the stored ones."""
     all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
     keys = [responses.query_key(model_id.key, query, benchmark.image_hashes) for query in all_queries]
     key_of = {query.query_id: key for query, key in zip(all_queries, keys, strict=True)}
-    # Several items may contain the same question (POPE's splits share some); the model gets each question once.
+    # Several items may contain the same question, for example in POPE's splits. The model gets each question once.
     unique = dict(zip(reversed(keys), reversed(all_queries), strict=True))
     asked = (query for query in all_queries if unique[key_of[query.query_id]] is query)
     groups = responses.group_by_images(asked, benchmark.image_hashes)
@@ -342,9 +351,9 @@ def _answer(
     if broken:
         image, fault = next(iter(broken.items()))
         raise RecordError(
-            f"{benchmark.name}: {len(broken)} of {len(benchmark.image_hashes)} images cannot be used (the first: "
-            f"{image!r}: {fault}); download {'it' if len(broken) == 1 else 'them'} again and repeat the command. All "
-            "other replies are stored"
+            f"{benchmark.name}: {len(broken)} of {len(benchmark.image_hashes)} images cannot be used (first: "
+            f"{image!r}: {fault}): download the image{'s' * (len(broken) > 1)} again and repeat the command. The "
+            "replies about all other images are stored"
         )
     return _Work(times, tested)
 
@@ -355,10 +364,10 @@ def _replies(
     images: Mapping[str, ImageFile],
     broken: dict[str, str],
 ) -> tuple[Sequence[Sequence[Query]], list[list[Reply]]]:
-    """Return the groups of a chunk whose images can be decoded, and their replies. Images that cannot are added to
-    ``broken``.
+    """Return the groups of a chunk whose images can be decoded, and the replies. Images that cannot be decoded are
+    added to ``broken``.
 
-    Images are decoded again only after an error, because that takes a noticeable share of the time on a fast GPU.
+    Images are decoded again only after an error, because decoding takes a noticeable share of the time on a fast GPU.
     """
     try:
         return chunk, list(backend.reply(chunk, images))
@@ -367,14 +376,14 @@ def _replies(
         if not faults:
             raise
     for image_id, fault in faults.items():
-        log.warning(f"image {image_id!r}: {fault}; its questions are skipped")
+        log.warning(f"image {image_id!r} cannot be used ({fault}); questions about this image are skipped")
     broken |= faults
     readable = [group for group in chunk if faults.keys().isdisjoint(group[0].image_ids)]
     return readable, list(backend.reply(readable, images)) if readable else []
 
 
 def _broken_images(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, str]:
-    """Return the images of some groups that cannot be decoded, by id, and the reasons."""
+    """Return a dictionary from the ids of the images that cannot be decoded to the reasons."""
     faults = {}
     for image_id in dict.fromkeys(image_id for group in groups for image_id in group[0].image_ids):
         try:

@@ -1,4 +1,4 @@
-"""Replies of a model in this process: likelihoods through the token trie, generation on a shared prefix.
+"""Compute the replies of a model in this process: likelihoods with the token trie, generation with a shared prefix.
 
 A model whose family has no trie scores one sequence per row and answers one prompt at a time.
 """
@@ -19,7 +19,7 @@ class LocalBackend:
     """Answers queries with one loaded model.
 
     ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. All queries
-    use the same prompt encoder, so that the place of the images in a prompt is determined only once. With
+    use the same prompt encoder, so that the position of the images in a prompt is determined only once. With
     ``token_logprobs``, replies to queries with candidates contain the log-probability of each token.
     """
 
@@ -41,7 +41,7 @@ class LocalBackend:
         if refused:
             raise EvaluationError(
                 f"{refused[0]}{f' ({len(refused)} such texts)' if len(refused) > 1 else ''}. Such a text cannot be "
-                "scored as plain text: remove the characters, or the item, from the benchmark's file"
+                "scored as plain text: remove these characters, or the item, from the benchmark's file"
             )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
@@ -69,7 +69,7 @@ class LocalBackend:
             yield replies
 
     def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Yield greedy replies, as many image sets at a time as fit in ``batch_tokens``."""
+        """Yield greedy replies. A batch has as many image sets as fit in ``batch_tokens``."""
         from scramble.models.generation import generate
 
         batch: list[tuple[list[Prompt], list[int]]] = []
@@ -92,17 +92,17 @@ class LocalBackend:
             yield [Reply(text=text) for text in group]
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Return the number of groups per chunk: 64 for short prompts, fewer for longer ones, at least 1."""
+        """Return the number of groups per chunk: 64 for short prompts, fewer for long prompts, at least 1."""
         opened = open_images(group[0].image_ids, images, group[0].image_px)
         prompt = self.encoder.prompts([group[0].prompt], opened)[0]
         return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
-        """Compare the replies of batch size 1 and batch size n on a few image groups.
+        """Compare the replies at batch size 1 with those at batch size n on a few image groups.
 
         Returns:
-            ``groups``, their number; ``max_logprob_difference`` in nats over all candidates; ``texts_differ``, the
-            number of generated replies that differ.
+            The number of ``groups``, the maximum difference between log-probabilities over all candidates in nats
+            (``max_logprob_difference``), and the number of generated replies that differ (``texts_differ``).
         """
         together = list(self.reply(groups, images))
         alone = [next(self.reply([group], images)) for group in groups]
@@ -116,6 +116,8 @@ class LocalBackend:
 
 
 def _tokens(prompts: Sequence[Prompt]) -> int:
-    """Upper bound on the tokens in the row of one image set: assumes that only the shortest prompt is shared."""
+    """Estimate the number of tokens in the row of one image set. The estimate assumes that the prompts share the whole
+    shortest prompt, and adds 64 tokens per prompt.
+    """
     shortest = min(len(prompt.input_ids) for prompt in prompts)
     return shortest + sum(len(prompt.input_ids) - shortest + 64 for prompt in prompts)

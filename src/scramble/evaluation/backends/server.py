@@ -1,4 +1,4 @@
-"""Generated replies of a model behind an engine: an OpenAI-compatible server, or vLLM in this process."""
+"""Generate the replies of a model behind an engine: an OpenAI-compatible server, or vLLM in this process."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ class EngineBackend:
         self.engine, self.store = engine, store
 
     def check(self, queries: Iterable[Query]) -> None:
-        """Raise EvaluationError for a query that asks for likelihoods. The server handles control tokens in texts."""
+        """Raise EvaluationError for a query that asks for likelihoods. Texts are not checked for control tokens,
+        because the server handles them.
+        """
         for query in queries:
             if query.candidates:
                 raise EvaluationError(
-                    f"{query.query_id} asks for the likelihood of given answers, which an engine does not return: "
-                    "choose a protocol that generates (for questions, standard), or run the model in this process"
+                    f"item {query.query_id} asks for the likelihood of given answers, which an engine does not return: "
+                    "choose a protocol that generates (protocol=standard for questions), or omit engine=... to run the "
+                    "model in this process"
                 )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
         """Yield the replies to each group of queries, in order. Images precede the text.
 
         Raises:
-            EvaluationError: a query asks for likelihoods, or the server rejects one; the message names its id.
+            EvaluationError: a query asks for likelihoods, or the server rejects a query; the message names the query's
+                id.
             EngineError: the server cannot be reached, or the key or model is wrong.
         """
         self.check(query for group in groups for query in group)
@@ -47,14 +51,16 @@ class EngineBackend:
                 answer = next(answers)
                 if answer.error:
                     raise EvaluationError(
-                        f"item {query.query_id}: no answer from {self.engine.model} ({answer.error}); "
-                        "earlier answers are stored"
+                        f"item {query.query_id}: no answer from {self.engine.model} ({answer.error}): repeat the "
+                        "command when the cause is fixed; earlier answers are stored"
                     )
                 replies.append(Reply(text=answer.text.strip()))
             yield replies
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Large chunks, because the engine stores each reply itself and a chunk has to wait for its slowest request."""
+        """Return a large number of groups, because the engine stores each reply itself and a chunk has to wait for its
+        slowest request.
+        """
         return 4 * self.engine.window
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> None:

@@ -1,8 +1,8 @@
 """Export results and items to the schema of Every Eval Ever 0.3.0 (https://github.com/evaleval/every_eval_ever).
 
 One result becomes ``data/<benchmark>/<developer>/<model>/<uuid>.json`` with one entry per score, and
-``<uuid>_samples.jsonl`` with one row per item and metric. The folder ``data`` can be uploaded to that project's data
-store, or merged with the folders of other runs.
+``<uuid>_samples.jsonl`` with one row per item and metric. The folder ``data`` can be uploaded to Every Eval Ever's data
+store, or merged with the ``data`` folders of other runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scramble.storage.files import write_json, write_text
 SCHEMA_VERSION = "0.3.0"
 LIBRARY = "scramble"
 SCORE_NAMES = {("hallusionbench", "accuracy"): "a_acc"}
-"""Benchmark and value of an item -> the score that is the mean of these values, if its name differs."""
+"""Names of scores that differ from the name of the item value whose mean they are, by benchmark and item value."""
 POINTS = 6.0
 """The highest rating of MMHal-Bench."""
 RANGES: dict[tuple[str, str], tuple[float | str, float | str]] = {
@@ -36,8 +36,9 @@ RANGES: dict[tuple[str, str], tuple[float | str, float | str]] = {
     ("mmhal", "score"): (0.0, POINTS),
     ("mmhal", "official_score"): (0.0, POINTS),
 }
-"""The least and the highest value of the scores that are not between 0 and 100. LLaVA-Bench's score is relative to the
-scores of a reference answer, and its official variant counts unread judgements as -1."""
+"""Lowest and highest value of the scores whose range is not 0 to 100. LLaVA-Bench's score is relative to the scores of
+a reference answer, and its official variant counts unread judgements as -1.
+"""
 
 
 def write(
@@ -45,8 +46,8 @@ def write(
 ) -> Path:
     """Write one result with its items below ``root``.
 
-    A later result of the same model, benchmark and protocol replaces its files, so that a repeated evaluation does not
-    count twice in an upload.
+    A later result of the same model, benchmark and protocol overwrites the files of the earlier result, so that a
+    repeated evaluation does not count twice in an upload.
 
     Args:
         timestamp: when the result was written, in seconds since 1970.
@@ -103,7 +104,7 @@ def write(
 
 
 def _model_id(result: Result) -> str:
-    """``<developer>/<model>``: the hub id of an unchanged hub model, and ``local/<arm>`` for everything else."""
+    """Return ``<developer>/<model>``: the hub id of an unchanged hub model, or ``local/<arm>`` for any other model."""
     path = str(result.model.get("path"))
     on_hub = is_hub_id(path) and not Path(path).exists()
     return path if on_hub and not result.model.get("adapter") else f"local/{result.name.replace('/', '_')}"
@@ -153,11 +154,10 @@ def _score(benchmark: str, name: str, score: Mapping[str, Any], result: Result) 
 def _rows(
     benchmark: str, result: Result, items: Sequence[Item], outcomes: Sequence[Outcome]
 ) -> Iterator[dict[str, Any]]:
-    """Yield one row per item and metric. A metric that is only a part of another and has no score of its own is
-    omitted.
+    """Yield one row per item and metric. Metrics for which the result has no score are omitted.
 
-    If an item has no answer text, its reply is the matrix of scores, image by caption. The references of a 2x2 item are
-    its captions, in the order of its images.
+    If an item has no answer text, the reply is the matrix of scores (images x captions). The references of a 2x2 item
+    are its captions, in the order of its images.
     """
     for item, outcome in zip(items, outcomes, strict=True):
         question, choices = _input(item)

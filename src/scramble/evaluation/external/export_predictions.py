@@ -1,7 +1,7 @@
 """Export predictions for evaluation harnesses and servers: VLMEvalKit, lmms-eval, EvalAI (VQAv2), MMBench.
 
-Cells of an xlsx file hold at most 32,767 characters. Longer predictions are an error in this format; they are never
-truncated.
+Cells of an xlsx file hold at most 32,767 characters. A longer prediction raises an error in this format; predictions
+are never truncated.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from scramble.storage.hashing import content_key
 
 CELL_LIMIT = 32767
 FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench", "every_eval_ever")
-"""``every_eval_ever`` also exports the scores: :mod:`scramble.evaluation.external.every_eval_ever` writes it."""
+"""Formats of predictions. :mod:`scramble.evaluation.external.every_eval_ever` writes ``every_eval_ever``, which also
+contains the scores.
+"""
 
 
 def check_formats(names: Sequence[str]) -> None:
     """Raise EvaluationError for an unknown format."""
     if unknown := [name for name in names if name not in FORMATS]:
-        raise EvaluationError(f"export_predictions: no format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
+        raise EvaluationError(f"export_predictions: unknown format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
 
 
 def write(
@@ -55,11 +57,15 @@ def write(
 
 
 def rows(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """VLMEvalKit's columns of question items: index, question, A.., answer, category, prediction."""
+    """Return the rows of question items with VLMEvalKit's columns: index, question, A.., answer, category,
+    prediction.
+    """
     table = []
     for item, outcome in zip(items, outcomes, strict=True):
         if not isinstance(item.record, Question):
-            raise EvaluationError(f"item {item.item_id} is not a question; harnesses have no format for 2x2 items")
+            raise EvaluationError(
+                f"item {item.item_id} is not a question: the formats of harnesses only hold questions"
+            )
         prediction = outcome.details.get("response", outcome.prediction)
         table.append(
             {
@@ -112,26 +118,30 @@ def write_evalai(path: str | Path, items: Sequence[Item], outcomes: Sequence[Out
     answers = []
     for item, outcome in zip(items, outcomes, strict=True):
         if not item.item_id.isdigit():
-            raise EvaluationError(f"item id {item.item_id!r} is not a number, but EvalAI requires numbers")
+            raise EvaluationError(
+                f"item id {item.item_id!r} is not a number, but EvalAI requires numbers: remove evalai from "
+                "export_predictions"
+            )
         answers.append({"question_id": int(item.item_id), "answer": outcome.prediction or ""})
     write_json(path, answers)
 
 
 def write_mmbench(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Write the MMBench server's xlsx: index, question, A, B, C, D, prediction (the server has the answers)."""
+    """Write the MMBench server's xlsx: index, question, A, B, C, D, prediction (the server knows the answers)."""
     columns = ("index", "question", "A", "B", "C", "D", "prediction")
     write_xlsx(path, [{column: row.get(column, "") for column in columns} for row in table])
 
 
 def write_xlsx(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Write one sheet of text cells. Raises EvaluationError for a cell that xlsx cannot hold."""
+    """Write one sheet of text cells. Raises EvaluationError if a cell is too long for xlsx."""
     columns = _columns(table)
     lines = [columns, *([str(row.get(column, "")) for column in columns] for row in table)]
     for line in lines:
         for column, cell in zip(columns, line, strict=True):
             if len(cell) > CELL_LIMIT:
                 raise EvaluationError(
-                    f"{column} of {line[0]!r} has {len(cell)} characters, xlsx holds {CELL_LIMIT}: use .tsv"
+                    f"{column} of {line[0]!r} has {len(cell)} characters, but a cell of an xlsx file holds at most "
+                    f"{CELL_LIMIT}: write a .tsv file (export_predictions=[vlmevalkit])"
                 )
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as book:
         for name, content in _XLSX.items():
@@ -141,7 +151,7 @@ def write_xlsx(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
 
 def _columns(table: Sequence[Mapping[str, Any]]) -> list[str]:
     if not table:
-        raise EvaluationError("no predictions to write")
+        raise EvaluationError("there are no predictions to write")
     return list(dict.fromkeys(column for row in table for column in row))
 
 

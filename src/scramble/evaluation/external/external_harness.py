@@ -1,7 +1,7 @@
-"""External evaluation harnesses: build the command line of lmms-eval or VLMEvalKit, and read their result files.
+"""Use external evaluation harnesses: build the command line of lmms-eval or VLMEvalKit, and read the harness's results.
 
-A result that is read back is a :class:`scramble.evaluation.scoring.results.Result` whose ``source`` and protocol name
-the harness, so that tables show it next to our results and never subtract one from the other.
+Each result is read as a :class:`scramble.evaluation.scoring.results.Result` whose ``source`` and protocol name the
+harness. Tables therefore show it next to our results and never compute a difference between the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from scramble.storage.files import read_json, write_json
 from scramble.storage.jsonl import read_jsonl
 
 HARNESSES = ("lmms-eval", "vlmevalkit")
-# benchmark -> lmms-eval's task; VLMEvalKit's data set and its class. None: no task of the harness is known.
+# Tasks of lmms-eval, and data sets of VLMEvalKit with their classes, by benchmark. None: no task of the harness is
+# known.
 LMMS_EVAL: dict[str, str | None] = {
     "mmbench": "mmbench_en_dev",
     "mmstar": "mmstar",
@@ -41,8 +42,8 @@ VLMEVALKIT: dict[str, tuple[str, str] | None] = {
     "m3cot": None,
     "mmhal": None,
 }
-# Family -> lmms-eval's model that loads transformers' own classes. ``huggingface`` loads any model of
-# AutoModelForImageTextToText. No model class exists for Molmo v1.
+# Model classes of lmms-eval that load the classes of transformers, by family. lmms-eval's ``huggingface`` loads any
+# model of AutoModelForImageTextToText. No model class exists for Molmo v1.
 LMMS_EVAL_MODELS: dict[str, str | None] = {
     "internvl": "internvl_hf",
     "llava": "llava_hf",
@@ -81,20 +82,19 @@ def command(
     harness_python: str = "python",
     batch_size: int = 1,
 ) -> list[str]:
-    """Return the command line that runs benchmarks in an external harness, in the harness's own environment.
+    """Return the command line that runs benchmarks with an external harness in the harness's own environment.
 
     Args:
-        tasks: benchmarks by their names here or by the harness's names: a task of lmms-eval, or
-            ``<data set>:<class>`` of VLMEvalKit.
+        tasks: names of benchmarks, or the harness's own names: a task of lmms-eval, or ``<data set>:<class>`` for
+            VLMEvalKit.
         name: the model's name in the harness's files.
         model: folder of the exported model (adapter merged).
         out: folder for the harness's results. VLMEvalKit's configuration is written next to it, as ``<out>.json``.
         harness_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
-        harness_args: further arguments of that class. The model folder is passed as ``pretrained`` or ``model_path``,
-            unless an argument contains ``{path}``, which is replaced by the folder.
-        harness_flags: additional arguments of the command line, texts or numbers: ``--include_path``, a folder,
-            ``--limit``, 100.
-        harness_python: Python of the harness's environment.
+        harness_args: further arguments of the model class. The model folder is passed as ``pretrained`` or
+            ``model_path``, unless an argument contains ``{path}``, which is then replaced with the folder.
+        harness_flags: additional arguments of the command line, as texts or numbers (``["--limit", 100]``).
+        harness_python: Python executable of the harness's environment.
 
     Raises:
         EvaluationError: the harness or benchmark is unknown, or a task name or model class is missing.
@@ -103,7 +103,7 @@ def command(
         raise EvaluationError(f"unknown harness {harness!r} {nearest(harness, HARNESSES)}")
     if not harness_model:
         raise EvaluationError(
-            f"{harness}: no model class is known for this model; set harness_model to the harness's class"
+            f"{harness}: no model class is known for this model: set harness_model to the harness's model class"
         )
     flags = [_flag(flag) for flag in harness_flags]
     default = "pretrained" if harness == "lmms-eval" else "model_path"
@@ -114,7 +114,10 @@ def command(
         arguments = {default: str(model), **arguments}
     if harness == "lmms-eval":
         if bad := next((value for value in arguments.values() if isinstance(value, str) and "," in value), None):
-            raise EvaluationError(f"lmms-eval separates arguments by commas, but this argument contains one: {bad}")
+            raise EvaluationError(
+                f"lmms-eval separates arguments by commas, but the argument {bad} contains a comma: rename the folder, "
+                "or change harness_args"
+            )
         joined = ",".join(f"{key}={value}" for key, value in arguments.items())
         names = ",".join(_known(harness, LMMS_EVAL, task) or task for task in tasks)
         return [
@@ -141,20 +144,20 @@ def command(
 
 
 def _flag(value: Any) -> str:
-    """Return an argument of the command line. The configuration reads ``100`` as a number, and ``true`` as a truth
-    value.
-    """
+    """Return an argument of the command line as text. Hydra parses ``100`` as a number and ``true`` as a boolean."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, (str, int, float)) or value == "":
-        raise EvaluationError(f"harness_flags contains {value!r}; it must be a list of texts or numbers: [--limit,100]")
+        raise EvaluationError(
+            f"harness_flags contains {value!r}, but must be a list of texts and numbers, for example [--limit,100]"
+        )
     return str(value)
 
 
 def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
-    """Return the harness's name for one of our benchmarks; None for a name that is not ours."""
+    """Return the harness's name for one of our benchmarks, or None if ``task`` is not one of our benchmarks."""
     if task in names and names[task] is None:
-        raise EvaluationError(f"{harness}: no task name is known for {task}; use the harness's own task name instead")
+        raise EvaluationError(f"{harness}: no task name is known for {task}: use the harness's own task name instead")
     return names.get(task)
 
 
@@ -163,13 +166,13 @@ def _data_set(task: str) -> tuple[str, dict[str, str]]:
     if not kind:
         hint = nearest(task, set(VLMEVALKIT))
         raise EvaluationError(
-            f"vlmevalkit: {task!r} is not a known benchmark {hint}; give its data set as <name>:<class>"
+            f"vlmevalkit: {task!r} is not a known benchmark {hint}: for any other data set write <name>:<class>"
         )
     return name, {"class": kind, "dataset": name}
 
 
 def benchmark_of(harness: str, task: str) -> str:
-    """Our name for a harness's task or data set; the harness's own name if we have none."""
+    """Return our name for a harness's task or data set, or the harness's own name if we have none."""
     table = LMMS_EVAL if harness == "lmms-eval" else {name: entry and entry[0] for name, entry in VLMEVALKIT.items()}
     return next((ours for ours, theirs in table.items() if theirs == task), task)
 
@@ -182,7 +185,7 @@ def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tup
     available.
 
     Args:
-        model: the ``model`` of the results, see :mod:`scramble.evaluation.scoring.results`.
+        model: the field ``model`` of the results (:mod:`scramble.evaluation.scoring.results`).
 
     Raises:
         EvaluationError: a file does not have the harness's format.
@@ -199,10 +202,10 @@ def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tup
 
 
 def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
-    """Read lmms-eval's ``<date>_results.json``: one result per task. Fractions are converted to percent."""
+    """Return one result per task from lmms-eval's ``<date>_results.json``. Fractions are converted to percent."""
     values = read_json(path)
     if not isinstance(values, dict) or "results" not in values:
-        raise EvaluationError(f"{path}: no key 'results'; it is not a results file of lmms-eval")
+        raise EvaluationError(f"{path} has no key 'results', so it is not a results file of lmms-eval: remove the file")
     pairs = []
     for task, table in values["results"].items():
         count = ((values.get("n-samples") or {}).get(task) or {}).get("effective")
@@ -223,8 +226,8 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
 
 
 def _samples(results: Path, task: str, scores: Arguments) -> list[Outcome]:
-    """Return the outcomes per item, read from the samples file of a results file; empty unless a score is a mean of its
-    numbers.
+    """Return the outcomes per item from the samples file that belongs to a results file. The list is empty if no score
+    is the mean of numbers in the samples file.
     """
     path = results.with_name(results.name.replace("_results.json", f"_samples_{task}.jsonl"))
     rows = list(read_jsonl(path))
@@ -254,7 +257,9 @@ def _samples(results: Path, task: str, scores: Arguments) -> list[Outcome]:
 
 
 def _vlmevalkit_task(path: Path, name: str) -> str | None:
-    """Return the data set of ``<model>_<data set>[_<judge>]_acc.csv`` or ``..._score.csv``; None for other files."""
+    """Return the data set in the name ``<model>_<data set>[_<judge>]_acc.csv`` or ``..._score.csv``, or None for any
+    other file.
+    """
     stem = path.stem.removeprefix(f"{name}_")
     if stem == path.stem or not stem.endswith(("_acc", "_score")):
         return None
@@ -264,14 +269,18 @@ def _vlmevalkit_task(path: Path, name: str) -> str | None:
 
 
 def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
-    """Read VLMEvalKit's table: one score per number, named by the words of its row (``acc/algebra``)."""
+    """Read VLMEvalKit's table. Each number is a score, named by its column and the words in its row
+    (``acc/algebra``).
+    """
     with path.open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     if not table:
-        raise EvaluationError(f"{path}: no rows; the evaluation in VLMEvalKit has not finished")
+        raise EvaluationError(f"{path} has no rows, because the evaluation in VLMEvalKit has not finished: repeat it")
     numbers = [{key: float(value) for key, value in row.items() if _is_number(value)} for row in table]
     if not any(numbers):
-        raise EvaluationError(f"{path}: no numbers in columns {', '.join(table[0])}")
+        raise EvaluationError(
+            f"{path} has no numbers in its columns {', '.join(table[0])}: delete it and evaluate again"
+        )
     every = [value for row in numbers for key, value in row.items() if key not in COUNTS]
     scale = 100.0 if all(0 <= value <= 1 for value in every) else 1.0  # a table holds fractions or percent, not both
     scores = {}

@@ -1,11 +1,11 @@
-"""Faithfulness of rationales: which share of the reasoning before an answer the scene graph supports.
+"""Measure the faithfulness of rationales: the share of the reasoning steps that the scene graph supports.
 
-In the embedded world each step is parsed by the world's grammar and judged exactly. For real images the steps are
-parsed into small graphs (:mod:`scramble.scenegraphs.captions`) and matched with the image's graph, or a language model
-judges them (:class:`scramble.evaluation.judge.Judge`). Source: SceneAlign's metrics are not public; these metrics are
-this project's own.
+In the embedded world, each step is parsed by the world's grammar and judged exactly. For real images, each step is
+either parsed into a small graph (:mod:`scramble.scenegraphs.captions`), which is matched with the image's graph, or
+judged by a language model (:class:`scramble.evaluation.judge.Judge`). SceneAlign's metrics are not public, so these
+metrics were defined for this project.
 
-Scores per reply, each in [0, 1]:
+Each reply gets the following scores in [0, 1]:
 
 ====================== =============================================================================================
 ``faithfulness``       share of steps that the graph supports; a step that cannot be parsed is unsupported, and a
@@ -13,10 +13,11 @@ Scores per reply, each in [0, 1]:
 ``entities``,          share of the entities, attributes or relations stated in parsable steps that are true (1 if
 ``attributes``,        none is stated, 0 if no step can be parsed)
 ``relations``
-``needed``             share of the steps needed for the answer that are stated
-``faithful``           whether all steps are supported and all needed steps are stated
+``needed``             share of the steps needed for the answer that are stated (embedded world), or of the objects
+                       needed for the answer that are named (English rationales)
+``faithful``           whether all steps are supported and ``needed`` is 1
 ``accuracy``           whether the answer is right
-``right_and_faithful`` whether the answer is right and the reply faithful
+``right_and_faithful`` whether the answer is right and the reply is faithful
 ====================== =============================================================================================
 """
 

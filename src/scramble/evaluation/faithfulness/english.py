@@ -1,7 +1,8 @@
-"""Faithfulness of English rationales by a parser: each step becomes a small graph, matched with the image's graph.
+"""Judge English rationales with a parser: each step is parsed into a small graph, which is matched with the image's
+graph.
 
-A gold graph describes only a part of an image, and statements about the rest count as unsupported. The scores therefore
-compare models on the same images and are not absolute. Synonyms are those of the shipped lexicon.
+A gold graph describes only a part of an image, and statements about the rest of the image count as unsupported.
+Therefore compare the scores only between models on the same images. The synonyms come from the included lexicon.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _ENDINGS = re.compile(r"(?:ing|ed|es|s|e)$")
 
 
 def judge_parsed(text: str, graph: Mapping[str, Any], question: Question, pipeline: str | None = None) -> Judged:
-    """Judge an English rationale by the image's graph. ``needed`` is the share of needed objects that it names.
+    """Judge an English rationale by the image's graph. ``needed`` is the share of needed objects that the rationale
+    names.
 
     Raises GraphError if the graph is unusable and PipelineError if the spaCy pipeline is not installed.
     """
@@ -50,7 +52,7 @@ def judge_parsed(text: str, graph: Mapping[str, Any], question: Question, pipeli
 
 def _facts(gold: SceneGraph, step: Parsed) -> dict[str, list[bool]]:
     """Return whether each statement of a step is supported, by type of statement. A negated statement is supported if
-    the graph lacks it.
+    the graph does not contain the denied fact.
     """
     here = {node.id: _alike(gold, node.name) for node in step.graph.nodes}
     attributes = [
@@ -74,7 +76,9 @@ def _facts(gold: SceneGraph, step: Parsed) -> dict[str, list[bool]]:
 
 
 def _alike(gold: SceneGraph, name: str) -> list[str]:
-    """Ids of the objects that a name may refer to: the same name, its synonym, or a name with the same head."""
+    """Return the ids of the objects to which ``name`` may refer: objects whose name, or its last word, is ``name`` or a
+    synonym of ``name``.
+    """
     return [
         node.id for node in gold.nodes if _name(node.name) == _name(name) or _name(node.name.split()[-1]) == _name(name)
     ]

@@ -1,4 +1,4 @@
-"""Verdicts on the steps of a rationale, and the scores computed from them."""
+"""Compute scores from the verdicts on the steps of a rationale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUPPORTED, UNSUPPORTED, UNREADABLE = "supported", "unsupported", "unreadable"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A judged reply: its scores, its steps with verdicts, and its answer ("" if there is none)."""
+    """A judged reply: its scores, its steps with verdicts, and its answer ("" if the reply has no answer)."""
 
     values: dict[str, float]
     steps: list[dict[str, str]]
@@ -45,7 +45,7 @@ def scored(
 
 
 def share(values: Sequence[bool], *, empty: float) -> float:
-    """Return the share of true values; ``empty`` if there are no values."""
+    """Return the share of values that are true, or ``empty`` if there are no values."""
     return sum(values) / len(values) if values else empty
 
 

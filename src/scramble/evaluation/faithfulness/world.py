@@ -13,7 +13,7 @@ from scramble.world.judge import clause_holds, matches
 
 
 def judge_world(text: str, graph: Graph, question: Question) -> Judged:
-    """Judge a rationale about a scene of the embedded world by its complete graph."""
+    """Judge a rationale about a scene of the embedded world by the scene's complete graph."""
     rationale = rationales.read(text)
     read = [read_step(step) for step in rationale.steps]
     verdicts = [
@@ -32,13 +32,13 @@ def judge_world(text: str, graph: Graph, question: Question) -> Judged:
 
 
 def _needed(graph: Graph, stated: Sequence[Clause], needed: Sequence[Clause]) -> float:
-    """Return the share of the needed clauses that a true clause states, with or without details."""
+    """Return the share of the needed clauses that the true clauses state, with or without further details."""
     true = [clause for clause in stated if clause_holds(graph, clause)]
     return share([any(says(clause, needed_clause) for clause in true) for needed_clause in needed], empty=1.0)
 
 
 def _parts(graph: Graph, clause: Clause) -> dict[str, list[bool]]:
-    """Return whether each object, attribute and relation that a clause states is true."""
+    """Return for each object, attribute and relation in a clause whether the graph contains it."""
     if isinstance(clause, Count):
         nouns = [clause.noun] if clause.number else []
     else:

@@ -1,8 +1,8 @@
 """Compute scores from outcomes, with standard errors and confidence intervals.
 
-Most scores are means over *units* (items, pairs, groups); the others (F1, macro averages) are functions of sums over
-clusters of items and are resampled. A benchmark names its ``scoring``; :func:`units` and :func:`ratios` return the
-values by which two runs are paired.
+Most scores are means over *units* (items, pairs, groups). All other scores (F1, macro averages) are functions of sums
+over clusters of items, and their standard errors are computed by resampling the clusters. A benchmark names its
+``scoring``. :func:`units` and :func:`ratios` return the values from which paired differences of two runs are computed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Units:
 
 
 UNGRADED = ("judge", "unscored")
-"""Statuses of outcomes that are excluded from all scores, because they need a judge or their answers are not public."""
+"""Statuses of outcomes that are excluded from all scores, because the answer needs a judge or the correct answer is not
+public.
+"""
 
 
 def units(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Units]:
@@ -54,8 +56,8 @@ def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     """Return the scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of
     mentions.
 
-    If a judge's reply could not be read, a score without items is omitted, because 0 would be the best rate of
-    hallucinations.
+    If a judge's reply could not be read, scores without items are omitted, because their value 0 would be the best
+    possible hallucination rate.
     """
     graded = [o for o in outcomes if o.status not in UNGRADED]
     table = RATIOS[scoring](graded) if graded and scoring in RATIOS else {}
@@ -66,8 +68,8 @@ def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
 def scores(
     scoring: str, outcomes: Sequence[Outcome], *, bootstrap: int = 0, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Return the scores in percent with standard error, interval and n; those of :func:`ratios` by bootstrap over
-    clusters.
+    """Return the scores in percent with standard error, confidence interval and n. For the scores of :func:`ratios`,
+    the error and interval are computed by bootstrap over clusters.
     """
     table = {
         name: _percent(statistics.estimate(u.values, u.clusters, bootstrap=bootstrap, seed=seed))
@@ -81,8 +83,9 @@ def scores(
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Numbers and rates of tied items, of replies that were unparsed, refused to answer or need a judge, and of items
-    for which the judge's reply could not be read."""
+    """Return the numbers of tied items and comparisons and of outcomes with each status other than ``ok``, and the
+    rates of unparsed replies and refusals.
+    """
     n = len(outcomes)
     count = {
         status: sum(o.status == status for o in outcomes) for status in ("unparsed", "refused", "unread", *UNGRADED)
@@ -101,7 +104,7 @@ def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _plain(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Each metric over all items, over each kind and over each tag."""
+    """Return each metric over all items, over the items of each kind and over the items with each tag."""
     table: dict[str, Units] = {}
     for metric in outcomes[0].values:
         table[metric] = _items(outcomes, metric)
@@ -114,7 +117,9 @@ def _plain(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _cola(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return text, image and group score, and the image score again under COLA's name for it, accuracy."""
+    """Return the text, image and group scores. ``cola_official`` is the image score, which COLA's paper calls
+    accuracy.
+    """
     return {**_plain(outcomes), "cola_official": _items(outcomes, "image")}
 
 
@@ -124,8 +129,8 @@ def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return the accuracy of all rows, and of the questions that are right under every rotation of their options
-    (MMBench).
+    """Return the accuracy of all rows, and the share of questions that are answered correctly under every rotation of
+    the options (MMBench).
     """
     right = _grouped(outcomes)
     first = {o.group: o for o in reversed(outcomes)}
@@ -137,7 +142,7 @@ def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _bivlc(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return the 2x2 scores and BiVLC's four one-way comparisons; the latter need caption scores, not replies."""
+    """Return the 2x2 scores and, if the outcomes have caption scores, BiVLC's four one-way comparisons."""
     if not all("scores" in o.details for o in outcomes):
         return _plain(outcomes)
     return _plain([replace(o, values={**o.values, **metrics.one_way(o.details["scores"])}) for o in outcomes])
@@ -147,7 +152,7 @@ _PREPOSITION_PAIRS = ("left_of", "right_of")
 
 
 def _whatsup(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return the accuracy of items; of pairs of opposite prepositions, and of sets of four, where the data has groups.
+    """Return the accuracy of items and, if the data has groups, of pairs of opposite prepositions and of sets of four.
     Pairs and sets with missing members are skipped.
     """
     table = _plain(outcomes)
@@ -168,13 +173,16 @@ def _whatsup(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Acc, Q_Acc, I_Acc and G_Acc; item ids end in ``q<question>_i<image>``."""
+    """Return Acc, Q_Acc, I_Acc and G_Acc. Item ids must end in ``q<question>_i<image>``."""
     groups: dict[str, dict[str, float]] = {}
     for o in outcomes:
         groups.setdefault(o.group, {})[o.item_id.rpartition("/")[2]] = o.values["accuracy"]
     cells = [(q, i) for q in (0, 1) for i in (0, 1)]
     if bad := [g for g, answers in groups.items() if set(answers) != {f"q{q}_i{i}" for q, i in cells}]:
-        raise EvaluationError(f"NaturalBench: group {bad[0]!r} is incomplete; its four answers are scored together")
+        raise EvaluationError(
+            f"NaturalBench: group {bad[0]!r} is incomplete, but the four answers of a group are scored together: "
+            "evaluate the benchmark again"
+        )
     correct = np.array([[[answers[f"q{q}_i{i}"] for i in (0, 1)] for q in (0, 1)] for answers in groups.values()])
     table = {}
     for name, values in metrics.natural_bench(correct).items():
@@ -186,7 +194,7 @@ def _natural_bench(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _wemath(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return the shares of problems by dimension, and accuracy by number of steps and concept."""
+    """Return the share of problems in each dimension, and the accuracy by number of steps and by concept."""
     problems = wemath.problems(outcomes)
     shares = [name for name in problems[0].values if not name.startswith("rote_memorization")]
     return {name: _items(problems, name) for name in shares} | _plain(outcomes)
@@ -197,7 +205,7 @@ def _pope(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _amber(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return the share of descriptions with a hallucination, and the accuracy of the answers to questions."""
+    """Return the share of descriptions that contain a hallucination, and the accuracy of the answers to questions."""
     described = [o for o in outcomes if "hal" in o.values]
     asked = [o for o in outcomes if "accuracy" in o.values]
     return {name: u for part in (described, asked) if part for name, u in _plain(part).items()}
@@ -246,7 +254,7 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
 # ------------------------------------------------------------------------------------------ scores that are not means
 
 
-# Functions of (true positives, false positives, false negatives, items), shape (R, 4).
+# Functions of the sums (R, 4) of true positives, false positives, false negatives and items.
 _CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "precision": lambda sums: divide(sums[:, 0], sums[:, 0] + sums[:, 1]),
     "recall": lambda sums: divide(sums[:, 0], sums[:, 0] + sums[:, 2]),
@@ -256,7 +264,7 @@ _CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 
 def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """Ratios overall and by category, and the mean of the categories' F1."""
+    """Return the scores of ``_CONFUSION`` overall and by category, and the mean F1 over categories."""
     said_N = np.array([o.status == "ok" and o.prediction == "yes" for o in outcomes])
     true_N = np.array([o.target == "yes" for o in outcomes])
     counts_NK = np.stack([said_N & true_N, said_N & ~true_N, ~said_N & true_N, np.ones_like(said_N)], axis=1)

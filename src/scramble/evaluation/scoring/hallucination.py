@@ -1,8 +1,8 @@
-"""Scores of the hallucination and judged benchmarks.
+"""Compute the scores of the hallucination benchmarks and of the judged benchmarks.
 
-The scores are functions of sums, so that runs in which a judge's reply could not be read for different items are
-compared on the same clusters. Such items (status ``unread``) are excluded from all scores except those named
-``official``.
+The scores are functions of sums over clusters. Two runs can therefore be compared on the same clusters, even if the
+judge's reply could not be read for some items in only one of them. Items whose judge's reply could not be read (status
+``unread``) are excluded from all scores except those named ``official``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOWER_IS_BETTER = frozenset(
         "rote_memorization_strict",
     )
 )
-"""Names of scores that count errors."""
+"""Names of scores that count errors, so that a lower value is better."""
 
 WITHOUT_DIRECTION = frozenset(
     (
@@ -47,11 +47,11 @@ WITHOUT_DIRECTION = frozenset(
         "yes_ratio",
     )
 )
-"""Names of scores that describe replies or errors: neither a higher nor a lower value is better."""
+"""Names of scores that describe replies or errors, for which neither a higher nor a lower value is better."""
 
 
 def lower_is_better(score: str) -> bool:
-    """Return whether a score (``hal``, ``hal/<kind>``) counts errors."""
+    """Return whether a lower value of a score (``hal``, ``hal/<kind>``) is better."""
     return score.partition("/")[0] in LOWER_IS_BETTER
 
 
@@ -61,7 +61,9 @@ def has_direction(score: str) -> bool:
 
 
 def parts(outcomes: Outcomes) -> dict[str, Callable[[Outcome], bool]]:
-    """Suffix of a score's name -> its outcomes: all, those of each kind if there are several, and those of each tag."""
+    """Return a dictionary from the suffix of a score's name to the condition that selects its outcomes: all outcomes,
+    the outcomes of each kind if there are several kinds, and the outcomes with each tag.
+    """
     kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
     tags = dict.fromkeys(tag for o in outcomes for tag in o.tags)
     result: dict[str, Callable[[Outcome], bool]] = {"": lambda _: True}
@@ -71,7 +73,7 @@ def parts(outcomes: Outcomes) -> dict[str, Callable[[Outcome], bool]]:
 
 
 def mean_of(outcomes: Outcomes, name: str, where: Callable[[Outcome], bool] = lambda _: True) -> Ratio:
-    """Return the mean of a value over the outcomes that have it."""
+    """Return the mean of the value ``name`` over the outcomes that have this value and for which ``where`` is true."""
     counted = [where(o) and name in o.values for o in outcomes]
     return share(outcomes, [(o.values[name], 1.0) if c else (0.0, 0.0) for o, c in zip(outcomes, counted, strict=True)])
 
@@ -80,13 +82,16 @@ def mean_of(outcomes: Outcomes, name: str, where: Callable[[Outcome], bool] = la
 
 
 def _objects(outcomes: Outcomes) -> list[list[float]]:
-    """Per outcome: mentions, hallucinated mentions, right categories, categories in the image, 1; or zeros."""
+    """Return five numbers per outcome: mentions, hallucinated mentions, right categories, categories in the image, and
+    1. All are 0 for an outcome without objects.
+    """
     return [[*o.details["objects"], 1.0] if "objects" in o.details else [0.0] * 5 for o in outcomes]
 
 
 def chair(outcomes: Outcomes) -> dict[str, Ratio]:
-    """CHAIRi: share of hallucinated mentions among all mentions; recall: share of the image's categories that are
-    mentioned."""
+    """Compute CHAIRi, the share of hallucinated mentions among all mentions, and recall, the share of the image's
+    categories that are mentioned.
+    """
     rows = _objects(outcomes)
     return {
         "chair_i": share(outcomes, [(row[1], row[0]) for row in rows]),
@@ -95,8 +100,10 @@ def chair(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def object_halbench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Object HalBench's rates: the share of responses with a hallucination among those that mention an object of COCO,
-    and the share of hallucinated mentions. ``chair_s`` is the share among all responses."""
+    """Compute Object HalBench's scores. ``response_rate`` is the share of responses with a hallucination among the
+    responses that mention an object of COCO, and ``chair_s`` is their share among all responses. ``mention_rate`` is
+    the share of hallucinated mentions, and ``recall`` is the share of the image's categories that are mentioned.
+    """
     rows = _objects(outcomes)
     return {
         "response_rate": share(outcomes, [(float(row[1] > 0), float(row[0] > 0)) for row in rows]),
@@ -109,7 +116,7 @@ def object_halbench(outcomes: Outcomes) -> dict[str, Ratio]:
 # ----------------------------------------------------------------------------------------------------------- AMBER
 
 _START = 0.001
-"""AMBER's denominators start at this value."""
+"""AMBER adds this value to denominators."""
 
 
 def _begun(top: Array, bottom: Array) -> Array:
@@ -117,8 +124,9 @@ def _begun(top: Array, bottom: Array) -> Array:
 
 
 def amber(outcomes: Outcomes) -> dict[str, Ratio]:
-    """CHAIR, Cover and Cog of the descriptions; precision, recall and F1 of the answer "no" to the questions, where an
-    unreadable answer does not count as "no"; the AMBER score (100 - CHAIR + F1) / 2."""
+    """Compute AMBER's scores: CHAIR, Cover and Cog of the descriptions, precision, recall and F1 of the answer "no" to
+    the questions, and the AMBER score (100 - CHAIR + F1) / 2. An answer that cannot be read does not count as "no".
+    """
     counts = [o.details.get("amber", (0,) * 6) for o in outcomes]
     described = any("amber" in o.details for o in outcomes)
     table: dict[str, Ratio] = {}
@@ -144,7 +152,9 @@ def amber(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _no(o: Outcome) -> tuple[float, float, float, float]:
-    """Right answers "no", answers "no", items whose answer is "no", 1."""
+    """Return four numbers: 1 if the answer is "no" and right, 1 if the answer is "no", 1 if the correct answer is "no",
+    and 1.
+    """
     answered, truth = o.prediction == "no", o.target == "no"
     return float(answered and truth), float(answered), float(truth), 1.0
 
@@ -158,7 +168,9 @@ def _recall(sums: Array) -> Array:
 
 
 def _f1(sums: Array, offset: float) -> Array:
-    """F1 as in the original: of precision and recall in percent with one decimal, and with an offset."""
+    """Compute F1 as the original does, from precision and recall rounded to 0.1 %, with an offset in the
+    denominator.
+    """
     precision, recall = np.round(_precision(sums), 3), np.round(_recall(sums), 3)
     return 2 * precision * recall / (precision + recall + offset)
 
@@ -167,13 +179,16 @@ def _f1(sums: Array, offset: float) -> Array:
 
 
 def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """aAcc: questions; qAcc: questions answered correctly for every figure; fAcc: figures with all answers correct.
+    """Compute HallusionBench's scores. aAcc is the accuracy over questions, qAcc is the share of questions that are
+    answered correctly for every figure, and fAcc is the share of figures about which all questions are answered
+    correctly.
 
-    Item ids are ``category/subcategory/set/figure/question``. Figure 0 of the category VS is the question without an
-    image and does not count as a figure. A question or figure with an unread item counts in neither qAcc nor fAcc.
+    Item ids are ``category/subcategory/set/figure/question``. Figure 0 of the category VS stands for a question without
+    an image and does not count as a figure. Questions and figures with an unread item are excluded from qAcc and fAcc.
 
-    Further scores of the authors: figures with some (``f_inconsistent``) or only wrong answers (``f_wrong``), two
-    measures of bias towards yes, and for replies graded by rule the causes of the errors.
+    The authors' further scores are the shares of figures with some wrong answers (``f_inconsistent``) and with only
+    wrong answers (``f_wrong``), and two measures of the bias towards "yes". For replies that are graded by rule, the
+    shares of the causes of errors are computed as well.
     """
     table: dict[str, Ratio] = {}
     for suffix, where in parts(outcomes).items():
@@ -187,9 +202,9 @@ def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _yes_bias(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Return the share of answers "yes" minus that of correct answers "yes", and the share of the wrong answers whose
-    correct answer is "no" (half of them without bias). A wrong answer to a question with the answer "no" counts as
-    "yes".
+    """Return two measures of the bias towards "yes". ``yes_difference`` is the share of answers "yes" minus the share
+    of questions whose correct answer is "yes". ``false_positive_ratio`` is the share of wrong answers whose correct
+    answer is "no" (one half without bias). A wrong answer to a question whose correct answer is "no" counts as "yes".
     """
     rows = []
     for o in outcomes:
@@ -210,8 +225,9 @@ CAUSES = ("language_hallucination", "visual_illusion", "mixed_cause")
 
 def _causes(outcomes: Outcomes) -> dict[str, Ratio]:
     """Return the share of each cause among the errors. The authors ask GPT-4 whether the replies for a figure and for
-    the original figure agree; here they agree if both are read as the same word. Errors without a reply for the
-    original figure do not count, nor do judged replies, which need not contain such a word.
+    the original figure agree. Here the two replies agree if both are parsed as the same word ("yes" or "no"). Errors
+    without a reply for the original figure do not count. Judged replies do not count either, because they need not
+    contain "yes" or "no".
     """
     by_rule = {o.item_id: o for o in outcomes if "accuracy" in o.values and "judged" not in o.details}
     rows = []
@@ -230,21 +246,22 @@ def _causes(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _label(o: Outcome) -> int:
-    """Return the authors' labels: 0 wrong, 1 right, 2 unclear."""
+    """Return the authors' label of an outcome: 0 (wrong), 1 (right) or 2 (unclear)."""
     return 1 if o.values["accuracy"] == 1 else 2 if o.prediction is None else 0
 
 
 def cause_of_error(
     category: str, is_original: bool, is_edited: bool, label: int, original: int, agree: bool
 ) -> str | None:
-    """Return the cause of one error by the authors' decision tree (``get_eval_pair_all``); None if there is no error.
+    """Return the cause of one error by the authors' decision tree (``get_eval_pair_all``), or None if there is no
+    error.
 
     Args:
-        category: ``VD``, whose original figure is an image, or ``VS``, whose original question has no image.
+        category: ``VD`` (the original figure is an image) or ``VS`` (the original question has no image).
         is_original: whether this is the question about the original figure.
         is_edited: whether the figure is edited so that it contradicts common knowledge.
-        label: 0 wrong, 1 right, 2 unclear.
-        original: the label of the same question about the original figure.
+        label: label of the reply: 0 (wrong), 1 (right) or 2 (unclear).
+        original: label of the reply to the same question about the original figure.
         agree: whether the two replies agree.
     """
     language, vision, mixed = CAUSES
@@ -265,7 +282,9 @@ def _all_right(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: i
 
 
 def _groups(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> list[list[int]]:
-    """Return the places of the items whose ids are equal without the part ``left_out``."""
+    """Return groups of items, as positions in ``outcomes``. The ids of the items in a group differ only in part number
+    ``left_out``.
+    """
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, o in enumerate(outcomes):
         key = o.item_id.split("/")
@@ -277,7 +296,7 @@ def _groups(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int)
 def _share_of_groups(
     outcomes: Outcomes, groups: Sequence[Sequence[int]], counts: Callable[[list[float]], bool]
 ) -> Ratio:
-    """Return the share of groups whose accuracies satisfy a condition; groups with an unread item are left out."""
+    """Return the share of groups whose accuracies satisfy a condition. Groups with an unread item are excluded."""
     rows = [(0.0, 0.0)] * len(outcomes)
     for places in groups:
         values = [outcomes[place].values["accuracy"] for place in places if "accuracy" in outcomes[place].values]
@@ -290,7 +309,7 @@ def _share_of_groups(
 
 
 def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
-    """``overall``: the mean of the circular accuracies of subject, predicate and object, as published."""
+    """Compute ``overall``, the mean of the circular accuracies of subject, predicate and object, as published."""
     kinds = [kind for kind in ("subject", "predicate", "object") if any(o.kind == kind for o in outcomes)]
     if not kinds:
         return {}
@@ -309,7 +328,7 @@ def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Return the mean rating (points from 0 to 6) and the share of ratings below 3; by question type too.
+    """Return the mean rating (points from 0 to 6) and the share of ratings below 3, overall and by question type.
 
     ``official_*`` count an unread rating as 0, as the authors' script does.
     """
@@ -320,10 +339,11 @@ def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """``score``: the model's scores relative to the reference answers'; both means, of 10 points, in percent.
+    """Compute the mean score of the model (``candidate``) and of the reference answers (``reference``) in percent of 10
+    points, and ``score``, the quotient of the two.
 
-    ``official_score`` counts an unread pair as -1 and -1 and rounds the means to three digits, as the authors' script
-    does.
+    ``official_score`` counts both scores of an unread pair as -1 and rounds the means to three decimals, as the
+    authors' script does.
     """
     table: dict[str, Ratio] = {}
     for suffix, where in parts(outcomes).items():
@@ -343,8 +363,8 @@ def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _rounded_quotient(sums: Array) -> Array:
-    """Return the mean of the model's scores divided by the mean of the references', both out of 10 points with three
-    digits.
+    """Return the mean score of the model divided by the mean score of the references. Both means are in points out of
+    10 and rounded to three decimals.
     """
     means = np.round(10 * divide(sums[:, :2], np.repeat(sums[:, 2:], 2, axis=1)), 3)
     return divide(means[:, 0], means[:, 1])

@@ -1,4 +1,6 @@
-"""Rules for descriptions of an image: the objects that they mention, compared with those in the image."""
+"""Score descriptions of an image by rule: compare the objects that a description mentions with the objects in the
+image.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ from scramble.grading import amber as amber_rule
 from scramble.grading import objects
 
 Measured = tuple[dict[str, float], dict[str, Any]]
-"""Values of an outcome, and its details."""
+"""Values and details of an outcome."""
 
 
 def of_mentions(mentions: Sequence[objects.Mention], truth: Collection[str]) -> Measured:
-    """Return whether mentions contain a hallucination; their counts, and the hallucinated words."""
+    """Return whether mentions contain a hallucination as the value, and their counts and the hallucinated words as
+    details.
+    """
     counts = objects.count(mentions, truth)
     wrong = [word for word, category in mentions if category not in truth]
     details = {"objects": list(dataclasses.astuple(counts)), "hallucinated": wrong}
@@ -43,4 +47,4 @@ RULES: dict[str, Callable[[Item, str], Measured]] = {
     "object_halbench_plain": _object_halbench,
     "amber": _amber,
 }
-"""Rule of a description (``details["rule"]``) -> its function of item and reply."""
+"""Functions of item and reply, by the rule of the item (``details["rule"]``)."""

@@ -1,4 +1,4 @@
-"""Benchmark metrics as pure functions of scores and outcomes. Scores are fractions in [0, 1] unless stated otherwise.
+"""Compute benchmark metrics with pure functions of scores and outcomes. The metrics are fractions in [0, 1].
 
 Array axes: N items, 2 images (or questions), 2 captions (or images).
 """
@@ -19,15 +19,16 @@ TIE_POLICIES: tuple[TiePolicy, ...] = ("wrong", "half", "first")
 
 
 class MetricError(ValueError):
-    """Inputs for which a metric is not defined. The message names the input and the reason."""
+    """Raised if a metric is not defined for its input. The message names the input and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class TwoByTwo:
-    """Per-item outcomes (N,) of a 2x2 set. ``ties`` counts how many of an item's four comparisons are tied.
+    """Outcomes (N,) of N 2x2 items. ``ties`` is the number of tied comparisons among the four comparisons of an item.
 
-    ``group_match`` (Zhu et al., arXiv 2510.07632) assigns both captions at once: 1 if the two true pairs have the
-    higher sum of scores. Unlike the other scores, it depends on differences of scores, not only on their order.
+    ``group_match`` (Zhu et al., arXiv 2510.07632) assigns both captions at once. It is 1 if the sum of the scores of
+    the two true pairs is higher than that of the two false pairs. Unlike text, image and group, it depends on the
+    differences between scores, not only on their order.
     """
 
     text: NDArray[np.float64]
@@ -38,17 +39,18 @@ class TwoByTwo:
 
 
 def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
-    """Return text, image and group score of Winoground (Thrush et al. 2022, section 3.2, equations 1 to 3).
+    """Return Winoground's text, image and group scores (Thrush et al. 2022, section 3.2, equations 1 to 3), and group
+    matching.
 
     Args:
         scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``, on any monotone scale
             (group matching: on any linear scale).
-        tie_policy: ``wrong``, strict comparisons, as in all published definitions; ``half``, the expected outcome when
-            ties are broken at random (a constant scorer gets chance: 1/4, 1/4, 1/6, 1/2); ``first``, an argmax that
-            takes the lower index, as in CLIP_benchmark.
+        tie_policy: ``wrong`` compares strictly, as all published definitions do. ``half`` gives the expected outcome if
+            ties are broken at random, so that a constant scorer gets chance (1/4, 1/4, 1/6, 1/2). ``first`` is an
+            argmax that takes the lower index, as in CLIP_benchmark.
 
     Returns:
-        Outcomes in {0, 1} (fractions under ``half``). Group is 1 if both text and image are 1.
+        Outcomes in {0, 1}, or fractions if ``tie_policy`` is ``half``. Group is 1 if both text and image are 1.
     Raises:
         MetricError: the shape is wrong, a score is not a number, or the policy is unknown.
     """
@@ -71,7 +73,8 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
         ]
     elif tie_policy == "half":
         halves = [np.where(true == false, 0.5, true > false) for true, false in comparisons]
-        # The two comparisons of the text (and of the image) score share no value, so their ties break independently.
+        # The two comparisons of the text score have no value in common, nor have those of the image score. Ties in the
+        # two comparisons are therefore broken independently.
         group = _group_at_random(np.stack([c0_i0, c1_i1]), np.stack([c1_i0, c0_i1]))
         return TwoByTwo(halves[0] * halves[1], halves[2] * halves[3], group, match, ties)
     else:
@@ -81,7 +84,7 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
 
 
 def _group_at_random(true_2N: NDArray[np.float64], false_2N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability that both true scores exceed both false scores if ties are broken at random."""
+    """Return the probability that both true scores exceed both false scores if ties are broken at random."""
     low, high = true_2N.min(axis=0), false_2N.max(axis=0)
     tied_true, tied_false = (true_2N == low).sum(axis=0), (false_2N == high).sum(axis=0)
     orders = np.where((tied_true == 2) & (tied_false == 2), 6, np.where(tied_true + tied_false == 3, 3, 2))
@@ -92,19 +95,23 @@ ONE_WAY = ("i2t_positive", "i2t_negative", "t2i_positive", "t2i_negative")
 
 
 def one_way(scores: ArrayLike) -> dict[str, float]:
-    """BiVLC's four comparisons of one item (Miranda et al. 2024): each image chooses its caption (I2T), and each
-    caption its image (T2I). ``scores`` (2, 2) is as in :func:`two_by_two`; ties count as wrong."""
+    """Return the outcomes of BiVLC's four comparisons for one item (Miranda et al. 2024): each image chooses its
+    caption (I2T), and each caption chooses its image (T2I). ``scores`` (2, 2) is as in :func:`two_by_two`. Ties count
+    as wrong.
+    """
     (c0_i0, c1_i0), (c0_i1, c1_i1) = _finite(scores, "2x2 scores")
     wins = (c0_i0 > c1_i0, c1_i1 > c0_i1, c0_i0 > c0_i1, c1_i1 > c1_i0)
     return {name: float(win) for name, win in zip(ONE_WAY, wins, strict=True)}
 
 
 def two_true_captions(scores: Sequence[float], tie_policy: TiePolicy = "wrong") -> tuple[dict[str, float], int]:
-    """SugarCrepe++'s image-to-text outcomes (Dumpala et al. 2024) of three scores: two true captions, one false.
+    """Return SugarCrepe++'s image-to-text outcomes (Dumpala et al. 2024) for the scores of two true captions and one
+    false caption.
 
     Returns:
-        ``itt`` (both true captions above the false one), ``first_caption`` and ``second_caption`` (one of them above
-        it), and the number of ties. Under ``half`` they are the expected outcomes if ties are broken at random.
+        The outcomes and the number of ties. ``itt`` is 1 if both true captions score above the false caption;
+        ``first_caption`` and ``second_caption`` are 1 if the first or second true caption does. With the tie policy
+        ``half``, the outcomes are the expected outcomes if ties are broken at random.
     """
     first, second, false = _finite(scores, "scores of two true captions and a false one")
     if tie_policy not in TIE_POLICIES:
@@ -117,15 +124,17 @@ def two_true_captions(scores: Sequence[float], tie_policy: TiePolicy = "wrong") 
 
 
 def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:
-    """Return whether candidate ``target`` has the highest of ``scores``; and whether it is tied with the best other
-    one.
+    """Return whether candidate ``target`` has the highest of ``scores``, and whether another candidate has the same
+    highest score.
 
-    Ties: ``wrong`` counts as 0 (SugarCrepe's strict ``>``), ``half`` as 1 / number of tied best candidates, and
-    ``first`` selects the lowest index.
+    With the tie policy ``wrong``, a tie counts as 0 (SugarCrepe's strict ``>``); with ``half``, it counts as 1 / number
+    of tied best candidates; ``first`` selects the lowest index.
     """
     values = _finite(scores, "choice scores")
     if values.ndim != 1 or len(values) < 2 or not 0 <= target < len(values):
-        raise MetricError(f"choice needs at least two scores and a target among them, got {len(values)} and {target}")
+        raise MetricError(
+            f"a choice needs at least two scores and the index of one of them, not {len(values)} scores and {target}"
+        )
     best = values.max()
     winners = np.flatnonzero(values == best)
     tied = values[target] == best and len(winners) > 1
@@ -139,12 +148,12 @@ def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong"
 
 
 def natural_bench(correct: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """NaturalBench accuracies (Li et al. 2024, section 3) of ``correct`` (N, 2 questions, 2 images), 0 or 1.
+    """Return NaturalBench's accuracies (Li et al. 2024, section 3) for ``correct`` (N, 2 questions, 2 images), 0 or 1.
 
     Returns:
-        ``acc`` (4N,), ``q_acc`` (2N,: a question right on both images), ``i_acc`` (2N,: an image right on both
-        questions), ``g_acc`` (N,: all four right). Items stay in order, so the values of the k-th group are adjacent in
-        each array.
+        ``acc`` (4N,) for each answer, ``q_acc`` (2N,) for each question (right on both images), ``i_acc`` (2N,) for
+        each image (right on both questions), and ``g_acc`` (N,) for each group (all four right). The order of the items
+        is kept, so the values of a group are adjacent in each array.
     """
     values = _finite(correct, "NaturalBench outcomes")
     if values.ndim != 3 or values.shape[1:] != (2, 2):
@@ -158,9 +167,11 @@ def natural_bench(correct: ArrayLike) -> dict[str, NDArray[np.float64]]:
 
 
 def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[np.float64]:
-    """For each group, in order of first appearance, 1 if all members are right (MMVP pairs, CircularEval)."""
+    """Return for each group, in order of first appearance, the lowest outcome of its members, which is 1 if all members
+    are right (MMVP pairs, CircularEval).
+    """
     if len(correct) != len(groups):
-        raise MetricError(f"{len(correct)} outcomes but {len(groups)} group labels")
+        raise MetricError(f"there are {len(correct)} outcomes but {len(groups)} group labels")
     lowest: dict[Hashable, float] = {}
     for value, group in zip(correct, groups, strict=True):
         lowest[group] = min(lowest.get(group, 1.0), float(value))
@@ -168,11 +179,11 @@ def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[n
 
 
 def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
-    """We-Math's dimensions of one problem (1 or 0), from the outcomes of its steps and of the problem (arXiv
-    2407.01284); ``score_*`` is 1 for mastery, 0.5 for inadequate generalization, else 0.
+    """Return We-Math's dimensions of one problem (1 or 0) from the outcomes of its steps and of the problem itself
+    (arXiv 2407.01284). ``score_*`` is 1 for mastery, 0.5 for inadequate generalization, and 0 for all other problems.
 
-    Strict mastery needs all steps to be right, loose mastery one; other problems with a right answer are rote
-    memorization.
+    Strict mastery needs a right answer to the problem and to all steps, and loose mastery to at least one step. All
+    other problems with a right answer are rote memorization.
     """
     if not steps:
         raise MetricError("a problem without steps has no dimensions")
@@ -194,8 +205,8 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
 def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
-        raise MetricError(f"{what}: no items to score")
+        raise MetricError(f"{what}: there are no items to score")
     if np.isnan(array).any():
         rows = sorted({int(index[0]) for index in np.argwhere(np.isnan(array))})
-        raise MetricError(f"{what}: NaN in {len(rows)} items, the first at index {rows[0]}")
+        raise MetricError(f"{what}: {len(rows)} items have NaN, the first at index {rows[0]}")
     return array

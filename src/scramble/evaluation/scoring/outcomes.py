@@ -1,4 +1,4 @@
-"""Compute outcomes from replies: the score of one item and how its reply was parsed. No model is needed here."""
+"""Compute outcomes from replies: the scores of an item, and how its reply was parsed. No model is needed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from scramble.records import Question, TwoByTwoItem
 
 @dataclass(frozen=True)
 class Outcome:
-    """One item's result.
+    """The result of one item.
 
     Attributes:
-        cluster: label of the items that are statistically dependent on it: its group, or its first image.
+        cluster: label that statistically dependent items have in common: the group or, for an item without a group, its
+            first image.
         values: outcome by metric, in [0, 1].
         status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it), ``unread`` (the
             judge's reply cannot be read: the item is excluded from the scores) or ``unscored`` (the answer is not
             public).
-        ties: tied comparisons.
+        ties: number of tied comparisons.
     """
 
     item_id: str
@@ -52,7 +53,7 @@ class Outcome:
 
 
 def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
-    """Score one item from the replies to its queries (by query id)."""
+    """Score one item from the replies to its queries, given by query id."""
     if isinstance(item.record, Question):
         return _question(item, item.record, replies[item.item_id], protocol)
     captions = item.record.captions
@@ -74,8 +75,8 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
 
 
 def _chosen(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
-    """Return text, image and group score from the replies to four questions: which caption fits each image, and which
-    image fits each caption. A reply that chooses neither is wrong.
+    """Compute the text, image and group scores from the replies to four questions: which caption fits each of the two
+    images, and which image fits each of the two captions. A reply that chooses neither option is wrong.
     """
     assert isinstance(item.record, TwoByTwoItem)
     read = two_choices.READERS[protocol.choice_reader]
@@ -102,7 +103,7 @@ def _row(prefix: str, item: Item, count: int, replies: Mapping[str, Reply], prot
     kind = protocol.caption_score
     if kind in ("yes", "yes_minus_no"):
         rows = [replies[f"{prefix}/{c}"] for c in range(count)]
-        # Per token, as in the original scorers; for a one-token answer the sum is the same.
+        # The mean per token is used, as in the original scorers. For a one-token answer it equals the sum.
         yes = [r.logprobs[0] / r.tokens[0] for r in rows]
         return yes if kind == "yes" else [y - r.logprobs[1] / r.tokens[1] for y, r in zip(yes, rows, strict=True)]
     if kind == "two_choice":
@@ -173,7 +174,7 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         return _outcome(item, {}, text.strip(), "", "unscored", details=details)
     if item.style == "short":
         # A marked answer may be wrapped ("**red**."): the first right form counts, beginning with the unchanged answer.
-        # Replies under the other protocols are read unchanged, as for the published numbers.
+        # Under all other protocols, replies are parsed unchanged, as for the published numbers.
         marked = is_marked and final_answers.find(reply.text) is not None
         readings = [
             short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if marked else (text,))
@@ -193,9 +194,7 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
 
 
 def short_answer(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
-    """Return the accuracy in [0, 1] of a short answer by the rule named in ``details["rule"]``, and the answer as
-    parsed.
-    """
+    """Return the accuracy in [0, 1] of a short answer by the rule in ``details["rule"]``, and the parsed answer."""
     rule = item.details.get("rule", "vqa")
     if rule == "vqa":
         accuracy = vqa_accuracy.vqa_accuracy(text, record.answers, protocol.vqa_accuracy)

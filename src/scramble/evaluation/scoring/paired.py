@@ -1,6 +1,6 @@
 """Compare a run with a baseline on the same items: differences in points, with intervals and p-values.
 
-Results are compared only if benchmark, data version, items and protocol agree.
+Results are compared only if benchmark, data version, number of items and protocol agree.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from scramble.evaluation.scoring.results import Result
 
 
 def not_comparable(a: Result, b: Result) -> str | None:
-    """Why two results must not be subtracted, or None if they may be."""
+    """Return the reason why two results must not be compared, or None if the results are comparable."""
     if a.benchmark["name"] != b.benchmark["name"]:
-        return f"different benchmarks ({a.benchmark['name']}, {b.benchmark['name']})"
+        return f"the benchmarks differ ({a.benchmark['name']}, {b.benchmark['name']})"
     if a.benchmark["version"] != b.benchmark["version"]:
-        return f"different data versions ({a.benchmark['version']}, {b.benchmark['version']})"
+        return f"the data versions differ ({a.benchmark['version']}, {b.benchmark['version']})"
     if a.benchmark["items"] != b.benchmark["items"]:
-        return f"different items ({a.benchmark['items']}, {b.benchmark['items']})"
-    # Results that are older than a setting were computed with the setting's present default.
+        return f"the numbers of items differ ({a.benchmark['items']}, {b.benchmark['items']})"
+    # A result that is older than a setting was computed with what is now the default of this setting.
     defaults = {f.name: f.default for f in dataclasses.fields(Protocol) if f.default is not dataclasses.MISSING}
     ours, theirs = (defaults | result.protocol for result in (a, b))
     changed = sorted(k for k in {*ours, *theirs} - {"name"} if ours.get(k) != theirs.get(k))
     if changed:
         names = ", ".join(f"{k} {ours.get(k)!r} and {theirs.get(k)!r}" for k in changed[:3])
-        return f"different protocols ({names})"
+        return f"the protocols differ ({names})"
     return None
 
 
 def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
-    """Return the paired differences of every score of two result folders.
+    """Return the paired difference of each score between two result folders.
 
     Returns:
-        score -> ``difference``, ``standard_error``, ``low``, ``high`` in points, ``p_value``, ``test``, ``won``,
-        ``lost``, ``n``.
+        A dictionary from the score to ``difference``, ``standard_error``, ``low`` and ``high`` in points, ``p_value``,
+        ``test``, ``won``, ``lost`` and ``n``.
     Raises:
         EvaluationError: the results are not comparable; the message gives the reason.
     """
@@ -52,9 +52,13 @@ def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
-    """As :func:`compare`, pooled over seeds: ``runs[s]`` is paired with ``baselines[s]``, or all with one baseline."""
+    """Compare runs with baselines like :func:`compare`, pooled over seeds. ``runs[s]`` is paired with ``baselines[s]``,
+    or all runs are paired with a single baseline.
+    """
     if len(baselines) not in (1, len(runs)):
-        raise EvaluationError(f"{len(runs)} runs and {len(baselines)} baselines: give one baseline, or one per run")
+        raise EvaluationError(
+            f"{len(runs)} runs cannot be paired with {len(baselines)} baselines: give one baseline, or one per run"
+        )
     first = results.read(runs[0])
     for folder in [*runs[1:], *baselines]:
         if reason := not_comparable(first, results.read(folder)):
@@ -76,14 +80,19 @@ def _read_in_all(sides: Sequence[Sequence[Sequence[Outcome]]]) -> list[list[list
 
 
 def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Return the scores that all results have: results of an earlier version lack the scores that were added later."""
+    """Return the names of the scores that all results have. Results of earlier versions lack scores that were added
+    later.
+    """
     return [name for name in sides[0][0] if all(name in table for side in sides for table in side)]
 
 
 def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[str, Any]:
     ids = runs[0].ids
     if any(u.ids != ids for u in [*runs, *baselines]):
-        raise EvaluationError(f"score {name}: the runs have different items or another order: evaluate both again")
+        raise EvaluationError(
+            f"score {name}: the runs have different items, or the same items in a different order: evaluate all runs "
+            "again"
+        )
     if len(runs) == 1:
         test = statistics.paired_test(runs[0].values, baselines[0].values, runs[0].clusters)
     else:
@@ -95,7 +104,10 @@ def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[
 def _ratio_test(name: str, runs: Sequence[Ratio], baselines: Sequence[Ratio]) -> dict[str, Any]:
     clusters = runs[0].clusters
     if any(r.clusters != clusters for r in [*runs, *baselines]):
-        raise EvaluationError(f"score {name}: the runs have different items or another order: evaluate both again")
+        raise EvaluationError(
+            f"score {name}: the runs have different items, or the same items in a different order: evaluate all runs "
+            "again"
+        )
     return _points(statistics.paired_bootstrap([r.value for r in runs], [r.value for r in baselines], len(clusters)))
 
 

@@ -1,4 +1,4 @@
-"""Scores that are functions of sums over clusters of items: quotients, F1, means over categories."""
+"""Compute scores that are functions of sums over clusters of items: quotients, F1, means over categories."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Ratio:
     """A score that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,) in [0, 1];
-    ``n`` is the number of items that it counts, if this is not the number of all items."""
+    ``n`` is the number of items that count, or None if all items count.
+    """
 
     clusters: tuple[str, ...]
     value: Callable[[Array], Array]
@@ -25,7 +26,7 @@ class Ratio:
 
 
 def by_cluster(outcomes: Sequence[Outcome], columns_NK: Array) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Cluster names, and the sums (C, K) of columns (N, K) over each cluster's items."""
+    """Return the names of the clusters, and the sums (C, K) of the columns (N, K) over the items of each cluster."""
     names = tuple(dict.fromkeys(o.cluster for o in outcomes))
     place = {name: k for k, name in enumerate(names)}
     sums_CK = np.zeros((len(names), columns_NK.shape[1]))
@@ -34,13 +35,13 @@ def by_cluster(outcomes: Sequence[Outcome], columns_NK: Array) -> tuple[tuple[st
 
 
 def divide(top: Array, bottom: Array) -> Array:
-    """Quotient that is 0 where the divisor is 0."""
+    """Return the quotient, or 0 where the divisor is 0."""
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
 
 
 def of_sums(outcomes: Sequence[Outcome], rows: Sequence[Sequence[float]], formula: Callable[[Array], Array]) -> Ratio:
-    """Return a function of the sums (R, K) of ``rows``, which has K numbers per outcome. Outcomes of zeros do not
-    count.
+    """Return the score that ``formula`` computes from the sums (R, K) of ``rows``, which have K numbers per outcome.
+    Outcomes whose numbers are all 0 are not included in ``n``.
     """
     columns_NK = np.array(rows, dtype=np.float64)
     names, sums_CK = by_cluster(outcomes, columns_NK)
@@ -48,7 +49,7 @@ def of_sums(outcomes: Sequence[Outcome], rows: Sequence[Sequence[float]], formul
 
 
 def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
-    """Return the mean of the accuracies of the items with each label; a label without items in a resample is
+    """Return the mean over labels of the accuracy of the items with this label. A label without items in a resample is
     skipped.
     """
     names = list(dict.fromkeys(labels))
@@ -65,5 +66,5 @@ def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
 
 
 def share(outcomes: Sequence[Outcome], rows: Sequence[tuple[float, float]]) -> Ratio:
-    """Sum of the first numbers divided by the sum of the second ones."""
+    """Return the sum of the first numbers divided by the sum of the second numbers."""
     return of_sums(outcomes, rows, lambda sums: divide(sums[:, 0], sums[:, 1]))

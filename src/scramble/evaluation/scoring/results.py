@@ -1,4 +1,4 @@
-"""The schema of results: the fields of a result file, and how it is written and read.
+"""Define the schema of results, and write and read result files.
 
 ``result.json`` of one benchmark and one model contains, with ``schema`` = :data:`SCHEMA`:
 
@@ -19,7 +19,8 @@ times          ``model_seconds``, ``other_seconds``, ``queries``, ``scored_now``
 source         ``scramble``, or the harness whose result file was read
 ============== =====================================================================================================
 
-The same folder has ``items.jsonl`` (one outcome per item, in order) and ``responses*.jsonl`` (one reply per query).
+The folder of ``result.json`` also contains ``items.jsonl`` (one outcome per item, in order) and ``responses*.jsonl``
+(one reply per query).
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ from scramble.storage.files import read_json, write_json, write_text
 from scramble.storage.jsonl import read_jsonl
 
 SCHEMA = 1
+_REPEAT = "repeat the evaluation, which reuses stored replies"
 
 
 @dataclass
 class Result:
-    """One benchmark's scores for one model, with their provenance. See the module's table."""
+    """The scores of one model on one benchmark, with their provenance. The table in the module docstring lists the
+    fields.
+    """
 
     benchmark: dict[str, Any]
     model: dict[str, Any]
@@ -69,35 +73,32 @@ def write(folder: str | Path, result: Result, outcomes: Sequence[Outcome]) -> No
 
 
 def read(folder: str | Path) -> Result:
-    """Return the result in a folder. Raises EvaluationError for another schema version."""
+    """Return the result in a folder. Raises EvaluationError if the result has a different schema version."""
     path = Path(folder) / "result.json"
     values = read_json(path)
     if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
         schema = values.get("schema") if isinstance(values, Mapping) else None
-        raise EvaluationError(
-            f"{path} has schema {schema}, but this version reads schema {SCHEMA}: repeat the evaluation, which reuses "
-            "stored replies"
-        )
+        raise EvaluationError(f"{path} has schema {schema}, but this version reads schema {SCHEMA}: {_REPEAT}")
     names = {f.name for f in dataclasses.fields(Result)}
     if unknown := sorted(set(values) - names):
-        raise EvaluationError(f"{path}: unknown field {unknown[0]!r}")
+        raise EvaluationError(f"{path} has the unknown field {unknown[0]!r}: {_REPEAT}")
     try:
         return Result(**values)
     except TypeError as error:
-        raise EvaluationError(f"{path}: {error}") from None
+        raise EvaluationError(f"{path} is not a complete result ({error}): {_REPEAT}") from None
 
 
 def read_outcomes(folder: str | Path) -> list[Outcome]:
-    """Return the outcomes of a result in the same folder, in the benchmark's order."""
+    """Return the outcomes in a result folder in the benchmark's order, or [] if the folder has no outcomes."""
     path = Path(folder) / "items.jsonl"
     return list(_outcomes(path, path.stat().st_mtime_ns)) if path.exists() else []
 
 
-@lru_cache(maxsize=64)  # a method is read once for itself, and once for each method that is compared with it
+@lru_cache(maxsize=64)  # the outcomes of a method are read again for each method that is compared with it
 def _outcomes(path: Path, modified: int) -> tuple[Outcome, ...]:
     return tuple(Outcome(**{**row, "tags": tuple(row["tags"])}) for row in read_jsonl(path))
 
 
 def find(root: str | Path) -> list[Path]:
-    """Return folders below ``root`` that contain a result."""
+    """Return all folders below ``root`` that contain a result."""
     return sorted(path.parent for path in Path(root).rglob("result.json"))

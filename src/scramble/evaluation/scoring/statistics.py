@@ -1,4 +1,4 @@
-"""Uncertainty of benchmark scores and of differences between runs on the same items.
+"""Estimate the uncertainty of benchmark scores and of differences between runs on the same items.
 
 Values are per-item outcomes (usually 0 or 1); ``clusters`` labels items that share an image or a group.
 Array axes: S seeds, N items, C clusters.
@@ -19,7 +19,7 @@ from scramble.evaluation.scoring.metrics import MetricError
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its standard error and interval, over ``n`` items in ``clusters`` independent clusters."""
+    """A mean over ``n`` items in ``clusters`` independent clusters, with its standard error and confidence interval."""
 
     mean: float
     standard_error: float
@@ -31,10 +31,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """Run minus baseline on the same items.
+    """The difference between a run and a baseline on the same items.
 
-    ``p_value`` is that of ``test``: McNemar's exact test if outcomes are 0 or 1 and items independent, else a t test
-    over clusters. ``won`` counts the items on which the run is better, ``lost`` those on which the baseline is better.
+    ``p_value`` is the p-value of the test that ``test`` names. :func:`paired_test`, :func:`pooled_over_seeds` and
+    :func:`paired_bootstrap` use different tests. ``won`` counts the items on which the run is better, ``lost`` those on
+    which the baseline is better.
     """
 
     difference: float
@@ -49,7 +50,9 @@ class PairedTest:
 
 
 MIN_ITEMS = 10
-"""With fewer items no errors, intervals or p-values are shown: at n = 2 a t interval exceeds 100 %."""
+"""With fewer items, no errors, intervals or p-values are shown. With two items, for example, a t interval exceeds 100
+%.
+"""
 
 
 def is_few(n: int | None) -> bool:
@@ -78,8 +81,8 @@ def estimate(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> Estimate:
-    """Return the mean with its interval: t quantiles over clusters, or percentile bootstrap over clusters if
-    ``bootstrap`` > 0.
+    """Return the mean with its confidence interval, which is computed with t quantiles over clusters or, if
+    ``bootstrap`` > 0, from ``bootstrap`` resamples of the clusters.
     """
     values_N = _values(values)
     count = len(values_N) if clusters is None else len(set(clusters))
@@ -100,7 +103,7 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean. Whole clusters are drawn with replacement."""
+    """Return the percentile bootstrap interval of the mean. Whole clusters are drawn with replacement."""
     values_N = _values(values)
     sums_C = _cluster_sums(values_N, clusters)
     sizes_C = _cluster_sums(np.ones_like(values_N), clusters)
@@ -115,7 +118,7 @@ def bootstrap_interval(
 
 
 def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]:
-    """McNemar's exact test of two runs' 0/1 outcomes on the same items.
+    """Apply McNemar's exact test to the outcomes (0 or 1) of two runs on the same items.
 
     Returns:
         The number of items that only ``run`` got right, the number that only ``baseline`` got right, and the two-sided
@@ -131,9 +134,10 @@ def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]
 def paired_test(
     run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95
 ) -> PairedTest:
-    """Difference of two runs on the same items (in the same order) with interval and p-value.
+    """Return the difference of two runs on the same items (in the same order) with confidence interval and p-value.
 
-    The interval comes from the (clustered) standard error of the per-item differences with t quantiles.
+    The interval is computed from the (clustered) standard error of the per-item differences with t quantiles. The test
+    is McNemar's exact test if the outcomes are 0 or 1 and the items are independent, otherwise a t test over clusters.
     """
     run_N, baseline_N = _paired(run, baseline)
     differences_N = run_N - baseline_N
@@ -167,16 +171,17 @@ def paired_test(
 def pooled_over_seeds(
     run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95
 ) -> PairedTest:
-    """Difference of two methods, each trained with S seeds, on the same N items. Both seeds and items are random.
+    """Return the difference of two methods, each trained with S seeds, on the same N items. Seeds and items are both
+    treated as random.
 
-    With d[s, n] the per-item difference of seed s, the variance of the grand mean of a crossed design is
-    item / N + seed / S + residual / (S N), estimated by moments as s2_items / N + s2_seeds / S - s2_residual / (S N)
-    where s2_items is the variance of the item means and s2_seeds that of the seed means. Degrees of freedom are by
-    Satterthwaite.
+    Let d[s, n] be the difference on item n with seed s. In a crossed design, the variance of the mean of d is item / N
+    + seed / S + residual / (S N). Its moment estimate is s2_items / N + s2_seeds / S - s2_residual / (S N), where
+    s2_items is the variance of the item means and s2_seeds that of the seed means. The degrees of freedom are
+    Satterthwaite's.
 
     Args:
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
-        clusters: labels of the N items; clusters then replace items.
+        clusters: labels of the N items; if given, clusters replace items.
     """
     run_SN = np.atleast_2d(np.asarray(run, dtype=np.float64))
     baseline_SN = np.atleast_2d(np.asarray(baseline, dtype=np.float64))
@@ -211,13 +216,15 @@ def pooled_over_seeds(
 
 
 Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""A score for weights (R, C) of the clusters of items, as (R,)."""
+"""Function from weights (R, C) of the clusters of items to scores (R,)."""
 
 
 def bootstrap_ratio(
     score: Weighted, clusters: int, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Return a score that is not a mean of items, with the spread and percentile interval over resampled clusters."""
+    """Return a score that is not a mean of items, with the standard deviation and percentile interval over resampled
+    clusters.
+    """
     value, draws_R = _draws(score, clusters, resamples, seed)
     if clusters < 2:  # all resamples are the same: the spread is unknown, not zero
         return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters)
@@ -234,10 +241,11 @@ def paired_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> PairedTest:
-    """Difference of two methods' scores on the same clusters, resampled together. Scores are averaged over seeds.
+    """Return the difference of two methods' scores on the same clusters, which are resampled together. Scores are
+    averaged over seeds.
 
     The p-value is twice the share of resampled differences on the other side of zero, at least 2 / (resamples + 1).
-    Seeds are not resampled: the interval covers the items' variance only.
+    Seeds are not resampled, so the interval only covers the variance over items.
     """
 
     def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -255,7 +263,9 @@ def paired_bootstrap(
 
 
 def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[float, NDArray[np.float64]]:
-    """Return the score, and the scores (R,) of resampled clusters, in blocks, which limits memory to 200 x C."""
+    """Return the score, and its values (R,) on resampled clusters. Resampling in blocks limits memory to 200 x C
+    numbers.
+    """
     generator = np.random.default_rng(seed)
     blocks = [min(200, resamples - start) for start in range(0, resamples, 200)]
     equal = np.full(clusters, 1 / clusters)
@@ -264,7 +274,7 @@ def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[f
 
 
 def unpaired(difference: float, standard_error: float) -> float:
-    """Return two-sided p-value of a difference of two independent scores, by the normal approximation."""
+    """Return the two-sided p-value of a difference of two independent scores, with the normal approximation."""
     if not standard_error > 0:
         return 1.0 if difference == 0 else float("nan")
     return float(2 * special.ndtr(-abs(difference) / standard_error))
@@ -274,7 +284,7 @@ def _cluster_sums(values_N: NDArray[np.float64], clusters: Sequence[Hashable] | 
     if clusters is None:
         return values_N
     if len(clusters) != len(values_N):
-        raise MetricError(f"{len(values_N)} values but {len(clusters)} cluster labels")
+        raise MetricError(f"there are {len(values_N)} values but {len(clusters)} cluster labels")
     index = {label: k for k, label in enumerate(dict.fromkeys(clusters))}
     return np.bincount([index[label] for label in clusters], weights=values_N, minlength=len(index)).astype(np.float64)
 
@@ -282,7 +292,7 @@ def _cluster_sums(values_N: NDArray[np.float64], clusters: Sequence[Hashable] | 
 def _values(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
-        raise MetricError(f"a statistic needs a non-empty list of values, got shape {array.shape}")
+        raise MetricError(f"a statistic needs a non-empty list of values, not an array of shape {array.shape}")
     if np.isnan(array).any():
         raise MetricError(f"values contain NaN at index {np.flatnonzero(np.isnan(array))[:5].tolist()}")
     return array
@@ -291,5 +301,5 @@ def _values(values: ArrayLike) -> NDArray[np.float64]:
 def _paired(run: ArrayLike, baseline: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     run_N, baseline_N = _values(run), _values(baseline)
     if len(run_N) != len(baseline_N):
-        raise MetricError(f"paired runs need the same items: {len(run_N)} and {len(baseline_N)} outcomes")
+        raise MetricError(f"paired runs must have the same items, not {len(run_N)} and {len(baseline_N)} outcomes")
     return run_N, baseline_N

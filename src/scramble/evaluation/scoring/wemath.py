@@ -1,4 +1,4 @@
-"""We-Math's scores: dimensions of problems, and accuracies of domains (arXiv 2407.01284)."""
+"""Compute We-Math's scores: dimensions of problems, and accuracies of domains (arXiv 2407.01284)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from scramble.evaluation.scoring.ratio import Ratio, mean_over, share
 
 
 def problems(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return one outcome per problem with its dimensions, from the outcomes of the problem and its steps.
+    """Return one outcome per problem, with the problem's dimensions, from the outcomes of the problem and its steps.
 
-    Items of one group are a problem (id ``<problem>/multi``) and its steps. Raises EvaluationError if one is missing.
+    The items of a group are a problem (id ``<problem>/multi``) and its steps. Raises EvaluationError if a group is
+    incomplete.
     """
     groups: dict[str, list[Outcome]] = {}
     for o in outcomes:
@@ -23,7 +24,10 @@ def problems(outcomes: Sequence[Outcome]) -> list[Outcome]:
     for group, members in groups.items():
         right = {o.item_id.rpartition("/")[2]: o.values["accuracy"] == 1 for o in members}
         if "multi" not in right or len(right) < 3:
-            raise EvaluationError(f"We-Math: problem {group!r} is incomplete; its steps are scored together")
+            raise EvaluationError(
+                f"We-Math: problem {group!r} is incomplete, but a problem is scored together with its steps: evaluate "
+                "the benchmark again"
+            )
         problem = right.pop("multi")
         values = metrics.four_dimensions(tuple(right.values()), problem)
         result.append(replace(members[0], item_id=group, values=values))
@@ -31,7 +35,9 @@ def problems(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """Rote memorization as a share of the right problems, and for each domain the mean over its concepts."""
+    """Return rote memorization as a share of the problems with a right answer, and for each domain the mean accuracy
+    over its concepts.
+    """
     table: dict[str, Ratio] = {}
     whole = problems(outcomes)
     for form in ("strict", "loose"):
