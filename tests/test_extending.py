@@ -67,7 +67,7 @@ def test_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = benchmarks.load_benchmark("sky", tmp_path, colour="green")
     sys.modules.pop(module, None)
     assert [item.record.question for item in vlm.items] == ["Is the sky green?"] * 2
-    with pytest.raises(ValueError, match=r"sky: no option 'color'.*colour"):
+    with pytest.raises(ValueError, match=r"sky has no option 'color'.*colour"):
         benchmarks.load_benchmark("sky", tmp_path, color="green")
 
 

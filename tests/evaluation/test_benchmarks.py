@@ -68,7 +68,9 @@ def test_sugarcrepe_sample_with_gaps_in_its_keys(shared, tmp_path):
     keys = [item.item_id for item in benchmark.items if item.kind == "swap_obj"][:3]
     assert keys == ["swap_obj/0", "swap_obj/3", "swap_obj/6"]
     assert benchmark.version == "sugarcrepe-swap_obj-partial-40"
-    with pytest.raises(EvaluationError, match=r"sugarcrepe: 40 items, but the benchmark has 692; finish the download"):
+    with pytest.raises(
+        EvaluationError, match=r"sugarcrepe: the data has 40 items, but the benchmark has 692: finish the download"
+    ):
         load_benchmark("sugarcrepe", folder, images=tmp_path)
     next(tmp_path.iterdir()).unlink()
     with pytest.raises(EvaluationError, match=r"1 of \d+ images are missing below .*finish the download"):
@@ -196,7 +198,7 @@ def test_mmvp_labels_and_pairs(tmp_path):
 
 def test_mmvp_without_a_question_names_the_pair(tmp_path):
     folder = mmvp_folder(tmp_path, 5)
-    with pytest.raises(EvaluationError, match=r"mmvp: 5 items, but the benchmark has 300"):
+    with pytest.raises(EvaluationError, match=r"mmvp: the data has 5 items, but the benchmark has 300"):
         load_benchmark("mmvp", folder)
     with pytest.raises(EvaluationError, match=r"1 of 3 groups do not have 2 items \(first: 'pair-3'\)"):
         load_benchmark("mmvp", folder, **SAMPLE)
@@ -258,7 +260,9 @@ def test_an_answer_that_is_no_number_is_refused(tmp_path):
     row = {"question_id": 5, "image_id": "abc", "question": "what Brand?", "answers": ["nokia", float("nan")]}
     write_json(tmp_path / "TextVQA_0.5.1_val.json", {"data": [row]})
     draw(tmp_path, "abc.jpg")
-    with pytest.raises(EvaluationError, match="textvqa: question 5: nan is not an answer"):
+    with pytest.raises(
+        EvaluationError, match="textvqa: question 5: an answer is nan, which is neither a text nor a number"
+    ):
         load_benchmark("textvqa", tmp_path)
 
 
@@ -426,7 +430,7 @@ def test_a_file_of_another_folder_is_never_taken(tmp_path):
 def test_an_ambiguous_base_name_is_an_error(tmp_path):
     sugarcrepe(tmp_path)
     paint(tmp_path, red="val2017_thumbs/000000000001.jpg")
-    with pytest.raises(EvaluationError, match=r"'000000000001.jpg' could be 2 files .*benchmark\.sugarcrepe\.images"):
+    with pytest.raises(EvaluationError, match=r"'000000000001.jpg' matches 2 files .*benchmark\.sugarcrepe\.images"):
         load_benchmark("sugarcrepe", tmp_path, **SAMPLE)
     assert len(load_benchmark("sugarcrepe", tmp_path, images=tmp_path / "val2017", **SAMPLE).items) == 28
     paint(tmp_path, red="000000000001.jpg")  # the exact relative path takes precedence
@@ -450,7 +454,7 @@ def test_names_without_a_suffix(tmp_path):
     (tmp_path / "examples.jsonl").write_text(json.dumps(row) + "\n")
     assert colours(load_benchmark("winoground", tmp_path, **SAMPLE))[0] == RED
     paint(tmp_path, blue="images/ex_0_img_0.jpg")
-    with pytest.raises(EvaluationError, match=r"'ex_0_img_0' could be 2 files .*benchmark\.winoground\.root"):
+    with pytest.raises(EvaluationError, match=r"'ex_0_img_0' matches 2 files .*benchmark\.winoground\.root"):
         load_benchmark("winoground", tmp_path, **SAMPLE)
 
 
@@ -499,7 +503,7 @@ def test_torn_and_keyless_winoground(tmp_path):
     paint(tmp_path, red="a.png", blue="b.png")
     listing = tmp_path / "examples.jsonl"
     listing.write_text(json.dumps(row) + "\n" + json.dumps(row)[:30])
-    with pytest.raises(EvaluationError, match=r"winoground: .*examples.jsonl, line 2: not JSON"):
+    with pytest.raises(EvaluationError, match=r"winoground: .*examples.jsonl, line 2 is not JSON"):
         load_benchmark("winoground", tmp_path, **SAMPLE)
     listing.write_text(json.dumps({"id": 0, "caption_0": "x"}) + "\n")
     with pytest.raises(EvaluationError, match=r"row 0 of .*examples.jsonl has no image_0, image_1"):
@@ -520,7 +524,9 @@ def test_other_encodings_and_shapes(tmp_path):
     assert len(load_benchmark("eqben_mini", tmp_path / "eq").items) == 4
     sugarcrepe(tmp_path / "sugar")
     write_json(tmp_path / "sugar" / "add_att.json", [{"filename": "1.jpg"}])
-    with pytest.raises(EvaluationError, match=r"sugarcrepe: .*add_att.json contains a list, not entries by key"):
+    with pytest.raises(
+        EvaluationError, match=r"sugarcrepe: .*add_att.json contains a list, not an object with entries by key"
+    ):
         load_benchmark("sugarcrepe", tmp_path / "sugar", **SAMPLE)
 
 
@@ -529,10 +535,10 @@ def test_a_benchmarks_csv_is_read_strictly(tmp_path):
     path = folder / "Questions.csv"
     text = path.read_text()
     path.write_text(text.replace("Is the butterfly", "Is, the butterfly", 1))
-    with pytest.raises(EvaluationError, match=r"Questions.csv, line 2: 5 fields for 4 columns"):
+    with pytest.raises(EvaluationError, match=r"Questions.csv, line 2 has 5 fields, but the header has 4"):
         load_benchmark("mmvp", folder, **SAMPLE)
     path.write_text(text.replace(",Is the", ',"Is the', 1))
-    with pytest.raises(EvaluationError, match=r"Questions.csv, line 2: unexpected end of data"):
+    with pytest.raises(EvaluationError, match=r"Questions.csv, line 2 is not valid CSV \(unexpected end of data\)"):
         load_benchmark("mmvp", folder, **SAMPLE)
 
 
@@ -661,13 +667,13 @@ def test_mathvista_hub_layout(tmp_path):
 
 
 def test_missing_and_gated_data_say_how_to_get_it(tmp_path):
-    with pytest.raises(EvaluationError, match=r"winoground: .* does not exist; set benchmark\.winoground\.root"):
+    with pytest.raises(EvaluationError, match=r"winoground: .* does not exist: set benchmark\.winoground\.root"):
         load_benchmark("winoground", tmp_path / "nowhere")
-    with pytest.raises(EvaluationError, match=r"winoground: cannot read facebook/winoground .*hf auth login"):
+    with pytest.raises(EvaluationError, match=r"winoground: facebook/winoground cannot be read .*hf auth login"):
         load_benchmark("winoground")
     root = write_hub(tmp_path / "w", "test", [{"id": 1, "caption_0": "a"}], ("image_0",))
     with pytest.raises(
-        EvaluationError, match=r"winoground: no column image_1, caption_1; it has id, caption_0, image_0"
+        EvaluationError, match=r"winoground: the data set has no column image_1, caption_1, only id, caption_0, image_0"
     ):
         load_benchmark("winoground", root)
 
@@ -687,7 +693,7 @@ def test_every_benchmark_states_what_the_checklist_asks():
     for module, function in BENCHMARKS.values():
         loaded = importlib.import_module(f"scramble.evaluation.benchmarks.{module}")
         assert callable(getattr(loaded, function))
-        for word in ("Paper", "Counts", "Chance", "Human", "Compared"):
+        for word in ("Paper", "Counts", "Chance", "Human", "compar"):
             assert word.lower() in (loaded.__doc__ or "").lower(), (module, word)
 
 
@@ -711,7 +717,9 @@ def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path, caplog
     with caplog.at_level("INFO", logger="scramble"):
         benchmark = load_benchmark("heldout_pairs", tmp_path)
     (message,) = caplog.messages
-    assert message.startswith(f"heldout_pairs: 2 of 5 pairs of {tmp_path} are not scored: they are conversations")
+    assert message.startswith(
+        f"heldout_pairs: 2 of 5 pairs of {tmp_path} are not scored, because these pairs are conversations"
+    )
     asked = [query for item in benchmark.items for query in queries(item, resolve("default", benchmark), benchmark)]
     assert [(query.prompt, query.candidates) for query in asked] == [
         ("Which colour?", ("red", "blue")),
@@ -719,5 +727,8 @@ def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path, caplog
         ("Describe.", ("a circle", "a line")),
     ]
     write_table(tmp_path, PreferencePair, [conversation])
-    with pytest.raises(EvaluationError, match=r"all 1 pairs of .* are conversations, or have no or several images"):
+    with pytest.raises(
+        EvaluationError,
+        match=r"no pair of .* can be scored, because all 1 pairs are conversations or do not have exactly one image",
+    ):
         load_benchmark("heldout_pairs", tmp_path)

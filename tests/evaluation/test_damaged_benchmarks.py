@@ -320,7 +320,10 @@ def test_a_split_without_a_table_is_answered_with_the_benchmark_that_fits(tmp_pa
             load_benchmark(name, tmp_path)  # no data set at all
     write_table(tmp_path, ImageRecord, [])
     for name in ("world_winoground", "world_vqa"):
-        with pytest.raises(EvaluationError, match=rf"{name}: .* is missing; .*\(benchmark=\[heldout_pairs\], trainer"):
+        with pytest.raises(
+            EvaluationError,
+            match=rf"{name}: .* is missing, because .* set benchmark=\[heldout_pairs\] \(in training, trainer",
+        ):
             load_benchmark(name, tmp_path)
     for _ in ("absent", "empty"):
         with pytest.raises(

@@ -125,13 +125,20 @@ def test_captions_without_ground_truth(tmp_path: Path) -> None:
     assert [item.item_id for item in load_benchmark("chair", root, **options, partial=True).items] == ["1"]
     write_lines(tmp_path / "rows.jsonl", [{"image_id": 2}, {"caption": "a dog"}])
     refused(r"row 1 of .*rows.jsonl: image_id is None", "chair", root, selection=tmp_path / "rows.jsonl")
-    refused(r"chair: no file .*; check benchmark.chair.selection", "chair", root, selection=tmp_path / "none.json")
-    refused(r"chair: no instances_\*.json below", "chair", tmp_path / "val2014")
+    refused(
+        r"chair: .*none.json does not exist: check benchmark.chair.selection",
+        "chair",
+        root,
+        selection=tmp_path / "none.json",
+    )
+    refused(r"chair: there is no instances_\*.json below", "chair", tmp_path / "val2014")
     notes = json.loads((tmp_path / "captions_val2014.json").read_text())
     write_json(tmp_path / "captions_val2014.json", {"annotations": notes["annotations"][1:]})
     refused(r"chair: the annotations: image_id 0 has no reference captions in", "chair", root)
     write_json(tmp_path / "captions_val2014.json", {"annotations": [{"image_id": 1}]})
-    refused(r"captions_val2014.json is not a file of COCO annotations \(an entry lacks 'caption'\)", "chair", root)
+    refused(
+        r"captions_val2014.json is not a file of COCO annotations \(an entry lacks 'caption'\): download", "chair", root
+    )
 
 
 def test_options_and_rows_are_named(tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_options_and_rows_are_named(tmp_path: Path) -> None:
             "amber",
             "annotations.json",
             {"truth": ["wall"]},
-            r"annotation 1: truth has 'wall', which is not in relation.json",
+            r"annotation 1: truth contains 'wall', which is not in relation.json",
         ),
         ("amber", "annotations.json", {"type": "x"}, r"annotation 1: type is 'x', which is not one of generative"),
         (

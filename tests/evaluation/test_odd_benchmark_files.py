@@ -67,9 +67,14 @@ def test_integers_that_became_floats_are_read(name: str, file: str, keys: tuple[
 @pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
-        ("amber", "annotations.json", {"truth": "yes"}, r"entry 4 of .*: id 4 has another content in an earlier"),
-        ("llava_bench", "context.jsonl", {"caption": "B"}, r"entry 2 of .*: image 001.jpg has another content in an"),
-        ("llava_bench", "answers_gpt4.jsonl", {"text": "B"}, r"entry 4 of .*: question_id 3 has another content in an"),
+        ("amber", "annotations.json", {"truth": "yes"}, r"entry 4 of .*: id 4 has different content in an earlier"),
+        ("llava_bench", "context.jsonl", {"caption": "B"}, r"entry 2 of .*: image 001.jpg has different content in an"),
+        (
+            "llava_bench",
+            "answers_gpt4.jsonl",
+            {"text": "B"},
+            r"entry 4 of .*: question_id 3 has different content in an",
+        ),
     ],
 )
 def test_two_different_rows_of_one_id_are_named(
@@ -90,7 +95,7 @@ def test_two_images_of_one_id(tmp_path: Path) -> None:
     file = root / "obj_halbench_300_with_image.jsonl"
     rewrite(file, lambda rows: [rows[0], rows[0], {**rows[0], "image": other}])
     with pytest.raises(
-        EvaluationError, match=r"1 of 3 rows of .*: row 2: image 0 differs from image 0 in an earlier row"
+        EvaluationError, match=r"1 of 3 rows of .*: row 2: the image 0 differs from the image 0 in an earlier row"
     ):
         load_benchmark("object_halbench", root, **{**options, "partial": False})
     assert len(load_benchmark("object_halbench", root, **options).items) == 2

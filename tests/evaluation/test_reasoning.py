@@ -430,9 +430,9 @@ def changed(name: str, folder: Path, file: str, change: Any) -> Path:
     ("name", "file", "change", "message"),
     [
         ("m3cot", "test.jsonl", {"answer": "F"}, "row 1: answer is 'F', which is not one of A, B"),
-        ("m3cot", "test.jsonl", {"choices": ["x"] * 27}, "27 options; options beyond Z are not supported"),
+        ("m3cot", "test.jsonl", {"choices": ["x"] * 27}, "27 options, but options beyond Z are not supported"),
         ("m3cot", "test.jsonl", {"answer": "²"}, "row 1: answer is '²', which is not one of A, B"),
-        ("m3cot", "test.jsonl", {"id": None}, "row 1 has no id; it has image, "),
+        ("m3cot", "test.jsonl", {"id": None}, "row 1 has no id, only image, "),
         ("m3cot", "test.jsonl", {"choices": ["", " "]}, "row 1: all 2 options of choices are empty"),
         (
             "m3cot",
@@ -475,15 +475,15 @@ def test_a_wrong_row_is_named(name: str, file: str, change: dict[str, Any], mess
 
 def test_counts_options_and_missing_files_are_named(tmp_path: Path) -> None:
     for name, message in (
-        ("m3cot", "4 items, but the benchmark has 2318"),
-        ("mathvision", "4 items, but the benchmark has 3040"),
-        ("wemath", "7 items, but the benchmark has 1740"),
-        ("logicvista", "5 items, but the benchmark has 448"),
+        ("m3cot", "the data has 4 items, but the benchmark has 2318"),
+        ("mathvision", "the data has 4 items, but the benchmark has 3040"),
+        ("wemath", "the data has 7 items, but the benchmark has 1740"),
+        ("logicvista", "the data has 5 items, but the benchmark has 448"),
     ):
         root, _ = FILES[name](tmp_path / name)
         with pytest.raises(EvaluationError, match=f"{name}: {message}"):
             load_benchmark(name, root)
-    with pytest.raises(EvaluationError, match=r"wemath: no file .*absent.json; set benchmark.wemath.nodes"):
+    with pytest.raises(EvaluationError, match=r"wemath: .*absent.json does not exist: set benchmark.wemath.nodes"):
         load_benchmark("wemath", tmp_path / "wemath", nodes=tmp_path / "absent.json", **PART)
     with pytest.raises(EvaluationError, match=r"mathvision: benchmark.mathvision: split is 'train'"):
         load_benchmark("mathvision", tmp_path / "mathvision", split="train")
@@ -493,7 +493,7 @@ def test_counts_options_and_missing_files_are_named(tmp_path: Path) -> None:
         load_benchmark("mathverse", root)
     with pytest.raises(EvaluationError, match="problem_version is 'Text', which is not one of Text Dominant"):
         load_benchmark("mathverse", root, problem_version="Text")
-    with pytest.raises(EvaluationError, match="mathverse: no items"):
+    with pytest.raises(EvaluationError, match="mathverse: the benchmark has no items"):
         load_benchmark("mathverse", root, problem_version="Text Lite", **PART)
 
 

@@ -320,7 +320,7 @@ def test_bad_rows_are_collected_with_their_reason(change: dict[str, Any], messag
     with pytest.raises(EvaluationError) as caught:
         load_benchmark("mmstar", file)
     assert f"mmstar: 1 of 3 rows of {file} cannot be used: " in str(caught.value) and message in str(caught.value)
-    assert str(caught.value).endswith("correct the file, or set benchmark.mmstar.partial=true to skip them")
+    assert str(caught.value).endswith("Correct the file, or set benchmark.mmstar.partial=true to skip these rows")
     loaded = load_benchmark("mmstar", file, partial=True)
     assert [item.item_id for item in loaded.items] == ["0", "2"] and "-partial-2-" in loaded.version
 
@@ -329,11 +329,14 @@ def test_bad_rows_are_collected_with_their_reason(change: dict[str, Any], messag
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n", "line 1 is not UTF-8 text; set benchmark.tsv.root to a TSV file"),
-        (b"index,question,A,B,answer,image\n1,?,a,b,A,x\n", "no column index, question, image or image_path; .*commas"),
-        (b"index\tquestion\tA\tB\n1\t?\ta\tb\n", "has no column image or image_path; it has index, question, A, B"),
-        (b"index\tquestion\tquestion\timage\n", "two columns have the same name"),
-        (b'index\tquestion\timage\n1\t"open\tx\n', "line 2: unexpected end of data"),
+        (b"\x89PNG\r\n\x1a\n", "line 1 is not UTF-8 text: set benchmark.tsv.root to a TSV file"),
+        (
+            b"index,question,A,B,answer,image\n1,?,a,b,A,x\n",
+            "no column index, question, image or image_path, only .*commas",
+        ),
+        (b"index\tquestion\tA\tB\n1\t?\ta\tb\n", "has no column image or image_path, only index, question, A, B"),
+        (b"index\tquestion\tquestion\timage\n", "has two columns of the same name"),
+        (b'index\tquestion\timage\n1\t"open\tx\n', r"line 2 is not valid TSV \(unexpected end of data\)"),
         (b"index\tquestion\timage\tA\tB\tAA\n1\t?\tx\ta\tb\tc\n", "options beyond Z are not supported"),
         (b"index\tquestion\timage\n", "no items"),
     ],
@@ -355,10 +358,10 @@ def test_wrong_options_and_paths_are_named(tmp_path: Path) -> None:
         load_benchmark("tsv", file, kind="choice")
     with pytest.raises(EvaluationError, match=r"neither yes nor no"):
         load_benchmark("tsv", file, kind="yes_no")
-    with pytest.raises(EvaluationError, match=r"no such file or folder; set benchmark.tsv.root to one file"):
+    with pytest.raises(EvaluationError, match=r"does not exist: set benchmark.tsv.root to one file"):
         load_benchmark("tsv", tmp_path / "absent.tsv")
     write(tmp_path / "b.tsv", rows_of("docvqa"))
-    with pytest.raises(EvaluationError, match=r"2 TSV files; set benchmark.tsv.root to one file"):
+    with pytest.raises(EvaluationError, match=r"contains 2 TSV files: set benchmark.tsv.root to one file"):
         load_benchmark("tsv", tmp_path)
     write(tmp_path / "paths" / "p.tsv", [{"index": 1, "question": "?", "answer": "x", "image_path": "absent.png"}])
     with pytest.raises(EvaluationError, match=r"1 of 1 images are missing below .*benchmark.tsv.images"):

@@ -1,5 +1,6 @@
-"""Benchmarks by name. Each module's docstring gives the paper, the data version, item counts, chance and human
-accuracy, and the reference implementation that the scores were compared with."""
+"""Load benchmarks by name. The docstring of each module gives the paper, the data version, item counts, chance and
+human accuracy, and the reference implementation with which the scores were compared.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 
 from scramble.evaluation.items import Benchmark, EvaluationError
 
-# name -> module and function; a module is imported only when its benchmark is loaded.
+# Module and function by name. A module is imported only when its benchmark is loaded.
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "world_winoground": ("world", "load_winoground"),
     "world_vqa": ("world", "load_vqa"),
@@ -72,7 +73,7 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
     """Load a benchmark from local files below ``root``, or from the Hugging Face Hub where it has a hub id.
 
     Raises:
-        EvaluationError: the name or option is unknown (the message suggests the nearest ones), or the data is missing,
+        EvaluationError: the name or an option is unknown (the message suggests similar names), or the data is missing,
             damaged or incomplete.
     """
     from scramble.evaluation.protocols import nearest
@@ -82,7 +83,7 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
     load = _loader(name)
     parameters = inspect.signature(load).parameters
     if unknown := sorted(set(options) - set(parameters)):
-        raise EvaluationError(f"{name}: no option {unknown[0]!r} {nearest(unknown[0], set(parameters))}")
+        raise EvaluationError(f"{name} has no option {unknown[0]!r} {nearest(unknown[0], set(parameters))}")
     if root is None and needs_files(name):
         raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to their folder")
     try:

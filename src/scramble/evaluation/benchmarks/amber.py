@@ -1,23 +1,30 @@
 """AMBER: hallucinations in descriptions, and yes/no questions about existence, attributes and relations.
 
 Paper: Wang et al. 2023 (arXiv 2311.07397). Data: the repository's ``data`` folder (``query/query_all.json``,
-``annotations.json``, ``relation.json``, ``safe_words.txt``) and the images. Counts: 15,220: 1,004 descriptions and
-14,216 questions (existence 4,924, all "no"; attribute state 4,764, number 2,072, action 792; relation 1,664). Chance:
-accuracy 50. Human: not published.
+``annotations.json``, ``relation.json``, ``safe_words.txt``) and the images. Counts: 1,004 descriptions and 14,216
+questions: existence 4,924 (all answers are "no"), attribute state 4,764, attribute number 2,072, attribute action 792,
+relation 1,664. Chance: accuracy 50. Human: not published.
 
-Scores of descriptions: ``chair`` (hallucinated nouns), ``hal`` (responses with a hallucinated noun) and ``cog``
-(objects that models are likely to hallucinate), for which lower is better; ``cover`` (annotated objects that are
-mentioned). A spaCy pipeline finds the nouns; the original uses NLTK. If the pipeline has word vectors, words with a
-similarity above 0.8 count as the same object (the original: en_core_web_lg); without vectors only equal words count as
-the same object, which changes CHAIR by one to three points.
+Scores of descriptions (lower is better, except for ``cover``):
+
+| score | meaning |
+|---|---|
+| ``chair`` | share of hallucinated nouns |
+| ``hal`` | share of responses with a hallucinated noun |
+| ``cog`` | share of the objects that models are likely to hallucinate that are mentioned |
+| ``cover`` | share of the annotated objects that are mentioned |
+
+A spaCy pipeline finds the nouns, whereas the original uses NLTK. If the pipeline has word vectors, words with a
+similarity above 0.8 count as the same object (the original uses en_core_web_lg). Without vectors, only equal words
+count as the same object, which changes CHAIR by one to three points.
 
 Scores of questions: ``accuracy``, and ``precision``, ``recall`` and ``f1`` of the answer "no". The authors compare the
-likelihoods of Yes and No without any further prompt (``protocol=amber``, the default). For generated replies they count
-only the exact words ``Yes`` and ``No`` (``protocol.yes_no_form=generate``); VLMEvalKit asks to answer yes or no and
-searches for these words. ``accuracy_macro`` is VLMEvalKit's mean. ``amber_score`` is (100 - CHAIR + F1) / 2; the
-formula is only in a figure of the paper and has not been checked.
+likelihoods of Yes and No without any further prompt (``protocol=amber``, the default). In generated replies, they count
+only the exact words ``Yes`` and ``No`` (``protocol.yes_no_form=generate``), whereas VLMEvalKit asks for yes or no and
+searches the reply for these words. ``accuracy_macro`` is VLMEvalKit's mean. ``amber_score`` is (100 - CHAIR + F1) / 2.
+This formula appears only in a figure of the paper and has not been checked.
 
-Compared with a reference implementation: all scores on recorded nouns and replies, with the recorded similarities.
+Tests compare all scores with the original on recorded nouns and replies, with the recorded similarities.
 """
 
 from __future__ import annotations
@@ -48,7 +55,7 @@ log = logging.getLogger(__name__)
 
 PARTS = ("all", "generative", "discriminative")
 KNOWN = {15220: "amber-15220", 1004: "amber-generative-1004", 14216: "amber-discriminative-14216"}
-# Type of an annotation -> kind and tags of its item.
+# Kind and tags of an item, by the type of its annotation.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "discriminative-hallucination": ("existence", ()),
     "discriminative-attribute-state": ("attribute", ("state",)),
@@ -74,7 +81,7 @@ def load(
         images: folder of the images (default: ``root``).
         part: ``all``, ``generative`` (descriptions) or ``discriminative`` (questions).
         pipeline: spaCy pipeline that finds the nouns of descriptions.
-        partial: accept a part of the data, and skip rows that cannot be used.
+        partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     one_of("amber", "options", "benchmark.amber.part", part, PARTS)
     queries = find_file("amber", root, "query_all.json", "*query*.json")
@@ -98,15 +105,17 @@ def load(
 
 
 def _similarity(pipeline: str) -> str:
-    """Return the pipeline's name, for the data version. Logs a message if only equal words count as the same object."""
+    """Return the part of the data version that names the pipeline. Logs a message if the pipeline has no word
+    vectors.
+    """
     try:
         with_vectors = has_vectors(pipeline)
     except PipelineError as error:
         raise EvaluationError(f"amber: {error}") from error
     if not with_vectors:
         log.info(
-            f"amber: the pipeline {Path(pipeline).name} has no word vectors: only equal words count as the same "
-            "object; for the similarity of words set benchmark.amber.pipeline=en_core_web_lg"
+            f"amber: the pipeline {Path(pipeline).name} has no word vectors, so only equal words count as the same "
+            "object: set benchmark.amber.pipeline=en_core_web_lg to compare words by similarity"
         )
     return Path(pipeline).name + ("" if with_vectors else "-no-vectors")
 
@@ -115,7 +124,7 @@ def _lexicon(root: str | Path) -> Lexicon:
     path = find_file("amber", root, "relation.json", "*relation.json")
     relation = load_json("amber", path)
     if not isinstance(relation, dict) or not all(_are_words(words) for words in relation.values()):
-        raise EvaluationError(f"amber: {path} does not map each object to a list of words")
+        raise EvaluationError(f"amber: {path} does not map each object to a list of words: download the file again")
     safe = find_file("amber", root, "safe_words.txt", "*safe_words.txt")
     try:
         return Lexicon(relation, frozenset(read_text(safe).splitlines()))
@@ -132,7 +141,7 @@ def _item(number: int, row: dict[str, Any], notes: dict[str, dict[str, Any]], le
     key, image = whole_ids("amber", row, where, "id", "image")
     (query,) = texts("amber", row, where, "query")
     if key not in notes:
-        raise EvaluationError(f"amber: {where}: id {key} has no annotation")
+        raise EvaluationError(f"amber: {where}: the id {key} has no annotation")
     note, where = notes[key], f"annotation {key}"
     kind = one_of("amber", where, "type", str(note.get("type")), ("generative", *KINDS))
     truth = note.get("truth")
@@ -146,6 +155,6 @@ def _item(number: int, row: dict[str, Any], notes: dict[str, dict[str, Any]], le
             if words is None or not _are_words(words):
                 raise EvaluationError(f"amber: {where}: {name} is {words!r:.60}, not a list of words")
             if unknown := [word for word in words if word not in lexicon.associations]:
-                raise EvaluationError(f"amber: {where}: {name} has {unknown[0]!r}, which is not in relation.json")
+                raise EvaluationError(f"amber: {where}: {name} contains {unknown[0]!r}, which is not in relation.json")
     details = {"rule": "amber", "truth": truth, "likely": likely, "lexicon": lexicon, "pipeline": pipeline}
     return Item(Question(key, (image,), query, ""), "free", details=details)

@@ -1,11 +1,12 @@
 """BiVLC: 2x2 sets made from SugarCrepe's negatives with a generated negative image.
 
-Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC``, split test. Counts: 2,933 (replace
-obj 1,200, rel 462, att 437; add obj 399, att 76; swap att 278, obj 81). Chance: 25 / 25 / 16.67, group matching 50,
-each direction of each half 50. Human: published as a figure only. The kind of an item is its type with subtype, and its
-tag is the type. ``text`` is the paper's I2T, ``image`` is its T2I.
+Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC``, split test. Counts: 2,933 items
+(replace obj 1,200, replace rel 462, replace att 437, add obj 399, add att 76, swap att 278, swap obj 81). Chance: text
+25, image 25, group 16.67, group matching 50, and 50 for each of BiVLC's four comparisons. Human: published only as a
+figure. The kind of an item is its type with its subtype, and its tag is the type. ``text`` is the paper's I2T, and
+``image`` is the paper's T2I.
 
-Compared with a reference implementation: all seven outcomes of the original code on recorded scores.
+Tests compare all seven outcomes with the original code on recorded scores.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HUB_ID = "imirandam/BiVLC"
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """Load the 2,933 items from the hub, or from a folder with its parquet files."""
+    """Load the 2,933 items from the hub, or from a folder with the hub's parquet files."""
     data = hub_rows("bivlc", HUB_ID, "test", root)
     columns("bivlc", data, ("image", "caption", "negative_caption", "negative_image", "type", "subtype"))
     images, items, bad = HubImages(data), [], RejectedRows("bivlc", root or HUB_ID)

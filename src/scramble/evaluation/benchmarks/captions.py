@@ -1,14 +1,14 @@
 """One image, one true and one false caption: SugarCrepe and ARO.
 
 SugarCrepe. Paper: Hsieh et al., NeurIPS 2023 (arXiv 2306.14610). Data: the repository's ``data/*.json`` and COCO
-val2017 images. Counts: add_att 692, add_obj 2062, replace_att 788, replace_obj 1652, replace_rel 1406, swap_att 666,
-swap_obj 245 (246 before one entry was removed; keys are not contiguous). Chance: 50. Human: not published.
+val2017 images. Counts: add_att 692, add_obj 2,062, replace_att 788, replace_obj 1,652, replace_rel 1,406, swap_att 666,
+swap_obj 245 (246 before one entry was removed; the keys are not contiguous). Chance: 50. Human: not published.
 
 ARO (optional). Paper: Yuksekgonul et al., ICLR 2023 (arXiv 2210.01936). Data: ``visual_genome_relation.json`` or
-``visual_genome_attribution.json`` (image_path, true_caption, false_caption, bbox_*) and Visual Genome images, cropped
-to the box. Counts: not checked. Chance: 50. The original paper reports a macro average over relations.
+``visual_genome_attribution.json`` (image_path, true_caption, false_caption, bbox_*) and Visual Genome images, which are
+cropped to the box. Counts: not checked. Chance: 50. The original paper reports a macro average over relations.
 
-Compared with a reference implementation: uses strict ``>`` like SugarCrepe's ``main_eval.py``.
+The scores of the two captions are compared strictly (``>``), as in SugarCrepe's ``main_eval.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ KNOWN_COUNTS: dict[str, dict[int, str]] = {
 
 
 def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load all seven splits from the folder with their JSON files. ``images`` is COCO val2017 (default: ``root``)."""
+    """Load all seven splits from the folder of their JSON files. ``images`` is the folder of COCO val2017 (default:
+    ``root``).
+    """
     items, counts = [], {}
     for split, versions in KNOWN_COUNTS.items():
         path = find_file("sugarcrepe", root, f"{split}.json")
@@ -52,7 +54,7 @@ def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, parti
 
 
 def load_aro(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load ARO's relation or attribution part from its JSON file. Images are cropped to the annotated box."""
+    """Load ARO's relation or attribution part from its JSON file. Images are cropped to the annotated boxes."""
     path = find_file("aro", root, "visual_genome_relation.json", "visual_genome_attribution.json")
     rows = json_rows("aro", path)
     items, crops = [], {}

@@ -1,15 +1,16 @@
-"""CHAIR: objects of COCO in captions that are not in the image.
+"""CHAIR: COCO objects that a caption mentions but the image does not contain.
 
 Paper: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Data: COCO's ``instances_*.json`` and ``captions_*.json`` with
-the images; ``selection`` names the images (often 500 of val2014, which differ from paper to paper). Counts: any.
-Chance: none. Human: not published. The prompt is that of lmms-eval; it also differs from paper to paper.
+the images; ``selection`` names the images. Papers often use 500 images of val2014, but not the same ones. Counts: any.
+Chance: none. Human: not published. The prompt is lmms-eval's; papers use different prompts.
 
-Scores: ``chair_s``, the share of captions with a hallucinated object, and ``chair_i``, the share of object mentions
-that are hallucinated (lower is better for both); ``recall``, the share of the image's categories that are mentioned
-(not in the paper). An object is in the image if COCO annotates it or one of the reference captions mentions it.
+Scores: ``chair_s`` is the share of captions with a hallucinated object, and ``chair_i`` is the share of object mentions
+that are hallucinated (lower is better for both). ``recall`` is the share of the image's categories that are mentioned;
+it is not in the paper. An object is in the image if COCO annotates it or one of the reference captions mentions it.
 
-Compared with a reference implementation: words, both scores and recall on recorded captions, with the original's errors
-("bus" and "glass" are never counted in the singular). lmms-eval finds other words, because it uses WordNet's lemmas.
+Tests compare the words, both scores and recall with the original on recorded captions. Errors of the original are
+reproduced ("bus" and "glass" are never counted in the singular). lmms-eval finds different words, because it uses
+WordNet's lemmas.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ def load(
     prompt: str = PROMPT,
     partial: bool = False,
 ) -> Benchmark:
-    """Load the images of COCO to describe.
+    """Load the COCO images that are to be described.
 
     Args:
         root: folder of the annotations.
         images: folder of the images (default: ``root``).
-        selection: file that names the images: rows with ``image_id``, as a list, as JSON lines, or under
-            ``imgToEval`` as in caption files; None takes all annotated images.
+        selection: file that names the images; None: all annotated images. The file contains rows with ``image_id`` as a
+            list, as JSON lines, or under ``imgToEval`` as in caption files.
         prompt: the request for a caption.
         partial: skip images without ground truth.
     """
     if not prompt.strip():
-        raise EvaluationError("chair: benchmark.chair.prompt is empty")
+        raise EvaluationError("chair: benchmark.chair.prompt is empty: set a prompt, or omit the key")
     selected = None if selection is None else _selected(Path(selection))
     coco = coco_objects.read("chair", root, objects.chair(), None if selected is None else set(selected))
     wheres = selected or dict.fromkeys(sorted(coco.files), "the annotations")
@@ -67,9 +68,9 @@ def load(
 
 
 def _selected(path: Path) -> dict[int, str]:
-    """Image id -> where the file names it."""
+    """Return a dictionary from the ids of the selected images to the rows that name them, for messages."""
     if not path.is_file():
-        raise EvaluationError(f"chair: no file {path}; check benchmark.chair.selection")
+        raise EvaluationError(f"chair: {path} does not exist: check benchmark.chair.selection")
     content = load_json("chair", find_file("chair", path))
     if isinstance(content, dict) and "imgToEval" in content:
         content = content["imgToEval"]

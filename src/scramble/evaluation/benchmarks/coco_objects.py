@@ -1,5 +1,6 @@
-"""The objects in images of COCO, as CHAIR and Object HalBench define them: annotated instances and the words of the
-reference captions."""
+"""Read the objects in COCO images as CHAIR and Object HalBench define them: the annotated instances, and the words of
+the reference captions.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ from scramble.storage.files import StoreError, read_text
 
 @dataclass
 class CocoImages:
-    """Images of COCO by id: their file names, and the categories in them.
+    """COCO images by id: file names, categories and numbers of captions.
 
-    ``captions`` counts the reference captions of each image.
+    ``objects`` are the categories in an image, and ``captions`` is the number of its reference captions.
     """
 
     files: dict[int, str] = field(default_factory=dict)
@@ -27,21 +28,23 @@ class CocoImages:
     sources: list[Path] = field(default_factory=list)
 
     def truth(self, name: str, where: str, image_id: int) -> frozenset[str]:
-        """Return the categories in an image. Raises EvaluationError if the annotations do not contain the image."""
+        """Return the categories in an image. Raises EvaluationError if the annotations do not contain the image or its
+        captions.
+        """
         if image_id in self.files and self.captions.get(image_id):
             return frozenset(self.objects[image_id])
         missing = "reference captions" if image_id in self.files else "ground truth"
         listed = ", ".join(path.name for path in self.sources)
         setting = "root" if name == "chair" else "annotations"
         raise EvaluationError(
-            f"{name}: {where}: image_id {image_id} has no {missing} in {listed}; set benchmark.{name}.{setting} to the "
-            "folder with instances_*.json and captions_*.json of its split"
+            f"{name}: {where}: image_id {image_id} has no {missing} in {listed}: set benchmark.{name}.{setting} to the "
+            "folder with instances_*.json and captions_*.json of the image's split"
         )
 
 
 def image_number(name: str, where: str, row: Mapping[str, Any]) -> int:
-    """Return the image of COCO that a row names, as a number or its digits. Raises EvaluationError for any
-    other value.
+    """Return the id of the COCO image that a row names. Raises EvaluationError if ``image_id`` is neither a number nor
+    digits.
     """
     value = row.get("image_id")
     if isinstance(value, float) and value.is_integer():
@@ -55,10 +58,10 @@ def read(name: str, folder: str | Path, vocabulary: Vocabulary, wanted: Collecti
     """Read all ``instances_*.json`` and ``captions_*.json`` below a folder.
 
     Args:
-        name: the benchmark.
+        name: name of the benchmark.
         folder: folder of the annotations.
         vocabulary: words of the captions that stand for categories.
-        wanted: ids of the images; None: all. Reading the captions of all images takes seconds.
+        wanted: ids of the images to read; None: all. Reading the captions of all images takes seconds.
 
     Raises:
         EvaluationError: a file is missing or damaged, or a category is unknown.
@@ -68,14 +71,16 @@ def read(name: str, folder: str | Path, vocabulary: Vocabulary, wanted: Collecti
         paths = sorted(Path(folder).rglob(pattern))
         if not paths:
             setting = "root" if name == "chair" else "annotations"
-            raise EvaluationError(f"{name}: no {pattern} below {folder}; check benchmark.{name}.{setting}")
+            raise EvaluationError(f"{name}: there is no {pattern} below {folder}: check benchmark.{name}.{setting}")
         images.sources += paths
         for path in paths:
             try:
                 _add(path, images, vocabulary, wanted)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 reason = f"an entry lacks {error}" if isinstance(error, KeyError) else str(error)
-                raise EvaluationError(f"{name}: {path} is not a file of COCO annotations ({reason})") from error
+                raise EvaluationError(
+                    f"{name}: {path} is not a file of COCO annotations ({reason}): download the file again"
+                ) from error
             except StoreError as error:
                 raise EvaluationError(f"{name}: {error}") from error
     return images
@@ -94,7 +99,7 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
         if unknown := sorted(set(names.values()) - set(vocabulary.category)):
             raise ValueError(f"unknown category {unknown[0]!r}")
         for note in content["annotations"]:
-            if isinstance(note["image_id"], str):  # it would match no image, and the object would be missing
+            if isinstance(note["image_id"], str):  # a text matches no image, so the object would be missing
                 raise ValueError(f"an annotation has the image_id {note['image_id']!r:.40}, which is not a number")
             if note["image_id"] in images.objects:
                 images.objects[note["image_id"]].add(vocabulary.category[names[note["category_id"]]])
@@ -106,6 +111,6 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
 
 
 def _without_outlines(entry: dict[str, Any]) -> Mapping[str, Any]:
-    """Drop the outlines of objects while the file is parsed: they take most of the memory."""
+    """Drop the outlines of objects while the file is parsed, because the outlines take most of the memory."""
     entry.pop("segmentation", None)
     return entry

@@ -1,12 +1,12 @@
-"""ColorSwap: 2x2 sets whose captions swap two colour words.
+"""ColorSwap: 2x2 sets whose captions differ in the order of two colour words.
 
 Paper: Burapacheep et al., ACL Findings 2024 (arXiv 2402.04492). Data: ``stanfordnlp/colorswap`` (gated), split test.
-Counts: 300. Chance: 25 / 25 / 16.67, group matching 50. Human: not recorded. Tags are the sources of captions and
-images.
+Counts: 300 items. Chance: text 25, image 25, group 16.67, group matching 50. Human: not recorded. The tags of an item
+are the sources of its captions and images.
 
-Compared with a reference implementation: ``protocol=colorswap`` asks the paper's questions (which caption, which image)
-and reads the replies by its rule, on recorded replies of three models. Unlike the original, which skips items with
-errors in each task separately, all items count.
+``protocol=colorswap`` asks the paper's questions (which caption, which image) and parses the replies by the paper's
+rule. Tests compare it with the original on recorded replies of three models. All items count, whereas the original
+skips the items with errors in each task separately.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HUB_ID = "stanfordnlp/colorswap"
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """Load the 300 test items from the hub, or from a folder with its parquet files."""
+    """Load the 300 test items from the hub, or from a folder with the hub's parquet files."""
     data = hub_rows("colorswap", HUB_ID, "test", root)
     columns("colorswap", data, ("id", "caption_1", "caption_2", "image_1", "image_2"))
     images, items, bad = HubImages(data), [], RejectedRows("colorswap", root or HUB_ID)

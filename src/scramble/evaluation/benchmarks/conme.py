@@ -2,15 +2,15 @@
 
 Paper: Huang et al., NeurIPS 2024 (arXiv 2406.08164). Data: the hub *model* repository ``conme/ConMe``:
 ``replace-{att,obj,rel}_HUMAN_FILTER.csv`` (id, question, image, text_options, correct, q_ind), or the unfiltered
-``replace-{att,obj,rel}.csv`` (question with its options, image, answer). Images are COCO's. Counts: not published.
-Chance: 50 (two options). Human: not published. Headline: mean of the three splits (``accuracy_macro``).
+``replace-{att,obj,rel}.csv`` (question with its options, image, answer). The images are COCO's. Counts: not published.
+Chance: 50 (two options). Human: not published. Headline: mean over the three splits (``accuracy_macro``).
 
-Compared with a reference implementation: reads the letter by prefix like SCRAMBLe's scorer (``protocol=scramble``).
+Replies are compared with the answer as in SCRAMBLe's scorer, which reads the letter by prefix (``protocol=scramble``).
 
 Assumptions: the files themselves were not available, only the names of their columns. It is not known how ``correct``
-names the right option of ``text_options`` (index, letter, or the option's text). All three are accepted, and a row that
-can be read in two different ways is an error. SCRAMBLe's scorer implies that the options keep their order in the file
-and that ``answer`` of the unfiltered files begins with the letter.
+names the right option of ``text_options`` (index, letter, or the option's text). All three forms are accepted, and a
+row that can be read in two different ways is an error. SCRAMBLe's scorer implies that the options keep their order in
+the file and that ``answer`` in the unfiltered files begins with the letter.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load(
     human_filter: bool = True,
     partial: bool = False,
 ) -> Benchmark:
-    """Load the three splits. ``images`` is the COCO folder (default: ``root``)."""
+    """Load the three splits. ``images`` is the folder of COCO images (default: ``root``)."""
     root = download("conme", "conme/ConMe", repo_type="model") if root is None else root
     items: list[Item] = []
     for split in CATEGORIES:
@@ -70,7 +70,7 @@ def _item(split: str, number: int, row: dict[str, Any], human_filter: bool) -> I
 
 
 def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
-    """Return the letter of the right option, given as its text, its index or its letter (see the module's
+    """Return the letter of the right option. ``correct`` is the option's text, index or letter (see the module's
     assumptions).
     """
     value = correct.strip()
@@ -82,4 +82,4 @@ def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
     if len(matches) == 1:
         return matches.pop()
     problem = "matches several" if matches else "matches none"
-    raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}")
+    raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}: correct the file")

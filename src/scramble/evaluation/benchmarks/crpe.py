@@ -1,17 +1,19 @@
 """CRPE: multiple choice about subject, predicate and object of relations, with four rotations of the options.
 
 Paper: Wang et al., ECCV 2024 (The All-Seeing Project V2, arXiv 2402.19474). Data: ``crpe_relation.jsonl`` and
-``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, its ``abnormal_images`` and COCO's val2017 images; a missing file is
-skipped. Counts: relation 7,576 = 4 x 1,894; existence not published. The files have changed without a version, so the
-data version has a hash. Chance: 25 per row; 0.39 per question for independent guesses. Human: not published.
+``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, its ``abnormal_images`` and COCO's val2017 images. A missing file is
+skipped. Counts: 7,576 rows about relations (four rotations of 1,894 questions); not published for existence. The files
+have changed without a version number, so the data version contains a hash. Chance: 25 per row; 0.39 per question under
+independent guesses. Human: not published.
 
-Scores: ``circular_accuracy``, questions whose four rotations are all right, by category (existence, subject, predicate,
-object); ``overall``, the mean of subject, predicate and object, is the published number; ``accuracy`` counts rows.
+Scores: ``circular_accuracy`` is the share of questions whose four rotations are all answered correctly, by category
+(existence, subject, predicate, object). ``overall`` is the published number, the mean over subject, predicate and
+object. ``accuracy`` is computed over rows.
 
-``rule`` reads the replies: ``official`` (the default) accepts only the letter; ``lmms_eval`` and ``vlmevalkit`` are the
-rules of these harnesses. VLMEvalKit's rule accepts almost every longer reply. lmms-eval reports ``accuracy``, and
-VLMEvalKit the circular accuracy of all categories together, each with its own rule. Compared with a reference
-implementation: all three rules and the official scores on recorded replies.
+``rule`` selects how replies are parsed. ``official`` (the default) accepts only the letter. ``lmms_eval`` and
+``vlmevalkit`` are the rules of these harnesses; VLMEvalKit's rule accepts almost every reply that is longer than a
+letter. Each harness uses its own rule: lmms-eval reports ``accuracy``, and VLMEvalKit reports the circular accuracy
+over all categories. Tests compare all three rules and the official scores with the originals on recorded replies.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def load(
     paths = [find_file("crpe", root, name) for name in FILES if Path(root).is_dir() and any(Path(root).rglob(name))]
     if not paths:
         raise EvaluationError(
-            f"crpe: found neither {' nor '.join(FILES)} below {root}: set benchmark.crpe.root to their folder"
+            f"crpe: neither {' nor '.join(FILES)} is below {root}: set benchmark.crpe.root to the folder of these files"
         )
     for path in paths:
         bad, before, seen = RejectedRows("crpe", path), len(items), Counter[str]()

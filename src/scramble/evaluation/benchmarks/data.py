@@ -1,4 +1,4 @@
-"""Rows of benchmark files: hub data sets or local copies, JSON and CSV, checked values and item counts."""
+"""Read benchmark data from hub data sets, local copies, JSON files and CSV files, and check values and item counts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ Content = TypeVar("Content")
 
 
 def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config: str | None = None) -> Any:
-    """Return a split of a hub data set, or of a local folder of the same layout (parquet), with undecoded images.
+    """Return a split of a hub data set, or of a local folder with the same layout (parquet files). Images are not
+    decoded.
 
     Raises:
-        EvaluationError: the data set is gated, missing or damaged; the message says how to get it.
+        EvaluationError: the data set is gated, missing or damaged; the message says how to get the data.
     """
     from datasets import Image, List, load_dataset
 
     source = hub_id if root is None else str(root)
     if root is not None and not Path(root).exists():
-        raise EvaluationError(f"{name}: {root} does not exist; set benchmark.{name}.root to a copy of {hub_id}")
+        raise EvaluationError(f"{name}: {root} does not exist: set benchmark.{name}.root to a copy of {hub_id}")
     try:
         rows = load_dataset(source, None if root is not None else config, split=split)
     except Exception as error:  # datasets and huggingface_hub raise exceptions of many types
         raise EvaluationError(
-            f"{name}: cannot read {source} ({type(error).__name__}: {_first_line(error)}); {_how_to_get(name, hub_id)}"
+            f"{name}: {source} cannot be read ({type(error).__name__}: {_first_line(error)}): "
+            f"{_how_to_get(name, hub_id)}"
         ) from error
     for column, feature in rows.features.items():
         if isinstance(feature, Image):
@@ -48,8 +50,8 @@ def _first_line(error: Exception) -> str:
 
 def _how_to_get(name: str, hub_id: str) -> str:
     return (
-        f"accept its terms at https://huggingface.co/datasets/{hub_id} if it is gated, run `hf auth login`, or "
-        f"download it elsewhere and set benchmark.{name}.root to the folder"
+        f"if the data set is gated, accept the terms at https://huggingface.co/datasets/{hub_id} and run "
+        f"`hf auth login`; without network access, set benchmark.{name}.root to a downloaded copy"
     )
 
 
@@ -59,21 +61,24 @@ def download(name: str, hub_id: str, repo_type: str = "dataset") -> Path:
 
     try:
         return Path(snapshot_download(hub_id, repo_type=repo_type))
-    except Exception as error:  # as above
+    except Exception as error:  # huggingface_hub raises exceptions of many types
         raise EvaluationError(
-            f"{name}: cannot download {hub_id} ({type(error).__name__}: {_first_line(error)}); "
+            f"{name}: {hub_id} cannot be downloaded ({type(error).__name__}: {_first_line(error)}): "
             f"{_how_to_get(name, hub_id)}"
         ) from error
 
 
 def columns(name: str, rows: Any, required: Sequence[str]) -> None:
-    """Raise EvaluationError naming the columns that a data set lacks."""
+    """Raise EvaluationError, which names the missing columns, if a data set lacks a required column."""
     if missing := [column for column in required if column not in rows.column_names]:
-        raise EvaluationError(f"{name}: no column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
+        raise EvaluationError(
+            f"{name}: the data set has no column {', '.join(missing)}, only {', '.join(rows.column_names)}: "
+            f"check benchmark.{name}.root"
+        )
 
 
 class HubImages(Mapping[str, ImageFile]):
-    """Images of a hub data set by id, each read from its row on first access."""
+    """Images of a hub data set by id. An image is read from its row when it is accessed."""
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
@@ -90,7 +95,9 @@ class HubImages(Mapping[str, ImageFile]):
         if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
             value = value[0] if value else None
         if not isinstance(value, Mapping) or not (value.get("bytes") or value.get("path")):
-            raise EvaluationError(f"image {image_id!r}: the data set's cell {column} in row {row} contains no image")
+            raise EvaluationError(
+                f"image {image_id!r} is missing: row {row} of the data set has no image in column {column}"
+            )
         return ImageFile(bytes=value.get("bytes"), path=value.get("path"))
 
     def __iter__(self) -> Iterator[str]:
@@ -103,12 +110,12 @@ class HubImages(Mapping[str, ImageFile]):
 def hub_rows_and_images(
     name: str, hub_id: str, split: str, root: str | Path | None, required: Sequence[str], image_id: str
 ) -> tuple[list[dict[str, Any]], HubImages]:
-    """Return the rows of a hub data set without their column ``image``; images are read on demand by the row's
-    ``image_name``.
+    """Return the rows of a hub data set without the column ``image``, and the images, which are read on demand.
+    ``image_name`` is the id of a row's image.
 
     Args:
         required: columns that the data set must have.
-        image_id: the column that names a row's image; ``question_id`` is used in rows without it.
+        image_id: column with the id of the image; in rows without a value, ``question_id`` is the id.
     """
     data = hub_rows(name, hub_id, split, root)
     columns(name, data, required)
@@ -126,9 +133,10 @@ def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         rows.extend(without_images(data))
-    except Exception as error:  # exceptions of many types, for invalid UTF-8 or broken pages
+    except Exception as error:  # datasets raises exceptions of many types, for invalid UTF-8 or broken pages
         raise EvaluationError(
-            f"{name}: row {len(rows)} cannot be read ({type(error).__name__}: {_first_line(error)}); download it again"
+            f"{name}: row {len(rows)} cannot be read ({type(error).__name__}: {_first_line(error)}): download the data "
+            "again"
         ) from error
     return rows
 
@@ -144,20 +152,22 @@ def without_images(rows: Any) -> Any:
 
 
 def find_file(name: str, root: str | Path, *patterns: str) -> Path:
-    """Return the first file below ``root`` (or ``root`` itself) that matches a pattern, else EvaluationError."""
+    """Return ``root`` if it is a file, else the first file below ``root`` that matches a pattern. Raises
+    EvaluationError if no file matches.
+    """
     root = Path(root)
     if root.is_file():
         return root
     for pattern in patterns:
         if files := sorted(root.rglob(pattern)):
             return files[0]
-    raise EvaluationError(f"{name}: no {' or '.join(patterns)} below {root}; check benchmark.{name}.root")
+    raise EvaluationError(f"{name}: there is no {' or '.join(patterns)} below {root}: check benchmark.{name}.root")
 
 
 def load_json(name: str, path: Path) -> Any:
     """Return the content of a JSON file, or the rows of a JSON lines file, whatever its suffix.
 
-    Raises EvaluationError naming the file and the line at which it is truncated or damaged.
+    Raises EvaluationError, which names the file and the damaged line, if the file is truncated or damaged.
     """
     try:
         return read_json(path)
@@ -169,19 +179,20 @@ def load_json(name: str, path: Path) -> Any:
                     rows.extend(json_values(line))
                 except ValueError as broken:
                     if not rows:  # the file is not in JSON lines format
-                        raise EvaluationError(f"{name}: {error}; download it again") from error
+                        raise EvaluationError(f"{name}: {error}: download the file again") from error
                     raise EvaluationError(
-                        f"{name}: {path}, line {number}: not JSON ({broken}); download it again"
+                        f"{name}: {path}, line {number} is not JSON ({broken}): download the file again"
                     ) from broken
         except StoreError as unreadable:
             raise EvaluationError(f"{name}: {unreadable}") from unreadable
         if not rows:
-            raise EvaluationError(f"{name}: {path} is empty; download it again") from error
+            raise EvaluationError(f"{name}: {path} is empty: download the file again") from error
         return rows
 
 
 def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
-    """Return the objects of a JSON list or of JSON lines (of ``rows``, if the file has been read already).
+    """Return the objects in a file that contains a JSON list or JSON lines. ``rows`` is the content of the file if it
+    has been read already.
 
     Raises EvaluationError naming the first entry that is not an object.
     """
@@ -190,24 +201,28 @@ def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
         rows = [rows]  # JSON lines with one line
     if not isinstance(rows, list):
         raise EvaluationError(
-            f"{name}: {path} contains {_kind(rows)}, not a list of entries; check benchmark.{name}.root"
+            f"{name}: {path} contains {_kind(rows)}, not a list of entries: check benchmark.{name}.root"
         )
     return [_object(name, row, f"entry {number} of {path}") for number, row in enumerate(rows)]
 
 
 def json_entries(name: str, path: Path) -> dict[str, dict[str, Any]]:
-    """Return the objects of a JSON object by key. Raises EvaluationError for a file with any other content."""
+    """Return the objects in a file that contains a JSON object, by key. Raises EvaluationError for any other
+    content.
+    """
     entries = load_json(name, path)
     if not isinstance(entries, dict):
         raise EvaluationError(
-            f"{name}: {path} contains {_kind(entries)}, not entries by key; check benchmark.{name}.root"
+            f"{name}: {path} contains {_kind(entries)}, not an object with entries by key: check benchmark.{name}.root"
         )
     return {key: _object(name, entry, f"entry {key} of {path}") for key, entry in entries.items()}
 
 
 def _object(name: str, row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise EvaluationError(f"{name}: {where} is {_kind(row)}, not an object with named fields")
+        raise EvaluationError(
+            f"{name}: {where} is {_kind(row)}, not an object with named fields: download the file again"
+        )
     return row
 
 
@@ -237,64 +252,72 @@ def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
             if not header:
                 header = [column.strip() for column in row]
                 if len(set(header)) < len(header):
-                    raise EvaluationError(f"{name}: {path}: two columns of the header have the same name")
+                    raise EvaluationError(f"{name}: {path} has two columns of the same name: download the file again")
             elif len(row) != len(header):
                 raise EvaluationError(
-                    f"{name}: {path}, line {line}: {len(row)} fields for {len(header)} columns; download it again"
+                    f"{name}: {path}, line {line} has {len(row)} fields, but the header has {len(header)}: download "
+                    "the file again"
                 )
             else:
                 rows.append(dict(zip(header, row, strict=True)))
     except csv.Error as error:
-        raise EvaluationError(f"{name}: {path}, line {start + 1}: {error}; download it again") from error
+        raise EvaluationError(
+            f"{name}: {path}, line {start + 1} is not valid CSV ({error}): download the file again"
+        ) from error
     return rows
 
 
 def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[Any]:
-    """Return the values of required keys. Raises EvaluationError naming the row and its missing keys."""
+    """Return the values of required keys. Raises EvaluationError, which names the row and the missing keys, if a key is
+    missing.
+    """
     if missing := [key for key in keys if row.get(key) is None]:
         raise EvaluationError(
-            f"{name}: {where} has no {', '.join(missing)}; it has {', '.join(map(str, row)) or 'nothing'}"
+            f"{name}: {where} has no {', '.join(missing)}, only {', '.join(map(str, row)) or 'an empty object'}"
         )
     return [row[key] for key in keys]
 
 
 def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the values of required keys that hold text, unchanged.
+    """Return the unchanged values of required keys, which must be non-blank text.
 
-    Raises EvaluationError for other values and for blanks.
+    Raises EvaluationError for any other value.
     """
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if not isinstance(value, str) or not value.strip():
             what = "empty" if isinstance(value, str) else f"{_kind(value)} ({value!r:.60}), not a string"
-            raise EvaluationError(f"{name}: {where}: {key} is {what}; download the data again")
+            raise EvaluationError(f"{name}: {where}: {key} is {what}: download the data again")
     return values
 
 
 def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the values of required keys that hold an id, an answer or a file name: non-blank text, or a number."""
+    """Return the values of required keys as text. The values are ids, answers or file names and must be non-blank text
+    or numbers.
+    """
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if isinstance(value, str) and not value.strip():
-            raise EvaluationError(f"{name}: {where}: {key} is empty; download the data again")
+            raise EvaluationError(f"{name}: {where}: {key} is empty: download the data again")
         if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value:
             raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}), not a string or a number")
     return [str(value) for value in values]
 
 
 def whole_ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Like :func:`ids`, but a float without a fraction is written as an integer ("3" for 3.0): tools that write tables
-    turn a column of integers with gaps into floats."""
+    """Return the values of :func:`ids`, but write a float without a fraction as an integer ("3" for 3.0). Tools that
+    write tables turn a column of integers with gaps into floats.
+    """
     numbers = {key: row.get(key) for key in keys}
     integers = {key: int(n) for key, n in numbers.items() if isinstance(n, float) and n.is_integer()}
     return ids(name, {**row, **integers}, where, *keys)
 
 
 def by_id(name: str, path: Path, key: str, content: Callable[[dict[str, Any], str], Content]) -> dict[str, Content]:
-    """Return a file's contents by the id in ``key``.
+    """Return the contents of a file's entries by the id in ``key``.
 
     Args:
-        content: function from an entry, and a text that names it in messages, to its content.
+        content: function that returns the content of an entry; the second argument names the entry in messages.
 
     Raises EvaluationError for an id with two different contents.
     """
@@ -304,7 +327,9 @@ def by_id(name: str, path: Path, key: str, content: Callable[[dict[str, Any], st
         (row_id,) = whole_ids(name, row, where, key)
         value = content(row, where)
         if contents.setdefault(row_id, value) != value:
-            raise EvaluationError(f"{name}: {where}: {key} {row_id} has another content in an earlier entry")
+            raise EvaluationError(
+                f"{name}: {where}: {key} {row_id} has different content in an earlier entry: remove one of the two"
+            )
     return contents
 
 
@@ -320,14 +345,16 @@ def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, .
 
 
 def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) -> str:
-    """Return ``value`` if it is one of ``allowed``, else raise EvaluationError naming row and key."""
+    """Return ``value`` if it is one of ``allowed``. Otherwise raise EvaluationError, which names the row and
+    the key.
+    """
     if value not in tuple(allowed):  # tuple() splits a string into letters
         raise EvaluationError(f"{name}: {where}: {key} is {value!r:.60}, which is not one of {', '.join(allowed)}")
     return value
 
 
 def check_count(name: str, count: int, versions: Mapping[int, str], partial: bool) -> str:
-    """Return the data version that has this number of items.
+    """Return the data version with this number of items.
 
     Raises EvaluationError for any other number, unless ``partial`` allows an incomplete copy.
     """
@@ -337,6 +364,6 @@ def check_count(name: str, count: int, versions: Mapping[int, str], partial: boo
         return f"partial-{count}" if partial else f"n{count}"
     counts = " or ".join(str(n) for n in versions)
     raise EvaluationError(
-        f"{name}: {count} items, but the benchmark has {counts}; finish the download, or set "
-        f"benchmark.{name}.partial=true to evaluate an incomplete copy"
+        f"{name}: the data has {count} items, but the benchmark has {counts}: finish the download, or set "
+        f"benchmark.{name.partition(':')[0]}.partial=true to evaluate an incomplete copy"
     )

@@ -1,4 +1,4 @@
-"""Images that the rows of a benchmark's file contain as base64 text, or name as paths."""
+"""Collect the images that the rows of a benchmark's file contain as base64 text or name by path."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile
 
 MAX_PATH = 512
-"""A longer text is an image, not a path."""
+"""Maximum number of characters of a path. A longer text is an image."""
 
 
 class RowImages:
-    """The images of a file's rows, in memory. ``add`` registers them, ``find`` returns all of them."""
+    """The images of a file's rows, in memory. ``add`` registers an image, and ``find`` returns all images."""
 
     def __init__(self) -> None:
         self._encoded: dict[str, ImageFile] = {}
         self._paths: list[str] = []
 
     def add(self, name: str, where: str, key: str, value: object) -> str:
-        """Return the id of a row's image: ``key`` for base64 text, the path for a path.
+        """Return the id of a row's image: ``key`` if ``value`` is base64 text, the path if ``value`` is a path.
 
         Raises:
-            EvaluationError: ``value`` is neither, or another image has the same key.
+            EvaluationError: ``value`` is neither base64 text nor a path, or a different image has the same key.
         """
         if not isinstance(value, str) or not value.strip():
             raise EvaluationError(f"{name}: {where}: image is {value!r:.60}, neither base64 text nor a path")
@@ -38,11 +38,11 @@ class RowImages:
         except EvaluationError as error:
             raise EvaluationError(f"{name}: {error}") from error
         if self._encoded.setdefault(key, image) != image:
-            raise EvaluationError(f"{name}: {where}: image {key} differs from image {key} in an earlier row")
+            raise EvaluationError(f"{name}: {where}: the image {key} differs from the image {key} in an earlier row")
         return key
 
     def find(self, name: str, folder: Path) -> Mapping[str, ImageFile]:
-        """Return all images by id; those given as paths are below ``folder``."""
+        """Return all images by id. Paths are looked up below ``folder``."""
         if not self._paths:
             return self._encoded
         return {**FolderImages(name, folder, self._paths), **self._encoded}

@@ -1,4 +1,6 @@
-"""What each benchmark measures, and where its data come from (``facts.yaml``); ``docs/benchmarks.md`` shows them."""
+"""Read facts about benchmarks from ``facts.yaml``: what each benchmark measures, and where its data come from.
+``docs/benchmarks.md`` lists these facts.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ import yaml
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about one benchmark, as text. Chance and human values are percent.
+    """Facts about one benchmark, as text. Chance and human values are in percent.
 
-    The first protocol is the one that ``protocol=default`` selects.
+    ``protocol=default`` selects the first of the protocols.
     """
 
     title: str
@@ -31,6 +33,6 @@ class Facts:
 
 @cache
 def facts() -> dict[str, Facts]:
-    """Name of a benchmark -> its facts."""
+    """Return the facts about each benchmark, by name."""
     text = resources.files("scramble.evaluation.benchmarks").joinpath("facts.yaml").read_text(encoding="utf-8")
     return {name: Facts(**values) for name, values in yaml.safe_load(text)["benchmarks"].items()}

@@ -1,4 +1,4 @@
-"""Rows of a JSON lines file that names its images, or of a hub data set that contains them."""
+"""Read rows from a JSON lines file that names image files, or from a hub data set that contains the images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class FileOrHub:
     """The rows of a benchmark and their images.
 
     Args:
-        name: the benchmark.
-        hub_id, split: the hub data set.
-        root: a file, a folder that contains ``file``, a folder in the hub's layout, or None for the hub.
-        file: name of the JSON lines file; the column ``image`` of its rows is a path.
+        name: name of the benchmark.
+        hub_id, split: id and split of the hub data set.
+        root: a JSON lines file, a folder that contains ``file``, or a folder in the hub's layout; None: the hub.
+        file: name of the JSON lines file, whose rows name a path in ``image``.
         required: columns of the hub data set.
         image: column of the images in the hub data set.
     """
@@ -48,14 +48,18 @@ class FileOrHub:
         self.rows, self._hub = text_rows(name, data), HubImages(data)
 
     def image_id(self, number: int, where: str) -> str:
-        """Return the id of a row's image. Raises EvaluationError if a row of a file names no image."""
+        """Return the id of the image of row ``number``. Raises EvaluationError if the row of a JSON lines file names no
+        image.
+        """
         if self._hub is not None:
             return self._hub.add(str(number), number, self._column)
         (path,) = texts(self._name, self.rows[number], where, "image")
         return path
 
     def images(self, image_ids: Iterable[str], folder: str | Path | None) -> Mapping[str, ImageFile]:
-        """Return the images by id; ``folder`` contains the images that a file names (None: the file's folder)."""
+        """Return the images by id. ``folder`` contains the images that a JSON lines file names (None: the file's
+        folder).
+        """
         if self._hub is not None:
             return self._hub
         assert self._path is not None

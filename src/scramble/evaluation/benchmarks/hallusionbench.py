@@ -1,21 +1,29 @@
 """HallusionBench: yes/no questions about original and edited figures, and about no figure at all.
 
 Paper: Guan et al., CVPR 2024 (arXiv 2310.14566). Data: the repository's ``HallusionBench.json`` with its images.
-Counts: 1,129 questions, 951 of them with an image; 455 groups of the same question, 346 figures. Chance: aAcc 50.
+Counts: 1,129 questions, of which 951 have an image; 455 groups of the same question, 346 figures. Chance: aAcc 50.
 Human: not in the repository.
 
-Scores: ``a_acc``, the accuracy of questions; ``q_acc``, the share of questions that are answered correctly for every
-figure; ``f_acc``, the share of figures with all questions answered correctly. Each is also computed by category (VD,
-VS), by subcategory, and for figures edited against common knowledge (hard) and the others (easy; the authors' "easy
-aAcc" is ``q_acc/easy``). The authors' further scores: figures with some (``f_inconsistent``) or only (``f_wrong``)
-wrong answers, the bias towards yes (``yes_difference``, ``false_positive_ratio``), and the causes of the errors
-(``language_hallucination``, ``visual_illusion``, ``mixed_cause``; not with a judge, which would have to compare two
-replies for them). In the original GPT-4 compares a reply with the answer (``grading=judge``; an unclear reply is
-right for the 178 questions of VS without an image). The default ``grading=rule`` looks for the words yes and no, as
-VLMEvalKit does; VLMEvalKit omits the questions without an image (``without_image=false`` here). The questions are asked
+| score | meaning |
+|---|---|
+| ``a_acc`` | accuracy over questions |
+| ``q_acc`` | share of questions that are answered correctly for every figure |
+| ``f_acc`` | share of figures about which all questions are answered correctly |
+| ``f_inconsistent`` | share of figures with some wrong and some right answers |
+| ``f_wrong`` | share of figures with only wrong answers |
+| ``yes_difference``, ``false_positive_ratio`` | bias towards yes |
+| ``language_hallucination``, ``visual_illusion``, ``mixed_cause`` | share of this cause among the errors |
+
+The three accuracies are also computed by category (VD, VS), by subcategory, for figures that are edited against common
+knowledge (hard), and for all other figures (easy). The authors' "easy aAcc" is ``q_acc/easy``. The causes of errors are
+not computed with a judge, because the judge would have to compare two replies.
+
+In the original, GPT-4 compares a reply with the answer (``grading=judge``). An unclear reply is then right for the 178
+questions of VS without an image. The default ``grading=rule`` searches the reply for the words yes and no, as
+VLMEvalKit does. VLMEvalKit omits the questions without an image (``without_image=false`` here). The questions are asked
 unchanged, without a request to answer yes or no.
 
-Compared with a reference implementation: the authors' scores on recorded labels, VLMEvalKit's on recorded replies.
+Tests compare the scores with the authors' on recorded labels and with VLMEvalKit's on recorded replies.
 """
 
 from __future__ import annotations
@@ -47,8 +55,8 @@ def load(
         root: the JSON file, or its folder.
         images: folder of the images (default: the file's folder).
         grading: ``rule``, or ``judge``.
-        without_image: whether to ask the questions without an image too.
-        partial: accept a part of the data, and skip rows that cannot be used.
+        without_image: whether the questions without an image are asked as well.
+        partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     one_of("hallusionbench", "options", "benchmark.hallusionbench.grading", grading, GRADINGS)
     path = find_file("hallusionbench", root, "HallusionBench.json", "*hallusion*.json")

@@ -1,8 +1,8 @@
 """Held-out preference pairs of the training data set: is the caption more likely than its hard negative?
 
-Paper: none; the benchmark is this project's own. It is SugarCrepe's task on the held-out part of the training data set.
-Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. Compared with a reference
-implementation: none exists.
+Paper: none; the benchmark is this project's own. It applies SugarCrepe's task to the held-out part of the training data
+set. Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. There is no
+reference implementation with which the scores could be compared.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def load(root: str | Path) -> Benchmark:
-    """Load the pairs of a split's folder (``pairs.parquet``), scored by caption likelihood under their own prompts.
+    """Load the pairs in a split's folder (``pairs.parquet``). A pair is scored by the likelihoods of its captions,
+    given its prompt.
 
-    Pairs in conversations and pairs about several images are skipped.
+    Conversations and pairs that do not have exactly one image are skipped.
     """
     is_empty = table_path(root, ImageRecord).exists() and not table_path(root, PreferencePair).exists()
     pairs = [] if is_empty else [single for pair in read_table(root, PreferencePair) for single in pair.singles()]
@@ -38,13 +39,13 @@ def load(root: str | Path) -> Benchmark:
     ]
     if not items:
         raise EvaluationError(
-            f"heldout_pairs: all {len(pairs)} pairs of {root} are conversations, or have no or several images; choose "
-            "other benchmarks (benchmark=[...])"
+            f"heldout_pairs: no pair of {root} can be scored, because all {len(pairs)} pairs are conversations or do "
+            "not have exactly one image: choose other benchmarks (benchmark=[...])"
         )
     if skipped := len(pairs) - len(items):
         log.info(
-            f"heldout_pairs: {skipped} of {len(pairs)} pairs of {root} are not scored: they are conversations, or have "
-            "no or several images"
+            f"heldout_pairs: {skipped} of {len(pairs)} pairs of {root} are not scored, because these pairs are "
+            "conversations or do not have exactly one image"
         )
     return Benchmark(
         "heldout_pairs",

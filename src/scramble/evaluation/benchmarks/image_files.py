@@ -1,4 +1,6 @@
-"""Images of benchmarks: files below a folder by the names in a benchmark's file, crops, images of a data set folder."""
+"""Provide the images of benchmarks: files below a folder by the names in a benchmark's file, crops of images, and
+images of a data set folder.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class FolderImages(Mapping[str, ImageFile]):
     """Images below a folder by the paths that a benchmark gives them. A name without a suffix matches any suffix.
 
-    The file at exactly that path is used if there is one. Otherwise the only file whose path ends with the name is used
-    ("val2017/1.jpg" for "1.jpg") or, if ``folder`` is a sub-folder, the file whose path is the end of the name
-    ("1.jpg" for "val2017/1.jpg"). A file of the same base name in a different folder is never used.
+    If a file with exactly this path exists, it is used. Otherwise the only file whose path ends with the name is used
+    ("val2017/1.jpg" for "1.jpg") or, if ``folder`` is a sub-folder, the file whose path is the end of the name ("1.jpg"
+    for "val2017/1.jpg"). A file with the same base name in a different folder is never used.
 
     Args:
-        name: the benchmark.
+        name: name of the benchmark.
         folder: folder with the images.
         names: paths or base names, as written in the benchmark's file.
-        setting: the benchmark's configuration key of the folder, for error messages.
+        setting: the benchmark's configuration key for the folder, used in error messages.
 
     Raises:
         EvaluationError: the folder or an image is missing, a name matches several files, or a file matches several
@@ -34,22 +36,23 @@ class FolderImages(Mapping[str, ImageFile]):
     def __init__(self, name: str, folder: Path, names: Iterable[str], setting: str = "images") -> None:
         if not folder.is_dir():
             raise EvaluationError(
-                f"{name}: no image folder {folder}; set benchmark.{name}.{setting} to the folder of the images"
+                f"{name}: the image folder {folder} does not exist: set benchmark.{name}.{setting} to the folder of "
+                "the images"
             )
         self._files = _Files(folder)
         unique = dict.fromkeys(names)
         matches = {n: self._files.find(n) for n in unique}
-        hint = f"set benchmark.{name}.{setting} to the folder that the names are relative to"
+        hint = f"set benchmark.{name}.{setting} to the folder to which the names are relative"
         for n, files in matches.items():
             if len(files) > 1:
                 listed = ", ".join(str(file.relative_to(folder)) for file in sorted(files)[:3])
                 raise EvaluationError(
-                    f"{name}: image {n!r} could be {len(files)} files below {folder} ({listed}); {hint}"
+                    f"{name}: the image {n!r} matches {len(files)} files below {folder} ({listed}): {hint}"
                 )
         if missing := [n for n, files in matches.items() if not files]:
             raise EvaluationError(
                 f"{name}: {len(missing)} of {len(unique)} images are missing below {folder} "
-                f"(first: {', '.join(n[:100] for n in missing[:3])}); finish the download, or {hint}"
+                f"(first: {', '.join(n[:100] for n in missing[:3])}): finish the download, or {hint}"
             )
         self._paths = {n: files[0] for n, files in matches.items()}
         _check_names(name, self._paths, hint)
@@ -65,7 +68,7 @@ class FolderImages(Mapping[str, ImageFile]):
 
 
 class _Files:
-    """The image files below a folder, indexed by every trailing part of their paths, with and without suffix."""
+    """The image files below a folder, indexed by every trailing part of the path, with and without suffix."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -99,7 +102,7 @@ class _Files:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Return the parts of a path as benchmarks write it: with slashes or backslashes; "./" is dropped."""
+    """Return the parts of a path, which benchmarks write with slashes or backslashes. "./" is dropped."""
     return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in (".", "/"))
 
 
@@ -110,7 +113,7 @@ def _check_names(name: str, paths: Mapping[str, Path], hint: str) -> None:
         other = first.setdefault(path, image_id)
         a, b = sorted(((*_parts(n)[:-1], Path(n).stem) for n in (other, image_id)), key=len)
         if b[len(b) - len(a) :] != a:
-            raise EvaluationError(f"{name}: images {other!r} and {image_id!r} both match {path}; {hint}")
+            raise EvaluationError(f"{name}: the images {other!r} and {image_id!r} both match {path}: {hint}")
 
 
 def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageTable:
@@ -118,13 +121,15 @@ def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageT
     images = ImageTable(folder)
     if missing := [image for item in items for image in item.image_ids if image not in images]:
         raise EvaluationError(
-            f"{name}: {len(missing)} images are missing from {folder} (first: {missing[0]!r}); generate the data again"
+            f"{name}: {len(missing)} images are missing from {folder} (first: {missing[0]!r}): generate the data again"
         )
     return images
 
 
 class CroppedImages(Mapping[str, ImageFile]):
-    """Images, and crops of them: crop id -> (image id, (x, y, width, height) in pixels)."""
+    """Images, and crops of these images. ``crops`` maps the id of a crop to (image id, (x, y, width, height) in
+    pixels).
+    """
 
     def __init__(
         self, images: Mapping[str, ImageFile], crops: Mapping[str, tuple[str, tuple[int, int, int, int]]]
@@ -139,7 +144,7 @@ class CroppedImages(Mapping[str, ImageFile]):
         inside = x < image.width and y < image.height and x + width > 0 and y + height > 0
         if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may cross the edge slightly
             raise EvaluationError(
-                f"image {source!r}: box {(x, y, width, height)} is outside its {image.width} x {image.height} pixels"
+                f"the box {(x, y, width, height)} is outside image {source!r} of {image.width} x {image.height} pixels"
             )
         return ImageFile(bytes=png_bytes(image.crop((x, y, x + width, y + height))))
 

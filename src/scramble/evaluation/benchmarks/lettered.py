@@ -1,4 +1,4 @@
-"""Checks of lettered options that several benchmarks share."""
+"""Check lettered options, for several benchmarks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from scramble.records import LETTERS
 
 
 def listed(name: str, where: str, key: str, value: Any) -> tuple[str, ...]:
-    """Return the options in a list of texts or numbers. Raises EvaluationError for anything else, and for options
-    beyond Z.
+    """Return the options in a list of texts or numbers. Raises EvaluationError for any other value, for more than 26
+    options, and if all options are empty.
     """
     if not isinstance(value, (list, tuple)) or not all(map(_is_option, value)):
         raise EvaluationError(f"{name}: {where}: {key} is not a list of options: {value!r:.120}")
     if len(value) > len(LETTERS):
-        raise EvaluationError(f"{name}: {where}: {key} has {len(value)} options; options beyond Z are not supported")
+        raise EvaluationError(
+            f"{name}: {where}: {key} has {len(value)} options, but options beyond Z are not supported"
+        )
     options = tuple(str(option) for option in value)
     if options and not any(option.strip() for option in options):
         raise EvaluationError(f"{name}: {where}: all {len(options)} options of {key} are empty")
@@ -30,7 +32,7 @@ def _is_option(value: Any) -> bool:
 
 
 def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
-    """Return the letter of the right option. Raises EvaluationError if the answer is not one of the options."""
+    """Return the letter of the right option. Raises EvaluationError if ``answer`` is not the letter of an option."""
     letters = tuple(LETTERS[: len(choices)])
     if (stripped := answer.strip()) in letters:
         return stripped
@@ -39,7 +41,7 @@ def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
 
 
 def chance(items: Iterable[Item]) -> dict[str, float]:
-    """Return the accuracy in percent of random letters, overall and by kind and tag; free questions count as 0."""
+    """Return the accuracy in percent of random letters, overall and by kind and tag. Free questions count as 0."""
     levels: defaultdict[str, list[float]] = defaultdict(list)
     for item in items:
         for name in {"", item.kind, *item.tags}:

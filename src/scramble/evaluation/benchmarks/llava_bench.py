@@ -1,16 +1,17 @@
 """LLaVA-Bench (in the wild): open questions; a judge compares the answers with those of a text-only GPT-4.
 
 Paper: Liu et al., NeurIPS 2023 (arXiv 2304.08485). Data: ``liuhaotian/llava-bench-in-the-wild`` (``questions.jsonl``,
-``context.jsonl``, ``answers_gpt4.jsonl``, images). Counts: 60 questions on 24 images: conversation (conv), detail,
-complex. Chance: none. Human: not published.
+``context.jsonl``, ``answers_gpt4.jsonl``, images). Counts: 60 questions on 24 images, of the types conversation (conv),
+detail and complex. Chance: none. Human: not published.
 
-A language model scores the reference answer and the model's answer from 1 to 10, given a description of the image (the
-authors: gpt-4-0314; MPO's: gpt-4-0613). ``score`` is the sum of the model's scores as a percentage of the sum of the
-references' scores; ``candidate`` and ``reference`` are the mean scores as percentages of 10 points. Pairs of scores
-that cannot be read are excluded; ``official_score`` counts them as -1 and -1, as the authors' script does. ``reader``
-reads the judge's reply: ``llava`` (also VLMEvalKit's rule) or ``lmms_eval``. Without a judge there is no score.
+A language model scores the reference answer and the model's answer from 1 to 10, given a description of the image. The
+authors use gpt-4-0314, and MPO's authors use gpt-4-0613. ``score`` is the sum of the model's scores in percent of the
+sum of the references' scores. ``candidate`` and ``reference`` are the mean scores of the model and of the references,
+in percent of 10 points. Pairs of scores that cannot be read are excluded, except from ``official_score``, which counts
+both scores as -1, as the authors' script does. ``reader`` selects the rule that reads the judge's reply: ``llava``
+(also VLMEvalKit's rule) or ``lmms_eval``. Without a judge, there is no score.
 
-Compared with a reference implementation: both rules and the official scores on recorded replies of a judge.
+Tests compare both rules and the official scores with the originals on recorded replies of a judge.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def load(
         root: folder of the three files.
         images: folder of the images (default: ``root``).
         reader: rule that reads the judge's scores, ``llava`` or ``lmms_eval``.
-        partial: accept a part of the data, and skip rows that cannot be used.
+        partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     one_of("llava_bench", "options", "benchmark.llava_bench.reader", reader, tuple(LLAVA_PAIRS))
     contexts = _texts(root, "context.jsonl", "image", "caption")

@@ -1,15 +1,15 @@
 """LogicVista: logical reasoning about pictures, with the options in the question or in the picture.
 
 Paper: Xiao et al., 2024 (arXiv 2407.04973). Data: ``data/dataset.json`` of the repository (Yijia-Xiao/LogicVista) with
-its images. Counts: 448; inductive 107, numerical 95, deductive 93, spatial 79, mechanical 74. Three answers have two
-letters, one is a number, and question v1_382 has neither text nor answer, so no reply to it is right. Chance and
-human: not measured here.
+its images. Counts: 448 questions (inductive 107, numerical 95, deductive 93, spatial 79, mechanical 74). Three answers
+have two letters, and one answer is a number. Question v1_382 has neither text nor answer, so no reply to it is right.
+Chance and human: not measured here.
 
-The kind of an item is its skill. Scoring: the letters in a reply must be those of the answer. In the official script
-GPT-4 reads the letters; here a judge does so with our prompt, and VLMEvalKit's rule reads the judge's reply. Without a
-judge our own rule reads the letters (``extraction: rule``); on the 6,272 published replies it gives the same outcome as
-GPT-4's reading for 97.7 %. Compared with reference implementations: the comparison of letters, and the reading of the
-judge's replies, on recorded rows.
+The kind of an item is its skill. A reply is right if its letters are those of the answer. In the official script, GPT-4
+reads the letters from the reply. Here a judge reads them with our prompt, and VLMEvalKit's rule parses the judge's
+reply. Without a judge, our own rule reads the letters (``extraction: rule``). Of the 6,272 published replies, 97.7 %
+get the same outcome by our rule as by GPT-4's reading. Tests check the comparison of letters and the parsing of the
+judge's replies against the reference implementations on recorded rows.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from scramble.records import Question
 
 SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
 EMPTY = "v1_382"
-"""The question without text and answer."""
+"""Id of the question without text and answer."""
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the 448 questions from ``dataset.json``. ``images`` is their folder (default: the file's folder)."""
+    """Load the 448 questions from ``dataset.json``. ``images`` is the folder of the images (default: the file's
+    folder).
+    """
     path = find_file("logicvista", root, "dataset.json")
     items = read_items("logicvista", path, json_entries("logicvista", path).items(), _item, partial)
     return Benchmark(

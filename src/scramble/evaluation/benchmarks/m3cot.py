@@ -1,14 +1,14 @@
 """M3CoT: multimodal chain of thought in science, commonsense and mathematics.
 
 Paper: Chen et al., ACL 2024 (arXiv 2405.16473). Data: ``LightChen2333/M3CoT``, split test, or the copy that MPO's
-authors used (``Weiyun1025/M3CoT-ScienceQA-Format``, ``test.jsonl``: ``hint`` instead of ``context``, the answer as an
-index). Counts: 2,318 (the paper and the leaderboard page state 2,359). Chance: computed from the numbers of options,
-29.07 on all questions. Human: as on the leaderboard.
+authors used (``test.jsonl`` of ``Weiyun1025/M3CoT-ScienceQA-Format``). The copy has ``hint`` instead of ``context``,
+and the answer is an index. Counts: 2,318 questions (the paper and the leaderboard state 2,359). Chance: computed from
+the numbers of options, 29.07 on all questions. Human: as on the leaderboard.
 
-The kind of an item is its domain, and its tag is ``domain/topic``. Protocols: ``m3cot`` and ``m3cot_cot`` are the
-benchmark's own, with one turn; for open models the authors add a second turn and score only its reply. ``mpo_direct``
-and ``mpo_cot`` follow MPO's evaluation code; the wording of ``mpo_cot``'s instruction is ours. Compared with reference
-implementations: the readings of M3CoT's and of InternVL's code on recorded replies.
+The kind of an item is its domain, and its tag is ``domain/topic``. The protocols ``m3cot`` and ``m3cot_cot`` are the
+benchmark's own, with one turn. For open models, the authors add a second turn and score only the reply to this turn.
+``mpo_direct`` and ``mpo_cot`` follow MPO's evaluation code; the instruction of ``mpo_cot`` is worded by this project.
+Tests compare the parsing of replies with M3CoT's and InternVL's code on recorded replies.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     """Load the 2,318 test questions.
 
     Args:
-        root: folder in the hub's layout, or MPO's ``test.jsonl`` or its folder; None: the hub.
+        root: folder in the hub's layout, or MPO's ``test.jsonl`` or the folder of this file; None: the hub.
         images: folder of the images that MPO's file names; None: the file's folder.
-        partial: accept another number of items, and skip rows that cannot be used.
+        partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     required = ("id", "question", "choices", "context", "answer", "domain", "topic")
     data = FileOrHub("m3cot", "LightChen2333/M3CoT", "test", root, file="test.jsonl", required=required, image="image")

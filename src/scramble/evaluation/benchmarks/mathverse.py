@@ -1,19 +1,19 @@
-"""MathVerse: the same problems in versions with more or less of the text in the picture; by default the vision-only
-version.
+"""MathVerse: problems in five versions, with more or less of the text in the picture.
 
-Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a folder in
-its layout. Counts: 788 problems in each of five versions, one of which ``problem_version`` selects; 436 multiple
-choice, 352 free. Chance: computed (25 for multiple choice, 0 for free questions). Human: not recorded.
+Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a folder with
+the same layout. Counts: 788 problems in each of five versions (436 multiple choice, 352 free). ``problem_version``
+selects a version; the default is vision-only. Chance: computed (25 for multiple choice, 0 for free questions). Human:
+not recorded.
 
-The kind of an item is its subject; its tags are ``<subject>/<subfield>`` and the type of the question. ``query``
-selects the prompt: query_wo asks for a direct answer, query_cot for reasoning first, question is the question alone. In
-the vision-only version the question is part of the picture.
+The kind of an item is its subject. Its tags are ``<subject>/<subfield>`` and the type of the question. ``query``
+selects the prompt: query_wo asks for a direct answer, query_cot asks for reasoning first, and question is the question
+alone. In the vision-only version, the question is part of the picture.
 
-Scoring: in the official script a language model extracts the answer from the last 30 words and another call compares
-it with the right one. Here both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``);
-letters and equal strings need no second call. Without a judge, answers are extracted and compared by rule. Such results
-record ``extraction: rule`` and are not comparable with judged ones. Compared with a reference implementation: no (needs
-the judge).
+In the official script, a language model extracts the answer from the last 30 words, and a second call compares it with
+the right answer. Here both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``). Letters
+and equal strings need no second call. Without a judge, answers are extracted and compared by rule. Such results record
+``extraction: rule`` and are not comparable with judged results. The scores have not been compared with a reference
+implementation, because this needs the judge.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def load(
     query: str = "query_wo",
     partial: bool = False,
 ) -> Benchmark:
-    """Load the 788 problems of one version. See the module for the options."""
+    """Load the 788 problems of one version. The module docstring explains the options."""
     one_of("mathverse", "benchmark.mathverse", "problem_version", problem_version, VERSIONS)
     one_of("mathverse", "benchmark.mathverse", "query", query, QUERIES)
     data = hub_rows("mathverse", "AI4Math/MathVerse", "testmini", root, "testmini")
@@ -104,7 +104,9 @@ def _item(row: dict[str, Any], number: int, query: str) -> Item:
 
 
 def _metadata(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the metadata, which are an object or, in some copies, the text of a Python dictionary."""
+    """Return the metadata, which the row contains as an object or, in some copies, as the text of a Python
+    dictionary.
+    """
     metadata = row.get("metadata") or {}
     if isinstance(metadata, str):
         try:

@@ -1,18 +1,17 @@
 r"""MATH-Vision (MATH-V): mathematics competition problems with pictures.
 
-Paper: Wang et al., NeurIPS 2024 (arXiv 2402.14804). Data: ``MathLLMs/MathVision``, or the repository's
-``test.jsonl`` or ``testmini.jsonl`` with its images. Counts: 3,040 (testmini 304): 1,532 multiple choice, 1,508 free.
-Chance: computed, 10.08 (20 for multiple choice, 0 for free questions); the published random run has 7.17. Human: about
+Paper: Wang et al., NeurIPS 2024 (arXiv 2402.14804). Data: ``MathLLMs/MathVision``, or the repository's ``test.jsonl``
+or ``testmini.jsonl`` with its images. Counts: 3,040 questions (1,532 multiple choice, 1,508 free); testmini has 304.
+Chance: computed, 10.08 (20 for multiple choice, 0 for free questions). The published random run has 7.17. Human: about
 70 (the repository gives no exact number).
 
-The kind of an item is its subject; tags are ``level:<1-5>`` and ``level:<1-5>/<subject>``. The prompt is the official
-one: question, then options ``(A) ...`` unless the options are drawn in the picture. ``protocol=standard`` is the
-official direct protocol; ``mathvision``, the default, asks for reasoning and a ``\boxed{}`` answer in our wording.
+The kind of an item is its subject. Its tags are ``level:<1-5>`` and ``level:<1-5>/<subject>``. The prompt is the
+official one: the question, then the options as ``(A) ...`` unless the picture shows them. ``protocol=standard`` is the
+official direct protocol. The default, ``mathvision``, asks for reasoning and a ``\boxed{}`` answer in our wording.
 MPO's numbers were computed with VLMEvalKit, which extracts answers with a judge and compares exact values.
 
-Compared with a reference implementation: extraction and outcome on recorded replies.
-:mod:`scramble.grading.latex_value` computes the value of an expression instead of latex2sympy2, with the same outcomes
-on all published replies.
+Tests compare extraction and outcome with the official code on recorded replies. :mod:`scramble.grading.latex_value`
+replaces latex2sympy2 for computing the value of an expression; all published replies get the same outcomes.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from scramble.records import LETTERS, Question
 COUNTS = {"test": 3040, "testmini": 304}
 LEVELS = "12345"
 DRAWN = "ABCDE"
-"""The options of a question whose options are drawn in the picture."""
+"""The listed options of a question whose options are drawn in the picture."""
 
 
 def load(
@@ -43,10 +42,11 @@ def load(
     """Load the questions of a split.
 
     Args:
-        root: the repository's ``<split>.jsonl`` or its folder, or a folder in the hub's layout; None: the hub.
+        root: the repository's ``<split>.jsonl`` or the folder of this file, or a folder in the hub's layout; None: the
+            hub.
         split: test or testmini.
         images: folder of the images that the repository's file names; None: the file's folder.
-        partial: accept another number of items, and skip rows that cannot be used.
+        partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     one_of("mathvision", "benchmark.mathvision", "split", split, tuple(COUNTS))
     required = ("id", "question", "options", "answer", "level", "subject")

@@ -1,12 +1,12 @@
 """MathVista, testmini.
 
-Paper: Lu et al., ICLR 2024 (arXiv 2310.02255). Data: ``AI4Math/MathVista``, split testmini. Counts: 1,000 (answers:
-text 540, integer 418, float 40, list 2). Chance and human: not measured here.
+Paper: Lu et al., ICLR 2024 (arXiv 2310.02255). Data: ``AI4Math/MathVista``, split testmini. Counts: 1,000 questions (by
+type of answer: text 540, integer 418, float 40, list 2). Chance and human: not measured here.
 
-Scoring: in the official script a language model first extracts the answer. Without a judge a rule takes the text after
-"answer is", or the last number, or the option that is named; such results record ``extraction: rule`` and are not
-comparable with judged ones. Normalisation and comparison follow the official rules. Compared with a reference
-implementation: no.
+In the official script, a language model first extracts the answer. Without a judge, a rule takes the text after "answer
+is", or the last number, or the option that the reply names. Such results record ``extraction: rule`` and are not
+comparable with judged results. Normalisation and comparison follow the official rules. The scores have not been
+compared with a reference implementation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scramble.records import Question
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """Load the 1,000 testmini questions with the official query as prompt."""
+    """Load the 1,000 testmini questions. The prompt is the official query."""
     data = hub_rows("mathvista", "AI4Math/MathVista", "testmini", root)
     columns("mathvista", data, ("pid", "question", "answer", "question_type", "answer_type", "decoded_image"))
     images = HubImages(data)

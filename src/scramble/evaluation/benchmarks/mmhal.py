@@ -1,16 +1,17 @@
 """MMHal-Bench: open questions; a judge rates informativeness and hallucination.
 
 Paper: Sun et al., Findings of ACL 2024 (LLaVA-RLHF, arXiv 2309.14525). Data: ``response_template.json`` of
-``Shengcao1006/MMHal-Bench`` with its images (named as in ``image_src``), or ``mmhal-bench_with_image.jsonl`` of RLAIF-V
-with images in base64, which InternVL uses. Counts: 96, twelve of each of eight question types. Chance: none. Human: not
-published. The kind of an item is its question type; the authors' script takes the row number modulo 8 instead.
+``Shengcao1006/MMHal-Bench`` with its images (named as in ``image_src``), or RLAIF-V's ``mmhal-bench_with_image.jsonl``
+with images in base64, which InternVL uses. Counts: 96 questions, twelve of each of eight types. Chance: none. Human:
+not published. The kind of an item is its question type; the authors' script uses the row number modulo 8 instead.
 
-A language model rates each answer from 0 to 6, given the objects in the image and a correct answer (the authors:
-gpt-4-0314; MPO's: GPT-4o). ``score`` is the mean rating in points from 0 to 6; ``hallucination_rate`` is the share of
-ratings below 3 in percent, lower is better. Ratings that cannot be read are excluded; ``official_score`` and
-``official_hallucination_rate`` count them as 0, as the authors' script does. Without a judge there is no score.
+A language model rates each answer from 0 to 6, given the objects in the image and a correct answer. The authors use
+gpt-4-0314, and MPO's authors use GPT-4o. ``score`` is the mean rating in points from 0 to 6. ``hallucination_rate`` is
+the percentage of ratings below 3; lower is better. Ratings that cannot be read are excluded, except from
+``official_score`` and ``official_hallucination_rate``, which count unreadable ratings as 0, as the authors' script
+does. Without a judge, there is no score.
 
-Compared with a reference implementation: reading of ratings and the official scores on recorded replies of a judge.
+Tests compare the parsing of ratings and the official scores with the original on recorded replies of a judge.
 """
 
 from __future__ import annotations

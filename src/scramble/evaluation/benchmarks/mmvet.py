@@ -1,11 +1,11 @@
 """MM-Vet.
 
 Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json`` and images, or VLMEvalKit's
-``MMVet.tsv``. Counts: 218. Chance: 0. Human: not published. A language model grades each answer from 0 to 1 in steps of
-0.1. SCRAMBLe's paper uses gpt-4-0613 and reports the mean of five gradings with 1.96 standard errors. Without a judge
-the answers are not graded and there is no score.
+``MMVet.tsv``. Counts: 218 questions. Chance: 0. Human: not published. A language model grades each answer from 0 to 1
+in steps of 0.1. SCRAMBLe's paper uses gpt-4-0613 and reports the mean of five gradings with 1.96 standard errors.
+Without a judge, the answers are not graded and there is no score.
 
-Compared with a reference implementation: no (needs the judge).
+The scores have not been compared with a reference implementation, because this needs the judge.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from scramble.records import Question
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the 218 questions from ``mm-vet.json``. Tags are the capabilities; in a TSV file they are the categories."""
+    """Load the 218 questions from ``mm-vet.json`` or a TSV file. Tags are the capabilities (TSV file: the
+    categories).
+    """
     if root is not None and is_tsv(root):
         return read("mmvet", root, images=images, kind="free", partial=partial)
     path = find_file("mmvet", root, "mm-vet.json")

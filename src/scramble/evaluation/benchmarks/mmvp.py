@@ -1,12 +1,12 @@
 """MMVP.
 
 Paper: Tong et al., CVPR 2024 (arXiv 2401.06209). Data: ``MMVP/MMVP`` (``Questions.csv`` and images ``1..300.jpg``).
-Counts: 300 questions, 150 pairs (2k - 1, 2k). Chance: 50 per question, 25 per pair.
-Human: 95.7 per pair (third-party report). Labels: the original CSV is wrong for questions 99, 100, 279 and 280 (issues
-14 and 30 of the repository); ``labels=corrected`` corrects them, ``labels=original`` keeps them. They change the pair
-score by up to 1.33 points.
+Counts: 300 questions, which form 150 pairs (2k - 1, 2k). Chance: 50 per question, 25 per pair. Human: 95.7 per pair
+(third-party report). The labels of questions 99, 100, 279 and 280 are wrong in the original CSV (issues 14 and 30 of
+the repository). ``labels=corrected`` corrects these labels, and ``labels=original`` keeps them. The correction changes
+the pair score by up to 1.33 points.
 
-Compared with a reference implementation: letters by lmms-eval's rule, on recorded test vectors.
+Tests compare the parsing of letters with lmms-eval's rule on recorded test vectors.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _item(row: dict[str, Any], labels: str, where: str) -> Item:
     letter = answer.strip().strip("()").upper()
     if len(choices) != 2 or letter not in ("A", "B"):
         raise EvaluationError(
-            f"mmvp: row {number}: options {options!r} and answer {answer!r} are not two options and a letter"
+            f"mmvp: row {number}: the options {options!r} and the answer {answer!r} are not two options and a letter"
         )
     if labels == "corrected":
         letter = CORRECTIONS.get(number, letter)

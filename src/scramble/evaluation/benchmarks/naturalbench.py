@@ -3,9 +3,9 @@
 Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``BaiqiL/NaturalBench``, split train. Counts: 1,900 groups of
 two images and two questions, 7,600 answers. Chance: Acc 50, Q_Acc 25, I_Acc 25, G_Acc 6.25. Human: not published.
 
-Compared with a reference implementation: extraction on recorded test vectors; metrics computed by hand. Evaluation
-harnesses join question and suffix with a space, and so does this module; the official example joins them without a
-space.
+Tests compare the extraction of answers with the original on recorded test vectors, and the metrics with values computed
+by hand. This module joins question and suffix with a space, as evaluation harnesses do; the official example joins them
+without a space.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _item(number: int, row: dict[str, Any], q: int, i: int, image: str) -> Item:
     where, key = f"row {number}", f"Image_{i}_Question_{q}"
     question, answer, kind = texts("naturalbench", row, where, f"Question_{q}", key, "Question_Type")
     if kind not in SUFFIX:
-        raise EvaluationError(f"naturalbench: row {number}: unknown Question_Type {kind!r}")
+        raise EvaluationError(f"naturalbench: row {number}: Question_Type is {kind!r}, not one of {', '.join(SUFFIX)}")
     style = "yes_no" if kind == "yes_no" else "letter"
     answer = answer.strip().lower() if style == "yes_no" else answer.strip().upper()
     one_of("naturalbench", where, key, answer, ("yes", "no") if style == "yes_no" else ("A", "B"))

@@ -1,18 +1,22 @@
-"""Object HalBench: objects in detailed descriptions that are not in the image.
+"""Object HalBench: objects that a detailed description mentions but the image does not contain.
 
 Paper: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849). Data: ``obj_halbench_300_with_image.jsonl`` of RLHF-V/RLAIF-V
 (image_id, question, image in base64), and COCO 2014's ``instances_*.json`` and ``captions_*.json`` for train and val.
-Counts: 300. Chance: none. Human: not published.
+Counts: 300 questions. Chance: none. Human: not published.
 
-A language model lists the objects that a response says are in the image (the original: gpt-3.5-turbo-0613; responses of
-up to three words count as having no objects). A spaCy pipeline reduces their names to lemmas (the original:
-en_core_web_trf). Each object counts once per response. ``extraction=plain`` needs no judge: it counts every occurrence
-of an object word in the response, which is the original's rule without its judge.
+A language model lists the objects that a response says are in the image (the original uses gpt-3.5-turbo-0613).
+Responses of up to three words count as having no objects. A spaCy pipeline reduces the names of the objects to lemmas
+(the original uses en_core_web_trf). Each object counts once per response. ``extraction=plain`` needs no judge: it
+counts every occurrence of an object word in the response, which is the original's rule without its judge.
 
-Scores for which lower is better: ``response_rate``, the share of hallucinating responses among those that mention an
-object of COCO (the original's CHAIRs_refine); ``mention_rate``, the share of hallucinated mentions (CHAIRi);
-``chair_s``, the share of hallucinating responses among all. Higher is better: ``recall``. Compared with a reference
-implementation: all scores on recorded responses and object lists, without judge and spaCy.
+| score | meaning |
+|---|---|
+| ``response_rate`` | share of hallucinating responses among those with a COCO object (CHAIRs_refine); lower is better |
+| ``mention_rate`` | share of hallucinated mentions (CHAIRi); lower is better |
+| ``chair_s`` | share of hallucinating responses among all responses; lower is better |
+| ``recall`` | share of the image's categories that are mentioned; higher is better |
+
+Tests compare all scores with the original on recorded responses and object lists, without judge and spaCy.
 """
 
 from __future__ import annotations
@@ -47,10 +51,10 @@ def load(
     Args:
         root: the file, or its folder.
         annotations: folder of COCO's annotations (default: the file's folder).
-        images: folder of images that the file names instead of containing them.
+        images: folder of images, if the file contains paths instead of images.
         extraction: ``judge``, or ``plain`` (a rule).
         pipeline: spaCy pipeline for the objects that a judge names.
-        partial: accept a part of the data, and skip rows that cannot be used.
+        partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     one_of("object_halbench", "options", "benchmark.object_halbench.extraction", extraction, EXTRACTIONS)
     if extraction == "judge":

@@ -1,18 +1,17 @@
-"""2x2 sets stored as a JSON list and an image folder: EqBen-mini, COLA multi-object, NaturalBench-Retrieval.
+"""2x2 sets that are stored as a JSON list and an image folder: EqBen-mini, COLA multi-object, NaturalBench-Retrieval.
 
 EqBen-mini. Paper: Wang et al., ICCV 2023 (arXiv 2303.14465). Data: ``eqben_vllm/all_select.json`` and images (Google
-Drive, linked from Wangt-CN/EqBen). Counts: not published, so any count is accepted and recorded. Chance:
-25 / 25 / 16.67. Human: not published.
+Drive, linked from Wangt-CN/EqBen). Counts: not published, so any number of items is accepted and recorded. Chance: text
+25, image 25, group 16.67. Human: not published.
 
 COLA multi-object. Paper: Ray et al., NeurIPS 2023 (arXiv 2305.03689). Data:
-``COLA_multiobjects_matching_benchmark.json``; images from its URLs, stored by file name. Counts: 210. Chance: 25 (the
-official accuracy is the image score). Human: 83.9 (third-party report).
+``COLA_multiobjects_matching_benchmark.json``, and the images at the URLs in this file, stored by file name. Counts: 210
+items. Chance: image 25 (COLA's official accuracy is the image score). Human: image 83.9 (third-party report).
 
 NaturalBench-Retrieval. Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``metadata.json`` and images. Counts:
-not published. Chance: 25 / 25 / 16.67.
+not published. Chance: text 25, image 25, group 16.67.
 
-Compared with a reference implementation: same definition as EqBen's and t2v_metrics' scorers; examples computed by
-hand.
+The scores are defined as in EqBen's and t2v_metrics' scorers. Tests compare the scores with examples computed by hand.
 """
 
 from __future__ import annotations
@@ -42,18 +41,24 @@ def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, parti
 
 
 def load_cola(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load COLA multi-object from its JSON list (or the list's folder). Images are matched by name below ``images``."""
+    """Load COLA multi-object from its JSON list or the folder of the list. Images are matched by name below
+    ``images``.
+    """
     path = find_file("cola", root, "COLA_multiobjects_matching_benchmark.json", "*multiobject*.json")
     entries = load_json("cola", path)
     if not isinstance(entries, list):
-        raise EvaluationError(f"cola: {path} is not a list of [image, caption, image, caption]")
+        raise EvaluationError(
+            f"cola: {path} is not a list of [image, caption, image, caption]: download the file again"
+        )
     for number, row in enumerate(entries):
         if (
             not isinstance(row, list)
             or len(row) != 4
             or not all(isinstance(part, str) and part.strip() for part in row)
         ):
-            raise EvaluationError(f"cola: entry {number} of {path} is not [image, caption, image, caption]")
+            raise EvaluationError(
+                f"cola: entry {number} of {path} is not [image, caption, image, caption]: download the file again"
+            )
     names = _file_names([row[k] for row in entries for k in (0, 2)])
     quads = [TwoByTwoItem(str(n), (names[row[0]], names[row[2]]), (row[1], row[3])) for n, row in enumerate(entries)]
     version = check_count("cola", len(quads), {210: "cola-multiobject-210"}, partial)
@@ -97,12 +102,12 @@ def _numbered(name: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _file_names(urls: list[str]) -> dict[str, str]:
-    """URL -> file name, preceded by its folders where two URLs have the same file name."""
+    """Return a dictionary from URLs to file names. A file name that several URLs have is preceded by its folders."""
     paths = {url: PurePosixPath(urlsplit(url).path.lstrip("/")) for url in dict.fromkeys(urls)}
     shared = Counter(path.name for path in paths.values())
     return {url: path.name if shared[path.name] == 1 else str(path) for url, path in paths.items()}
 
 
 def _subset(image: str) -> str:
-    """EqBen's subset from an image path (``images/eqbenag/...``), or an empty string."""
+    """Return EqBen's subset, read from an image path (``images/eqbenag/...``), or an empty string."""
     return next((part for part in Path(image).parts if part.startswith("eqben")), "")

@@ -2,11 +2,11 @@
 
 Paper: Li et al., EMNLP 2023 (arXiv 2305.10355). Data: ``lmms-lab-encoder/POPE``, split test, or the repository's
 ``coco_pope_{random,popular,adversarial}.json`` (JSON lines) with COCO val2014 images, or VLMEvalKit's ``POPE.tsv``.
-Counts: 3 x 3,000 (5,127 unique image-question pairs); the random part originally had 2,910. Chance: accuracy 50. Human:
-not published. Headline: the mean of the three F1 scores (``f1_mean``).
+Counts: three parts of 3,000 questions each (5,127 unique image-question pairs). The random part originally had 2,910
+questions. Chance: accuracy 50. Human: not published. Headline: the mean of the three F1 scores (``f1_mean``).
 
-Compared with a reference implementation: parsers on recorded outputs of four implementations; F1 from the confusion
-counts that LLaVA publishes.
+Tests compare the parsers with recorded outputs of four implementations, and F1 with the confusion counts that LLaVA
+publishes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KNOWN = {9000: "pope-9000", 8910: "pope-random-2910"}
 
 
 def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the three parts. ``images`` is the COCO val2014 folder (default: ``root``)."""
+    """Load the three parts. ``images`` is the folder of COCO val2014 (default: ``root``)."""
     if root is not None and is_tsv(root):
         return read("pope", root, images=images, kind="yes_no", partial=partial)
     files: Mapping[str, ImageFile]

@@ -1,9 +1,9 @@
 """Questions that are answered with a rationale. Each step of the rationale is judged against the image's scene graph.
 
-Paper: none; the benchmark is this project's own (SceneAlign's metrics are not public); see
-:mod:`scramble.evaluation.faithfulness`. Data version: content key of the tables. Counts: as generated. Chance: none,
-answers are free text. Human: not measured. Compared with a reference implementation: none exists; in the embedded world
-the judge is exact.
+Paper: none; the benchmark is this project's own, because SceneAlign's metrics are not public.
+:mod:`scramble.evaluation.faithfulness` defines the scores. Data version: content key of the tables. Counts: as
+generated. Chance: none, because answers are free text. Human: not measured. There is no reference implementation with
+which the scores could be compared. In the embedded world, the judge is exact.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ MAX_NEW_TOKENS = 160
 
 
 def load_world(root: str | Path, *, prompt: str = rationales.ASK, max_new_tokens: int = MAX_NEW_TOKENS) -> Benchmark:
-    """Load the questions of a split of the embedded world, judged by its grammar and scene graphs."""
+    """Load the questions of a split of the embedded world. Rationales are judged by the world's grammar and scene
+    graphs.
+    """
     items = _items("world_rationales", root, prompt, {"judge": "world", "max_new_tokens": max_new_tokens})
     for item in items:
         assert isinstance(item.record, Question)
         if derive(item.details["graph"], item.record.question) is None:
             raise EvaluationError(
                 f"world_rationales: question {item.item_id!r} has no answer in its scene graph. This benchmark "
-                "needs data of the embedded world; for real images choose benchmark=rationales"
+                "needs data of the embedded world: for real images, set benchmark=[rationales]"
             )
     return _benchmark("world_rationales", root, items)
 
@@ -41,10 +43,10 @@ def load(
     max_new_tokens: int = 512,
     pipeline: str | None = None,
 ) -> Benchmark:
-    """Load the questions of a split whose images have scene graphs, judged by a parser of English.
+    """Load the questions of a split that are about images with scene graphs. A parser of English judges the rationales.
 
     Args:
-        pipeline: spaCy pipeline (package name or folder) that parses the steps; None for the default one.
+        pipeline: spaCy pipeline (package name or folder) that parses the steps; None: the default pipeline.
     """
     details = {"judge": "parser", "max_new_tokens": max_new_tokens, "pipeline": pipeline}
     return _benchmark("rationales", root, _items("rationales", root, prompt, details))
@@ -56,7 +58,10 @@ def _items(name: str, root: str | Path, prompt: str, details: dict[str, object])
     graphs = {r.image_id: r.graph for r in read_table(root, ImageRecord) if r.image_id in image_ids and r.graph}
     with_graph = [q for q in questions if q.image_ids[0] in graphs]
     if not with_graph:
-        raise EvaluationError(f"{name}: no question in {root} is about an image with a scene graph")
+        raise EvaluationError(
+            f"{name}: no question in {root} is about an image with a scene graph: choose other benchmarks "
+            "(benchmark=[...])"
+        )
     return check_items(
         name,
         (

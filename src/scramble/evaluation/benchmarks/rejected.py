@@ -1,5 +1,6 @@
-"""Collects the rows of a benchmark's file that cannot be used. The error or warning states their number and the first
-reasons."""
+"""Collect the rows of a benchmark's file that cannot be used. The error or warning states the number of these rows and
+the first reasons.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ Key = TypeVar("Key", int, str)
 
 
 class RejectedRows(BadRows):
-    """The rejected rows of one benchmark's file. Nothing is written; :meth:`finish` reports them."""
+    """The rejected rows of one benchmark's file. No file is written; :meth:`finish` reports the rows."""
 
     def __init__(self, name: str, file: object) -> None:
         super().__init__()
@@ -33,16 +34,18 @@ class RejectedRows(BadRows):
             self.reject(self.source, row, str(error).removeprefix(f"{self.name}: "))
 
     def finish(self, usable: int, partial: bool) -> None:
-        """Raise EvaluationError if a row was rejected. With ``partial``, warn instead, unless no row is usable."""
+        """Raise EvaluationError if a row was rejected. With ``partial``, log a warning instead, unless no row is
+        usable.
+        """
         if not self.rejected:
             return
         reasons = [" ".join(reason.split())[:140] for reason in list(self.reasons)[:SHOWN]]
         total = usable + self.rejected
         summary = f"{self.name}: {self.rejected} of {total} rows of {self.source} cannot be used: {'; '.join(reasons)}"
         if not partial or not usable:
-            fix = "" if partial else f", or set benchmark.{self.name}.partial=true to skip them"
-            raise EvaluationError(f"{summary}; correct the file{fix}")
-        log.warning(f"{summary}; they are skipped")
+            fix = "" if partial else f", or set benchmark.{self.name}.partial=true to skip these rows"
+            raise EvaluationError(f"{summary}. Correct the file{fix}")
+        log.warning(f"{summary}. These rows are skipped")
 
 
 def read_items(
@@ -51,8 +54,8 @@ def read_items(
     """Return the items of a file's rows. Rows for which ``item`` raises EvaluationError are reported together.
 
     Args:
-        rows: each with its number or key, as in ``enumerate``.
-        partial: see :meth:`RejectedRows.finish`.
+        rows: pairs of the number or key of a row and the row, as from ``enumerate``.
+        partial: whether rejected rows are skipped (:meth:`RejectedRows.finish`).
     """
     bad, items = RejectedRows(name, file), []
     for key, row in rows:

@@ -1,10 +1,11 @@
 """SEED-Bench, image part.
 
 Paper: Li et al., CVPR 2024 (arXiv 2307.16125). Data: ``lmms-lab-encoder/SEED-Bench``, split test, or the official
-``SEED-Bench.json`` with its images, or VLMEvalKit's ``SEEDBench_IMG.tsv``. Counts: the image part is read from the data
-(no primary source found). Chance: 25. Human: not published. The kind of an item is its question type.
+``SEED-Bench.json`` with its images, or VLMEvalKit's ``SEEDBench_IMG.tsv``. Counts: no primary source was found, so any
+number of questions is accepted and recorded. Chance: 25. Human: not published. The kind of an item is its question
+type.
 
-Compared with a reference implementation: parsers only.
+Tests compare only the parsers with a reference implementation.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
         content = load_json("seed", listing[0])
         if not isinstance(content, dict) or "questions" not in content:
             raise EvaluationError(
-                f"seed: {listing[0]} has no questions; set benchmark.seed.root to SEED-Bench.json or its folder"
+                f"seed: {listing[0]} has no questions: set benchmark.seed.root to the folder of SEED-Bench.json"
             )
         rows = json_rows("seed", listing[0], content["questions"])
         rows = [row for row in rows if fields("seed", row, _where(row), "data_type") == ["image"]]

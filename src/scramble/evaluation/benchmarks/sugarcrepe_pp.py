@@ -1,12 +1,13 @@
 """SugarCrepe++: two true captions, which differ in wording, against one false caption.
 
 Paper: Dumpala et al., NeurIPS 2024 (arXiv 2406.11171). Data: ``Aman-J/SugarCrepe_pp`` or the repository's
-``data/<split>.json`` with COCO val2017 images. Counts: swap_obj 245, swap_att 666, replace_obj 1652, replace_att 788,
-replace_rel 1406. Chance: 33.33 for both captions, 50 for each. Human: not published.
+``data/<split>.json`` with COCO val2017 images. Counts: swap_obj 245, swap_att 666, replace_obj 1,652, replace_att 788,
+replace_rel 1,406. Chance: 33.33 for both captions, 50 for each caption. Human: not published.
 
-``itt`` (image-to-text) is 1 if both true captions score above the false one; ``first_caption`` and ``second_caption``
-compare one of them with it. The paper's text-only task is not computed, because it compares sentence embeddings, which
-a generative model does not have. Compared with a reference implementation: the three outcomes on recorded scores.
+``itt`` (image-to-text) is 1 if both true captions score above the false caption. ``first_caption`` and
+``second_caption`` are 1 if the first or the second true caption scores above the false caption. The paper's text-only
+task is not computed, because it compares sentence embeddings, which a generative model does not have. Tests compare the
+three outcomes with the original on recorded scores.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ CHANCE = {"itt": 100 / 3, "first_caption": 50.0, "second_caption": 50.0}
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the five splits from the folder with their JSON files. ``images`` is COCO val2017 (default: ``root``)."""
+    """Load the five splits from the folder of their JSON files. ``images`` is the folder of COCO val2017 (default:
+    ``root``).
+    """
     items: list[Item] = []
     for split, count in COUNTS.items():
         path = find_file("sugarcrepe_pp", root, f"{split}.json")

@@ -1,8 +1,9 @@
-"""Benchmarks in VLMEvalKit's TSV format, by file: multiple choice, yes/no, open answers.
+"""Benchmarks in VLMEvalKit's TSV format: multiple choice, yes/no and open answers.
 
-``tsv`` reads any such file. ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or ``free`` (graded by a judge);
-without it, a file with the columns A and B is multiple choice, a file whose answers are all yes or no is yes/no, and
-any other file is open. The following files have their own names, so that published numbers can be compared:
+``tsv`` reads any such file. ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or ``free`` (graded by a judge).
+If ``kind`` is not set, a file with the columns A and B is multiple choice, a file whose answers are all yes or no is
+yes/no, and any other file is open. The following files have separate benchmark names, so that their scores can be
+compared with published numbers:
 
 | name | Paper | file | scores |
 |---|---|---|---|
@@ -17,16 +18,22 @@ any other file is open. The following files have their own names, so that publis
 | chartqa | Masry et al., ACL Findings 2022 (2203.10244) | ChartQA_TEST.tsv | relaxed accuracy |
 | docvqa | Mathew et al., WACV 2021 (2007.00398) | DocVQA_VAL.tsv | ANLS |
 
-``seed``, ``mmvet`` and ``pope`` can also read their TSV files (``benchmark.seed.root=SEEDBench_IMG.tsv``). Counts: not
-checked; the data version names file, number of items and a hash of the bytes. Chance: computed from the numbers of
-options; for the circular accuracy it is that of independent guesses. Human: not recorded. The kind of an item is its
-category; tags are ``l2:<l2-category>``, ``cycle:<cycle_category>`` and, if there are several, ``split:<split>``.
+The benchmarks ``seed``, ``mmvet`` and ``pope`` can also read their TSV files
+(``benchmark.seed.root=SEEDBench_IMG.tsv``). Counts: not checked; the data version contains the file name, the number of
+items and a hash of the file. Chance: computed from the numbers of options (for the circular accuracy, under independent
+guesses). Human: not recorded. The kind of an item is its category. Its tags are ``l2:<l2-category>``,
+``cycle:<cycle_category>`` and, if the file has several splits, ``split:<split>``.
 
-Compared with a reference implementation: VLMEvalKit's prompts, images and exact-matching scores on recorded vectors.
-Differences: texts such as ``NA`` and ``None`` remain options, and numbers remain as written (``cells=pandas`` reads
-them as VLMEvalKit does); if two rows have the same ``image_path``, each row's own image is used; replies that no rule
-can read are never sent to a judge. For four of these benchmarks lmms-eval has a separate rule for replies: select it
-with ``+protocol.letter_parser=lmms_vstar``, ``lmms_blink``, ``lmms_hrbench`` or ``lmms_scienceqa``.
+Tests compare prompts, images and exact-matching scores with VLMEvalKit's on recorded vectors. There are three
+differences from VLMEvalKit:
+
+* Texts such as ``NA`` and ``None`` remain options, and numbers are not reformatted. ``cells=pandas`` reads cells as
+  VLMEvalKit does.
+* If two rows have the same ``image_path``, each row uses its own image.
+* Replies that no rule can parse are never sent to a judge.
+
+lmms-eval has separate rules for the replies to four of these benchmarks. ``+protocol.letter_parser=lmms_vstar``,
+``lmms_blink``, ``lmms_hrbench`` or ``lmms_scienceqa`` selects such a rule.
 """
 
 from __future__ import annotations
@@ -55,16 +62,18 @@ KINDS: tuple[Kind, ...] = ("choice", "yes_no", "open", "free")
 METRICS = ("vqa", *KIT_RULES)
 CELLS = ("text", "pandas")
 ROTATION = 10**6
-"""VLMEvalKit numbers the rotations of a question index, index + 10^6, index + 2 * 10^6, ..."""
+"""Distance between the indices of a question's rotations in VLMEvalKit (index, index + 10^6, index + 2 * 10^6, ...)."""
 ANNOTATORS = 4
-"""With at least this many answers per row, they are annotators' answers (the metric ``vqa``), not accepted
-spellings."""
+"""If each row has at least this many answers, the answers are those of annotators (metric ``vqa``), not accepted
+spellings.
+"""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How the rows of a file become items. ``letters`` are the option columns of the header; ``by_split`` is true if
-    the file has several splits, which are then scored separately."""
+    """The conversion of a file's rows to items. ``letters`` are the option columns of the header. ``by_split`` is true
+    if the file has several splits, which are then scored separately.
+    """
 
     kind: Kind
     metric: str
@@ -87,7 +96,7 @@ def load(
     Args:
         root: the file, or a folder with one TSV file.
         images: folder of images that are given as paths (default: the file's folder).
-        kind: choice, yes_no, open or free; None: by columns and answers.
+        kind: choice, yes_no, open or free; None: derived from columns and answers.
         metric: metric of open answers: vqa (accuracy against annotators), relaxed (numbers within 5 %), anls, accuracy
             (equal text); None: vqa if each row has four answers or more, else accuracy.
         cells: text, or pandas to read cells as VLMEvalKit does.
@@ -107,7 +116,9 @@ def read(
     partial: bool = False,
     scoring: str | None = None,
 ) -> Benchmark:
-    """Load a TSV file as the benchmark ``name``; ``scoring`` replaces the scoring of its kind. See :func:`load`."""
+    """Load a TSV file as the benchmark ``name``, as in :func:`load`. ``scoring`` replaces the default scoring of the
+    file's kind.
+    """
     for key, value, allowed in (("kind", kind, KINDS), ("metric", metric, METRICS), ("cells", cells, CELLS)):
         if value is not None and value not in allowed:
             raise EvaluationError(f"{name}: benchmark.{name}.{key}={value!r} is not one of {', '.join(allowed)}")
@@ -139,7 +150,9 @@ def read(
 
 
 def is_tsv(root: str | Path) -> bool:
-    """Return whether a benchmark's root is a TSV file, which :func:`read` reads, instead of its own format."""
+    """Return whether a benchmark's root is a TSV file, which :func:`read` reads, not a file in the benchmark's own
+    format.
+    """
     return Path(root).suffix.lower() == ".tsv"
 
 
@@ -149,15 +162,15 @@ def _file(name: str, root: str | Path) -> Path:
         return root
     files = sorted(root.glob("*.tsv"))
     if len(files) != 1:
-        what = f"{len(files)} TSV files" if root.is_dir() else "no such file or folder"
-        raise EvaluationError(f"{name}: {root}: {what}; set benchmark.{name}.root to one file")
+        what = f"contains {len(files)} TSV files" if root.is_dir() else "does not exist"
+        raise EvaluationError(f"{name}: {root} {what}: set benchmark.{name}.root to one file")
     return files[0]
 
 
 def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> Form:
-    """Return the kind of the file's items. Raises EvaluationError if it lacks the columns of its kind."""
+    """Return how the rows of a file become items. Raises EvaluationError if the file lacks the columns of its kind."""
     if wide := [column for column in file.columns if column == "AA"]:
-        raise EvaluationError(f"{name}: {file.path} has an option {wide[0]}; options beyond Z are not supported")
+        raise EvaluationError(f"{name}: {file.path} has the option {wide[0]}, but options beyond Z are not supported")
     letters = tuple(sorted(column for column in file.columns if column in LETTERS))
     has_answers = "answer" in file.columns and any(row.cells["answer"].strip() for row in file.rows)
     answers = [_answers(row.cells["answer"]) for row in file.rows] if has_answers else []
@@ -166,11 +179,11 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
         kind = "choice" if {"A", "B"} <= set(letters) else "yes_no" if flat and flat <= {"yes", "no"} else "open"
     if kind == "choice" and (missing := {"A", "B"} - set(letters)):
         raise EvaluationError(
-            f"{name}: {file.path} has no column {', '.join(sorted(missing))}, which multiple choice needs; it has "
-            f"{', '.join(file.columns)[:200]}; check benchmark.{name}.kind"
+            f"{name}: {file.path} has no column {', '.join(sorted(missing))}, which multiple choice needs, only "
+            f"{', '.join(file.columns)[:200]}: check benchmark.{name}.kind"
         )
     if not has_answers:
-        log.warning(f"{name}: {file.path} has no answers: predictions are written, without a score")
+        log.warning(f"{name}: {file.path} has no answers, so predictions are written without a score")
     if metric is None:
         metric = "vqa" if answers and min(map(len, answers)) >= ANNOTATORS else "accuracy"
     (matched,) = (known for known in KINDS if known == kind)
@@ -179,7 +192,7 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
 
 
 def _answers(cell: str) -> tuple[str, ...]:
-    """Return the accepted answers in a cell: the elements of a list literal, or the cell."""
+    """Return the accepted answers in a cell: the elements of a list literal, or the cell itself."""
     if cell.strip().startswith("["):
         try:
             listed = ast.literal_eval(cell.strip())
@@ -191,7 +204,9 @@ def _answers(cell: str) -> tuple[str, ...]:
 
 
 def _rotations(rows: Iterable[Row]) -> dict[str, str]:
-    """Index -> group of the rows that rotate the options of one question; empty if no question has two rows."""
+    """Return a dictionary from the index of a row to its group, which consists of the rows that rotate the options of
+    one question. The dictionary is empty if no question has two rows.
+    """
     groups: dict[str, str] = {}
     questions: dict[str, str] = {}
     for row in rows:
@@ -207,8 +222,8 @@ def _rotations(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def _items(row: Row, form: Form, group: str) -> list[Item]:
-    """Return the items of a row: one, or one per category if a yes/no row has several (``random,popular``, as
-    in POPE).
+    """Return the items of a row: one item, or one per category if a yes/no row has several categories
+    (``random,popular``, as in POPE).
     """
     cells, where = row.cells, f"index {row.index}"
     if not (question := cells["question"]).strip():
@@ -259,7 +274,7 @@ def _choice(row: Row, form: Form, group: str, category: str, details: dict[str, 
 
 
 def _tags(cells: Mapping[str, str], form: Form) -> tuple[str, ...]:
-    """Return the labels of a row besides its category. The split is also combined with each other label, because
+    """Return the labels of a row, without its category. The split is also combined with every other label, because
     VLMEvalKit reports scores by split.
     """
     values = {
@@ -273,7 +288,7 @@ def _tags(cells: Mapping[str, str], form: Form) -> tuple[str, ...]:
 
 
 def _chance(items: Iterable[Item], kind: Kind) -> dict[str, float]:
-    """Chance levels in percent, overall and by category and tag."""
+    """Return the chance levels in percent, overall and by category and tag."""
     if kind == "yes_no":
         return {"accuracy": 50.0}
     if kind != "choice":

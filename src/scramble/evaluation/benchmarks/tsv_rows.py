@@ -1,8 +1,9 @@
-"""Rows of a TSV file as VLMEvalKit writes it: an ``index`` column, texts, and images as base64 text or paths.
+"""Read TSV files as VLMEvalKit writes them: an ``index`` column, texts, and images as base64 text or paths.
 
-An image cell contains an image in base64, a Python list of several (``['...', '...']``), or, in at most 64 characters,
-the index of the row that contains the image. Files reach several gigabytes, so only the texts stay in memory: an image
-is read again from its place in the file when it is needed. The same image in several rows has one id.
+An image cell contains one of the following: an image in base64, a Python list of several images (``['...', '...']``),
+or, in at most 64 characters, the index of the row that contains the image. Files can have several gigabytes, so only
+the texts are kept in memory. When an image is needed, it is read from the file again. An image that occurs in several
+rows has one id.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile, decoding_fault
 
-POINTER_LENGTH = 64  # VLMEvalKit's limit: a longer cell is an image
+POINTER_LENGTH = 64  # VLMEvalKit's limit in characters: a longer cell is an image
 _CELL_LIMIT = 1 << 30  # characters; csv's default of 131,072 is less than a small image in base64
-# The cells that pandas.read_csv, and so VLMEvalKit, takes as missing.
+# Cells that pandas.read_csv, and therefore VLMEvalKit, treats as missing.
 _PANDAS_MISSING = frozenset(
     {
         "#N/A N/A",
@@ -60,8 +61,9 @@ class Row:
 
 @dataclass(frozen=True)
 class TsvFile:
-    """The usable rows of a file. ``digest`` is the SHA-256 of its bytes; ``without_image`` counts the rows that are
-    skipped because they have no image."""
+    """The usable rows of a file. ``digest`` is the SHA-256 hash of the file; ``without_image`` is the number of rows
+    that are skipped because they have no image.
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -72,14 +74,15 @@ class TsvFile:
 
 
 def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
-    """Read a file once, checking every image's encoding.
+    """Read a file once, and check the encoding of every image.
 
     Args:
         folder: folder of the images, if the file contains paths.
         bad: receives the rows that cannot be used.
 
     Raises:
-        EvaluationError: the file is not a TSV file with the columns ``index`` and ``image`` or ``image_path``.
+        EvaluationError: the file is not a TSV file with the columns ``index``, ``question``, and ``image`` or
+            ``image_path``.
     """
     reader = _Reader(name, path)
     images = TsvImages(path, reader.columns, folder)
@@ -90,7 +93,7 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
     for number, (span, cells) in enumerate(reader, 1):
         with bad.row(number):
             if len(cells) != len(reader.columns):
-                raise EvaluationError(f"row {number} has {len(cells)} fields for {len(reader.columns)} columns")
+                raise EvaluationError(f"row {number} has {len(cells)} fields, but the header has {len(reader.columns)}")
             values = dict(zip(reader.columns, cells, strict=True))
             row = Row(values.pop("index").strip(), values)
             if not row.index or row.index in seen:
@@ -114,7 +117,9 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
 
 
 def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages, bad: RejectedRows) -> None:
-    """Replace an image cell that is the index of another row by that row's images; reject rows where there is none."""
+    """Replace each image cell that is the index of another row with the images of that row. Reject the row if no such
+    row has an image.
+    """
     ids = {row.index: row.image_ids for row in rows}
     for row, cell in pointers:
         if ids.get(cell):
@@ -122,15 +127,17 @@ def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages
         elif cell.lower().endswith(IMAGE_SUFFIXES):
             row.image_ids = images.add_paths(row.index, cell)
         else:
-            reason = f"index {row.index}: the image cell {cell!r} is neither an image nor the index of a row with one"
+            reason = (
+                f"index {row.index}: the image cell {cell!r} is neither an image nor the index of a row with an image"
+            )
             bad.reject(bad.source, row.index, reason)
     rows[:] = [row for row in rows if row.image_ids]
 
 
 def as_pandas(rows: list[Row]) -> None:
-    """Change cells as ``pandas.read_csv`` does, so that prompts equal VLMEvalKit's: ``NA``, ``None``, ``null`` and
-    similar values become empty, and the numbers of a column with gaps or fractions become floats (``1`` becomes
-    ``1.0``)."""
+    """Change cells as ``pandas.read_csv`` does, so that prompts equal VLMEvalKit's. ``NA``, ``None``, ``null`` and
+    similar values become empty. The numbers in a column with gaps or fractions become floats (``1`` becomes ``1.0``).
+    """
     for column in rows[0].cells if rows else ():
         values = [row.cells[column] for row in rows]
         values = ["" if value in _PANDAS_MISSING else value for value in values]
@@ -155,7 +162,7 @@ def _number(text: str) -> int | float | None:
 
 
 class _Lines:
-    """The lines of a UTF-8 file, with the number of bytes and a digest of everything read so far."""
+    """The lines of a UTF-8 file, with the number of bytes that have been read and their digest."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
@@ -172,15 +179,17 @@ class _Lines:
                         yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                     except UnicodeDecodeError as error:
                         raise EvaluationError(
-                            f"{self.name}: {self.path}, line {number} is not UTF-8 text; "
+                            f"{self.name}: {self.path}, line {number} is not UTF-8 text: "
                             f"set benchmark.{self.name}.root to a TSV file"
                         ) from error
         except OSError as error:
-            raise EvaluationError(f"{self.name}: cannot read {self.path}: {error.strerror or error}") from error
+            raise EvaluationError(
+                f"{self.name}: {self.path} cannot be read ({error.strerror or error}): check benchmark.{self.name}.root"
+            ) from error
 
 
 class _Reader:
-    """The header of a file, and its rows with their places (first byte, end) in the file."""
+    """The header of a file, and the rows with their positions in the file (first byte, end)."""
 
     def __init__(self, name: str, path: Path) -> None:
         csv.field_size_limit(_CELL_LIMIT)
@@ -188,7 +197,7 @@ class _Reader:
         self._rows = csv.reader(iter(self.lines), delimiter="\t", strict=True)
         first = self._next()
         if first is None:
-            raise EvaluationError(f"{name}: {path} is empty; download it again")
+            raise EvaluationError(f"{name}: {path} is empty: download the file again")
         self.columns = tuple(column.strip() for column in first)
         _check_columns(name, path, self.columns)
 
@@ -204,26 +213,33 @@ class _Reader:
             return next(self._rows, None)
         except csv.Error as error:
             where = f"{self.lines.path}, line {self._rows.line_num}"
-            raise EvaluationError(f"{self.lines.name}: {where}: {error}; download it again") from error
+            raise EvaluationError(
+                f"{self.lines.name}: {where} is not valid TSV ({error}): download the file again"
+            ) from error
 
 
 def _check_columns(name: str, path: Path, columns: tuple[str, ...]) -> None:
     shown = ", ".join(column[:30] for column in columns[:20])
     if len(set(columns)) < len(columns):
-        raise EvaluationError(f"{name}: {path}: two columns have the same name ({shown})")
+        raise EvaluationError(f"{name}: {path} has two columns of the same name ({shown}): rename one of them")
     missing = [column for column in ("index", "question") if column not in columns]
     if not {"image", "image_path"} & set(columns):
         missing.append("image or image_path")
     if missing:
-        hint = "; it is separated by commas, not tabs" if len(columns) == 1 and shown.count(",") > 1 else ""
-        raise EvaluationError(f"{name}: {path} has no column {', '.join(missing)}; it has {shown or 'none'}{hint}")
+        is_csv = len(columns) == 1 and shown.count(",") > 1
+        fix = "separate the columns with tabs, not commas" if is_csv else f"check benchmark.{name}.root"
+        raise EvaluationError(
+            f"{name}: {path} has no column {', '.join(missing)}, only {shown or 'an empty header'}: {fix}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- images
 
 
 class TsvImages(Mapping[str, ImageFile]):
-    """Images by id: the index of the first row that contains them (``<index>/<number>`` in a list), or their path."""
+    """Images by id. The id of an image is its path, or the index of the first row that contains it
+    (``<index>/<number>`` for an image in a list).
+    """
 
     def __init__(self, path: Path, columns: tuple[str, ...], folder: Path) -> None:
         self._path, self._columns, self._folder = path, columns, folder
@@ -244,11 +260,13 @@ class TsvImages(Mapping[str, ImageFile]):
         return tuple(ids)
 
     def add_paths(self, index: str, cell: str) -> tuple[str, ...]:
-        """Return the paths in a cell, which are the ids of their images."""
+        """Return the paths in a cell, which are the ids of the images."""
         return tuple(_parts(index, cell))
 
     def find_files(self, name: str, rows: list[Row], bad: RejectedRows) -> None:
-        """Find the files of images that are given as paths: absolute, or below the folder."""
+        """Find the files of images that are given as paths, either absolute or below the folder. Reject rows with a
+        missing file.
+        """
         paths = dict.fromkeys(i for row in rows for i in row.image_ids if i not in self._places)
         files: dict[str, ImageFile] = {p: ImageFile(path=p) for p in paths if Path(p).is_absolute()}
         relative = [p for p in paths if p not in files]
@@ -260,7 +278,7 @@ class TsvImages(Mapping[str, ImageFile]):
         absent = {p for p in files if not Path(files[p].path or "").is_file()}
         for row in rows if absent else ():
             if lost := absent & set(row.image_ids):
-                bad.reject(bad.source, row.index, f"index {row.index}: no image file {min(lost)}")
+                bad.reject(bad.source, row.index, f"index {row.index}: the image file {min(lost)} does not exist")
         rows[:] = [row for row in rows if not absent & set(row.image_ids)]
 
     def __getitem__(self, image_id: str) -> ImageFile:
@@ -300,8 +318,8 @@ def _parts(index: str, cell: str) -> list[str]:
 
 
 def decoded(where: str, text: str) -> bytes:
-    """Return the encoded image in a base64 text or data URL. Its header is decoded, to distinguish images from other
-    text.
+    """Return the encoded image in a base64 text or data URL. The header of the image is decoded, to distinguish images
+    from other text.
     """
     from PIL import Image
 

@@ -2,12 +2,12 @@
 
 Paper: Awal et al., NeurIPS 2024 (arXiv 2407.16772). Data: ``mair-lab/vismin-bench`` as the repository's files
 ``object.csv``, ``attribute.csv``, ``relation.csv`` and ``counting.csv`` with ``original_images/`` and
-``edited_images/``. Counts: 2,084. Chance: 25 / 25 / 16.67, group matching 50. Human: per split in ``HUMAN`` (project
-page). The kind of an item is its split.
+``edited_images/``. Counts: 2,084 items. Chance: text 25, image 25, group 16.67, group matching 50. Human: per split in
+``HUMAN`` (project page). The kind of an item is its split.
 
-Compared with a reference implementation: the three scores on recorded matrices; ``protocol=vismin`` asks the paper's
-questions for multimodal language models and reads the replies by its rule, on recorded replies. The original reads "not
-first but second" as both images, and so does this protocol.
+``protocol=vismin`` asks the paper's questions for multimodal language models and parses the replies by the paper's
+rule. Like the original, this protocol reads "not first but second" as both images. Tests compare the three scores with
+the original on recorded matrices, and the parsing on recorded replies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ HUMAN = {
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the four splits from the folder with their CSV files. ``images`` has the two image folders."""
+    """Load the four splits from the folder of their CSV files. ``images`` contains the two image folders (default:
+    ``root``).
+    """
     items: list[Item] = []
     for split in SPLITS:
         path = find_file("vismin", root, f"{split}.csv")

@@ -1,16 +1,20 @@
 """Open questions scored by VQA accuracy or exact match: VQAv2, OK-VQA, TextVQA, GQA.
 
-VQAv2. Paper: Goyal et al., CVPR 2017 (arXiv 1612.00837). Data: ``lmms-lab-encoder/VQAv2``, or the official questions
-and annotations JSON with COCO images. Counts: val 214,354. The answers of test are not public, so there are no scores,
-only predictions for EvalAI (``export_predictions=[evalai]``).
-OK-VQA. Paper: Marino et al., CVPR 2019 (arXiv 1906.00067). Data: ``lmms-lab-encoder/OK-VQA``, or official JSON.
-TextVQA. Paper: Singh et al., CVPR 2019 (arXiv 1904.08920). Data: ``lmms-lab-encoder/textvqa``, or official JSON.
-GQA. Paper: Hudson and Manning, CVPR 2019 (arXiv 1902.09506). Data: ``lmms-lab-encoder/GQA``, testdev_balanced, or the
-official questions JSON. Scored by exact match that ignores case and punctuation.
-Counts of the last three: no primary source found, so any count is accepted and recorded. Chance: none. Human: not
-checked.
+VQAv2. Paper: Goyal et al., CVPR 2017 (arXiv 1612.00837). Data: ``lmms-lab-encoder/VQAv2``, or the official JSON files
+of questions and annotations with COCO images. Counts: 214,354 questions (val). The answers of the test split are not
+public, so this split has no scores, only predictions for EvalAI (``export_predictions=[evalai]``).
 
-Compared with a reference implementation: accuracies on recorded outputs of five implementations.
+OK-VQA. Paper: Marino et al., CVPR 2019 (arXiv 1906.00067). Data: ``lmms-lab-encoder/OK-VQA``, or the official JSON
+files.
+
+TextVQA. Paper: Singh et al., CVPR 2019 (arXiv 1904.08920). Data: ``lmms-lab-encoder/textvqa``, or the official JSON
+files.
+
+GQA. Paper: Hudson and Manning, CVPR 2019 (arXiv 1902.09506). Data: ``lmms-lab-encoder/GQA``, testdev_balanced, or the
+official JSON file of questions. Answers are scored by exact match, which ignores case and punctuation.
+
+Counts of OK-VQA, TextVQA and GQA: no primary source was found, so any number of questions is accepted and recorded.
+Chance: none. Human: not checked. Tests compare the accuracies with the recorded outputs of five implementations.
 """
 
 from __future__ import annotations
@@ -49,7 +53,9 @@ def load_vqav2(
     split: str = "validation",
     partial: bool = False,
 ) -> Benchmark:
-    """Load VQAv2. ``split`` is ``validation``, or ``test`` for predictions only; ``images`` holds COCO images."""
+    """Load VQAv2. ``split`` is ``validation``, or ``test`` for predictions only. ``images`` is the folder of COCO
+    images.
+    """
     if split not in ("validation", "test"):
         raise EvaluationError(f"benchmark.vqav2.split must be validation or test, not {split!r}")
     versions = {214354: "vqav2-val-214354"} if split == "validation" else {}
@@ -57,7 +63,7 @@ def load_vqav2(
 
 
 def load_okvqa(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load OK-VQA val2014, with lmms-eval's sentence on missing information in the prompt."""
+    """Load OK-VQA val2014. The prompt contains lmms-eval's sentence on missing information."""
     details = {"suffix": UNANSWERABLE + SHORT}
     return _annotated("okvqa", "lmms-lab-encoder/OK-VQA", "val2014", root, images, {}, partial, details)
 
@@ -94,8 +100,8 @@ def _annotated(
 
 
 def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
-    """Return the rows of a split's official JSON files: separate questions and annotations, or TextVQA's ``data`` with
-    both.
+    """Return the rows of the official JSON files of a split. Questions and annotations are in separate files, or both
+    in ``data`` (TextVQA).
     """
     questions: dict[str, dict[str, Any]] = {}
     others: set[str] = set()
@@ -118,11 +124,13 @@ def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
             merged.update(row)
     if not questions and others:
         raise EvaluationError(
-            f"{name}: {root} has no questions of the split {split}, only of {', '.join(sorted(others))}; check "
+            f"{name}: {root} has no questions of the split {split}, only of {', '.join(sorted(others))}: check "
             f"benchmark.{name}.root"
         )
     if not questions:
-        raise EvaluationError(f"{name}: no JSON file in {root} has questions, annotations or data")
+        raise EvaluationError(
+            f"{name}: no JSON file in {root} has questions, annotations or data: check benchmark.{name}.root"
+        )
     for key, row in questions.items():
         (image,) = ids(name, row, f"question {key}", "image_id")
         # Only TextVQA's ids are file names (of Open Images); some of them consist of digits only.
@@ -148,8 +156,8 @@ def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], sco
     answers = _answers(name, row, where)
     if not answers and scored:
         raise EvaluationError(
-            f"{name}: question {key} has no answers; download the annotations, or set benchmark.{name}.split=test for "
-            "predictions without scores"
+            f"{name}: question {key} has no answers: download the annotations"
+            + (", or set benchmark.vqav2.split=test for predictions without scores" if name == "vqav2" else "")
         )
     target = str(row.get("multiple_choice_answer") or (max(answers, key=answers.count) if answers else ""))
     if name == "textvqa":
@@ -161,13 +169,15 @@ def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], sco
 
 
 def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Return the annotators' answers, each a text or an object that contains one. An answer may be empty ("")."""
+    """Return the annotators' answers. The row gives each answer as a text, or as an object that contains the text. An
+    answer may be empty ("").
+    """
     annotations = row.get("answers") or []
     if not isinstance(annotations, list):
         raise EvaluationError(f"{name}: {where}: answers is {annotations!r:.60}, not a list")
     answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in annotations]
     if bad := [a for a in answers if isinstance(a, bool) or not isinstance(a, (str, int, float)) or a != a]:  # NaN
-        raise EvaluationError(f"{name}: {where}: {bad[0]!r:.60} is not an answer")
+        raise EvaluationError(f"{name}: {where}: an answer is {bad[0]!r:.60}, which is neither a text nor a number")
     return tuple(str(answer) for answer in answers)
 
 
@@ -193,7 +203,7 @@ def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None
         where = f"question {row.get('id')}"
         key, image, answer = ids("gqa", row, where, "id", "imageId", "answer")
         if image not in files:
-            raise EvaluationError(f"gqa: {where}: there is no image {image!r}; finish the download")
+            raise EvaluationError(f"gqa: {where}: there is no image {image!r}: finish the download")
         (question,) = texts("gqa", row, where, "question")
         record = Question(key, (image,), question, answer)
         items.append(Item(record, "short", details={"rule": "exact"}))
@@ -202,11 +212,14 @@ def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None
 
 
 def _part(root: str | Path | None, part: str) -> Path | None:
-    """Return the sub-folder of a local copy with one configuration of the hub data set."""
+    """Return the sub-folder of a local copy that contains one configuration of the hub data set."""
     if root is None:
         return None
     folder = Path(root)
     folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name.endswith(part)] if folder.is_dir() else []
     if not folders:
-        raise EvaluationError(f"gqa: no folder ending in {part} below {root}")
+        raise EvaluationError(
+            f"gqa: no folder in {root} has a name that ends in {part}: set benchmark.gqa.root to a copy of "
+            "lmms-lab-encoder/GQA"
+        )
     return folders[0]

@@ -1,12 +1,13 @@
 """VSR, Visual Spatial Reasoning: is a statement about two objects true of the image?
 
 Paper: Liu et al., TACL 2023 (arXiv 2205.00363). Data: ``cambridgeltl/vsr_zeroshot`` or ``vsr_random`` as ``test.jsonl``
-of the repository's ``data/splits``, with COCO images. Counts: test of the random split 2,195, of the zero-shot split
-1,222 (its README says 616). Chance: 50 (always true: 53.8 random, 51.5 zero-shot). Human: 95.4. The kind of an item is
-its relation, and its tag is the relation's category.
+of the repository's ``data/splits``, with COCO images. Counts of test: 2,195 statements in the random split, 1,222 in
+the zero-shot split (the README states 616). Chance: 50 (an answer that is always "true" gets 53.8 in the random split
+and 51.5 in the zero-shot split). Human: 95.4. The kind of an item is its relation, and its tag is the relation's
+category.
 
-VSR contains only statements; the question that asks about a statement is worded by this project. Compared with a
-reference implementation: accuracies by relation and category on recorded predictions; VLMEvalKit's reading of replies.
+VSR contains only statements; this project words the question that asks about a statement. Tests compare the accuracies
+by relation and category with the original on recorded predictions, and the parsing of replies with VLMEvalKit's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scramble.records import Question
 
 QUESTION = "Is this statement true of the image? {statement}"
 KNOWN = {2195: "vsr-random-test-2195", 1222: "vsr-zeroshot-test-1222", 616: "vsr-zeroshot-test-616"}
-# The authors' categories. "among" is in two of their lists; the later one counts in their code.
+# The authors' categories. "among" is in two of these lists; in the authors' code, the later list counts.
 CATEGORIES = {
     "Adjacency": "adjacent to, alongside, at the side of, at the right side of, at the left side of, attached to, "
     "at the back of, ahead of, against, at the edge of",
@@ -40,7 +41,7 @@ CATEGORY = {relation: name for name, listed in CATEGORIES.items() for relation i
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load a split from its JSON lines. ``images`` is the folder of COCO images (default: the file's folder)."""
+    """Load a split from its JSON lines file. ``images`` is the folder of COCO images (default: the file's folder)."""
     path = find_file("vsr", root, "test.jsonl", "*vsr*.jsonl")
     items = read_items("vsr", path, enumerate(json_rows("vsr", path)), _item, partial)
     files = FolderImages("vsr", Path(images or path.parent), [item.image_ids[0] for item in items])

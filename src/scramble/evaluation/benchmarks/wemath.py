@@ -1,13 +1,14 @@
 """We-Math: problems of two or three steps; each step is also a separate question.
 
 Paper: Qiao et al., 2024 (arXiv 2407.01284). Data: the repository's ``data/testmini.json`` (We-Math/We-Math) with its
-images and, for scores by domain, ``knowledge_structure_nodes.json`` next to it. Counts: 1,740 questions, which form 525
-problems (360 of two steps, 165 of three steps). Chance: computed from the numbers of options, for accuracies. Human:
-not recorded.
+images and, for scores by domain, ``knowledge_structure_nodes.json`` in the same folder. Counts: 1,740 questions, which
+form 525 problems (360 with two steps, 165 with three steps). Chance: computed from the numbers of options, for
+accuracies. Human: not recorded.
 
-The kind of an item is S1 (a single step), S2 or S3 (a problem of two or three steps); the tag of a single step is
-``<domain>/<concept>``. Scores: accuracy by kind; by domain the mean over its concepts (``accuracy_macro/<domain>``);
-and the four dimensions over problems, from the problem and all its steps:
+The kind of an item is S1 (a single step), S2 (a problem of two steps) or S3 (a problem of three steps). The tag of a
+single step is ``<domain>/<concept>``. The scores are the accuracy by kind, the mean accuracy over the concepts of each
+domain (``accuracy_macro/<domain>``), and the shares of four dimensions. The dimension of a problem depends on the
+answers to the problem and to all its steps:
 
 | problem | steps | dimension | share of |
 |---|---|---|---|
@@ -16,9 +17,9 @@ and the four dimensions over problems, from the problem and all its steps:
 | right | strict: all right; loose: one or more right | complete_mastery_* | problems |
 | right | strict: one or more wrong; loose: all wrong | rote_memorization_* | right problems |
 
-``score_strict`` and ``score_loose`` are the mean over problems of 1 for mastery, 0.5 for inadequate generalization and
-0 for the others. ``protocol=wemath`` asks for the answer in the form that We-Math's rule reads, in our wording.
-Compared with a reference implementation: all metrics on a recorded run.
+``score_strict`` and ``score_loose`` are means over problems: mastery counts as 1, inadequate generalization as 0.5, and
+any other dimension as 0. ``protocol=wemath`` asks, in our wording, for an answer in the form that We-Math's rule reads.
+Tests compare all metrics with the original on a recorded run.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ def load(
     """Load the 1,740 testmini questions.
 
     Args:
-        root: ``testmini.json`` or its folder.
+        root: ``testmini.json`` or the folder of this file.
         images: folder of the images; None: the file's folder.
-        nodes: the file of concepts and domains; None: the file next to ``testmini.json``, if there is one.
-        partial: accept another number of items, and skip rows that cannot be used and incomplete problems.
+        nodes: the file of concepts and domains; None: the file in the folder of ``testmini.json``, if it exists.
+        partial: accept an incomplete copy, and skip rows that cannot be used and incomplete problems.
     """
     path = find_file("wemath", root, "testmini.json", "*wemath*.json")
     domains = _domains(Path(nodes) if nodes else path.with_name(NODES), required=nodes is not None)
@@ -74,7 +75,7 @@ def _item(row: dict[str, Any], number: int, domains: dict[str, str]) -> Item:
     parts, _, step = key.partition("_")
     if step not in STEPS.get(parts, ()):
         expected = ", ".join(f"{parts}_{step}" for parts, steps in STEPS.items() for step in steps)
-        raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, expected one of {expected}")
+        raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, which is not one of {expected}")
     shown = sorted(set(re.findall(r"([A-H])\s*\.", option)))  # some entries separate their options irregularly
     if not shown:
         raise EvaluationError(f"wemath: {where}: option has no options A., B., ...: {option!r:.80}")
@@ -88,10 +89,10 @@ def _item(row: dict[str, Any], number: int, domains: dict[str, str]) -> Item:
 
 
 def _domains(path: Path, *, required: bool) -> dict[str, str]:
-    """Concept -> domain; empty if there is no file and none is required."""
+    """Return a dictionary from concepts to domains. It is empty if the file does not exist and is not required."""
     if not path.is_file():
         if required:
-            raise EvaluationError(f"wemath: no file {path}; set benchmark.wemath.nodes to {NODES}")
+            raise EvaluationError(f"wemath: {path} does not exist: set benchmark.wemath.nodes to {NODES}")
         return {}
     domains = {}
     for number, row in enumerate(json_rows("wemath", path)):
@@ -101,7 +102,9 @@ def _domains(path: Path, *, required: bool) -> dict[str, str]:
 
 
 def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
-    """Return the items of problems with all their steps. Raises EvaluationError for the others, unless ``partial``."""
+    """Return the items of problems that have all their steps. Raises EvaluationError for incomplete problems, unless
+    ``partial``.
+    """
     steps: defaultdict[str, list[str]] = defaultdict(list)
     for item in items:
         steps[item.group].append(item.item_id.rpartition("/")[2])
@@ -111,6 +114,6 @@ def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
         raise EvaluationError(
             f"wemath: {path}: problem {torn[0]!r} has the steps {', '.join(sorted(steps[torn[0]]))}, not "
             f"{', '.join(expected[torn[0]]) or 'those of a 2steps or 3steps problem'} ({len(torn)} such problems); "
-            "download it again, or set benchmark.wemath.partial=true to skip them"
+            "download the file again, or set benchmark.wemath.partial=true to skip such problems"
         )
     return [item for item in items if item.group not in torn]

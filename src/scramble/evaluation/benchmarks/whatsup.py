@@ -1,17 +1,18 @@
 """What'sUp: captions that differ only in a spatial preposition, one of which is true.
 
-Paper: Kamath et al., EMNLP 2023 (arXiv 2310.19785). Data: ``controlled_images_dataset.json`` (A),
-``controlled_clevr_dataset.json`` (B) with their images; ``coco_qa_{one,two}_obj.json`` with COCO val2017 and
+Paper: Kamath et al., EMNLP 2023 (arXiv 2310.19785). Data: ``controlled_images_dataset.json`` (A) and
+``controlled_clevr_dataset.json`` (B) with their images, ``coco_qa_{one,two}_obj.json`` with COCO val2017 images, and
 ``vg_qa_{one,two}_obj.json`` (GQA) with Visual Genome images. Sets with a missing file are skipped. Counts: not
-published in the repository; the data version records them. Chance: 25 in A and B (pairs 6.25, sets of four 0.39), 50 in
-the others. Human: not published. Labels: the images of pillow_left_of_chair and pillow_right_of_chair are swapped
-(issue 4 of the repository); ``labels=corrected`` corrects them, ``labels=original`` keeps them.
+published in the repository; the data version records the number of items. Chance: 25 in A and B (pairs 6.25, sets of
+four 0.39), 50 in the COCO and GQA sets. Human: not published. The images of pillow_left_of_chair and
+pillow_right_of_chair are swapped in the data (issue 4 of the repository). ``labels=corrected`` exchanges the two
+images, and ``labels=original`` keeps the error.
 
 The kind of an item is its set, and its tag is set and preposition. In A and B, ``pair_accuracy`` is the share of pairs
 of opposite prepositions (left and right; on and under, or in front and behind) with both items right, and
-``set_accuracy`` the share of sets with all four items right. Compared with a reference implementation: all scores on
-recorded matrices under ``protocol=whatsup``, which counts a tie with the first caption, the true one, as right; the
-other protocols count it as wrong.
+``set_accuracy`` is the share of sets with all four items right. Tests compare all scores with the original on recorded
+matrices under ``protocol=whatsup``. This protocol counts a tie with the first caption, which is the true caption, as
+right; all other protocols count such a tie as wrong.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def load(
         bad.finish(len(items) - before, partial)
     if not items:
         listed = ", ".join((CONTROLLED | QUESTIONS).values())
-        raise EvaluationError(f"whatsup: none of {listed} below {root}; check benchmark.whatsup.root")
+        raise EvaluationError(f"whatsup: none of {listed} is below {root}: check benchmark.whatsup.root")
     files = FolderImages("whatsup", Path(images or root), [item.image_ids[0] for item in items])
     version = f"whatsup-{labels}-{check_count('whatsup', len(items), {}, partial)}"
     checked = check_items("whatsup", items)
@@ -74,7 +75,7 @@ def _chance(items: list[Item]) -> dict[str, float]:
 
 
 def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Item:
-    """Return an item of A or B. Its group is the four images of one pair of objects (first and last part of the
+    """Return an item of A or B. A group consists of the four images of one pair of objects (first and last part of the
     name).
     """
     where = f"{kind} entry {number}"
@@ -89,7 +90,9 @@ def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Ite
     parts = name.split("_")
     preposition = next((known for known in PREPOSITIONS if f"_{known}_" in name), None)
     if preposition is None:
-        raise EvaluationError(f"whatsup: {where}: image name {image!r:.80} contains none of {', '.join(PREPOSITIONS)}")
+        raise EvaluationError(
+            f"whatsup: {where}: the image name {image!r:.80} contains none of {', '.join(PREPOSITIONS)}"
+        )
     return Item(choice, "captions", group=f"{kind}/{parts[0]}/{parts[-1]}", tags=(f"{kind}/{preposition}",))
 
 
@@ -98,7 +101,7 @@ def _are_texts(values: list[Any], count: int) -> bool:
 
 
 def _question(kind: str, number: int, row: list[Any]) -> Item:
-    """Return an item of the COCO or GQA part: [image id, true caption, false caption]."""
+    """Return an item of the COCO or GQA sets, whose rows are [image id, true caption, false caption]."""
     if not isinstance(row, list) or not _are_texts(row[1:], 2):
         raise EvaluationError(f"whatsup: {kind} entry {number} is not [image id, true caption, false caption]")
     image, true, false = row
@@ -120,5 +123,7 @@ def _preposition(kind: str, caption: str) -> str:
 def _triples(path: Path) -> list[Any]:
     rows = load_json("whatsup", path)
     if not isinstance(rows, list):
-        raise EvaluationError(f"whatsup: {path} is not a list of [image id, true caption, false caption]")
+        raise EvaluationError(
+            f"whatsup: {path} is not a list of [image id, true caption, false caption]: download the file again"
+        )
     return rows

@@ -1,9 +1,9 @@
 """Winoground.
 
-Paper: Thrush et al., CVPR 2022 (arXiv 2204.03162). Data: ``facebook/winoground`` (gated), split test, or the mirror's
-folder (``examples.jsonl`` and ``images/``). Counts: 400. Chance: 25 / 25 / 16.67, group matching 50. Human: 89.5 / 88.5
-/ 85.5 (paper, table 3). Compared with a reference implementation: the three scores are defined as in the data set card;
-published model scores are gated and were not available.
+Paper: Thrush et al., CVPR 2022 (arXiv 2204.03162). Data: ``facebook/winoground`` (gated), split test, or the folder of
+a mirror (``examples.jsonl`` and ``images/``). Counts: 400 items. Chance: text 25, image 25, group 16.67, group matching
+50. Human: text 89.5, image 88.5, group 85.5 (paper, table 3). The three scores are defined as on the data card. The
+    scores were not compared with published model scores, because the published scores are gated and were not available.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
     """Load the 400 items with their tags.
 
     Args:
-        root: folder with ``examples.jsonl`` and images, or with the hub's parquet files; None uses the hub.
-        why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), id -> tags; if None, it is searched for in ``root``.
-        partial: accept another number of items.
+        root: folder with ``examples.jsonl`` and images, or with the hub's parquet files; None: the hub.
+        why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), the tags by id; None: a file named
+            ``why_winoground_hard.json`` or ``new_tag_assignments.json`` below ``root``, if there is one.
+        partial: accept an incomplete copy.
     """
     images: Mapping[str, ImageFile]
     rows: list[dict[str, Any]]
@@ -90,6 +91,7 @@ def _why_hard(root: str | Path | None, path: str | Path | None) -> Mapping[str, 
     found_tags = load_json("winoground", Path(path))
     if not isinstance(found_tags, dict) or not all(isinstance(tags, list) for tags in found_tags.values()):
         raise EvaluationError(
-            f"winoground: {path} does not give lists of tags by id; set benchmark.winoground.why_hard"
+            f"winoground: {path} does not map ids to lists of tags: set benchmark.winoground.why_hard to "
+            "new_tag_assignments.json"
         )
     return {str(key): [str(tag) for tag in tags] for key, tags in found_tags.items()}

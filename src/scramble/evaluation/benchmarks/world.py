@@ -1,9 +1,9 @@
 """Winoground-style 2x2 items and questions of the embedded world.
 
-Paper: none; the benchmark is this project's own. Data version: content key of the tables. Counts: as generated. Chance:
-25 / 25 / 16.67 and 50 (group matching) for the 2x2 sets, 1 / number of candidate answers for a question. Human: not
-measured. Compared with a reference implementation: the 2x2 score is Winoground's; the world's own judge decides what is
-true.
+Paper: none; the benchmark is this project's own. Data version: content key of the tables. Counts: as generated. Chance
+of 2x2 items: text 25, image 25, group 16.67, group matching 50. Chance of a question: 1 / number of candidate answers.
+Human: not measured. The 2x2 scores are defined as in Winoground, and the world's own judge decides what is true; there
+is no reference implementation with which the scores could be compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ CAPTION_PROMPT = "Describe the image."
 
 
 def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -> Benchmark:
-    """Load the 2x2 items (``quads.parquet``) of a split's folder. There are scores by kind, and by kind and part."""
+    """Load the 2x2 items (``quads.parquet``) in a split's folder.
+
+    The tags of an item are its part, and its kind with its part; each tag has separate scores.
+    """
     items = [
         Item(replace(quad, tags=()), "quad", tags=_parts(quad))
         for quad in _rows("world_winoground", root, TwoByTwoItem)
@@ -44,24 +47,28 @@ def _rows(name: str, root: str | Path, table: type[Record]) -> list[Record]:
     """Return the rows of a table of the embedded world. Raises EvaluationError for a data set without this table."""
     if table_path(root, ImageRecord).exists() and not table_path(root, table).exists():
         raise EvaluationError(
-            f"{name}: {table_path(root, table)} is missing; data that is not from the embedded world is scored on its "
-            "own pairs (benchmark=[heldout_pairs], trainer.watch.benchmarks=[heldout_pairs])"
+            f"{name}: {table_path(root, table)} is missing, because the data is not from the embedded world: set "
+            "benchmark=[heldout_pairs] (in training, trainer.watch.benchmarks=[heldout_pairs])"
         )
     return list(read_table(root, table))
 
 
 def load_vqa(root: str | Path) -> Benchmark:
-    """Load the questions (``questions.parquet``) of a split's folder, answered from the closed list of their kind."""
+    """Load the questions (``questions.parquet``) in a split's folder. The candidate answers to a question are all
+    answers to questions of its kind.
+    """
     questions = _rows("world_vqa", root, Question)
     answers: dict[str, set[str]] = {}
     for question in questions:
         if not question.answer:
-            raise EvaluationError(f"world_vqa: question {question.question_id!r} has no answer")
+            raise EvaluationError(
+                f"world_vqa: question {question.question_id!r} has no answer: generate the data again"
+            )
         answers.setdefault(question.kind, set()).add(question.answer)
     candidates = {kind: tuple(sorted(options)) for kind, options in answers.items()}
     if alone := [kind for kind, options in candidates.items() if len(options) < 2]:
         raise EvaluationError(
-            f"world_vqa: all questions of the kind {alone[0]!r} have the same answer; generate more scenes"
+            f"world_vqa: all questions of the kind {alone[0]!r} have the same answer: generate more scenes"
         )
     items = [Item(q, "closed", details={"candidates": candidates[q.kind]}) for q in questions]
     chance = {f"accuracy/{kind}": 100 / len(options) for kind, options in candidates.items()}

@@ -279,7 +279,7 @@ def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
     numbers = [{key: float(value) for key, value in row.items() if _is_number(value)} for row in table]
     if not any(numbers):
         raise EvaluationError(
-            f"{path} has no numbers in its columns {', '.join(table[0])}: delete it and evaluate again"
+            f"{path} has no numbers in its columns {', '.join(table[0])}: remove the file and repeat the evaluation"
         )
     every = [value for row in numbers for key, value in row.items() if key not in COUNTS]
     scale = 100.0 if all(0 <= value <= 1 for value in every) else 1.0  # a table holds fractions or percent, not both
