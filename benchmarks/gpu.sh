@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run all measurements that need one CUDA GPU, with random weights: exactness in bfloat16, then a training step at
-# real sizes (pairs per second, peak memory and model FLOP utilisation, compared with TRL or a plain loop). Writes one
-# JSON file per shape.
+# Run all measurements that need one CUDA GPU, with random weights: first exactness in bfloat16, then a training step at
+# real sizes (pairs per second, peak memory and model FLOP utilisation, compared with TRL or a plain loop). The script
+# writes one JSON file per shape.
 #
 #     benchmarks/gpu.sh [folder] [shape ...]
 #
