@@ -1,4 +1,4 @@
-"""The common parts of pair methods: skips with their reasons, captions, negatives, generators, and seeded selection.
+"""Define what pair methods share: skips with their reasons, captions, negatives, generators, and seeded selection.
 
 A *generator* reads a stream of captions and yields, for each caption in order, all its possible negatives. A generator
 makes no random choices. The only random selection is made with :func:`choose` and a seed when pairs are built
@@ -21,7 +21,10 @@ Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # the similarity 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption of an image. ``index`` is its index among the image's captions, ``graph`` the image's scene graph."""
+    """A caption of an image.
+
+    ``index`` is the index of the caption among the captions of the image. ``graph`` is the scene graph of the image.
+    """
 
     image_id: str
     index: int
@@ -83,8 +86,8 @@ class Generator(Protocol):
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
         """Yield each caption, in input order, with all its candidates, or with an empty list or a :class:`Skip`.
 
-        The method is lazy and reads a bounded number of captions ahead. It is deterministic: the same caption has
-        always the same list.
+        The method is lazy and reads a bounded number of captions ahead. It is deterministic, so the same caption always
+        has the same list.
         """
         ...
 
@@ -141,7 +144,7 @@ def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
 
 
 def changed_span(before: str, after: str) -> tuple[Edit, ...]:
-    """Return the span in which two texts differ, as one edit at word boundaries; empty if they are equal.
+    """Return the span in which two texts differ, as one edit at word boundaries, or () if the texts are equal.
 
     Methods that rewrite a whole caption (a language model) have no finer edits and use this span.
     """

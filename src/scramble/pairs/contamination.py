@@ -1,7 +1,7 @@
 """Detect training images that occur in a benchmark, by COCO id and file hash, to count or remove them.
 
-SugarCrepe, POPE and ConMe use COCO images; Winoground-style benchmarks and GQA use other images. Training on a
-benchmark's images would bias its scores.
+SugarCrepe, POPE and ConMe use COCO images. Winoground-style benchmarks and GQA use other images. Training on the images
+of a benchmark would bias the scores on this benchmark.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IMAGES, _TEXTS = (".jpg", ".jpeg", ".png", ".webp"), (".json", ".jsonl", ".csv"
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkImages:
-    """The benchmarks' images: COCO ids and SHA-256 digests of files, each with the name of its benchmark."""
+    """The COCO ids and the SHA-256 digests of benchmark images. Both are mapped to the name of the benchmark."""
 
     coco: dict[int, str]
     hashes: dict[str, str]
@@ -56,9 +56,9 @@ def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> Benchm
     """Find the images of benchmarks. ``benchmarks`` maps names to a file, a folder, or None to read from the hub.
 
     JSON, JSONL and CSV files are searched for COCO file names (SugarCrepe's ``filename``, POPE's and ConMe's
-    ``image``), and for Visual Genome's file names (COLA), whose COCO ids are read from ``image_data.json`` if it is in
-    the same folder. Images in folders and in parquet files are hashed. If their file names are COCO's, the COCO ids are
-    also used.
+    ``image``), and for Visual Genome's file names (COLA). The COCO ids of Visual Genome's images are read from
+    ``image_data.json``, if this file is in the same folder. Images in folders and in parquet files are hashed. If an
+    image has a COCO file name, its COCO id is also used.
 
     Raises:
         StoreError: a path is missing or has no image, or a benchmark is not on the hub or cannot be downloaded.
@@ -68,14 +68,15 @@ def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> Benchm
         own = BenchmarkImages({}, {})
         if place is not None:
             _read_place(own, name, Path(place))
-        if not own.coco and not own.hashes and name in BENCHMARKS:  # also other layouts, such as VLMEvalKit's TSV
+        if not own.coco and not own.hashes and name in BENCHMARKS:  # the loader reads other layouts
             _read_benchmark(own, name, place)
         images.coco.update(own.coco)
         images.hashes.update(own.hashes)
         if not own.coco and not own.hashes:
             raise StoreError(
-                f"benchmark {name}: no image and no COCO file name in {place}: use the folder with its images (for "
-                f"COLA, Visual Genome's {GENOME_FILE} next to its file is sufficient)"
+                f"benchmark {name}: {place} contains no image and no COCO file name: set "
+                f"pairs.exclude_benchmarks.{name} to the folder with the images (for COLA, Visual Genome's "
+                f"{GENOME_FILE} next to the benchmark's file is sufficient)"
             )
     return images
 
@@ -87,7 +88,8 @@ def _read_benchmark(images: BenchmarkImages, name: str, root: str | Path | None)
         if root is not None:
             return  # the caller reports that the path has no image
         raise StoreError(
-            f"benchmark {name}: {error}. Or set its file or folder: pairs.exclude_benchmarks={{{name}: <path>}}"
+            f"benchmark {name}: {error}. If you have the file or folder, set "
+            f"pairs.exclude_benchmarks={{{name}: <path>}}"
         ) from error
     for image_id, file in files.items():
         _add(images, name, {coco_id(image_id)} if _NAME.search(image_id) else set(), file)
@@ -95,7 +97,7 @@ def _read_benchmark(images: BenchmarkImages, name: str, root: str | Path | None)
 
 def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
     if not place.exists():
-        raise StoreError(f"benchmark {name}: {place} does not exist; check pairs.exclude_benchmarks.{name}")
+        raise StoreError(f"benchmark {name}: {place} does not exist: correct pairs.exclude_benchmarks.{name}")
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
     genome = _genome_ids(place if place.is_dir() else place.parent)
     for file in files:
@@ -112,7 +114,10 @@ def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
 
 
 def _number_ids(text: str) -> set[int | None]:
-    """Return the ids in fields such as ``"image_id": 139``; empty if an id is too large for COCO (Visual Genome)."""
+    """Return the ids in fields such as ``"image_id": 139``.
+
+    If an id is too large for COCO, return an empty set, because the ids are Visual Genome's.
+    """
     numbers = _ID_FIELD.findall(text)
     return set(map(coco_id, numbers)) if all(int(number) <= _LARGEST for number in numbers) else set()
 
@@ -124,7 +129,7 @@ def _add(images: BenchmarkImages, name: str, ids: set[int | None], file: ImageFi
 
 
 def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
-    """Read images (columns of bytes and path, as in ``datasets``) and COCO file names in text columns."""
+    """Read the images of a parquet file (columns of bytes and path, as in ``datasets``) and its COCO file names."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -138,11 +143,12 @@ def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
                     if isinstance(value, str):
                         _add(images, name, {coco_id(match) for match in _NAME.findall(value)})
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"benchmark {name}: {file} cannot be read: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise StoreError(f"benchmark {name}: {file} cannot be read ({reason}): download the file again") from error
 
 
 def _genome_ids(folder: Path) -> dict[int, int]:
-    """Return COCO ids by Visual Genome's image ids; empty if the folder has no ``image_data.json``."""
+    """Return a dictionary from Visual Genome's image ids to COCO ids, or {} if there is no ``image_data.json``."""
     path = folder / GENOME_FILE
     rows = read_json(path) if path.is_file() else []
     return {int(row["image_id"]): int(row["coco_id"]) for row in rows if row.get("coco_id")}

@@ -1,4 +1,4 @@
-"""Scores of pairs as columns, and filters as conditions on columns.
+"""Add scores to pairs as columns, and filter pairs by conditions on columns.
 
 A scorer (:mod:`scramble.pairs.scoring`) returns a number for each text. :func:`score_pairs` adds the columns
 ``<name>.chosen`` and ``<name>.rejected`` to a pair's scores. A filter is a bound on a column and never runs a model.
@@ -23,7 +23,7 @@ TEXT_COLUMNS = ("length_ratio", "common_words", "same_words", "usable")
 
 
 class FilterError(ValueError):
-    """A filter cannot be applied because the column is missing. The message names pair and column."""
+    """Raised if a filter cannot be applied because a column is missing. The message names the pair and the column."""
 
 
 # ---------------------------------------------------------------------------------------------------------- columns
@@ -63,7 +63,11 @@ def score_images(
 
 
 def text_columns(pair: PreferencePair) -> dict[str, float]:
-    """Return the columns that need no model: word ratio, fraction of common words, equal words in order, English."""
+    """Return the columns that need no model.
+
+    They are the ratio of word counts, the fraction of common words, whether both texts have the same words in the same
+    order, and whether the rejected text is usable English.
+    """
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
     common = len(set(chosen) & set(rejected)) / max(1, len(set(chosen) | set(rejected)))
     return {
@@ -75,7 +79,10 @@ def text_columns(pair: PreferencePair) -> dict[str, float]:
 
 
 def lemma_identity(nlp: Any) -> Callable[[PreferencePair], dict[str, float]]:
-    """Return the column ``same_lemmas``: 1 if both texts have the same lemmas in order (lower case, no punctuation)."""
+    """Return a function that computes the column ``same_lemmas``.
+
+    The column is 1 if both texts have the same lemmas in the same order, in lower case and without punctuation.
+    """
 
     def column(pair: PreferencePair) -> dict[str, float]:
         lemmas = [[t.lemma_.lower() for t in nlp(text) if not t.is_punct] for text in (pair.chosen, pair.rejected)]
@@ -96,16 +103,16 @@ def with_columns(pair: PreferencePair, *columns: Callable[[PreferencePair], dict
 
 
 def is_within(pair: PreferencePair, name: str, low: float | None, high: float | None) -> bool:
-    """Return whether a pair's column is within bounds; None means unbounded.
+    """Return whether a pair's value in a column is within bounds. A bound of None has no effect.
 
-    Raises FilterError if the pair lacks it.
+    Raises FilterError if the pair lacks the column.
     """
     value = column_value(pair, name)
     return (low is None or value >= low) and (high is None or value <= high)
 
 
 def column_value(pair: PreferencePair, name: str) -> float:
-    """Return a pair's value in a column. ``<score>.gap`` is the chosen text's score minus the rejected text's.
+    """Return a pair's value in a column. ``<score>.gap`` is the chosen text's score minus the rejected text's score.
 
     Raises FilterError if the pair lacks the column.
     """
@@ -113,16 +120,18 @@ def column_value(pair: PreferencePair, name: str) -> float:
     columns = [f"{score}.{each}" for each in SIDES] if side == "gap" else [name]
     if missing := [column for column in columns if column not in pair.scores]:
         raise FilterError(
-            f"pair {pair.pair_id} has no column {missing[0]!r} (it has {sorted(pair.scores)}): score it first"
+            f"pair {pair.pair_id} has no column {missing[0]!r}, only {sorted(pair.scores)}: add the score to "
+            "pairs.scores, or choose another column"
         )
     first, *rest = (pair.scores[column] for column in columns)
     return first - sum(rest)
 
 
 def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:
-    """Return the column ``near_duplicate``: 1 if an earlier pair about the same image has equal words on both sides.
+    """Return a function that computes the column ``near_duplicate``.
 
-    Memory grows with the number of distinct pairs (about 8 bytes each).
+    The column is 1 if an earlier pair about the same images has the same words on both sides. Memory grows with the
+    number of distinct pairs, by about 8 bytes per pair.
     """
     seen: set[int] = set()
 

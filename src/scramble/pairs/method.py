@@ -1,4 +1,4 @@
-"""The base class of pair methods, which create preference pairs from the folder of a split."""
+"""Define the base class of pair methods, which create preference pairs from the folder of a split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE = (0, 1)
 
 
 class PairMethodError(ValueError):
-    """A pair method cannot use settings or data. The message names the key or file and says how to fix it."""
+    """Raised if a pair method cannot use settings or data. The message names the key or file and says how to fix it."""
 
 
 class PairMethod(ABC):
@@ -35,9 +35,9 @@ class PairMethod(ABC):
 
     Args:
         seed: random seed. The selection for an item depends only on the seed and the item.
-        shard: index of this shard and number of shards. An item's shard is computed from its id. Only methods that
-            use a model can be split: each shard stores its replies, and the complete job reads the replies
-            (:meth:`store_replies`).
+        shard: index of this shard and number of shards. The shard of an item is computed from its id. Only methods that
+            use a model can be split into shards. Each shard stores the model's replies about its items
+            (:meth:`store_replies`), and the complete job reads these replies.
     Attributes:
         num_items: number of images or questions that this shard has processed.
     """
@@ -61,9 +61,9 @@ class PairMethod(ABC):
 
     @abstractmethod
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        """Yield the pairs of a split's folder in a fixed order, and a :class:`Skip` for each item without one.
+        """Yield the pairs of a split's folder in a fixed order, and a :class:`Skip` for each item without a pair.
 
-        The pairs are streamed, so memory does not grow with the data unless the method documents it.
+        The pairs are streamed, so memory does not grow with the data unless the method's documentation says so.
 
         Raises:
             PairMethodError: the folder lacks data that the method needs.
@@ -76,7 +76,7 @@ class PairMethod(ABC):
             yield pair_or_skip if isinstance(pair_or_skip, Skip) else CandidateSet((pair_or_skip,), (1.0,), 1)
 
     def expand(self, pair: PreferencePair) -> tuple[PreferencePair, ...]:
-        """Return the final pairs of a selected candidate; by default the candidate itself."""
+        """Return the final pairs of a selected candidate. By default, this is the candidate itself."""
         return (pair,)
 
     def totals(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class PairMethod(ABC):
         self._excluded = image_ids
 
     def share(self, items: Iterable[Item], item_id: Callable[[Item], str]) -> Iterator[Item]:
-        """Yield the items of this shard without those about excluded images."""
+        """Yield the items of this shard, except items about excluded images."""
         for item in items:
             image_ids = (item.image_id,) if isinstance(item, ImageRecord) else item.image_ids
             if not self._excluded.isdisjoint(image_ids):

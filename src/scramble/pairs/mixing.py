@@ -14,10 +14,12 @@ from scramble.records import PreferencePair
 
 
 class MixedPairs(PairMethod):
-    """The pairs of several methods. The methods run one after the other, and the texts are held in memory.
+    """A pair method that mixes the pairs of several methods.
+
+    The methods run one after the other, and the texts are held in memory.
 
     Args:
-        parts: method by name.
+        parts: the methods by name.
         weights: see :func:`mix`.
         options: ignored, because only the parts of a mix have options.
     """

@@ -1,4 +1,7 @@
-"""All pair methods by name. To add one, subclass :class:`scramble.pairs.method.PairMethod` and add a line here."""
+"""List all pair methods by name.
+
+To add a method, subclass :class:`scramble.pairs.method.PairMethod` and add a line to :data:`METHODS`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from scramble.storage.tables import read_table, table_path
 
 
 class GivenPairs(PairMethod):
-    """The pairs that come with the data.
+    """A pair method that yields the pairs that come with the data.
 
     Args:
         ignored: settings of other methods, which have no effect.
@@ -35,7 +38,8 @@ class GivenPairs(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if not table_path(split, PreferencePair).exists():
             raise PairMethodError(
-                f"{split} has no pairs: pairs=given needs data that comes with pairs (data=pairs); choose another"
+                f"{split} has no pairs, which pairs=given needs: use data that comes with pairs (data=pairs), or "
+                "choose another pair method"
             )
         yield from read_table(split, PreferencePair)
 
@@ -61,7 +65,7 @@ def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] =
     classifiers (``refine``). A step is omitted if its section is null or empty.
 
     Raises:
-        PairMethodError: no method has this name, or its settings contradict each other.
+        PairMethodError: the name of the method is unknown, or the settings contradict each other.
     """
     settings = {key: value for key, value in pairs.items() if key not in ("method", "audit", *STEPS)}
     name = pairs["method"]

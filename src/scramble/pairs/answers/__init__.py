@@ -1,4 +1,4 @@
-"""MPO's data engine: pairs of correct and incorrect answers, and of answers and continuations without the image.
+"""MPO's data engine creates pairs of correct and incorrect answers, and of answers and continuations without the image.
 
 Source: "Enhancing the Reasoning Ability of Multimodal Large Language Models via Mixed Preference Optimization", arXiv
 2411.10442. docs/mpo_data.md lists which settings are from the paper and which are our choice.

@@ -1,4 +1,4 @@
-"""MPO's data engine as two pair methods, which create pairs of answers from images and questions."""
+"""Provide MPO's data engine as two pair methods, which create pairs of answers from images and questions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMAT = "format"  # folder next to a split's tables, for pairs that differ only
 
 
 class AnswerMethod(PairMethod):
-    """Pairs of a model's answers to the questions of a split.
+    """The base class of methods that create pairs of a model's answers to the questions of a split.
 
     Args:
         engine: kind and options, see :func:`scramble.engines.open_engine`.
@@ -57,12 +57,14 @@ class AnswerMethod(PairMethod):
         replies: str | Path | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """
+        """Set the options that all methods share.
+
         Args:
-            splits: the splits for which to sample answers; other splits have no pairs.
-            limit: maximum number of questions per split, which the seed selects.
-            kinds: kinds of questions to use; None uses all.
-            replies: folder of the stored replies, which several runs can share; by default it is in the split's folder.
+            splits: the splits for which to sample answers. Other splits have no pairs.
+            limit: maximum number of questions per split. The seed selects the questions.
+            kinds: kinds of questions to use. None uses all kinds.
+            replies: folder of the stored replies, which several runs can share. By default, the folder ``replies`` in
+                the split's folder is used.
         Returns:
             The other options.
         """
@@ -81,16 +83,16 @@ class AnswerMethod(PairMethod):
         yield from self._make(split, engine, self._stack.enter_context(ReplyStore(folder, self.shard)))
 
     def totals(self) -> dict[str, Any]:
-        """Return the engine's requests, tokens and cost, and the questions by outcome."""
+        """Return the requests, tokens and cost of the engine, and the number of questions for each outcome."""
         return {} if self._maker is None else {"engine": self._maker.totals()}
 
     @abstractmethod
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
-        """Return the pairs of the selected questions."""
+        """Yield the pairs of the selected questions."""
 
     @abstractmethod
     def _questions(self, split: Path) -> Iterator[Question]:
-        """Return all questions of a split."""
+        """Yield all questions of a split."""
 
     def _selected(self, split: Path) -> Iterator[Question]:
         questions = [q for q in self._questions(split) if self._kinds is None or q.kind in self._kinds]
@@ -102,11 +104,11 @@ class AnswerMethod(PairMethod):
 
 
 class CorrectnessAnswers(AnswerMethod):
-    """Correct answers preferred to incorrect answers; see
-    :class:`scramble.pairs.answers.correctness.CorrectnessPairs`.
+    """A pair method that prefers correct answers to incorrect answers.
 
-    The option ``format_pairs`` selects what happens to pairs that differ only in form: ``apart`` writes them to a
-    separate table, ``<split>/format/``, ``with`` mixes them with the other pairs, and ``drop`` discards them.
+    See :class:`scramble.pairs.answers.correctness.CorrectnessPairs`. The option ``format_pairs`` says what happens to
+    pairs that differ only in form. ``apart`` writes these pairs to a separate table, ``<split>/format/``, ``with``
+    mixes them with the other pairs, and ``drop`` discards them.
     """
 
     name = "correctness"
@@ -115,7 +117,7 @@ class CorrectnessAnswers(AnswerMethod):
         super().__init__(**settings)
         self._format_pairs = self._options.pop("format_pairs", "apart")
         if self._format_pairs not in ("apart", "with", "drop"):
-            raise PairMethodError(f"format_pairs={self._format_pairs!r}: choose apart, with or drop")
+            raise PairMethodError(f"pairs.options.format_pairs must be apart, with or drop, not {self._format_pairs!r}")
         self._num_apart: int | None = None
 
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
@@ -144,11 +146,11 @@ class CorrectnessAnswers(AnswerMethod):
 
 
 class DropoutAnswers(AnswerMethod):
-    """Answers preferred to their continuation without the image; see
-    :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`.
+    """A pair method that prefers answers to their continuations without the image.
 
-    The option ``ask`` selects the prompts: ``questions`` (the questions of the split), ``images`` (the option
-    ``prompt`` for each image), or both.
+    See :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`. The option ``ask`` lists the kinds of prompts:
+    ``questions`` uses the questions of the split, and ``images`` uses the option ``prompt`` for each image with
+    captions.
     """
 
     name = "dropout_ntp"
@@ -158,7 +160,7 @@ class DropoutAnswers(AnswerMethod):
         self._ask = self._options.pop("ask", ("questions",))
         self._prompt = self._options.pop("prompt", "Describe the image.")
         if not self._ask or set(self._ask) - {"questions", "images"}:
-            raise PairMethodError(f"ask={list(self._ask)}: choose questions, images or both")
+            raise PairMethodError(f"pairs.options.ask must list questions, images or both, not {list(self._ask)}")
 
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
         self._maker = maker = DropoutNTP(engine, store, seed=self.seed, **self._options)

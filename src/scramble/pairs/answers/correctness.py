@@ -1,7 +1,7 @@
-"""Correctness pairs: several answers to a question are sampled, and correct answers are preferred to incorrect ones.
+"""Create correctness pairs: sample several answers to a question, and prefer correct answers to incorrect ones.
 
 A response is correct if its final answer is correct, and incorrect if its final answer is incorrect or missing. A
-response whose answer does not have the requested form is neither. It becomes the rejected answer of a *format pair*.
+response that does not have the requested form is neither. Such a response becomes the rejected side of a *format pair*.
 Source: MPO, arXiv 2411.10442; docs/mpo_data.md describes the released pipeline.
 """
 
@@ -33,7 +33,7 @@ class Response:
 
 @dataclass
 class SortedResponses:
-    """The distinct responses to a question, sorted by correctness; each list is in random order."""
+    """The distinct responses to a question by correctness. Each list is in random order."""
 
     correct: list[Response] = field(default_factory=list)
     incorrect: list[Response] = field(default_factory=list)
@@ -42,14 +42,17 @@ class SortedResponses:
 
 @dataclass(frozen=True, slots=True)
 class QuestionPairs:
-    """The pairs of a question."""
+    """The correctness pairs and the format pairs of a question."""
 
     correctness: tuple[PreferencePair, ...]
     format: tuple[PreferencePair, ...]
 
 
 class CorrectnessPairs:
-    """Samples responses and pairs correct with incorrect ones. ``counts`` has responses and questions by outcome."""
+    """Samples responses, and pairs correct responses with incorrect ones.
+
+    ``counts`` contains the numbers of responses and questions for each outcome.
+    """
 
     def __init__(
         self,
@@ -69,19 +72,22 @@ class CorrectnessPairs:
     ) -> None:
         """
         Args:
-            store: stores replies and returns stored ones.
+            store: store of the replies, so that a resumed run does not request them again.
             styles: names in :data:`scramble.pairs.answers.prompts.STYLES`. The seed selects one for each question.
-            samples: number of responses sampled per question.
-            pairs: maximum number of pairs per question; the same maximum applies to format pairs.
+            samples: number of responses that are sampled per question.
+            pairs: maximum number of correctness pairs per question, and of format pairs per question.
             top_k: None or 0 for servers that do not support it.
             rule, rules: the rule that grades answers, and rules for single kinds of questions
                 (:func:`scramble.grading.rules.rule_of`).
 
         Raises:
-            StyleError, ValueError: a style is unknown, or there are fewer than two samples.
+            StyleError: a style is unknown.
+            ValueError: there is no style or no pair, or there are fewer than two samples.
         """
-        if samples < 2 or pairs < 1:
-            raise ValueError(f"samples={samples}, pairs={pairs}: set samples to at least 2 and pairs to at least 1")
+        if samples < 2:
+            raise ValueError(f"samples must be at least 2, not {samples}")
+        if pairs < 1:
+            raise ValueError(f"pairs must be at least 1, not {pairs}")
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store
         self._styles = [load_style(name) for name in styles]
@@ -101,7 +107,7 @@ class CorrectnessPairs:
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
     ) -> Iterator[tuple[Question, QuestionPairs | Skip]]:
-        """Yield each question, in order, with its pairs or the reason why there are none. Raises EngineError."""
+        """Yield each question, in order, with its pairs or the reason why it has none. Raises EngineError."""
 
         def cases() -> Iterator[tuple[Case, Skip | None]]:
             for question in questions:
@@ -118,7 +124,7 @@ class CorrectnessPairs:
             yield case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """Return the engine's requests, tokens and cost, and the responses and questions by outcome."""
+        """Return the requests, tokens and cost of the engine, and the numbers of responses and questions by outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
     def _style(self, question: Question) -> Style:
@@ -172,7 +178,7 @@ class CorrectnessPairs:
     def _match_pairs(
         self, question: Question, style: Style, rule: str, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
-        """Return at most ``pairs`` pairs. No response is used again before all have been used."""
+        """Return at most ``pairs`` pairs. No response is reused before all responses of its side have been used."""
         couples = (
             (chosen, other[(n + turn) % len(other)]) for turn in range(len(other)) for n, chosen in enumerate(correct)
         )
@@ -214,7 +220,10 @@ class CorrectnessPairs:
 
 
 def contained(positive: str, negative: str | None) -> bool:
-    """Return whether the incorrect answer contains the correct one ("14" contains "4"): the pair is uninformative."""
+    """Return whether the incorrect answer contains the correct one ("14" contains "4").
+
+    Such a pair is uninformative.
+    """
     if negative is None:
         return False
     a, b = (" ".join(text.lower().split()) for text in (positive, negative))

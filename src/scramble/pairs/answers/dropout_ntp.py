@@ -1,7 +1,7 @@
-"""DropoutNTP: a model's answer is preferred to its first half continued without the image.
+"""Create DropoutNTP pairs, which prefer a model's answer to an answer that was partly generated without the image.
 
-In MPO (arXiv 2411.10442), the answer is truncated after a fraction of its words, and the same model continues it
-without the image. The rejected text is the first part with this continuation. No ground truth is needed.
+In MPO (arXiv 2411.10442), the answer is truncated after a fraction of its words, and the same model continues the first
+part without the image. The rejected text is the first part with this continuation. No ground truth is needed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class TruncatedAnswer:
 
 
 class DropoutNTP:
-    """Generates an answer with the image and continues its first part without the image.
+    """Generates an answer with the image, and continues the first part of the answer without the image.
 
-    ``counts`` has the questions by outcome.
+    ``counts`` contains the number of questions for each outcome.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class DropoutNTP:
     ) -> None:
         """
         Args:
-            store: stores replies and returns stored ones.
+            store: store of the replies, so that a resumed run does not request them again.
             start_ratio: fraction of the answer's words to keep, in [0, 1). With 0, the whole rejected answer is
                 generated without the image.
             top_k: None or 0 for servers that do not support it.
@@ -60,7 +60,7 @@ class DropoutNTP:
             ValueError: ``start_ratio`` is not in [0, 1).
         """
         if not 0 <= start_ratio < 1:
-            raise ValueError(f"start_ratio={start_ratio}: the fraction of words to keep must be in [0, 1)")
+            raise ValueError(f"start_ratio must be in [0, 1), not {start_ratio}")
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store
         self._ratio, self._seed = start_ratio, seed
@@ -75,7 +75,7 @@ class DropoutNTP:
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
     ) -> Iterator[tuple[Question, PreferencePair | Skip]]:
-        """Yield each question, in order, with its pair or the reason why there is none. Raises EngineError."""
+        """Yield each question, in order, with its pair or the reason why it has none. Raises EngineError."""
         for truncated, replies in ask_each(
             self._engine, self._store, self._truncated_answers(questions, images), self._continuation
         ):
@@ -84,7 +84,7 @@ class DropoutNTP:
             yield truncated.case.question, outcome
 
     def totals(self) -> dict[str, Any]:
-        """Return the engine's requests, tokens and cost, and the questions by outcome."""
+        """Return the requests, tokens and cost of the engine, and the number of questions for each outcome."""
         return {"generator": dataclasses.asdict(self._engine.totals), "outcomes": dict(self.counts.most_common())}
 
     def _truncated_answers(
@@ -156,8 +156,8 @@ def first_words(text: str, share: float) -> str:
 def joined(prefix: str, continuation: str) -> str:
     """Join the first words and their continuation.
 
-    Some servers repeat the first words, which are then not duplicated. Some servers strip the leading space, which is
-    restored, because the text is always truncated between words.
+    Some servers repeat the first words, so a repetition is removed. Some servers strip the leading space. The space is
+    restored, because the answer is always truncated between words.
     """
     continuation = continuation.rstrip()
     if prefix and continuation.lstrip().startswith(prefix):

@@ -17,12 +17,12 @@ from scramble.storage.hashing import content_key
 
 PLACE = "{question}"
 OTHER_MARK = "the final answer is marked in another way"
-MOST_MARKS = 2  # "Final answer:" may occur once more in the text before its end
+MOST_MARKS = 2  # "Final answer:" may occur once in the text before it marks the final answer
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 
 
 class StyleError(ValueError):
-    """A style is unknown. The message names the available styles."""
+    """Raised if a style is unknown. The message names the available styles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ class Style:
         return self.template.replace(PLACE, question.question + listed)
 
 
-# name -> mark, minimum number of line breaks. The first six are the paper's three instructions and its three kinds of
-# chain of thought. The last two are our additions: the rationale that SceneAlign trains on, and the question alone.
+# Each style has a mark and a minimum number of line breaks. The first six styles are the paper's three instructions and
+# its three kinds of chain of thought. The last two styles are our additions: the rationale that SceneAlign trains on,
+# and the question alone.
 STYLES: dict[str, tuple[str, int]] = {
     "steps": ("final", 2),
     "boxed": ("boxed", 2),
@@ -65,7 +66,7 @@ STYLES: dict[str, tuple[str, int]] = {
 
 @cache
 def load_style(name: str) -> Style:
-    """Return a style by name. Raises StyleError with the available styles."""
+    """Return a style by name. Raises StyleError for an unknown name."""
     if name not in STYLES:
         raise StyleError(f"unknown prompt style {name!r}: choose one of {', '.join(STYLES)}")
     mark, line_breaks = STYLES[name]
@@ -81,7 +82,7 @@ def load_style(name: str) -> Style:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A parsed reply: its final answer (or None), and the fault of its form ("" if it is well-formed)."""
+    """A parsed reply: its final answer (None if it has none), and the fault of its form ("" if it is well-formed)."""
 
     answer: str | None
     fault: str = ""
@@ -125,7 +126,7 @@ def _fault(style: Style, text: str, rationale: str, marks: int, lines: int) -> s
 
 
 def _final(text: str) -> tuple[str | None, int, str, int]:
-    """Return the answer, the number of marks, the text before the first mark, and the answer's number of lines."""
+    """Return the answer, the number of marks, the text before the first mark, and the number of lines of the answer."""
     marked = final_answers.stated(text)
     if marked is None:
         return None, 0, text, 0
@@ -135,7 +136,7 @@ def _final(text: str) -> tuple[str | None, int, str, int]:
 
 
 def _boxed(text: str) -> tuple[str | None, int, str, int]:
-    """Return the same as :func:`_final` for the content of the last ``\\boxed{...}``."""
+    """Return the values of :func:`_final` for the content of the last ``\\boxed{...}``."""
     box = final_answers.boxed(text)
     if box is None:
         return None, 0, text, 0

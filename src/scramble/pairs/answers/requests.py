@@ -1,4 +1,4 @@
-"""The common parts of MPO's two methods: questions with encoded images, and reasons to skip questions and replies."""
+"""Provide what MPO's two methods share: questions with encoded images, and reasons to skip questions and replies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def case_of(question: Question, images: Mapping[str, ImageFile]) -> tuple[Case, 
 
 
 def unusable_reason(reply: Reply) -> str:
-    """Return the reason why a reply cannot be used; "" if it can."""
+    """Return the reason why a reply cannot be used, or "" if it can be used."""
     if reply.error:
         return f"no reply: {reply.error.split(' (')[0]}"
     if reply.finish_reason == "length":

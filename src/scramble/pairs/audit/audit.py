@@ -1,4 +1,4 @@
-"""Audits a set of pairs: how much of the preference can be learned without the image, and which faults the pairs have.
+"""Audit a set of pairs: measure how much of the preference can be learned without the image, and count faults of pairs.
 
 The pairs can be from any source (:func:`scramble.formats.read_pairs` reads SugarCrepe's and TRL's files). The result is
 plain JSON, which :mod:`scramble.reporting.audit_page` prints and plots.
@@ -42,26 +42,27 @@ def audit(
 ) -> dict[str, Any]:
     """Compute the statistics of a set of pairs, as plain JSON.
 
-    They are computed from at most about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, of a random sample of
-    the images.
+    If there are more than about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, the statistics are computed
+    from the pairs of a random sample of the images.
 
     Args:
         held_out: pairs that were not used to select ``pairs``, for the transfer accuracy. Pairs that share an image
             with ``pairs`` are ignored.
-        total: the number of pairs of which ``pairs`` are a sample
+        total: the number of all pairs, if ``pairs`` are a sample of them
             (:func:`~scramble.pairs.audit.text_only.sample_of_pairs`).
 
     Returns:
         A mapping with these keys:
 
-        - ``pairs``: number of pairs;
-        - ``measured``, ``images``: numbers of pairs and images from which the statistics are computed;
-        - ``held_out``: number of pairs on which the classifiers of the transfer accuracy are fitted;
-        - ``kinds``: for each kind and ``all``: counts, accuracies with standard errors and 95 % intervals over images
-          in percent (key ``blind``: in-sample, key ``transfer``), fraction of pairs with the same bag of words, and
-          length-ratio histogram;
-        - ``rules``: faults in percent of the pairs;
-        - ``vocabulary``: the words that differ most in frequency between the two sides.
+        - ``pairs``: number of pairs
+        - ``measured``, ``images``: numbers of pairs and images from which the statistics are computed
+        - ``held_out``: number of pairs on which the classifiers of the transfer accuracy are fitted
+        - ``seed``, ``folds``: the arguments
+        - ``kinds``: the statistics of each kind, and of all pairs (key ``all``): numbers of pairs and images, in-sample
+          accuracies (key ``blind``) and transfer accuracies (key ``transfer``) in percent with standard errors and 95 %
+          intervals over images, percentage of pairs with the same bag of words, and histogram of length ratios
+        - ``rules``: percentage of pairs with each fault, for each rule
+        - ``vocabulary``: the words that differ most in frequency between the two sides
     """
     sample = sampled(pairs, seed)
     other_pairs = sampled(other_images(held_out, pairs), seed)
@@ -83,11 +84,11 @@ def audit(
 
 
 def sample_note(result: dict[str, Any]) -> str:
-    """Return a sentence that says that an audit read a sample; "" if it read all pairs."""
+    """Return a sentence that says that an audit read a sample, or "" if it read all pairs."""
     if result["measured"] == result["pairs"]:
         return ""
     numbers = f"{result['measured']:,} of {result['pairs']:,} pairs"
-    return f"audit: all figures are computed from {numbers}, of a random sample of the images"
+    return f"audit: all figures are computed from {numbers}, which belong to a random sample of the images"
 
 
 def _of_kind(pairs: Sequence[PreferencePair], kind: str) -> Sequence[PreferencePair]:
@@ -142,7 +143,7 @@ def _numbers(result: TextOnlyResult) -> dict[str, float]:
 
 
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
-    """Return a histogram over :data:`RATIO_EDGES` of the ratio of word counts, rejected to chosen text."""
+    """Return a histogram over :data:`RATIO_EDGES` of the word count ratio of the rejected and the chosen text."""
     counts = [0] * (len(RATIO_EDGES) - 1)
     for pair in pairs:
         ratio = len(pair.rejected.split()) / max(1, len(pair.chosen.split()))
@@ -151,7 +152,10 @@ def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
 
 
 def vocabulary_shift(pairs: Sequence[PreferencePair], count: int = 20) -> dict[str, Any]:
-    """Return the words whose text counts differ most between the sides, and the sides' total variation distance."""
+    """Compare the words of the two sides by the number of texts that contain a word.
+
+    Return the words with the largest differences, and the total variation distance between the sides.
+    """
     chosen: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     for pair in pairs:

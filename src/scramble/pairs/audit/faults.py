@@ -37,9 +37,10 @@ def faults(pair: PreferencePair) -> set[str]:
 
 
 def is_reordering(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> bool:
-    """Return whether the texts (lower-case words) differ only in the order within a coordination or symmetric relation.
+    """Return whether two texts differ only in the order of the two parts of a coordination or symmetric relation.
 
-    Example: "a cat and a dog" and "a dog and a cat". Synonyms of one lexicon entry count as the same word.
+    For example, "a cat and a dog" and "a dog and a cat" do. The texts are lists of lower-case words. Synonyms in one
+    lexicon entry count as the same word.
     """
     first, second = _entries(chosen, lexicon), _entries(rejected, lexicon)
     if first == second:
@@ -50,12 +51,12 @@ def is_reordering(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> b
     end = next(i for i, (a, b) in enumerate(zip(first[::-1], second[::-1], strict=True)) if a != b)
     left, right = first[start : len(first) - end], second[start : len(second) - end]
     if start and first[start - 1] not in lexicon.phrases["symmetric"] | {"of", "two", "three"}:
-        return False  # the first object is part of another relation: "hitting a ball with a racquet"
+        return False  # the first object is part of another relation, as in "hitting a ball with a racquet"
     for size in (1, 2, 3):
         for at in range(1, len(left) - size):
             relation = left[at : at + size]
             if " ".join(relation) in lexicon.phrases["symmetric"] and left[at + size :] + relation + left[:at] == right:
-                # following words may refer only to the second object, and then the order matters
+                # If the words after the relation refer only to the second object, the order matters.
                 return len(first) - end == len(first) or first[len(first) - end] in ("and", "in", "on", "at")
     return False
 
@@ -66,7 +67,7 @@ def _entries(words: Iterable[str], lexicon: Lexicon) -> list[str]:
 
 
 def form_errors(text: str, lexicon: Lexicon) -> set[str]:
-    """Return errors of form: a/an, a repeated word, a noun that does not agree with its number, stray spaces."""
+    """Return errors of form: wrong "a" or "an", repeated words, nouns that do not agree with a number, stray spaces."""
     result = set()
     words = plain(text).split()
     for this, following in pairwise(words):

@@ -1,7 +1,7 @@
-"""A trigram language model with interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman 1999, eq. 18).
+"""Fit a trigram model with interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman 1999, equation 18).
 
-It is a text-only classifier that needs no download. A caption that is improbable as text can be recognised without the
-image.
+The model is a text-only classifier that needs no download. A caption that is improbable as text can be recognised
+without the image.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ START, END = "<s>", "</s>"
 
 
 class TrigramModel:
-    """Kneser-Ney trigrams of lower-case words, fitted on ``texts``.
+    """A Kneser-Ney model of the trigrams of lower-case words, fitted on ``texts``.
 
-    Each order has one discount, n1 / (n1 + 2 n2), computed from the numbers of n-grams with (continuation) count 1 and
-    2. An unknown word has the probability of a known word that occurs in no context.
+    Each order has one discount, n1 / (n1 + 2 n2), where n1 and n2 are the numbers of n-grams with a (continuation)
+    count of 1 and 2. An unknown word has the probability of a known word that occurs in no context.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -55,7 +55,7 @@ class TrigramModel:
 
 
 def _contexts(counts: Counter[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[int, int]]:
-    """Return the total count of each context, and its number of distinct continuations."""
+    """Return the total count of each context, and the number of its distinct continuations."""
     contexts: dict[tuple[str, ...], tuple[int, int]] = {}
     for gram, count in counts.items():
         total, types = contexts.get(gram[:-1], (0, 0))

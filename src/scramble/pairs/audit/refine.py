@@ -1,13 +1,13 @@
-"""Refinement: selects the pairs that text-only classifiers cannot predict.
+"""Refine pairs: select the pairs that text-only classifiers cannot predict.
 
-There are two methods, which both depend on a seed:
+There are two methods. Both depend on a seed:
 
 * :func:`balance_gaps` is SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides, and
   pairs are selected so that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
   al. 2025).
 * :class:`TextOnlyOdds` and :func:`select` need no model. Classifiers are fitted out of fold on all candidates of the
-  captions. A candidate is selected with a probability that falls with the odds at which they recognise the caption
-  (rejection sampling). AFLite (Le Bras et al. 2020) instead refits on the selected candidates.
+  captions. A candidate is selected by rejection sampling. Its probability falls with the odds at which the classifiers
+  recognise the caption. AFLite (Le Bras et al. 2020), in contrast, fits classifiers again on the selected candidates.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 EXPONENT = 2.0
-# Folds of a family with fewer than FEW expected draws: its classifiers are fitted on 95 % of the pairs instead of 80 %,
-# which lowers the transfer accuracy of refined swaps by a point. Larger families have enough pairs with FOLDS.
+# A family with fewer than FEW expected draws has FOLDS_OF_FEW folds. Its classifiers are then fitted on 95 % of the
+# pairs instead of 80 %, which lowers the transfer accuracy of refined swaps by a point. Larger families have enough
+# pairs with FOLDS folds.
 FEW, FOLDS_OF_FEW = 5_000, 20
-MAX_CANDIDATES = 200_000  # on which the classifiers are fitted: those of a random sample of the images
+MAX_CANDIDATES = 200_000  # maximum number of candidates, from a random sample of the images, for fitting classifiers
 GRID = 50  # cells per side of a quadrant, for two gaps in [-1, 1]
 LINE = 10  # bins of one gap if the other gap is exactly 0
 
@@ -40,19 +41,21 @@ def balance_gaps(
     """Select pairs so that both score gaps are symmetric about 0 within each kind.
 
     The plane of the gaps is divided into ``GRID`` x ``GRID`` cells per quadrant. Cell (i, j) is matched with (-i, -j),
-    and pairs of the larger cell are dropped at random until both cells have the same number. If one gap is exactly 0,
-    the other is divided into ``LINE`` bins per side. Pairs with both gaps 0 are kept.
+    and pairs of the larger cell are dropped at random until both cells have the same number of pairs. If one gap is
+    exactly 0, the other gap is divided into ``LINE`` bins per side. If both gaps are 0, the pair is kept.
 
     Args:
-        first, second: score of the chosen minus score of the rejected text, as differences of probabilities in
-            [-1, 1]. A gap of exactly 1 belongs to the last cell.
+        first, second: the two gaps of each pair, which are the score of the chosen text minus the score of the rejected
+            text. The scores are probabilities, so a gap is in [-1, 1]. A gap of exactly 1 belongs to the last cell.
     Raises:
         ValueError: a gap is outside [-1, 1] or NaN. The message names the pair.
     """
     cells: dict[tuple[str, int, int], list[int]] = {}
     for index, (pair, x, y) in enumerate(zip(pairs, first, second, strict=True)):
         if not (-1 <= x <= 1 and -1 <= y <= 1):
-            raise ValueError(f"pair {pair.pair_id}: score gaps {x}, {y} are not differences of probabilities")
+            raise ValueError(
+                f"pair {pair.pair_id}: the score gaps {x} and {y} must be in [-1, 1], as differences of probabilities"
+            )
         bins = GRID if x and y else LINE
         cells.setdefault((pair.kind, _cell(x, bins), _cell(y, bins)), []).append(index)
     keep: list[int] = []
@@ -64,7 +67,7 @@ def balance_gaps(
 
 
 def _cell(gap: float, bins: int) -> int:
-    """Return the signed bin of a gap, 1 to ``bins``; 0 for a gap of exactly 0."""
+    """Return the bin of a gap, from 1 to ``bins`` with the sign of the gap, or 0 for a gap of exactly 0."""
     if gap == 0:
         return 0
     number = min(int(abs(gap) * bins) + 1, bins)
@@ -75,17 +78,21 @@ def _cell(gap: float, bins: int) -> int:
 
 
 def family_of(kind: str) -> str:
-    """Return the family of a kind: ``swap`` for ``swap-object``."""
+    """Return the family of a kind, for example ``swap`` for ``swap-object``."""
     return kind.split("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class KindGroups:
-    """The kinds by the classifiers that score their pairs.
+    """The kinds, grouped by the classifiers that score their pairs.
 
-    Classifiers are fitted on each family of kinds, and also on each kind with enough pairs (``alone``, at least
-    :data:`~scramble.pairs.audit.text_only.MIN_PAIRS` draws and an image per fold). Kinds with fewer pairs are scored
-    only by the classifiers of their family (``pooled``). If a family has too few pairs, its kinds are not refined.
+    Classifiers are fitted on each family of kinds that has enough pairs, which are at least
+    :data:`~scramble.pairs.audit.text_only.MIN_PAIRS` expected draws and an image per fold.
+
+    Attributes:
+        alone: kinds that have enough pairs themselves, so that classifiers are also fitted on the kind.
+        pooled: kinds with fewer pairs, which are scored only by the classifiers of their family.
+        unrefined: kinds of families with too few pairs. These kinds are not refined.
     """
 
     alone: tuple[str, ...]
@@ -94,7 +101,7 @@ class KindGroups:
 
 
 def kind_groups(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> KindGroups:
-    """Group the kinds by their numbers of draws and images."""
+    """Group the kinds by their numbers of expected draws and of images."""
     total: dict[str, float] = {}
     images: dict[str, set[str]] = {}
     for pair, weight in zip(pairs, draws, strict=True):
@@ -125,9 +132,9 @@ class TextOnlyOdds:
 
     N-gram classifiers of each family and of each kind, and a language model of the chosen texts, are fitted on all
     candidates, each weighted by its expected draws. Images are divided into folds by a hash. A pair is scored by the
-    classifiers of the other folds, so new images are scored in the same way. A second regression per family calibrates
-    the scores. Nothing is fitted on selected pairs, because classifiers of a selected set find what the earlier
-    classifiers missed in this set, which does not transfer to other images.
+    classifiers that were not fitted on its fold, so new images are scored in the same way. A second regression per
+    family calibrates the scores. No classifier is fitted on selected pairs. It would learn the patterns that earlier
+    classifiers missed in this particular selection, and such patterns do not transfer to other images.
 
     Args:
         pairs: all candidates of the images on which the classifiers are fitted.
@@ -135,7 +142,7 @@ class TextOnlyOdds:
         seed: seed of the folds.
     Attributes:
         fitted: the log-odds of ``pairs`` (n,).
-        groups: the kinds by the classifiers that score them.
+        groups: the kinds, grouped by the classifiers that score them.
     """
 
     NGRAMS = ("trigram", "character")
@@ -170,7 +177,10 @@ class TextOnlyOdds:
             self.fitted[np.asarray(rows)[members]] = self._calibration[family](scores[members])
 
     def __call__(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
-        """Return calibrated log-odds (n,), positive if the chosen text is recognised; 0 for unrefined kinds."""
+        """Return calibrated log-odds (n,), which are positive if the chosen text is recognised.
+
+        The log-odds of pairs of unrefined kinds are 0.
+        """
         import numpy as np
 
         odds = np.zeros(len(pairs))
@@ -185,7 +195,7 @@ class TextOnlyOdds:
         return odds
 
     def _positions(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
-        """Return the hash of each pair's image as a number in [0, 1): (n,)."""
+        """Return the hashes of the pairs' images as numbers in [0, 1), with shape (n,)."""
         import numpy as np
 
         return np.array([position_of(group_of(pair), self._seed) for pair in pairs])
@@ -198,7 +208,7 @@ class TextOnlyOdds:
         return {name: CLASSIFIERS[name].features(pairs) for name in (*self.NGRAMS, "language model")}
 
     def _members(self, pairs: Sequence[PreferencePair]) -> dict[tuple[str, str], np.ndarray]:
-        """Return the pairs of each classifier and group (a family, a kind, or "" for all pairs) as a mask (n,)."""
+        """Return a mask (n,) of the pairs for each classifier and group (a family, a kind, or "" for all pairs)."""
         import numpy as np
 
         kinds = np.array([pair.kind for pair in pairs])
@@ -210,7 +220,7 @@ class TextOnlyOdds:
         return members
 
     def _scores(self, pairs: Sequence[PreferencePair], features: dict[str, Any], positions: np.ndarray) -> np.ndarray:
-        """Return the scores of the classifiers that were not fitted on the image of a pair: (n, 5)."""
+        """Return the scores (n, 5) of the pairs by the classifiers that were not fitted on the image of the pair."""
         import numpy as np
 
         columns = {(name, level): np.zeros(len(pairs)) for name in self.NGRAMS for level in ("family", "kind")}
@@ -229,10 +239,11 @@ class TextOnlyOdds:
 def select(
     candidates: CandidateSet, odds: Sequence[float], *, seed: int = 0, exponent: float = EXPONENT
 ) -> list[PreferencePair]:
-    """Accept each candidate in turn with probability min(1, exp(-exponent * log-odds)), until ``count`` are used.
+    """Accept each candidate in turn with probability min(1, exp(-exponent * log-odds)).
 
-    A rejected swap is replaced by the next candidate. A rejected replacement is not replaced: captions have many
-    replacements, so one would nearly always be accepted, and it would be one that classifiers consider a false caption.
+    The selection ends when ``candidates.count`` candidates are used. If a swap is rejected, the next candidate replaces
+    it. Any other rejected candidate counts as used. Captions have so many replacements that one of them would nearly
+    always be accepted, although the classifiers recognise it as false.
 
     Args:
         odds: log-odds of each candidate (:class:`TextOnlyOdds`). Each decision depends only on the odds, the seed and
@@ -253,7 +264,7 @@ def select(
 
 
 def refine(candidates: Sequence[CandidateSet], *, seed: int = 0, exponent: float = EXPONENT) -> list[PreferencePair]:
-    """Refine candidates that are all in memory (:class:`TextOnlyOdds`, :func:`select`)."""
+    """Refine candidates that are all in memory with :class:`TextOnlyOdds` and :func:`select`."""
     pairs = [pair for item in candidates for pair in item.pairs]
     odds = TextOnlyOdds(pairs, [draw for item in candidates for draw in item.draws], seed=seed).fitted
     selected, start = [], 0

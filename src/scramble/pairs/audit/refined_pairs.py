@@ -1,4 +1,4 @@
-"""Refinement of any method's pairs: selects training pairs that text-only classifiers cannot predict."""
+"""Refine the pairs of any method: select training pairs that text-only classifiers cannot predict."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CHUNK = 2_000  # number of captions scored at a time
 
 
 class RefinedPairs(DerivedMethod):
-    """The refined training pairs of a method; other splits are unchanged.
+    """A method that refines the training pairs of another method. Other splits are unchanged.
 
     The candidates are stored in a temporary file in the split's folder, so that memory is bounded. Classifiers are
-    fitted on at most :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, those of a random sample of the
-    images.
+    fitted on at most :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, which belong to a random sample of
+    the images.
 
     Args:
         method: the method that creates the pairs.
@@ -44,8 +44,8 @@ class RefinedPairs(DerivedMethod):
         sample = ImageSample[CandidateSet](
             MAX_CANDIDATES, self.seed + 1, group=lambda item: group_of(item.pairs[0]), size=lambda item: len(item.pairs)
         )
-        shapes = array("I")  # of each caption: numbers of candidates and of pairs to select
-        sizes: Counter[str] = Counter()  # drawn pairs by kind
+        shapes = array("I")  # for each caption, the number of candidates and the number of pairs to select
+        sizes: Counter[str] = Counter()  # number of drawn pairs for each kind
         with tempfile.TemporaryDirectory(prefix=".candidates.", dir=split) as folder:
             with open_table(folder, PreferencePair) as table:
                 for item in self._method.candidates(split):
@@ -83,5 +83,5 @@ class RefinedPairs(DerivedMethod):
                 start = end
 
     def totals(self) -> dict[str, Any]:
-        """Return the number of pairs before refinement, the kinds with too few pairs, and the method's totals."""
+        """Return the number of pairs before refinement, the kinds with too few pairs, and the totals of the method."""
         return self._counts | self._method.totals()

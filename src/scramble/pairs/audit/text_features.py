@@ -1,8 +1,8 @@
-"""Features of text-only classifiers: differences between the chosen and the rejected text of a pair.
+"""Compute features for text-only classifiers: differences between the chosen and the rejected text of a pair.
 
-Preference training uses only these differences. Texts are compared in lower case without punctuation, except by
-``surface`` and ``length``. N-grams are hashed into :data:`COLUMNS` columns, so that a classifier fitted on one set of
-pairs can be applied to another set.
+Preference training, too, can only use such differences. Texts are compared in lower case without punctuation, except by
+``surface`` and ``length``. N-grams are hashed into :data:`COLUMNS` columns, so that a classifier that was fitted on one
+set of pairs can be applied to another set.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def words(text: str) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Return the input of the word classifiers: only words, in lower case."""
+    """Return the words of a text in lower case, separated by spaces."""
     return " ".join(words(text))
 
 
@@ -63,7 +63,7 @@ def surface(pairs: Sequence[PreferencePair]) -> Any:
 
 
 def length(pairs: Sequence[PreferencePair]) -> Any:
-    """Return differences of the lengths in characters and words, and their signs, as a sparse matrix (n, 4)."""
+    """Return the differences in characters and in words, and the signs of both, as a sparse matrix (n, 4)."""
     import numpy as np
     from scipy.sparse import csr_matrix
 
@@ -72,7 +72,10 @@ def length(pairs: Sequence[PreferencePair]) -> Any:
 
 
 def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
-    """Return a function from pairs to counts of word n-grams with text boundaries, a sparse matrix (n, COLUMNS)."""
+    """Return a function from pairs to differences of word n-gram counts, as a sparse matrix (n, COLUMNS).
+
+    The n-grams include the boundaries of the text and have at most ``longest`` words.
+    """
 
     def grams(tokens: Sequence[str]) -> Iterator[str]:
         for size in range(1, longest + 1):
@@ -89,7 +92,7 @@ def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
 
 
 def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
-    """Return counts of character 2- to 6-grams as a sparse matrix (n, COLUMNS)."""
+    """Return the differences of the counts of character 2- to 6-grams, as a sparse matrix (n, COLUMNS)."""
     shortest, longest = _CHARACTERS
 
     def grams(text: str) -> Iterator[str]:
@@ -102,7 +105,7 @@ def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
 
 
 def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
-    """Return differences of lengths, and of the number and mean position of words of each class: (n, k), dense.
+    """Return differences of lengths, and of the number and mean position of words of each class, as an array (n, k).
 
     The classes are derived from the shipped lexicon and from word endings, so no pipeline is needed.
     """
@@ -130,7 +133,7 @@ def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
 
 
 def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
-    """Return chosen text, rejected text and image of each pair as strings (n, 3), for classifiers that score texts."""
+    """Return the chosen text, rejected text and image id of each pair (n, 3), for classifiers that score texts."""
     import numpy as np
 
     table = np.empty((len(pairs), 3), dtype=object)
@@ -140,7 +143,10 @@ def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
 
 
 def _classes(lexicon: Lexicon) -> dict[str, str]:
-    """Return the class of each word: category of a noun with number, class of an adjective, or function word."""
+    """Return a dictionary from words to their classes.
+
+    The class is the category and number of a noun, the class of an adjective, or a group of function words.
+    """
     classes = {word: f"function {i}" for i, group in enumerate(_FUNCTION_WORDS) for word in group}
     for word, adjective in lexicon.adjectives.items():
         classes.setdefault(word, f"adjective {adjective.cls}")
@@ -157,9 +163,9 @@ def _gaps(pairs: Sequence[PreferencePair], features: Sequence[Callable[[str], An
 
 
 def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
-    """Return both sequences without their common beginning and end, except for ``context`` elements on either side.
+    """Return both sequences without their common beginning and end, of which ``context`` elements are kept.
 
-    N-grams of up to ``context + 1`` elements outside these windows are in both texts and cancel out.
+    N-grams of up to ``context + 1`` elements in the removed parts are in both texts and cancel out.
     """
     shorter = min(len(chosen), len(rejected))
     start = next((i for i in range(shorter) if chosen[i] != rejected[i]), shorter)
@@ -169,7 +175,7 @@ def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
 
 
 def _hashed(sides: Iterator[tuple[Counter[str], Counter[str]]]) -> Any:
-    """Return the differences of two counts per row as hashed columns, a sparse matrix (n, COLUMNS)."""
+    """Return the differences between the two counts of each row, as a sparse matrix (n, COLUMNS) of hashed columns."""
     import numpy as np
     from sklearn.feature_extraction import FeatureHasher
 

@@ -1,10 +1,11 @@
-"""Text-only classifiers, which measure whether chosen and rejected text can be distinguished without the image.
+"""Fit text-only classifiers, which measure whether chosen and rejected text can be distinguished without the image.
 
-There are two accuracies, and 50 % is chance in both (a tie counts half). The *in-sample accuracy* is measured out of
-fold on one set of pairs. The pairs of an image are never in both training and test set. If the set was selected with
-text-only scores of its own pairs (refinement), the in-sample accuracy is too low, because what the selection removed in
-the training folds is also missing in the test fold. The *transfer accuracy* is measured with classifiers fitted on
-pairs of other images that were not used for the selection. It measures what a model can learn from text alone.
+There are two accuracies. For both, chance is 50 %, and a tie counts half. The *in-sample accuracy* is measured out of
+fold on one set of pairs. The pairs of an image are never in both the training and the test fold. If the set was
+selected with text-only scores of its own pairs (refinement), the in-sample accuracy is too low, because the patterns
+that the selection removed are missing in the training folds and in the test fold. The *transfer accuracy* is measured
+with classifiers that are fitted on pairs of other images, which were not used for the selection. The transfer accuracy
+shows what a model can learn from text alone.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 FOLDS = 5
-MIN_PAIRS = 20  # with fewer pairs, the accuracy's standard error is above 11 points, and no classifier is fitted
-MAX_FITTED = 200_000  # pairs; larger sets are sampled for fitting, so that time and memory are bounded
-RESAMPLES = 1000  # of the images, for intervals
-COLUMN = "text_only"  # prefers the text with the higher likelihood under a model without the image
-LIKELIHOODS = ("likelihood.chosen", "likelihood.rejected")  # this model's scores of a pair in nats (pairs.scores)
+MIN_PAIRS = 20  # with fewer pairs, the standard error of an accuracy is above 11 points, and no classifier is fitted
+MAX_FITTED = 200_000  # maximum number of pairs for fitting; larger sets are sampled to bound time and memory
+RESAMPLES = 1000  # number of resamples of the images for confidence intervals
+COLUMN = "text_only"  # this classifier prefers the text with the higher likelihood under a model without the image
+LIKELIHOODS = ("likelihood.chosen", "likelihood.rejected")  # the columns with these likelihoods in nats (pairs.scores)
 
-# Features of some pairs -> scores (n,), positive if the chosen text is recognised.
+# A function from the features of pairs to scores (n,), which are positive if the chosen text is recognised.
 Scorer = Callable[[Any], "np.ndarray"]
 
 
@@ -40,8 +41,8 @@ class Classifier:
 
     Attributes:
         features: function from pairs to features, an array or matrix with one row per pair.
-        fit: function from features and weights (n,) of the pairs, or None, to a scorer in log-odds (for the language
-            model, in nats).
+        fit: function from the features of pairs and their weights (n,) (or None) to a scorer. Scores are log-odds; the
+            scores of the language model are in nats.
         per_kind: whether the classifier is also fitted on the pairs of each kind alone.
     """
 
@@ -79,7 +80,10 @@ def fit_linear(features: Any, weights: np.ndarray | None = None, *, c: float = 1
 
 
 def fit_boosting(features: np.ndarray, weights: np.ndarray | None = None) -> Scorer:
-    """Fit gradient-boosted trees on differences (n, k). Each pair is fitted in both orders, and the score is odd."""
+    """Fit gradient-boosted trees on differences (n, k).
+
+    Each pair is fitted in both orders, and the score changes its sign if the order is reversed.
+    """
     import numpy as np
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -92,9 +96,10 @@ def fit_boosting(features: np.ndarray, weights: np.ndarray | None = None) -> Sco
 
 
 def fit_language_model(features: np.ndarray, weights: np.ndarray | None = None) -> Scorer:
-    """Fit a Kneser-Ney trigram model on the chosen texts; the score is the log-probability gap.
+    """Fit a Kneser-Ney trigram model on the chosen texts.
 
-    ``features`` are texts (n, 3). A text that several pairs of an image share counts once.
+    The score of a pair is the log-probability of the chosen text minus that of the rejected text. ``features`` are the
+    result of :func:`text_features.texts`. A chosen text that several pairs of an image share counts once.
     """
     import numpy as np
 
@@ -108,7 +113,7 @@ def fit_language_model(features: np.ndarray, weights: np.ndarray | None = None) 
 
 
 def _without_noise(scores: np.ndarray) -> np.ndarray:
-    """Round scores, so that rounding errors do not decide ties."""
+    """Set scores close to 0 to 0, so that rounding errors do not decide ties."""
     scores[abs(scores) < 1e-9] = 0.0
     return scores
 
@@ -129,7 +134,7 @@ CLASSIFIERS: dict[str, Classifier] = {
 
 
 def group_of(pair: PreferencePair) -> str:
-    """Return the group of dependent pairs, which is the first image. A pair without an image is its own group."""
+    """Return the group of dependent pairs to which a pair belongs: its first image, or, if it has none, its own id."""
     return pair.image_ids[0] if pair.image_ids else pair.pair_id
 
 
@@ -145,7 +150,7 @@ def judgeable(pairs: Sequence[PreferencePair], count: int = FOLDS) -> bool:
 
 
 def folds(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
-    """Return the fold of each group (n,). The folds have equally many distinct groups, in a random order."""
+    """Return the fold of each group (n,). The distinct groups are divided evenly among the folds, in a random order."""
     import numpy as np
 
     order = sorted(set(groups), key=lambda group: position_of(group, seed))
@@ -154,13 +159,13 @@ def folds(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
 
 
 def sampled(pairs: Sequence[PreferencePair], seed: int, limit: int = MAX_FITTED) -> list[PreferencePair]:
-    """Return the pairs of a random sample of the images, at most about ``limit``; all pairs if there are fewer."""
+    """Return about ``limit`` pairs of a random sample of the images, or all pairs if there are fewer."""
     share = limit / max(limit, len(pairs))
     return [pair for pair in pairs if position_of(group_of(pair), seed) < share]
 
 
 class ImageSample(Generic[Item]):
-    """At most ``limit`` items of a stream: those of a random sample of the images.
+    """The items of a stream that belong to a random sample of the images, with a total size of at most ``limit``.
 
     An image belongs to the sample if its position is below ``share``, which is halved whenever there are too many
     items. The final sample therefore does not depend on the order of the images.
@@ -209,7 +214,7 @@ def sample_of_pairs(pairs: Iterable[PreferencePair], seed: int) -> ImageSample[P
 
 @dataclass(frozen=True, slots=True)
 class TextOnlyResult:
-    """A classifier's accuracy over ``n`` pairs in percent: standard error and 95 % interval over images."""
+    """A classifier's accuracy over ``n`` pairs in percent, with its standard error and 95 % interval over images."""
 
     classifier: str
     accuracy: float
@@ -219,7 +224,10 @@ class TextOnlyResult:
 
 
 def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return the score (n,) of each pair by the classifier fitted on the other folds; 0 if there are none."""
+    """Return the scores (n,) of the pairs by classifiers that are fitted on the other folds.
+
+    If the other folds have fewer than two pairs, the score is 0.
+    """
     import numpy as np
 
     scores = np.zeros(len(fold))
@@ -239,8 +247,8 @@ def in_sample_scores(pairs: Sequence[PreferencePair], *, seed: int, count: int =
 def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair]) -> dict[str, np.ndarray]:
     """Return the scores (n,) of ``pairs`` by each classifier, fitted on ``held_out``, which must have other images.
 
-    A classifier with ``per_kind`` is fitted on each kind that is :func:`judgeable` in ``held_out``, and on all kinds
-    for the pairs of other kinds.
+    A classifier with ``per_kind`` is fitted separately on each kind that is :func:`judgeable` in ``held_out``. The
+    pairs of the remaining kinds are scored by the classifier that is fitted on all kinds.
     """
     import numpy as np
 
@@ -259,9 +267,9 @@ def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[Preferen
 
 
 def measured(name: str, scores: np.ndarray, groups: Sequence[str], *, seed: int = 0) -> TextOnlyResult:
-    """Return the accuracy of scores (n,); ``groups`` are the pairs' images.
+    """Return the accuracy of the scores (n,) of pairs. ``groups`` are the images of the pairs.
 
-    A pair with a positive score counts 1, a tie one half.
+    A pair with a positive score counts 1, and a pair with the score 0 counts one half.
     """
     import numpy as np
 
@@ -281,7 +289,7 @@ def measured(name: str, scores: np.ndarray, groups: Sequence[str], *, seed: int 
 def text_only_accuracy(
     pairs: Sequence[PreferencePair], classifier: str, *, seed: int = 0, count: int = FOLDS
 ) -> TextOnlyResult:
-    """Return the in-sample accuracy with which a classifier distinguishes chosen and rejected, in folds by image."""
+    """Return the in-sample accuracy with which a classifier distinguishes chosen and rejected texts."""
     groups, reader = [group_of(pair) for pair in pairs], CLASSIFIERS[classifier]
     scores = cross_fit(reader, reader.features(pairs), folds(groups, count, seed))
     return measured(classifier, scores, groups, seed=seed)
@@ -290,7 +298,7 @@ def text_only_accuracy(
 def transfer_accuracies(
     pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """Return the accuracies of all classifiers on ``pairs``, fitted on other images (:func:`transfer_scores`)."""
+    """Return the accuracies on ``pairs`` of all classifiers, fitted on ``held_out`` as in :func:`transfer_scores`."""
     groups = [group_of(pair) for pair in pairs]
     scores = transfer_scores(pairs, held_out)
     return {name: measured(name, values, groups, seed=seed) for name, values in scores.items()}
@@ -303,7 +311,7 @@ def other_images(held_out: Sequence[PreferencePair], pairs: Sequence[PreferenceP
 
 
 def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
-    """Return the gaps (n,) of the stored :data:`LIKELIHOODS` in nats; None if a pair lacks them."""
+    """Return the gaps (n,) of the stored :data:`LIKELIHOODS` in nats, or None if a pair lacks them."""
     import numpy as np
 
     chosen, rejected = LIKELIHOODS
@@ -315,5 +323,5 @@ def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
 def accuracies(
     scores: Mapping[str, np.ndarray], rows: Sequence[int], groups: Sequence[str], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """Return the accuracies of several scores (n,) on some rows; ``groups`` (n,) are the images of all rows."""
+    """Return the accuracies of several scores (n,) on the given rows. ``groups`` (n,) are the images of all rows."""
     return {name: measured(name, s[list(rows)], [groups[i] for i in rows], seed=seed) for name, s in scores.items()}

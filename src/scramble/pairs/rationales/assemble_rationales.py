@@ -1,4 +1,4 @@
-"""Streams preference pairs of rationales: a faithful rationale is preferred to each perturbed one."""
+"""Stream preference pairs of rationales, in which a faithful rationale is preferred to a perturbed one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from scramble.pairs.rationales.graph_edits import apply, facts_changed
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, read_graph
 
-PREFIX = "rationale-"  # added to kinds, to distinguish them from kinds of caption pairs
+PREFIX = "rationale-"  # this prefix distinguishes the kinds of rationale pairs from those of caption pairs
 
 
 class Interventions(Protocol):
-    """Perturbs rationales: by the world's grammar, by rules on words, or by a language model."""
+    """Perturbs rationales by the world's grammar, by rules on words, or by a language model."""
 
     settings: Settings
 
@@ -35,10 +35,10 @@ class Interventions(Protocol):
 def cases(
     images: Iterable[ImageRecord], questions: Iterable[Question], problems: Counter[str]
 ) -> Iterator[Case | Skip]:
-    """Yield each question with the graph of its image. Questions are loaded into memory; images are streamed.
+    """Yield each question with the graph of its image. Questions are loaded into memory, and images are streamed.
 
     Args:
-        problems: counts defects of graphs, such as dangling ids, by reason. The rest of such a graph is used.
+        problems: counts defects of graphs, such as dangling ids, by reason. The rest of a graph with defects is used.
     """
     by_image: dict[str, list[Question]] = {}
     for question in questions:
@@ -80,9 +80,9 @@ def rationale_pairs(
         prompt: the prompt, which contains ``{question}``.
         per_question: number of pairs per question, each of a different kind.
         misses: counts by reason how often a drawn kind was not possible for the question.
-    Returns:
-        The pairs, and a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text`` for each question without
-        a pair.
+    Yields:
+        A pair, or, for a question without a pair, a :class:`Skip` with the ``image_id``, the id of the question
+        (``question``) and its ``text``.
     Raises:
         SceneAlignError: ``per_question`` is larger than the number of kinds.
     """
@@ -111,7 +111,7 @@ def _perturbations(
     kinds = [kind for kind in KINDS if settings.kinds.get(kind, 0) > 0]
     if not 1 <= per_question <= len(kinds):
         raise SceneAlignError(
-            f"per_question={per_question}: must be from 1 to the number of kinds drawn ({len(kinds)})"
+            f"per_question must be from 1 to {len(kinds)}, the number of kinds with a weight, not {per_question}"
         )
     for case in stream:
         if isinstance(case, Skip):

@@ -1,4 +1,4 @@
-"""Inputs, settings and results of interventions, for both the embedded world and real images."""
+"""Define the inputs, settings and results of interventions, for both the embedded world and real images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class SceneAlignError(ValueError):
-    """SceneAlign cannot use settings or data. The message names the setting or data."""
+    """Raised for settings or data that SceneAlign cannot use. The message names the setting or the data."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Settings:
     Attributes:
         kinds: weight of each kind of intervention.
         edits: weight of each number of changes.
-        distance: minimum and maximum number of steps from the last changed step to the conclusion; with 0 the
-            conclusion itself is changed.
-        answer: ``follow`` (the rejected answer follows from the changed steps) or ``keep``.
-        balance: ``pad`` (an omitted step is replaced by a true but unneeded step; if a false detail is added, the
-            chosen side gets the true detail) or ``none``.
+        distance: minimum and maximum number of steps from the last changed step to the conclusion. With the distance 0,
+            the conclusion itself is changed. With None, any step can be changed.
+        answer: ``follow`` (the rejected answer follows from the changed steps) or ``keep`` (it is the right answer).
+        balance: ``pad`` or ``none``. With ``pad``, a true but unneeded step replaces an omitted step, and the chosen
+            side states the true detail where a false detail is added to the rejected side.
     """
 
     kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
@@ -53,15 +53,19 @@ class Settings:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
             raise SceneAlignError(f"unknown kind of intervention {unknown[0]!r}: choose one of {', '.join(KINDS)}")
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
-            raise SceneAlignError(f"kinds={dict(self.kinds)}: weights must be at least 0, and one must be above 0")
+            raise SceneAlignError(f"kinds must have weights of at least 0, one of them above 0, not {dict(self.kinds)}")
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
-            raise SceneAlignError(f"edits={dict(self.edits)} must map numbers of edits, at least 1, to weights")
-        if self.answer not in ("follow", "keep") or self.balance not in ("pad", "none"):
             raise SceneAlignError(
-                f"answer={self.answer!r}, balance={self.balance!r}: answer must be follow or keep, balance pad or none"
+                f"edits must map numbers of edits (at least 1) to weights (at least 0), not {dict(self.edits)}"
             )
+        if self.answer not in ("follow", "keep"):
+            raise SceneAlignError(f"answer must be follow or keep, not {self.answer!r}")
+        if self.balance not in ("pad", "none"):
+            raise SceneAlignError(f"balance must be pad or none, not {self.balance!r}")
         if self.distance is not None and not 0 <= self.distance[0] <= self.distance[1]:
-            raise SceneAlignError(f"distance={list(self.distance)} must be the minimum and the maximum number of steps")
+            raise SceneAlignError(
+                f"distance must be [minimum, maximum] with 0 <= minimum <= maximum, not {list(self.distance)}"
+            )
 
     def near_enough(self, distance: int) -> bool:
         """Return whether the settings allow a change at this distance from the conclusion."""
@@ -77,7 +81,7 @@ class Perturbed:
 
     ``false_steps`` are the indices in ``rejected`` of steps that the image does not support. ``missing`` are the needed
     steps that the rejected side lacks, including those that a false step replaces. ``padding`` are the true but
-    unneeded steps that it has instead.
+    unneeded steps that the rejected side has instead of missing steps.
     """
 
     kind: str
@@ -94,7 +98,7 @@ class Perturbed:
     rule: str
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Return the record for a pair's details as plain JSON. ``difficulty`` measures the size of the change."""
+        """Return the record for a pair's details as plain JSON. ``difficulty`` describes the size of the change."""
         nodes = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,
@@ -116,7 +120,7 @@ class Perturbed:
 
 
 class NotPossible(Exception):
-    """An intervention is not possible for a case. The reason is counted."""
+    """Raised if an intervention is not possible for a case. The messages are reasons that are counted."""
 
 
 @dataclass
@@ -142,7 +146,10 @@ class PreparedCase:
         changes: Sequence[Change],
         answer: str | None = None,
     ) -> Perturbed:
-        """Return a perturbation whose false steps are those that differ. ``answer``: a rejected answer that differs."""
+        """Return a perturbation in which the steps that differ between the sides are false.
+
+        ``answer`` is the rejected answer, if it differs from the chosen answer.
+        """
         false = tuple(i for i, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)) if right != wrong)
         return Perturbed(
             kind,
@@ -160,7 +167,10 @@ class PreparedCase:
         )
 
     def shortened(self, omitted: Sequence[int], padding: dict[int, str]) -> Perturbed:
-        """Return a perturbation without the steps at the given indices. ``padding``: index -> step in its place."""
+        """Return a perturbation without the steps at the indices ``omitted``.
+
+        ``padding`` maps indices of omitted steps to the steps that replace them.
+        """
         remaining = {i: step for i, step in enumerate(self.steps) if i not in omitted} | padding
         return Perturbed(
             "shorten",
@@ -188,7 +198,8 @@ def draw_omitted(places: Sequence[int], count: int, rng: random.Random) -> list[
 def weighted_order(options: Sequence[tuple[float, T]], rng: random.Random) -> list[T]:
     """Return the options in a random order by weight.
 
-    The probability that u ** (1 / weight) is the largest is proportional to the weight.
+    Each option gets the key u ** (1 / weight), where u is uniform in [0, 1). The probability that an option has the
+    largest key is proportional to its weight.
     """
     keyed = sorted(((rng.random() ** (1 / weight), i) for i, (weight, _) in enumerate(options)), reverse=True)
     return [options[i][1] for _, i in keyed]

@@ -1,7 +1,7 @@
 """Check finished pairs: the chosen rationale must be true, and the rejected one must have only its recorded defect.
 
-The check reads the texts and the record of a pair and the image's scene graph. It shares the grammar, the graph and the
-derivation of needed steps with the code that creates pairs, but none of the decisions of that code.
+The check reads the texts and the record of a pair, and the scene graph of the image. The check shares the grammar, the
+graph and the derivation of needed steps with the code that creates pairs, but none of the decisions of that code.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from scramble.world.judge import clause_holds
 
 
 def faults(graph: Graph, question: str, pair: PreferencePair, *, follow: bool = True) -> list[str]:
-    """Return the faults of a pair of the embedded world; empty for a correct pair.
+    """Return the faults of a pair of the embedded world, or [] for a correct pair.
 
     Args:
-        graph: the image's complete scene graph.
+        graph: the complete scene graph of the image.
         follow: whether the rejected answer must follow from the edited graph.
     """
     record, problems = pair.details, []
@@ -34,14 +34,14 @@ def faults(graph: Graph, question: str, pair: PreferencePair, *, follow: bool = 
         problems.append("the chosen answer is wrong")
     false = [i for i, step in enumerate(rejected.steps) if not _true(graph, step)]
     if false != record["false_steps"]:
-        problems.append(f"false steps {false}, recorded {record['false_steps']}")
+        problems.append(f"the steps {false} are false, but the record has {record['false_steps']}")
     if missing := set(chosen.steps) - set(rejected.steps) ^ set(record["missing_steps"]):
         problems.append(f"missing steps differ from the record: {sorted(missing)}")
     new = set(rejected.steps) - set(chosen.steps) - {rejected.steps[i] for i in false}
     if new != set(record["padding"]):
-        problems.append("true steps were added that are not recorded")
+        problems.append("the added true steps differ from the record")
     if record["padding"] and set(record["padding"]) & set(truth.steps):
-        problems.append("the padding is needed")
+        problems.append("a padding step is needed for the answer")
     if [chosen.answer, rejected.answer] != record["answers"]:
         problems.append("the answers differ from the record")
     return problems + _KINDS[record["intervention"]](graph, question, pair, truth.steps, follow)
@@ -55,7 +55,7 @@ def _true(graph: Graph, step: str) -> bool:
 def _swapped_or_replaced(
     graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool
 ) -> list[str]:
-    """Check swap and replace: the rejected side follows from the edited graph, and every change affects it."""
+    """Check swap and replace: the rejected side follows from the edited graph, and every change affects that side."""
     rejected, changes, problems = rationales.read(pair.rejected), pair.details["changes"], []
     start = read_graph(graph)
     expected = derive(apply(start, changes).to_json(), question)
@@ -66,7 +66,7 @@ def _swapped_or_replaced(
     if rationales.read(pair.chosen).steps != needed:
         problems.append("the chosen steps are not those of the graph")
     if not pair.details["false_steps"]:
-        problems.append("nothing is false")
+        problems.append("no step is false")
     for change in changes:
         other = derive(apply(start, [c for c in changes if c is not change]).to_json(), question)
         if other is not None and other.steps == rejected.steps:
@@ -75,7 +75,7 @@ def _swapped_or_replaced(
 
 
 def _shortened(graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool) -> list[str]:
-    """Check shorten: exactly the recorded steps are missing, and conclusion and answer are unchanged."""
+    """Check shorten: exactly the recorded steps are missing, and the conclusion and the answer are unchanged."""
     record, rejected = pair.details, rationales.read(pair.rejected)
     removed = [step for step in needed if step not in rejected.steps]
     problems = []
@@ -98,7 +98,7 @@ def _with_details(
         return ["the number of details differs from the record"]
     added = sorted(word for i in places for word in (_words(rejected.steps[i]) - _words(needed[i])).elements())
     if added != sorted(change["word"] for change in record["changes"]):
-        problems.append(f"the added words are {added}")
+        problems.append(f"the added words {added} differ from the record")
     if any(step != needed[i] for i, step in enumerate(rejected.steps) if i not in places):
         problems.append("a step without a detail was changed")
     if rejected.answer != rationales.read(pair.chosen).answer:

@@ -1,8 +1,8 @@
 """Find the objects on which an answer depends, by ablation of the objects that a question and its rationale mention.
 
-A mentioned object is critical if removing it from the graph, or changing one of its properties, changes the answer or
-removes it. Objects whose removal changes the answer come first. Ties are ordered by degree in the graph, then by
-mention.
+A mentioned object is critical if the answer changes or becomes undefined when the object is removed from the graph or
+one of its properties is changed. Objects whose removal changes the answer come first. Ties are ordered by degree in the
+graph, then by mention.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def critical_nodes(
 
     Args:
         mentioned: ids of objects in order of mention.
-        answer: returns the answer that follows from a graph, or None.
-        variants: yields the graphs in which one property of a node is changed.
+        answer: function that returns the answer that follows from a graph, or None.
+        variants: function that yields the graphs in which one property of a node is changed.
     """
     original = answer(graph)
     critical = []

@@ -1,4 +1,4 @@
-"""Changes of a scene graph as plain JSON, so that a reader of a pair can rebuild the edited graph.
+"""Apply changes to a scene graph. The changes are plain JSON, so that a reader of a pair can rebuild the edited graph.
 
 * ``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}``, with ``"words": [x, y]`` for attributes
   and, on English text, ``"names"`` for links
@@ -23,7 +23,9 @@ def apply(graph: SceneGraph, changes: Iterable[Mapping[str, Any]]) -> SceneGraph
     """Apply the changes in order. Raises GraphError if a change names an object that the graph does not have."""
     for change in changes:
         if missing := [node for node in change.get("nodes", ()) if node not in graph.by_id]:
-            raise GraphError(f"{change['op']}: the graph has no object {missing[0]!r}")
+            raise GraphError(
+                f"the change {change['op']} names the object {missing[0]!r}, which the graph does not have"
+            )
         graph = _OPS[change["op"]](graph, change)
     return graph
 
@@ -67,7 +69,7 @@ _OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
 
 
 def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]:
-    """Return the facts that only the first graph has (``removed``) or only the second has (``added``), in words."""
+    """Return in words the facts of ``before`` alone (key ``removed``) and those of ``after`` alone (key ``added``)."""
     removed, added = before.facts - after.facts, after.facts - before.facts
     return {"removed": sorted(before.say(f) for f in removed), "added": sorted(after.say(f) for f in added)}
 
@@ -76,7 +78,7 @@ class Cooccurrence:
     """Counts which objects occur together, to estimate how plausible an absent object is."""
 
     def __init__(self, scenes: Iterable[Sequence[str]]) -> None:
-        """Count the labels in ``scenes``, which are the labels of each image's objects."""
+        """Count the labels in ``scenes``. Each scene is the list of labels of an image's objects."""
         self.counts: Counter[str] = Counter()
         self._pairs: Counter[tuple[str, str]] = Counter()
         for labels in scenes:
@@ -85,7 +87,7 @@ class Cooccurrence:
             self._pairs.update((a, b) for a in unique_labels for b in unique_labels if a != b)
 
     def weight(self, label: str, others: Iterable[str]) -> float:
-        """Return how often a label occurs with the others, plus one; 0 for a label that never occurs."""
+        """Return how often a label occurs with the labels ``others``, plus one, or 0 for a label that never occurs."""
         if not self.counts[label]:
             return 0.0
         return 1.0 + sum(self._pairs[label, other] for other in others)

@@ -1,4 +1,4 @@
-"""SceneAlign as a pair method: creates pairs of rationales from images with graphs and questions with rationales."""
+"""Provide SceneAlign as a pair method, which creates pairs of rationales from images with graphs and from questions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REWRITES = ("template", "words", "engine")
 
 
 class SceneAlignRationales(PairMethod):
-    """Rationales preferred to rationales of an edited scene graph.
+    """A pair method that prefers faithful rationales to rationales of an edited scene graph.
 
     Args:
         engine: kind and options of the engine for ``rewrite="engine"`` and ``graphs="engine"``, see
@@ -54,7 +54,9 @@ class SceneAlignRationales(PairMethod):
         self._engine, self._prompt = engine, prompt
         self._set_options(**(options or {}))
         if self.asks_model and engine is None:
-            raise SceneAlignError("these options need a model: set pairs.engine (kind, model, base_url)")
+            raise SceneAlignError(
+                "rewrite=engine and graphs=engine need a model: set pairs.engine (kind, model, base_url)"
+            )
         self._problems: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
         self._interventions: Interventions | None = None
@@ -73,21 +75,22 @@ class SceneAlignRationales(PairMethod):
         balance: str = "pad",
         **wording: Any,
     ) -> None:
-        """
+        """Set the options of the method.
+
         Args:
             rewrite: ``template`` (the embedded world), ``words`` (rules) or ``engine`` (a language model).
-            graphs: source of scene graphs: ``given`` (only the graphs in the data), or for images without a graph also
-                ``captions`` (parse the captions with a spaCy ``pipeline``) or ``engine`` (prompt a multimodal model).
+            graphs: source of the scene graphs of images that come without a graph. ``given`` skips these images,
+                ``captions`` parses the captions with a spaCy ``pipeline``, and ``engine`` prompts a multimodal model.
             per_question: number of pairs per question, each of a different kind.
             kinds, edits, distance, answer, balance: see :class:`scramble.pairs.rationales.cases.Settings`.
             wording: options of ``WordInterventions`` or ``EngineInterventions``.
         """
         if rewrite not in REWRITES:
-            raise SceneAlignError(f"rewrite={rewrite!r}: choose one of {', '.join(REWRITES)}")
+            raise SceneAlignError(f"rewrite must be one of {', '.join(REWRITES)}, not {rewrite!r}")
         if graphs not in GRAPHS:
-            raise SceneAlignError(f"graphs={graphs!r}: choose one of {', '.join(GRAPHS)}")
+            raise SceneAlignError(f"graphs must be one of {', '.join(GRAPHS)}, not {graphs!r}")
         if rewrite == "template" and wording:
-            raise SceneAlignError(f"rewrite=template has no option {min(wording)!r}")
+            raise SceneAlignError(f"rewrite=template has no option {min(wording)!r}: remove the option")
         self._rewrite, self._graphs, self._pipeline = rewrite, graphs, pipeline
         self._per_question, self._wording = per_question, wording
         weights = None if kinds is None else {k: float(w) for k, w in kinds.items() if w is not None}
@@ -130,7 +133,7 @@ class SceneAlignRationales(PairMethod):
         )
 
     def totals(self) -> dict[str, Any]:
-        """Return the defects of graphs, the impossible kinds, and the requests, tokens and cost of an engine."""
+        """Return the numbers of graph defects and of impossible kinds by reason, and the totals of the engine."""
         totals = getattr(self._interventions, "totals", None)
         return {
             "graph_defects": dict(self._problems.most_common()),
@@ -174,7 +177,7 @@ def count_cooccurrence(folder: Path, label: Callable[[Node], str]) -> Cooccurren
             try:
                 graph = read_graph(record.graph, Counter())
             except GraphError:
-                continue  # reported when its questions are skipped
+                continue  # the error is reported when the questions about the image are skipped
             yield [label(node) for node in graph.nodes]
 
     return Cooccurrence(scenes())

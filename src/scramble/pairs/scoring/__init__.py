@@ -1,1 +1,1 @@
-"""Models that score the texts of pairs, and the store of their scores."""
+"""Models score the texts of pairs. Their scores are stored, so that an interrupted run can resume."""

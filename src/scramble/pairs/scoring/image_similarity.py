@@ -23,7 +23,8 @@ def load_similarity(
 ) -> Similarity:
     """Load a function that computes the cosine similarity of each image and text with a CLIP-like model.
 
-    Consecutive texts of the same image share its features. ``batch_size`` is the number of images per forward pass.
+    The features of an image are shared by its consecutive texts. ``batch_size`` is the number of images per forward
+    pass.
     The other arguments are those of :func:`scramble.pairs.scoring.text_scorers.load_grammar`.
 
     Raises:
@@ -34,7 +35,7 @@ def load_similarity(
     model, processor, at = load_pretrained(AutoModel, AutoProcessor, path, revision, dtype, device)
     if not hasattr(model, "get_image_features"):
         raise ModelError(
-            f"{path} is a {type(model).__name__}: a similarity model needs image and text features (CLIP, SigLIP)"
+            f"{path} is a {type(model).__name__}, which has no image and text features: use a CLIP or SigLIP model"
         )
     padding = "max_length" if "siglip" in model.config.model_type else True  # SigLIP was trained only on padded texts
 

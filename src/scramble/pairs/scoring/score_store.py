@@ -15,7 +15,7 @@ PATTERN = "scores*.jsonl"
 
 
 class ScoreStore:
-    """The scores in a folder: all ``scores*.jsonl`` are read, and one of them is written, one line per batch.
+    """The scores in a folder. All ``scores*.jsonl`` files are read, and one of them is written, one line per batch.
 
     As in :class:`scramble.engines.ReplyStore`, each shard of a job writes its own file. All scores are held in memory
     (about 100 bytes each). Use the store as a context manager.
@@ -31,13 +31,13 @@ class ScoreStore:
                 self._scores |= {int(key, 16): score for key, score in row.items()}
 
     def get(self, keys: Sequence[str]) -> list[float] | None:
-        """Return the stored scores of content keys; None if one of them is missing."""
+        """Return the stored scores of content keys, or None if a score is missing."""
         scores = [self._scores.get(int(key, 16)) for key in keys]
         stored = [score for score in scores if score is not None]
         return stored if len(stored) == len(keys) else None
 
     def add(self, keys: Sequence[str], scores: Sequence[float]) -> None:
-        """Write a batch of scores to disk. Raises StoreError if that fails, for example on a full disk."""
+        """Write a batch of scores to disk. Raises StoreError if they cannot be written, for example on a full disk."""
         self._file.append(dict(zip(keys, scores, strict=True)))
         self._scores |= {int(key, 16): score for key, score in zip(keys, scores, strict=True)}
 

@@ -1,4 +1,4 @@
-"""The models that score pairs: their settings, and functions to open them with their stored scores."""
+"""Define the settings of the models that score pairs, and open the models with their stored scores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCORERS = ("grammar", "plausibility", "likelihood", "similarity")
 
 @dataclass(frozen=True)
 class ScorerSettings:
-    """A model that scores texts: the arguments of its ``load_*`` function in :mod:`scramble.pairs.scoring`.
+    """Settings of a model that scores texts: arguments of its ``load_*`` function in :mod:`scramble.pairs.scoring`.
 
     If ``new`` is not None, the model is replaced by a tiny random model of the same architecture.
     """
@@ -29,7 +29,7 @@ class ScorerSettings:
     new: Mapping[str, Any] | None = None
 
     def stored(self, name: str, store: ScoreStore, split: Path, content: Callable[[Any], object]) -> StoredScorer[Any]:
-        """Return the scorer ``name`` of :data:`SCORERS` with stored scores. The model is loaded if one is missing."""
+        """Return the scorer ``name`` of :data:`SCORERS`. Its model is only loaded if a score is not in the store."""
         model = (name, "new" if self.new is not None else self.path, self.revision, self.dtype)
         return StoredScorer(store, model, lambda: _load(name, self, split.parent / "new_scorers" / name), content)
 
@@ -40,7 +40,7 @@ def image_text_content(item: ImageText) -> object:
 
 
 def _load(name: str, settings: ScorerSettings, new_folder: Path) -> Callable[[Any], Sequence[float]]:
-    # Lazy: torch and transformers take seconds to import, and a resumed run may find all scores in the store.
+    # Import lazily: torch and transformers take seconds to import, and the store of a resumed run may have all scores.
     from scramble.models.tiny.scorers import save_tiny_scorer
     from scramble.pairs.scoring.image_similarity import load_similarity
     from scramble.pairs.scoring.text_scorers import load_grammar, load_likelihood, load_plausibility

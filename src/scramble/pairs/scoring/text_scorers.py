@@ -1,6 +1,6 @@
-"""Models that score texts: grammar (CoLA), plausibility (Vera), log-likelihood (a causal language model).
+"""Load models that score texts: grammar (CoLA), plausibility (Vera) and log-likelihood (a causal language model).
 
-Weights must be safetensors; no code from a repository is run.
+Weights must be safetensors. Code from model repositories is never run.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def load_grammar(
 ) -> TextScorer:
     """Load a scorer for the probability that a text is acceptable English.
 
-    It is class 1 of a CoLA classifier. Texts are truncated to 128 tokens.
+    The probability is that of class 1 of a CoLA classifier. Texts are truncated to 128 tokens.
 
     Args:
         path: hub id or folder.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
-        device: device of the model; None selects the GPU if there is one.
+        device: device of the model. None selects the GPU if there is one.
     Raises:
         ModelError: the model cannot be loaded.
     """
@@ -47,7 +47,7 @@ def load_grammar(
         AutoModelForSequenceClassification, AutoTokenizer, path, revision, dtype, device
     )
     if model.config.num_labels != 2:
-        raise ModelError(f"{path} has {model.config.num_labels} classes: a CoLA classifier has 2")
+        raise ModelError(f"{path} has {model.config.num_labels} classes: use a CoLA classifier, which has 2 classes")
 
     def score(texts: list[str]) -> list[float]:
         inputs = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt").to(at)
@@ -67,8 +67,8 @@ def load_plausibility(
 ) -> TextScorer:
     """Load Vera (Liu et al. 2023), a scorer for the probability that a statement is true by common sense.
 
-    Vera is a T5 encoder with its head in three spare rows of its embedding: the weight (hidden,) in row 32099, the
-    bias in row 32098, entry 0, and the temperature in row 32097, entry 0. The calibrated score is
+    Vera is a T5 encoder. Three spare rows of its embedding contain its head: row 32099 is the weight (hidden,), entry 0
+    of row 32098 is the bias, and entry 0 of row 32097 is the temperature. The calibrated score is
     ``sigmoid((weight . hidden state of the last token + bias) / temperature)``. The arguments are those of
     :func:`load_grammar`.
     """
@@ -77,7 +77,9 @@ def load_plausibility(
     model, tokenizer, at = load_pretrained(T5EncoderModel, AutoTokenizer, path, revision, dtype, device)
     rows = model.shared.weight.detach()
     if rows.shape[0] <= _VERA_WEIGHT:
-        raise ModelError(f"{path} is not Vera: its head is in row {_VERA_WEIGHT}, but there are {rows.shape[0]} rows")
+        raise ModelError(
+            f"{path} is not Vera: the embedding has {rows.shape[0]} rows, but Vera's head is in row {_VERA_WEIGHT}"
+        )
     weight, bias = rows[_VERA_WEIGHT].float(), rows[_VERA_BIAS, 0].float()
     temperature = rows[_VERA_TEMPERATURE, 0].float()
 
@@ -122,7 +124,7 @@ def load_likelihood(
         token = logits.gather(-1, targets)[..., 0] * inputs["attention_mask"][:, 1:]
         values: list[float] = token.sum(-1).tolist()
         if not all(map(math.isfinite, values)):
-            raise ModelError(f"{path} returned a log-likelihood that is not finite: set its dtype to float32")
+            raise ModelError(f"{path} returned a log-likelihood that is not finite: set the scorer's dtype to float32")
         return values
 
     return _in_batches(score, batch_size)
@@ -146,7 +148,7 @@ def _text_model(path: str | Path, revision: str | None) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError):  # reported when the weights are loaded
+    except (OSError, ValueError):  # the error is reported when the weights are loaded
         return AutoModelForCausalLM
     return AutoModelForImageTextToText if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
 

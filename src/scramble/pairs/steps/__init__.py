@@ -1,1 +1,1 @@
-"""Steps that process the pairs of any method: benchmark images, scores, filters, balance."""
+"""Steps process the pairs of any method. They exclude benchmark images, add scores, and filter or balance the pairs."""

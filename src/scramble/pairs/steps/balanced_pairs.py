@@ -1,4 +1,4 @@
-"""SugarCrepe's and SCRAMBLe's adversarial refinement as a step: balance two score gaps."""
+"""Provide SugarCrepe's and SCRAMBLe's adversarial refinement as a step, which balances two score gaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scramble.records import PreferencePair
 
 
 class BalancedPairs(PairStep):
-    """The training pairs of a method, balanced on the gaps of two scores; other splits are unchanged.
+    """A step that balances training pairs on the gaps of two scores. Other splits are unchanged.
 
     The training pairs are held in memory. See :func:`scramble.pairs.audit.refine.balance_gaps`.
 

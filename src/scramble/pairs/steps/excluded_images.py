@@ -22,15 +22,15 @@ def _benchmark_images(benchmarks: tuple[tuple[str, str | Path | None], ...]) -> 
 
 
 class ExcludedImages(PairStep):
-    """The pairs of a method without those about images of benchmarks, by COCO id and by image hash.
+    """A step that excludes pairs about images of benchmarks, which are recognised by COCO id and by image hash.
 
-    The method does not create pairs of these images, so no requests about them are sent to a model. Each excluded image
-    is yielded as a :class:`Skip`.
+    The method does not create pairs about these images, so no requests about them are sent to a model. Each excluded
+    image is yielded as a :class:`Skip`.
 
     Args:
         method: the method that creates the pairs.
-        benchmarks: name -> file or folder; None reads the benchmark from the hub. See
-            :func:`scramble.pairs.contamination.find_benchmark_images`, which reads each benchmark once per process.
+        benchmarks: mapping from the name of a benchmark to its file or folder, or to None to read it from the hub
+            (:func:`scramble.pairs.contamination.find_benchmark_images`). The benchmarks are read once per process.
     """
 
     def __init__(self, method: PairMethod, benchmarks: Mapping[str, str | Path | None]) -> None:
@@ -61,5 +61,5 @@ class ExcludedImages(PairStep):
                 yield pair_or_skip
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the method, and the number of images of each benchmark."""
+        """Return the totals of the method, and the number of excluded images for each benchmark."""
         return self._method.totals() | {"excluded_images": dict(self._counts.most_common())}

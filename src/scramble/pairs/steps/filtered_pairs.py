@@ -1,4 +1,4 @@
-"""Filters for any pair method: remove pairs whose columns are out of bounds."""
+"""Filter the pairs of any method: remove pairs with a column that is out of bounds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Filter:
 
 
 class FilteredPairs(PairStep):
-    """The pairs of a method that pass all filters. A dropped pair becomes a :class:`Skip` with the first filter.
+    """A step that keeps the pairs that pass all filters. A :class:`Skip` names the first filter that a pair fails.
 
     The columns that the filters compute are added to the pairs.
 
@@ -65,7 +65,7 @@ class FilteredPairs(PairStep):
             yield Skip(f"filter {failed}", item)
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the method, and the numbers of dropped pairs by column."""
+        """Return the totals of the method, and the number of dropped pairs for each column."""
         return super().totals() | {"dropped": dict(self._dropped.most_common())}
 
     def _columns(self) -> list[Callable[[PreferencePair], dict[str, float]]]:

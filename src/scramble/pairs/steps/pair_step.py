@@ -1,4 +1,4 @@
-"""The base class of steps: pair methods that process the pairs of another method."""
+"""Define the base class of steps, which are pair methods that process the pairs of another method."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Stream = Iterable[PreferencePair | Skip]
 
 
 class PairStep(DerivedMethod):
-    """A step that processes the pairs of a method; skipped items pass through.
+    """A step that processes the pairs of a method. Skipped items pass through.
 
-    ``name`` is the step's key in ``steps`` of the summary, which lists the number of pairs after each step in order.
+    ``name`` is the key of the step in ``steps`` of the summary, which lists the number of pairs after each step.
     """
 
     name: ClassVar[str]

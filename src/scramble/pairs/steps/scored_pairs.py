@@ -1,4 +1,4 @@
-"""Score both texts of every pair with models; the scores become columns of the pair."""
+"""Score both texts of every pair with models. The scores become columns of the pair."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from scramble.storage.image_table import ImageTable
 
 
 class ScoredPairs(PairStep):
-    """The pairs of a method with scores of both texts: columns ``<name>.chosen`` and ``<name>.rejected``.
+    """A step that adds scores of both texts to each pair, as the columns ``<name>.chosen`` and ``<name>.rejected``.
 
-    The scores are stored in the split's folder ``scores/``, so that an interrupted run resumes.
+    The scores are stored in the folder ``scores/`` of the split, so that an interrupted run can resume.
 
     Args:
         method: the method that creates the pairs.
@@ -49,7 +49,7 @@ class ScoredPairs(PairStep):
             yield from scored
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the method, and the numbers of computed scores and of scores read from the store."""
+        """Return the totals of the method, and the numbers of computed scores and of reused scores."""
         numbers = {
             name: {"computed": scorer.computed, "reused": scorer.reused} for name, scorer in self._opened.items()
         }

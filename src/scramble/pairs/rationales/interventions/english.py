@@ -1,6 +1,7 @@
-"""The four interventions on English rationales by rule: find the mentions, change the graph, and change the words.
+"""Apply the four interventions to English rationales by rule: find mentions, change the graph, and change the words.
 
-:func:`unintended` checks that only the intended words differ. It also checks the replies of a language model.
+:func:`unintended` checks that only the intended words differ. The replies of a language model are checked in the same
+way.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class WordInterventions:
     """Perturbs English rationales by rule. ``seen`` counts how often object names occur together.
 
     Args:
-        generate_rationales: whether to write a rationale from the graph for questions that do not have one.
+        generate_rationales: whether to write a rationale from the graph for questions without a rationale.
     """
 
     def __init__(self, settings: Settings, seen: Cooccurrence, *, generate_rationales: bool = True) -> None:
@@ -84,7 +85,7 @@ class WordInterventions:
         }
 
     def prepare(self, case: Case) -> AlignedCase:
-        """Align question and rationale with the graph. Raises NotPossible with a reason that can be counted."""
+        """Align the question and the rationale with the graph. Raises NotPossible with a reason that can be counted."""
         graph, answer = case.graph, " ".join(case.question.answer.lower().split())
         anchors = list(dict.fromkeys(m.node for m in mentions(graph, [case.question.question])))
         if not answer or answer_support(graph, anchors, answer) is None:
@@ -220,7 +221,11 @@ class WordInterventions:
         return weighted_order(weighted, rng)
 
     def _absent(self, name: str, others: Sequence[str], present: Sequence[str]) -> list[tuple[float, str]]:
-        """Return weighted names of absent objects: co-hyponyms of the name, or names that occur with the others."""
+        """Return weights and names of absent objects.
+
+        The names are co-hyponyms of ``name`` or, if there are none, all names in the data. The weight of a name shows
+        how often it occurs with the names ``others``.
+        """
         alike = self._lexicon.alike.get(name, set()) | {name}
         entry = self._lexicon.nouns.get(name)
         co_hyponyms = [n.lemma for n in self._lexicon.noun_swaps.get(entry[0].lemma if entry else name, ())]
@@ -290,7 +295,7 @@ def _path(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
 
 
 def spliced(steps: Sequence[str], splices: Sequence[Splice]) -> tuple[str, ...]:
-    """Replace spans of the steps and correct a/an."""
+    """Replace spans of the steps, and correct "a" and "an" in the changed steps."""
     result = list(steps)
     for step, start, end, new in sorted(splices, reverse=True):
         text = result[step]
@@ -309,7 +314,7 @@ def _articles(text: str) -> str:
 
 
 def unintended(perturbed: Perturbed) -> str:
-    """Return the first unintended difference between the two sides; "" if there is none."""
+    """Return the first unintended difference between the two sides, or "" if there is none."""
     if perturbed.kind == "shorten":
         expected = [step for step in perturbed.chosen if step not in perturbed.missing]
         remaining = [step for step in perturbed.rejected if step not in perturbed.padding]
@@ -344,7 +349,7 @@ def unintended(perturbed: Perturbed) -> str:
 
 
 def _is_reversed(perturbed: Perturbed, a: str, b: str) -> bool:
-    """Return whether two names occur in reverse order in some step and neither of them was removed."""
+    """Return whether two names occur in a step of both sides, in opposite orders."""
     for before, after in zip(perturbed.chosen, perturbed.rejected, strict=True):
         places = [text.lower().find(name) for text in (before, after) for name in (a, b)]
         if min(places) >= 0 and (places[0] < places[1]) != (places[2] < places[3]):

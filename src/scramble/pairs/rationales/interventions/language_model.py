@@ -1,8 +1,9 @@
-"""Interventions whose text is written by a language model, from the steps and the edited facts.
+"""Write the text of interventions with a language model, from the steps and the edited facts.
 
 The changes of the graph are drawn as in :mod:`~scramble.pairs.rationales.interventions.english`. The model rewrites the
-affected steps, which results in more fluent text than rules. Its reply is checked word by word, and replies with other
-changes are rejected and counted. Prompt and settings are our choice. Every pair's rule contains the prompt's hash.
+affected steps, and its text is more fluent than text that is edited by rules. Each reply is checked word by word, and
+replies with other changes are rejected and counted. The prompt and the settings are our choice. The rule of each pair
+contains the hash of the prompt.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class EngineInterventions(WordInterventions):
         }
 
     def rewritten(self, stream: Iterable[tuple[Case, Perturbed]]) -> Iterator[tuple[Case, Perturbed | str]]:
-        """Yield each perturbation in the model's words, or the reason why there is none. Omissions need no model.
+        """Yield each perturbation in the model's words, or the reason why the reply cannot be used.
+
+        A perturbation that only omits steps is yielded without a request.
 
         Raises EngineError if the server, model or key cannot work. Earlier replies are stored.
         """
@@ -92,7 +95,7 @@ class EngineInterventions(WordInterventions):
             yield case, result
 
     def totals(self) -> dict[str, Any]:
-        """Return the engine's totals, and its replies by outcome."""
+        """Return the totals of the engine, and the number of replies for each outcome."""
         return {"rewriter": dataclasses.asdict(self._engine.totals), "replies": dict(self.counts.most_common())}
 
     def _requests(self, pair: tuple[Case, Perturbed]) -> list[Request]:
@@ -126,7 +129,7 @@ class EngineInterventions(WordInterventions):
 
 
 def read_steps(reply: Reply) -> tuple[str, ...] | str:
-    """Return the steps in a reply, or the reason why it does not contain them."""
+    """Return the steps in a reply, or the reason why the reply has no steps."""
     if reply.error:
         return f"no reply: {reply.error.split(' (')[0]}"
     if not reply.finished:

@@ -1,6 +1,6 @@
-"""The four interventions in the embedded world: change the graph, derive the rationale again, and check it.
+"""Apply the four interventions in the embedded world: change the graph, derive the rationale again, and check it.
 
-The rejected rationale would be correct for the edited scene, so that only the image shows that it is wrong.
+The rejected rationale would be correct for the edited scene, so only the image shows that the rationale is wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, say
 from scramble.world.judge import clause_holds, matches
 
-TRIES = 40  # number of changes tried for a question before a kind is considered impossible
+TRIES = 40  # number of changes that are tried for a question before a kind counts as impossible
 
 
 def label(node: Node) -> str:
@@ -153,7 +153,7 @@ class WorldInterventions:
                 if words[0] != words[1]:
                     changes.append({"op": "swap", "what": "attribute", "nodes": [a, b], "words": words})
         rng.shuffle(changes)
-        # Labels that never occur would make the rejected side recognisable.
+        # Exclude labels that never occur in the data, because they would make the rejected side recognisable.
         return (c for c in changes if all(self._seen.counts[label(n)] for n in apply(graph, [c]).nodes))
 
     def _replacements(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
@@ -175,7 +175,7 @@ class WorldInterventions:
 
     def _shorten(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
         last, clauses = len(case.steps) - 1, case.derived.clauses
-        # It would not be a defect to omit a step that another step repeats with more detail.
+        # Omitting a step that another step repeats with more detail would not be a defect.
         places = [
             i
             for i in range(last)
@@ -243,7 +243,10 @@ class _DerivedCase(PreparedCase):
 
 
 def mentioned(graph: Graph, question: str, derived: Derived) -> list[str]:
-    """Return the ids of objects that the steps name, in order, and then those that share a word with the question."""
+    """Return the ids of the objects that the steps name, in order.
+
+    The ids of other objects that share a word with the question follow.
+    """
     ids: dict[str, None] = {}
     for clause in derived.clauses:
         ids |= dict.fromkeys(bound(graph, clause))
@@ -286,7 +289,11 @@ def _first(changes: Iterator[Change]) -> Iterator[Change]:
 
 
 def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
-    """Return the true statements about the scene that do not refer to the removed step's objects."""
+    """Return true statements about the scene that can replace the removed step.
+
+    They state the existence of objects that the removed step does not name, or counts. If the removed step is a
+    relation, they can also state relations of at least one such object.
+    """
     graph = case.json
     excluded = set(bound(graph, removed))
     free = [entry for entry in graph["objects"] if entry["id"] not in excluded]
@@ -309,14 +316,15 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
 
 
 def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
-    """Return the positions for a detail: step, noun within the step, and kind of word.
+    """Return the places where a detail can be added.
 
-    The kind that the question asks about is excluded.
+    A place is (index of the step, index of the noun in the step, ``size`` or ``colour``). The attribute that the
+    question asks about is excluded.
     """
     slots = []
     for place, clause in enumerate(case.derived.clauses):
         if isinstance(clause, Count):
-            continue  # with a detail, the count would refer to other objects
+            continue  # a detail would change the objects that are counted
         for position, noun in enumerate(_nouns(clause)):
             open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(case.question)]
             slots += [(place, position, kind) for kind in open_kinds]
@@ -344,7 +352,10 @@ def _with_noun(clause: Clause, position: int, noun: Noun) -> Clause:
 def _detail(
     graph: Graph, clause: Clause, position: int, kind: str, rng: random.Random
 ) -> tuple[Clause, Clause, str, tuple[str, str]] | None:
-    """Return the clause with a true and with a false word for one noun, the object's id, and the two words."""
+    """Return a clause with a true and with a false word added to one noun, the id of the object, and the two words.
+
+    Return None if there is not exactly one true word, or no false word.
+    """
     noun = _nouns(clause)[position]
     options = [(word, _with_noun(clause, position, replace(noun, **{kind: word}))) for word in WORDS[kind]]
     true = [(word, option) for word, option in options if clause_holds(graph, option)]
