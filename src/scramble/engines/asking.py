@@ -27,8 +27,8 @@ def ask_each(
     Args:
         engine: engine that answers the requests.
         store: store of the replies.
-        items: pairs of an item and the reason why it is skipped, or None. A skipped item is yielded with this reason
-            in place of replies.
+        items: pairs of an item and None, or of an item and the reason why it is skipped. A skipped item is yielded with
+            this reason in place of replies.
         requests: function that returns the requests of an item (at least one).
 
     Raises:

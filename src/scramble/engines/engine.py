@@ -52,12 +52,12 @@ class Engine(ABC):
     def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
         """Submit one request. The future returns a reply (which may have an error) or raises EngineError.
 
-        The reply is passed to ``keep`` before the next request is sent, so that an interruption loses at most the
-        replies of requests in flight.
+        The reply is passed to ``keep`` as soon as it arrives, so that an interruption loses at most the replies of
+        requests in flight.
         """
 
     def flush(self) -> None:  # noqa: B027 (nothing to do unless an engine works in batches)
-        """Start the requests of an incomplete batch (in engines that work in batches)."""
+        """Start the requests of an incomplete batch, in engines that work in batches."""
 
     def close(self) -> None:  # noqa: B027 (nothing to free by default)
         """Cancel requests in flight and free resources."""
@@ -66,7 +66,7 @@ class Engine(ABC):
         """Yield the reply to each request, in order. At most ``window`` requests are read ahead.
 
         With a store, requests with a stored reply are not sent again, equal requests are sent once, and each new reply
-        is on disk before it is yielded.
+        is written to the store before it is yielded.
 
         Raises:
             EngineError: the server, model or key cannot work. Earlier replies are in the store.

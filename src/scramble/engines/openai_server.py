@@ -1,4 +1,4 @@
-"""A client for servers with OpenAI's chat completions API, such as vLLM, SGLang, TGI, Ollama and OpenAI."""
+"""Implements a client for servers with OpenAI's chat completions API, such as vLLM, SGLang, TGI, Ollama and OpenAI."""
 
 from __future__ import annotations
 

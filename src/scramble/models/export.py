@@ -41,9 +41,9 @@ def export_model(
 ) -> Path:
     """Write the model of ``path``, with ``adapter`` merged, to the folder ``out``.
 
-    Tensors have the same names as in the base model. Config, tokenizer and processor files are copied unchanged. Any
-    library that loads the base model (transformers, vLLM) can therefore load the result. ``export.json`` records base
-    model and adapter.
+    Tensors have the same names as in the base model. Tokenizer and processor files are copied unchanged, and so is
+    ``config.json`` if ``dtype`` is ``auto``. Any library that loads the base model (transformers, vLLM) can therefore
+    load the result. ``export.json`` records base model and adapter.
 
     Args:
         path, revision, adapter: see :func:`scramble.models.load_vlm`.
@@ -57,7 +57,7 @@ def export_model(
     """
     out, path = Path(out), str(path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out} is not empty: choose another folder (out=...) or empty it")
+        raise StoreError(f"{out} is not empty: choose another folder (out=...), or remove its files")
     vlm = load_vlm(path, revision=revision, dtype=dtype, adapter=adapter)
     model = vlm.model.merge_and_unload() if adapter is not None else vlm.model
     base = base_folder(path, revision)
@@ -73,7 +73,7 @@ def export_model(
 
 
 def base_folder(path: str, revision: str | None) -> Path:
-    """Return the local folder of a model: the given folder, or the snapshot in the hub's cache."""
+    """Return the local folder of a model, which is the given folder or the snapshot in the hub's cache."""
     if is_folder(path):
         return Path(path)
     from huggingface_hub import snapshot_download
@@ -88,6 +88,8 @@ def copy_shipped(base: Path, folder: Path, leave: tuple[str, ...] = ()) -> None:
     """Copy the files of a released model except its weights and the files in ``leave``."""
     files = [file for pattern in SHIPPED for file in sorted(base.glob(pattern)) if file.name not in leave]
     if not any(file.name == "tokenizer_config.json" for file in files):
-        raise ModelError(f"{base} has no tokenizer_config.json, so it is not a complete model: download it again")
+        raise ModelError(
+            f"{base} has no tokenizer_config.json, so it is not a complete model: copy or download the model again"
+        )
     for file in files:
         shutil.copyfile(file, folder / file.name)

@@ -53,8 +53,8 @@ class Family:
         model_types: values of ``config.model_type`` of this family.
         language_model, head: module paths in the unwrapped model.
         vision: module paths of tower and projector.
-        lora_targets: regular expression of the linear layers that get a LoRA adapter by default. PEFT matches it with
-            whole module names, so it must include the path of the language model.
+        lora_targets: regular expression of the linear layers that get a LoRA adapter by default. PEFT matches this
+            expression with whole module names, so it must include the path of the language model.
         minimum, below: limits of the versions of transformers that have the family's native classes (minimum <= version
             < below).
         combine: see :class:`scramble.trie.backbone.Backbone`.
@@ -348,7 +348,7 @@ class Family:
 def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> None:
     """Raise ModelError unless the processor marks images with a token that the model expects.
 
-    None means that the processor has no image token.
+    ``token`` is None if the processor has no image token.
     """
     if token not in expected:
         marks = "has no image token" if token is None else f"marks images with token {token}"

@@ -118,7 +118,8 @@ def _fetch_config(path: str, revision: str | None, key: str) -> Path:
 
     try:
         if not isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):
-            # Test the connection with one request, because the download would retry for half a minute without one.
+            # Test the connection with one request, because the download would retry for half a minute without a
+            # connection.
             get_hf_file_metadata(hf_hub_url(path, "config.json", revision=revision), timeout=10)
         return Path(str(cached_file(path, "config.json", revision=revision)))
     except (OSError, errors.HTTPError) as error:
@@ -200,7 +201,7 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
             f"{key}=FOLDER"
         )
     if has(hub.EntryNotFoundError):
-        return ModelError(f"{at} lacks a required file: {_one_line(error)}")
+        return ModelError(f"{at} lacks a required file ({_one_line(error)}): choose another model or revision")
     return ModelError(f"{at} could not be read: {_one_line(error)}")
 
 
@@ -246,7 +247,7 @@ def check_adapter_config(adapter: str) -> None:
     folder = Path(adapter)
     if not folder.is_dir():
         if folder.is_absolute() or adapter.count("/") > 1 or folder.parent.is_dir():  # not a hub id (owner/name)
-            raise ModelError(f"there is no adapter at {adapter}: the folder does not exist")
+            raise ModelError(f"there is no adapter at {adapter}, because this folder does not exist: correct the path")
         return
     file = folder / "adapter_config.json"
     if not file.is_file():

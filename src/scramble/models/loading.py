@@ -155,7 +155,10 @@ def empty_model(config: Any) -> nn.Module:
 
 
 def load_processor(family: Family, path: str, revision: str | None = None) -> Any:
-    """Return the processor of a hub id or folder. Raises ModelError if it is missing or belongs to another family."""
+    """Return the processor saved at a hub id or folder.
+
+    Raises ModelError if the processor is missing or belongs to another family.
+    """
     from transformers.utils import is_torchvision_available
 
     if family.needs_torchvision and not is_torchvision_available():
@@ -238,7 +241,7 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
         base: hub id or folder of the model; None reads it from the model's configuration.
 
     Raises:
-        ModelError: there is no adapter, or it belongs to another base model.
+        ModelError: there is no adapter, or the adapter belongs to another base model.
     """
     from peft import PeftConfig, PeftModel
 
@@ -290,9 +293,11 @@ def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) ->
 
 def _check_arguments(dtype: str, attn_implementation: str, device: str | None, quantization: Any) -> None:
     if dtype not in DTYPES:
-        raise ModelError(f"model.dtype={dtype}: choose one of {', '.join(DTYPES)}")
+        raise ModelError(f"model.dtype={dtype} is not supported: choose one of {', '.join(DTYPES)}")
     if attn_implementation not in ATTENTION:
-        raise ModelError(f"model.attn_implementation={attn_implementation}: choose one of {', '.join(ATTENTION)}")
+        raise ModelError(
+            f"model.attn_implementation={attn_implementation} is not supported: choose one of {', '.join(ATTENTION)}"
+        )
     if attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise ModelError(
             "model.attn_implementation=flash_attention_2 needs flash-attn: install flash-attn, or set "

@@ -81,7 +81,7 @@ class Preflight:
         )
 
     def check(self) -> None:
-        """Raise ModelError with advice if memory or disk space are too small."""
+        """Raise ModelError with advice if the memory or the disk space is too small."""
         if self.available is not None and self.total > self.available:
             raise ModelError(
                 f"{self.path} needs about {self.total / GIB:.1f} GiB of memory, but only "

@@ -49,7 +49,7 @@ class PromptEncoder:
         self._splices: bool | None = None
 
     def completion(self, text: str) -> list[int]:
-        """Return the token ids of an answer and its end of turn. Raises ModelError if it contains a control token."""
+        """Return the token ids of an answer and its end of turn. Raises ModelError if ``text`` has a control token."""
         return list(self.family.encode_completion(self.processor, text))
 
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[Prompt]:

@@ -1,4 +1,4 @@
-"""The interface between the trie engine and a model.
+"""Defines the interface between the trie engine and a model.
 
 :mod:`scramble.models` implements this interface once per model family. The engine itself is independent of tasks,
 prompts and files.

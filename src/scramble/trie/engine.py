@@ -30,7 +30,7 @@ class NonFiniteError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LogProbs:
-    """Log-probabilities of the scored tokens, in nats, float32. Sequences are numbered consecutively over all items.
+    """Log-probabilities of the scored tokens, in nats. Sequences are numbered consecutively over all items.
 
     Attributes:
         tokens_M: log-probability of each scored token, sequence by sequence.
@@ -93,7 +93,7 @@ def logprobs(
             deep_features=deep_features,
             input_ids=batch.input_ids_BL,
         )
-    # The head is the widest matrix of the model: apply it only at positions that predict a scored token.
+    # The head is the widest matrix of the model, so apply it only at positions that predict a scored token.
     hidden_RD = hidden_BLD.flatten(0, 1).index_select(0, batch.rows_R)
     logps_T, entropy_R, log_sum_squares_R = head_logprobs(
         hidden_RD,

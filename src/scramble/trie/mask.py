@@ -55,7 +55,7 @@ def attention_masks(
 def dense_mask(
     end_BL: Tensor, block_BL: Tensor | None = None, depth_BL: Tensor | None = None, window: int | None = None
 ) -> Tensor:
-    """Return the rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention; True allows attention.
+    """Return the rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention. True allows attention.
 
     Args:
         end_BL: index after the last descendant of each token.

@@ -48,7 +48,7 @@ class TrieBatch:
         end_BL: index in the row after the last descendant; padding attends only to itself.
         block_BL: index of the token's bidirectional image block, -1 outside; None for causal models.
         sequences_BL: number of sequences that pass through each token, 0 in padding.
-        paths: the paths to all leaves, for recurrent layers; None for decoders without them.
+        paths: the paths to all leaves, for recurrent layers; None for decoders without such layers.
         feature_slots_F: flat positions (in B * L) that receive an image feature.
         feature_source_F: for each of these positions, the index of its feature in the concatenated features of all
             items.

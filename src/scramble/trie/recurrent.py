@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The paths of a batch. Decoders receive them instead of a mask for their recurrent layers.
+    """The paths of a batch. Decoders receive the paths instead of a mask for their recurrent layers.
 
     Attributes:
         tokens_PN: flat positions (in B * L) of each path's tokens; arbitrary in padding.
@@ -58,7 +58,7 @@ def paths_to(ends_BL: Tensor, last_P: Tensor, rows_P: Tensor, *, align_ends: boo
 
     Args:
         ends_BL: index in the row after the last descendant of each token.
-        last_P: index in its row of the last token of each path. Every token except padding must be on a path.
+        last_P: for each path, the index of its last token in the row. Every token except padding must be on a path.
         rows_P: row of each path.
         align_ends: whether padding precedes the paths, so that the state after the last column is the state after every
             path. Otherwise padding follows the paths, so that rows are computed as without padding.

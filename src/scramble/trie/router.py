@@ -1,4 +1,6 @@
-"""Computes the load-balancing loss of a mixture of experts on a trie. It equals the loss with one sequence per row.
+"""Computes the load-balancing loss of a mixture of experts on a trie.
+
+This loss equals that of a batch with one sequence per row.
 
 Suffixes: B rows, L tokens per row, E experts.
 """
@@ -13,9 +15,9 @@ from torch import Tensor, nn
 
 
 def has_routers(decoder: nn.Module) -> bool:
-    """Return whether a decoder has a load-balancing loss for its experts and its router logits can be recorded.
+    """Return whether a decoder has a load-balancing loss and router logits that can be recorded.
 
-    Gemma 4 has no such loss. Its models record router probabilities under this name, even without experts.
+    Gemma 4 has no such loss. Its models record router probabilities as ``router_logits``, even without experts.
     """
     records = getattr(decoder, "_can_record_outputs", None) or {}
     return "router_logits" in records and hasattr(decoder.config, "router_aux_loss_coef")

@@ -159,7 +159,7 @@ class AnyModel(Family):
 
     def features(self, *args: object) -> NoReturn:
         """Raise ModelError, because the trie engine does not support this model."""
-        raise ModelError(f"{self.name} does not support token tries: train it with trainer.backend=trl")
+        raise ModelError(f"{self.name} does not support token tries: train the model with trainer.backend=trl")
 
     def embed_tokens(self, *args: object) -> NoReturn:
         """Raise ModelError (see :meth:`features`)."""

@@ -1,4 +1,7 @@
-"""Gemma 4 with transformers' native classes (``google/gemma-4-E2B-it``, ``-E4B-it``, ``-26B-A4B-it``, ``-31B-it``)."""
+"""Supports Gemma 4 with transformers' native classes.
+
+The checkpoints are ``google/gemma-4-E2B-it``, ``-E4B-it``, ``-26B-A4B-it`` and ``-31B-it``.
+"""
 
 from __future__ import annotations
 

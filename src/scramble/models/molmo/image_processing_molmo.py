@@ -98,7 +98,7 @@ def to_rgb(image: Any) -> np.ndarray:
 
     Accepts Pillow images of any mode (:mod:`scramble.pixels`), and arrays or tensors (h, w), (h, w, c) or (c, h, w)
     with 1, 3 or 4 channels, uint8 or float in [0, 1]. An alpha channel is composited onto white. Raises ValueError for
-    other input.
+    all other input.
     """
     if isinstance(image, Image.Image):
         return np.array(upright_rgb(image))

@@ -109,7 +109,8 @@ class MolmoVisionBlock(GradientCheckpointingLayer):
         self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, states_NTE: Tensor) -> Tensor:
-        # Every token attends to every other token, so FlexAttention cannot skip anything and only costs compilation.
+        # Every token attends to every other token, so FlexAttention could not skip anything and would only cost
+        # compilation time.
         chosen = self.config._attn_implementation
         implementation = "sdpa" if chosen == "flex_attention" else chosen
         normed_NTE = self.attention_norm(states_NTE)
