@@ -74,11 +74,11 @@ def count(
         similar: function that returns whether two words denote the same object. With None, only equal words do.
     """
     present, expected = lexicon.listed(truth), lexicon.listed(likely)
-    kept = [noun for noun in nouns if noun in lexicon.vocabulary]
+    counted = [noun for noun in nouns if noun in lexicon.vocabulary]
     covered: set[int] = set()
     hit: set[int] = set()
     hallucinated = 0
-    for noun in kept:
+    for noun in counted:
         if noun in lexicon.safe:
             continue
         place = _first(noun, present, str.__eq__)
@@ -89,7 +89,7 @@ def count(
                 place = _first(noun, present, similar)
         covered |= _places(place)
         hallucinated += place is None
-    return Counts(len(kept), hallucinated, len(truth), len(covered), len(likely), len(hit))
+    return Counts(len(counted), hallucinated, len(truth), len(covered), len(likely), len(hit))
 
 
 def _first(noun: str, listed: Sequence[tuple[str, int]], same: Similar) -> int | None:
@@ -103,8 +103,8 @@ def _places(place: int | None) -> set[int]:
 def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
     """Return the lemmas of the nouns in a text.
 
-    Words are not lower-cased, so a capitalised word is not in the vocabulary. This is as in the original code, but the
-    original code tags words with NLTK instead of a spaCy pipeline.
+    As in the original code, words are not lower-cased, so a capitalised word is not in the vocabulary. Unlike the
+    original code, which tags words with NLTK, this function uses a spaCy pipeline.
 
     Raises:
         PipelineError: the pipeline is not installed or has no tagger.
@@ -114,7 +114,7 @@ def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
 
 
 def tagger(pipeline: str) -> Any:
-    """Return the spaCy pipeline. Raises PipelineError if it is not installed or has no tagger."""
+    """Return the spaCy pipeline. Raises PipelineError if the pipeline is not installed or has no tagger."""
     return load_pipeline(pipeline, "tagger", setting="benchmark.amber.pipeline")
 
 
@@ -124,7 +124,7 @@ def has_vectors(pipeline: str) -> bool:
 
 
 def similar(pipeline: str) -> Similar | None:
-    """Return a function that compares two words by the pipeline's word vectors, or None if it has no vectors."""
+    """Return a function that compares two words by the word vectors of a pipeline, or None if there are no vectors."""
     if not has_vectors(pipeline):
         return None
     document = cache(tagger(pipeline).make_doc)

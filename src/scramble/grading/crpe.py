@@ -31,11 +31,11 @@ def vlmevalkit(text: str, answer: str, options: Mapping[str, str]) -> Reading:
 
 def lmms_eval(text: str, answer: str, options: Mapping[str, str]) -> Reading:
     """Apply lmms-eval's rule: the answer is the option whose text occurs first in the reply without punctuation. If no
-    text of an option occurs, the whole reply must be a letter, in any case."""
+    text of an option occurs, the whole reply must be a letter, regardless of case."""
     cleaned = re.sub(r"[^\w\s]", "", text).strip()
     letters = {option.strip(): letter for letter, option in options.items()}
-    found = re.search("|".join(map(re.escape, letters)), cleaned)
-    read = letters[found.group()] if found else cleaned
+    match = re.search("|".join(map(re.escape, letters)), cleaned)
+    read = letters[match.group()] if match else cleaned
     return read.lower() == answer.lower(), read.upper() if read.upper() in options else None
 
 

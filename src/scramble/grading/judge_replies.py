@@ -11,17 +11,18 @@ Pair = tuple[float, float]
 
 
 def mmhal_rating(text: str) -> int | None:
-    """Apply MMHal-Bench's rule: return the digit that follows ``rating: ``, in any case. Return None unless exactly one
-    of the digits 0 to 6 does.
+    """Apply MMHal-Bench's rule: return the only digit from 0 to 6 that follows ``rating: ``, regardless of case.
+
+    Return None if no such digit or several such digits follow ``rating: ``.
 
     ``Rating: 13`` is read as 1. ``**Rating:** 3`` and ``Rating:3`` cannot be parsed.
     """
-    found = [rating for rating in range(7) if f"rating: {rating}" in text.lower()]
-    return found[0] if len(found) == 1 else None
+    ratings = [rating for rating in range(7) if f"rating: {rating}" in text.lower()]
+    return ratings[0] if len(ratings) == 1 else None
 
 
 def llava_pair(text: str) -> Pair | None:
-    """Apply LLaVA's rule: the first line must be two numbers separated by one blank or comma, else return None."""
+    """Apply LLaVA's rule: return the two numbers of the first line, which one blank or comma must separate."""
     parts = text.split("\n")[0].replace(",", " ").split(" ")
     try:
         pair = tuple(float(part) for part in parts)
@@ -31,7 +32,10 @@ def llava_pair(text: str) -> Pair | None:
 
 
 def lmms_eval_pair(text: str) -> Pair | None:
-    """Apply lmms-eval's rule: return the first two numbers of the first line with text, even 1 in "Assistant 1: 8"."""
+    """Apply lmms-eval's rule: return the first two numbers of the first line with text.
+
+    All numbers count. For example, the first number in "Assistant 1: 8" is 1.
+    """
     numbers = re.findall(r"-?\d+(?:\.\d+)?", text.strip().split("\n")[0])
     return _pair(tuple(float(number) for number in numbers[:2])) if len(numbers) > 1 else None
 
@@ -53,5 +57,5 @@ VERDICTS = {"correct": 1, "incorrect": 0, "unclear": 2}
 def hallusion_verdict(text: str) -> int | None:
     """Return HallusionBench's label of the word in a reply: 1 for ``correct``, 0 for ``incorrect``, 2 for ``unclear``.
     Return None unless exactly one of these words occurs."""
-    found = {word for word in re.findall(r"[a-z]+", text.lower()) if word in VERDICTS}
-    return VERDICTS[found.pop()] if len(found) == 1 else None
+    labels = {word for word in re.findall(r"[a-z]+", text.lower()) if word in VERDICTS}
+    return VERDICTS[labels.pop()] if len(labels) == 1 else None

@@ -35,7 +35,7 @@ _REJECTION = re.compile(
 
 
 def read_letters(text: str) -> str:
-    """Return the letters that a reply names as its answer, sorted and in upper case ("BD"); "" if none can be read.
+    """Return the letters that a reply names as its answer, sorted and in upper case ("BD"), or "" if none can be read.
 
     This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that
     occurs is used:
@@ -72,8 +72,8 @@ def _stated(letters: str, is_plural: bool) -> str:
     plural but only one letter was found."""
     if re.search(r"\bor\b", letters):
         return ""
-    found = _letters(letters)
-    return "" if is_plural and len(found) < 2 else found
+    named = _letters(letters)
+    return "" if is_plural and len(named) < 2 else named
 
 
 def _agreed(readings: set[str]) -> str:
@@ -97,5 +97,5 @@ def same_letters(letters: str, answer: str) -> bool:
 def _letters(text: str) -> str:
     """Return the sorted letters in a list. Return "" for three or more letters without a gap from A on, because such a
     list probably repeats the options."""
-    found = "".join(sorted(set(re.findall(r"\b[A-I]\b", text.upper()))))
-    return "" if len(found) > 2 and "ABCDEFGHI".startswith(found) else found
+    letters = "".join(sorted(set(re.findall(r"\b[A-I]\b", text.upper()))))
+    return "" if len(letters) > 2 and "ABCDEFGHI".startswith(letters) else letters

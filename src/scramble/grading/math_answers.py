@@ -1,9 +1,9 @@
 r"""Grade answers to MATH-Vision and MathVerse.
 
 For MATH-Vision (Wang et al., arXiv 2402.14804, ``evaluation/``), :func:`extract_mathvision` extracts the answer from a
-reply, and :func:`mathvision_correct` compares this answer with the right letter or answer and with the text of the
-right option. Both functions follow the official rules. Like these rules, they cannot parse ``Answer: B``, ``**B**`` or
-``4 \text{ cm}``.
+reply. :func:`mathvision_correct` compares the extracted answer with the right answer, which for options is both the
+letter and the text of the right option. Both functions follow the official rules. Like these rules, they cannot parse
+``Answer: B``, ``**B**`` or ``4 \text{ cm}``.
 
 MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and compare answers. The only rule in its
 code is that equal strings are equal answers. :func:`extract_mathverse` and :func:`mathverse_equal` are our rules for
@@ -35,7 +35,7 @@ def mathvision_correct(response: str, answer: str, choices: Sequence[str]) -> tu
 
     Args:
         answer: the letter of the right option, or the answer of a free question.
-        choices: the options; empty for a free question.
+        choices: the options. A free question has none.
     """
     extracted = extract_mathvision(response)
     accepted = [answer]
@@ -84,8 +84,8 @@ def _is_number(text: str) -> bool:
 def _content(text: str) -> str:
     """Return the content of the last box, or the whole text if there is no box.
 
-    The result ends before a closing brace that precedes every opening brace. It begins after the last equals sign or
-    approximation sign.
+    The result begins after the last equals sign or approximation sign, and ends before a closing brace that precedes
+    every opening brace.
     """
     text = text.replace("{}", "")
     inside = re.findall(r"oxed{(.*)}", text, re.DOTALL)
@@ -179,7 +179,7 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
     marks as its answer.
 
     Args:
-        letters: letters of the options; empty for a free question.
+        letters: the letters of the options. A free question has none.
     """
     text = final_answers.find(response)
     if text is None:
@@ -190,8 +190,8 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
         return plain
     named = final_answers.letter(text, dict.fromkeys(letters, ""))
     if named is None:
-        found = re.findall(r"\(([A-Z])\)|(?:^|\n)\s*([A-Z])(?:[.):]|\s*$)", text)
-        listed = [first or second for first, second in found if (first or second) in letters]
+        matches = re.findall(r"\(([A-Z])\)|(?:^|\n)\s*([A-Z])(?:[.):]|\s*$)", text)
+        listed = [first or second for first, second in matches if (first or second) in letters]
         named = listed[-1] if listed else None
     return plain if named is None else named
 

@@ -146,7 +146,8 @@ def parse_object_list(text: str) -> Any:
 def named_objects(names: Sequence[str], pipeline: str) -> list[str]:
     """Return the distinct objects in a judge's list of names.
 
-    The objects in a name are its known pairs of words. If it has none, they are its runs of nouns, as lemmas.
+    The objects in a name are the known pairs of words in the name. If there is no such pair, they are the runs of nouns
+    in the name, as lemmas.
 
     Args:
         pipeline: a spaCy pipeline, by name or folder.
@@ -155,10 +156,10 @@ def named_objects(names: Sequence[str], pipeline: str) -> list[str]:
         PipelineError: the pipeline is not installed, or lacks a tagger or a lemmatizer.
     """
     tag = load_pipeline(pipeline, "tagger", "lemmatizer", setting="benchmark.object_halbench.pipeline")
-    found: list[str] = []
+    objects: list[str] = []
     for name in names:
         words = list(tag(f"a {name}"))
         pairs = joined([word.lemma_ for word in words], object_halbench().pairs, only_pairs=True)
         runs = groupby(words, lambda word: word.tag_ in ("NN", "NNS", "NNP", "NNPS"))
-        found += pairs or [" ".join(word.lemma_ for word in run) for is_noun, run in runs if is_noun]
-    return list(dict.fromkeys(found))
+        objects += pairs or [" ".join(word.lemma_ for word in run) for is_noun, run in runs if is_noun]
+    return list(dict.fromkeys(objects))

@@ -27,7 +27,7 @@ def pope_official(text: str) -> str | None:
 
 
 def exact(text: str) -> str | None:
-    """Apply lmms-eval's rule: the whole reply must be ``yes`` or ``no``, in any case."""
+    """Apply lmms-eval's rule: the whole reply must be ``yes`` or ``no``, regardless of case."""
     stripped = text.lower().strip()
     return stripped if stripped in ("yes", "no") else None
 
@@ -132,22 +132,22 @@ def lmms_vstar(text: str, options: Options) -> str | None:
     """Apply lmms-eval's rule for V*: return the letter, from A to D, in the first of five forms that matches the
     upper-cased reply ("a cat" is read as A). If no form matches, return the only letter from A to D."""
     text = text.strip().upper()
-    found = next((match.group(1) for form in _VSTAR_FORMS if (match := re.search(form, text))), None)
-    if found is None and len(letters := re.findall(r"[A-D]", text)) == 1:
-        found = letters[0]
-    return found if found in options else None
+    letter = next((match.group(1) for form in _VSTAR_FORMS if (match := re.search(form, text))), None)
+    if letter is None and len(letters := re.findall(r"[A-D]", text)) == 1:
+        letter = letters[0]
+    return letter if letter in options else None
 
 
 def lmms_blink(text: str, options: Options) -> str | None:
-    """Apply lmms-eval's rule for BLINK: the letter at the start of the reply, in any case, must be an option. A reply
-    such as "The cat" starts with T and is therefore not parsed."""
+    """Apply lmms-eval's rule for BLINK: the letter at the start of the reply must be an option, regardless of case. A
+    reply such as "The cat" starts with T and is therefore not parsed."""
     match = re.match(r"[(\s]*([A-Z])", text.strip(), re.IGNORECASE)
     return match.group(1).upper() if match and match.group(1).upper() in options else None
 
 
 def lmms_scienceqa(text: str, options: Options) -> str | None:
-    """Apply lmms-eval's rule for ScienceQA: the reply must be a letter in any case, or start with a capital letter and
-    a full stop."""
+    """Apply lmms-eval's rule for ScienceQA: the reply must be a capital or small letter, or start with a capital letter
+    and a full stop."""
     text = text.strip()
     letter = text.upper() if len(text) == 1 else text[0] if re.match(r"[A-Z]\.", text) else None
     return letter if letter in options else None
@@ -165,7 +165,7 @@ def first_char(text: str, options: Options) -> str | None:
 
 
 def naturalbench_ab(text: str, options: Options) -> str | None:
-    """Apply NaturalBench's rule: return the word ``A`` or ``B``, in any case, that occurs first."""
+    """Apply NaturalBench's rule: return the word ``A`` or ``B`` that occurs first, regardless of case."""
     match = re.search(r"\b([ab])\b", text, re.IGNORECASE)
     return match.group(1).upper() if match else None
 
@@ -181,7 +181,7 @@ def llava_sqa(text: str, options: Options) -> str | None:
     return letters[0] if len(letters) == 1 and letters[0] in options else None
 
 
-# Forms in which a letter is likely to be the answer, by decreasing weight. The weights 10, 9 and 7 have no fixed form.
+# Forms in which a letter is likely to be the answer, by decreasing weight. The weights 10, 9 and 7 are not listed here.
 _PRIORITIES = ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} "))
 _PHRASES = (
     "answer is",
@@ -257,7 +257,7 @@ _MMVP_FORMS = (
 
 
 def mmvp(text: str, options: Options) -> str | None:
-    """Apply lmms-eval's rule for MMVP: return A or B, in any case, from the first of six forms that matches."""
+    """Apply lmms-eval's rule for MMVP: return A or B from the first of six forms that matches, regardless of case."""
     text = text.strip()
     for form in _MMVP_FORMS:
         if match := re.search(form, text, re.IGNORECASE):
@@ -387,14 +387,14 @@ def internvl_answer(text: str) -> str:
 
 
 def final_yes_no(text: str, parser: str) -> str | None:
-    """Return ``yes`` or ``no`` in the final answer of a chain of thought. ``parser`` decides on an ambiguous answer."""
+    """Parse ``yes`` or ``no`` in the final answer of a chain of thought. ``parser`` decides on ambiguous answers."""
     answer = final_answers.find(text)
     result = final_answers.yes_no(answer) if answer is not None else None
     return result or YES_NO[parser](final_answers.after_thought(text) if answer is None else answer)
 
 
 def final_letter(text: str, options: Options, parser: str) -> str | None:
-    """Return the option in the final answer of a chain of thought. ``parser`` decides on an ambiguous answer."""
+    """Parse the option letter in the final answer of a chain of thought. ``parser`` decides on ambiguous answers."""
     answer = final_answers.find(text)
     result = final_answers.letter(answer, options) if answer is not None else None
     return result or LETTER[parser](final_answers.after_thought(text) if answer is None else answer, options)

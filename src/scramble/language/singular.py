@@ -93,7 +93,7 @@ def noun_lemma(word: str, vocabulary: Collection[str]) -> str:
 
     ``vocabulary`` contains the object words of COCO or AMBER. WordNet's irregular forms are listed only for these.
     """
-    if (known := _noun_forms().get(word)) is not None:
-        return known
+    if (lemma := _noun_forms().get(word)) is not None:
+        return lemma
     forms = [word, *(word[: -len(old)] + new for old, new in _NOUN_ENDINGS.items() if word.endswith(old))]
     return min((form for form in forms if form in vocabulary), key=len, default=word)

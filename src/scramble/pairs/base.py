@@ -54,7 +54,7 @@ class CandidateSet:
     """The possible pairs of one item (a caption), of which at most ``count`` are used.
 
     Attributes:
-        pairs: the pairs in the order in which they are drawn; without refinement the first ``count`` pairs are used.
+        pairs: the pairs in the order in which they are drawn. Without refinement, the first ``count`` pairs are used.
         draws: expected number of draws of each pair, over all seeds (:func:`expected_draws`).
     """
 
@@ -102,8 +102,8 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
     """Draw ``count`` candidates (or all, if there are fewer), alternating between the kinds in a random order.
 
     Within a kind, a candidate is drawn in proportion to its weight. If the kinds did not alternate, kinds with many
-    candidates (replacements, one per lexicon entry) would be drawn more often than kinds with one (swaps). ``key``
-    identifies the caption; see :func:`seeded`.
+    candidates (replacements, one per lexicon entry) would be drawn more often than kinds with one candidate (swaps).
+    ``key`` identifies the caption, see :func:`seeded`.
     """
     rng = seeded(seed, *key)
     by_kind: dict[str, list[Negative]] = {}
@@ -124,8 +124,8 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
     """Return how often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
 
-    The draws per kind are exact. Within a kind they are divided in proportion to the weights, which is exact for one
-    draw and an approximation for several draws without replacement.
+    The draws per kind are exact. Within a kind, the draws are divided in proportion to the weights. The division is
+    exact for one draw and approximate for several draws without replacement.
     """
     sizes: dict[str, int] = {}
     weights: dict[str, float] = {}

@@ -65,8 +65,10 @@ def score_images(
 def text_columns(pair: PreferencePair) -> dict[str, float]:
     """Return the columns that need no model.
 
-    They are the ratio of word counts, the fraction of common words, whether both texts have the same words in the same
-    order, and whether the rejected text is usable English.
+    - ``length_ratio``: words of the rejected text per word of the chosen text
+    - ``common_words``: fraction of the distinct words that both texts contain
+    - ``same_words``: 1 if both texts have the same words in the same order
+    - ``usable``: 1 if :func:`scramble.pairs.captions.surface.problem` finds no problem in the rejected text
     """
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
     common = len(set(chosen) & set(rejected)) / max(1, len(set(chosen) | set(rejected)))

@@ -96,8 +96,9 @@ def _mention(
 def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> str | None:
     """Return the answer if the graph supports it, otherwise None.
 
-    The graph must contain every object that the question names (``anchors`` are the ids of these objects). Unless the
-    answer is yes, no or a number, a reachable object must have it as its name, as an attribute or as a relation.
+    The graph must contain every object that the question names. ``anchors`` are the ids of these objects. Unless the
+    answer is yes, no or a number, it must be the name, an attribute or a relation of an object that can be reached from
+    the anchors.
     """
     normalised = " ".join(answer.lower().split())
     if any(anchor not in graph.by_id for anchor in anchors):

@@ -95,7 +95,7 @@ def graphs_of_model(
 def read_reply(reply: Reply, problems: Counter[str]) -> SceneGraph:
     """Parse the graph in a reply. Removed parts are counted in ``problems``, as in :func:`read_graph`.
 
-    These defects of replies are repaired:
+    The following defects of a reply are repaired:
 
     - text around the JSON
     - trailing commas

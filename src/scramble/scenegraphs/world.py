@@ -65,7 +65,7 @@ def asked_kind(question: str) -> str:
 
 
 def says(clause: Clause, other_clause: Clause) -> bool:
-    """Return whether ``clause`` implies ``other_clause``, which may have fewer details; counts must be equal."""
+    """Return whether ``clause`` implies ``other_clause``, which may have fewer details. Counts must be equal."""
     if isinstance(clause, Count) or isinstance(other_clause, Count):
         return clause == other_clause
     if isinstance(clause, Exists) and isinstance(other_clause, Exists):
@@ -85,10 +85,10 @@ def _refines(noun: Noun, other: Noun) -> bool:
 
 
 def derive(graph: Graph, question: str) -> Derived | None:
-    """Derive the steps and the answer of one of the world's questions, or None if the graph does not determine them.
+    """Derive the steps and the answer of one of the world's questions.
 
-    This is the case if a presupposition of the question is false (for example "the circle" if there are two circles),
-    or if the text is not one of the world's questions.
+    Return None if a presupposition of the question is false (for example "the circle" if there are two circles), or if
+    the text is not one of the world's questions.
     """
     for pattern, answer in _FORMS:
         if match := pattern.fullmatch(question.strip()):

@@ -57,12 +57,12 @@ def generate(
 ) -> dict[str, Any]:
     """Write tables of images and questions for the splits train, val and test, and 2x2 items for val and test.
 
-    The tables of a split are in its folder under ``folder``, for example ``train/``. No scene is in two splits; scenes
-    are the same if they have the same objects in the same relations. The 2x2 items have these tags:
+    The tables of a split are in the split's folder under ``folder``, for example ``train/``. No scene is in two splits.
+    Two scenes are the same if they have the same objects in the same relations. The 2x2 items have these tags:
 
-    - ``seen`` (val and test): combinations and wordings that occur in training
+    - ``seen`` (val and test): combinations of colour and shape that occur in training
     - ``unseen`` (test): combinations of colour and shape that do not occur in training
-    - ``new-wording`` (test): wordings that do not occur in training
+    - ``new-wording`` (test, in addition to ``seen``): wordings that do not occur in training
 
     The same arguments produce the same bytes.
 

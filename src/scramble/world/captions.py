@@ -55,7 +55,7 @@ def name(thing: Thing, with_size: bool = False) -> Noun:
 
 
 def relate(scene: Scene, rng: random.Random, subject: int, others: list[int], with_size: bool) -> Relation:
-    """Draw a true relation of the object ``subject`` to each object in ``others``. All are indices."""
+    """Draw a true relation of the object with index ``subject`` to each object with an index in ``others``."""
     things = scene.things
     links = tuple((rng.choice(relations(things[subject], things[i])), name(things[i], with_size)) for i in others)
     return Relation(name(things[subject], with_size), links)

@@ -29,7 +29,8 @@ def draw(scene: Scene, image_size: int) -> Image.Image:
 
     if image_size < SMALLEST:
         raise WorldError(
-            f"data.image_size must be at least {SMALLEST} pixels, not {image_size}: shapes in smaller images look alike"
+            f"data.image_size must be at least {SMALLEST} pixels, not {image_size}, because shapes in smaller images "
+            "look alike"
         )
     side = image_size * _SUPERSAMPLE
     ground = _byte(scene.ground)

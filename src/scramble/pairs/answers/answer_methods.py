@@ -26,7 +26,7 @@ class AnswerMethod(PairMethod):
 
     Args:
         engine: kind and options, see :func:`scramble.engines.open_engine`.
-        options: options of the method; :meth:`_set_shared_options` documents the options that all methods share.
+        options: options of the method. :meth:`_set_shared_options` documents the options that all methods share.
     Raises:
         PairMethodError: there is no engine or no question, or the options contradict each other.
     """

@@ -133,8 +133,8 @@ class TextOnlyOdds:
     N-gram classifiers of each family and of each kind, and a language model of the chosen texts, are fitted on all
     candidates, each weighted by its expected draws. Images are divided into folds by a hash. A pair is scored by the
     classifiers that were not fitted on its fold, so new images are scored in the same way. A second regression per
-    family calibrates the scores. No classifier is fitted on selected pairs. It would learn the patterns that earlier
-    classifiers missed in this particular selection, and such patterns do not transfer to other images.
+    family calibrates the scores. No classifier is fitted on selected pairs. Such a classifier would learn the patterns
+    that earlier classifiers missed in this particular selection, and these patterns do not transfer to other images.
 
     Args:
         pairs: all candidates of the images on which the classifiers are fitted.

@@ -41,8 +41,8 @@ class Classifier:
 
     Attributes:
         features: function from pairs to features, an array or matrix with one row per pair.
-        fit: function from the features of pairs and their weights (n,) (or None) to a scorer. Scores are log-odds; the
-            scores of the language model are in nats.
+        fit: function from the features of pairs and their weights (n,) (or None) to a scorer. The scores are log-odds,
+            except that the scores of the language model are differences of log-probabilities in nats.
         per_kind: whether the classifier is also fitted on the pairs of each kind alone.
     """
 

@@ -291,8 +291,8 @@ def _first(changes: Iterator[Change]) -> Iterator[Change]:
 def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
     """Return true statements about the scene that can replace the removed step.
 
-    They state the existence of objects that the removed step does not name, or counts. If the removed step is a
-    relation, they can also state relations of at least one such object.
+    The statements are about the existence of objects that the removed step does not name, or about counts. If the
+    removed step is a relation, statements about relations of at least one such object are also returned.
     """
     graph = case.json
     excluded = set(bound(graph, removed))
