@@ -380,6 +380,6 @@ def _by_letter(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def yes_no(answer: str) -> str | None:
-    """Return ``yes`` or ``no`` if a final answer is this word or begins with it and a punctuation mark, else None."""
+    """Return the word ``yes`` or ``no`` that a final answer consists of, or with which it begins before a sign."""
     match = _ANSWERED.match(_bare(without_lead(plain(answer))))
     return match[1].lower() if match else None

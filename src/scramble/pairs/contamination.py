@@ -17,7 +17,7 @@ from scramble.records import ImageFile, ImageRecord
 from scramble.storage.files import StoreError, read_json, read_text
 
 # COCO's file names have twelve digits. A number alone counts as a COCO id only in the range of COCO's ids (the largest
-# is 581929): file names of other data sets (TextVQA, Flickr30k) also consist of digits or end in digits.
+# is 581929), because file names of other data sets (TextVQA, Flickr30k) also consist of digits or end in digits.
 _COCO = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})(?:\.(?:jpg|jpeg|png))?|([1-9]\d{0,5})", re.IGNORECASE)
 _LARGEST = 999_999
 _NAME = re.compile(r"(?<![\w.-])(?:COCO_(?:train|val|test)\d{4}_\d{12}(?!\d)|\d{12}\.jpg)", re.IGNORECASE)

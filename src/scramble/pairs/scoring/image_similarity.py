@@ -23,9 +23,8 @@ def load_similarity(
 ) -> Similarity:
     """Load a function that computes the cosine similarity of each image and text with a CLIP-like model.
 
-    The features of an image are shared by its consecutive texts. ``batch_size`` is the number of images per forward
-    pass.
-    The other arguments are those of :func:`scramble.pairs.scoring.text_scorers.load_grammar`.
+    Consecutive texts of the same image share the features of this image. ``batch_size`` is the number of images per
+    forward pass. The other arguments are those of :func:`scramble.pairs.scoring.text_scorers.load_grammar`.
 
     Raises:
         ModelError: the model cannot be loaded, or has no image and text features.

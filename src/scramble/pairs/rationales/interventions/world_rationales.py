@@ -1,4 +1,4 @@
-"""Apply the four interventions in the embedded world: change the graph, derive the rationale again, and check it.
+"""Apply the four interventions in the embedded world: change the graph, derive the new rationale, and check it.
 
 The rejected rationale would be correct for the edited scene, so only the image shows that the rationale is wrong.
 """
