@@ -143,7 +143,7 @@ def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
     for row, logits_KV in zip(rows, logits_BKV, strict=True):
         first = (
             len(row.prompt.input_ids) - 1 - (length - num_logits)
-        )  # the prompt's last token predicts the answer's first
+        )  # the last token of the prompt predicts the first token of the answer
         target = torch.tensor(row.completion, device=logits_KV.device)
         logps = logits_KV[first : first + len(target)].float().log_softmax(-1).gather(-1, target[:, None])[:, 0]
         tokens = logps[torch.tensor(row.scored, device=logps.device)].tolist()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from scramble.trie.pack import TrieBatch
 
-FLEX_BLOCK = 128  # tokens; the block size of FlexAttention's kernels
+FLEX_BLOCK = 128  # block size of FlexAttention's kernels in tokens
 
 
 def attention_masks(

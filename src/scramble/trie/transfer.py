@@ -48,7 +48,7 @@ class SharedTensor:
 
 
 def _release(segment: Tensor, process: int) -> None:
-    if os.getpid() == process:  # not in a forked process, because it also frees its copies of objects
+    if os.getpid() == process:  # not in a forked process, which also frees its own copies of objects
         segment[-1] = 0
 
 

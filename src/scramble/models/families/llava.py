@@ -152,6 +152,6 @@ class LlavaOnevision(LlavaNext):
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Return the number of tokens of each image of the given (height, width), including the end of each row."""
-        if len(sizes) > 1:  # transformers' method supports only prompts with one image
+        if len(sizes) > 1:  # transformers' method only supports prompts with one image
             return [processor.num_image_tokens + 1] * len(sizes)
         return super().image_lengths(processor, sizes)

@@ -33,7 +33,7 @@ from scramble.models.family import Family, ModelError, Prompt, by_prompt
 from scramble.records import Turn
 from scramble.trie.backbone import ImageInputs, Positions
 
-LONGEST_RATIO = 200  # of an image's longer side to its shorter side; transformers refuses larger ratios
+LONGEST_RATIO = 200  # largest ratio of an image's longer side to its shorter side that transformers accepts
 
 
 class Qwen2VLImageProcessor(ImageOnly, Qwen2VLProcessor):

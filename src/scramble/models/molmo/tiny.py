@@ -38,7 +38,7 @@ def save_tiny_molmo(
     tokens = TinyTokenizer(texts, [end], eos=end, pad=end, vocab_size=vocab_size, roles=("User", "Assistant"))
     tokens.backend.add_special_tokens(
         list(IMAGE_TOKENS)
-    )  # their ids follow the vocabulary, in the second embedding table
+    )  # image ids follow the vocabulary, in the second embedding table
     image_tokens = dict(
         zip(
             ("image_start_token", "image_end_token", "image_patch_token", "image_col_token", "image_token"),

@@ -70,7 +70,7 @@ def save_tiny_gemma4(
         attention_k_eq_v=not per_layer_width,
         layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
         sliding_window=sliding_window,
-        final_logit_softcapping=3.0,  # close to the largest logits, so that it has an effect
+        final_logit_softcapping=3.0,  # close to the largest logits, so that the bound has an effect
         initializer_range=0.1,  # with the default, 0.02, gradients in float32 have large rounding errors
         hidden_size_per_layer_input=per_layer_width,
         use_bidirectional_attention="vision",
