@@ -115,10 +115,10 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("train", "+wandb.mode=online", "use trainer.report_to=[wandb]"),
         ("train", "+learning_rate=1e-4", "learning_rate: there is no such key; did you mean trainer.learning_rate?"),
         ("train", "model.dtype=bf16", "model.dtype=bf16 must be one of auto, bfloat16"),
-        ("train", "model.device=gpu", "model.device=gpu must be cpu, cuda"),
+        ("train", "model.device=gpu", "model.device=gpu must be one of cpu, cuda"),
         ("train", "model.max_tiles=0", "model.max_tiles=0 must be at least 1"),
         ("generate", "data.n_train=0", "data.n_train=0 must be at least 1"),
-        ("generate", "data.objects=[4,2]", "data.objects=[4,2] must be the least and the greatest value"),
+        ("generate", "data.objects=[4,2]", "data.objects=[4,2] must be in ascending order"),
         ("generate", "data.kind=wrold", "did you mean world?"),
         ("generate", "pairs.per_caption=0", "pairs.per_caption=0 must be at least 1"),
         ("generate", "pairs.kinds=[swap-objects]", "did you mean swap-object?"),
@@ -176,7 +176,10 @@ def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
     [
         (["trainer.train_vision=true"], "trainer.train_vision=true needs peft=null"),
         (["trainer.train_vision=lora", "peft=null"], "trainer.train_vision=lora needs a new adapter: set peft.r"),
-        (["trainer.train_vision=true", "peft=null", "model.adapter=runs/a"], "merge the adapter or set it to false"),
+        (
+            ["trainer.train_vision=true", "peft=null", "model.adapter=runs/a"],
+            "merge the adapter or set trainer.train_vision=false",
+        ),
         (["trainer.train_vision=true", "peft=null"], ""),
         (["trainer.train_vision=lora"], ""),
     ],
@@ -261,7 +264,7 @@ def test_a_sweep_without_m_and_a_list_that_is_torn() -> None:
     assert "add -m" in clause
     assert faults("train", ["-m", "trainer.beta=0.1,0.2"]) == []
     (clause,) = faults("train", ["trainer.watch={benchmarks: [world_vqa"])
-    assert "invalid mapping" in clause
+    assert "not a valid mapping" in clause
 
 
 def test_options_may_follow_overrides() -> None:

@@ -277,7 +277,7 @@ def test_evaluation_is_of_the_weights_in_memory(tmp_path: Path) -> None:
     scramble.train(vlm, tmp_path / "data" / "train", tmp_path / "tuned", args)
     tuned_in_place = replies()
     assert len(tuned_in_place) == 2 * len(before)
-    with pytest.raises(ValueError, match="trained before and has an adapter in its layers: load it again"):
+    with pytest.raises(ValueError, match="trained before and has an adapter in its layers: load the model again"):
         scramble.train(vlm, tmp_path / "data" / "train", tmp_path / "again", args)
 
     vlm = scramble.load_vlm("data/tiny_internvl", device="cpu", adapter=tmp_path / "tuned" / "adapter")

@@ -56,7 +56,7 @@ def test_settings_that_trl_lacks_are_refused_before_any_work(script: Run, arms: 
     refused = ["objective=mpo", "trainer.backend=trl", "trainer.feature_cache_dir=x", "run.arm=refused"]
     done = script("train", *arms, *refused, status=1)
     assert done.stderr.strip().splitlines()[-1] == (
-        "error: trainer.backend=trl: TRL does not have all of these settings; use trainer.feature_cache_dir=null "
+        "error: trainer.backend=trl does not support the values of some settings: set trainer.feature_cache_dir=null "
         "trainer.reward_shift=none trainer.sft_mean=batch"
     )
 
@@ -67,7 +67,7 @@ def test_a_model_without_trie(script: Run, tmp_path: Path) -> None:
     model = MAKERS["paligemma"](tmp_path / "model", ["a red circle is left of a blue square", "Describe the image."])
     run = ["+debug=tiny", "model=any", f"model.path={model}", "model.new=null", f"run.dir={tmp_path / 'run'}"]
     done = script("train", *run, "objective=dpo", "trainer.learning_rate=1e-3", "run.arm=dpo")
-    assert "trainer.backend=auto: TRL's DPOTrainer trains this model" in done.stdout + done.stderr
+    assert "trainer.backend=auto: training uses TRL's DPOTrainer" in done.stdout + done.stderr
     script("evaluate", *run, "benchmark=[world_winoground]", "limit=6")
     for arm in ("base", "dpo"):
         assert (tmp_path / "run" / "evaluation-limit6" / arm / "world_winoground" / "result.json").exists()

@@ -135,7 +135,7 @@ def test_a_few_images_are_refined_and_the_summary_says_what_was_too_small(
         ("train", ("trainer.learnin_rate=1",), "did you mean trainer.learning_rate"),
         ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean trainer.learning_rate"),
         ("train", ("data=image_folder", "model.path=x"), "data.path"),
-        ("train", ("data=scramble_release", "pairs=given"), "give the data (data.path=...)"),
+        ("train", ("data=scramble_release", "pairs=given"), "set either data.path=... or"),
         ("train", ("data=pairs", "+experiment=molmo_dpo", "data.path=x"), "set pairs=given"),
         (
             "train",

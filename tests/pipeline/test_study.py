@@ -41,7 +41,7 @@ def test_a_search_goes_on_where_it_stopped_and_names_the_best(tmp_path: Path, sc
 def test_a_search_that_cannot_be_is_refused(tmp_path: Path, script: Run) -> None:
     for override, message in (
         ("study.space={trainer.lr: [1, 2]}", "the configuration has no key trainer.lr"),
-        ("study.space={trainer.max_steps: 5}", "write a list, or low and high"),
+        ("study.space={trainer.max_steps: 5}", "must be a list, or a mapping with low and high"),
         ("study.direction=up", "study.direction=up must be one of minimize, maximize"),
     ):
         refused = script("study", *TINY, f"run.dir={tmp_path}", override, status=1)

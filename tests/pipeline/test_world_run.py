@@ -291,12 +291,12 @@ def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cu
     stopped = interrupted(overrides, lambda: (arm / "checkpoints" / "step-00000005").exists(), signal.SIGUSR1)
     last = max((arm / "checkpoints").glob("step-*"))
     assert stopped.returncode == 75 and "Traceback" not in stopped.stderr
-    assert f"stopped by SIGUSR1: saved at step {int(last.name[5:])} of {STEPS}" in stopped.stderr
+    assert f"stopped by SIGUSR1 and saved at step {int(last.name[5:])} of {STEPS}" in stopped.stderr
     assert json.loads((arm / "stage.json").read_text())["status"] == "running"
     weights = last / "weights" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     done = script("train", *overrides)
-    assert f"checkpoint {last} is damaged" in done.stderr and "using the previous one" in done.stderr
+    assert f"checkpoint {last} is damaged" in done.stderr and "the previous checkpoint is used" in done.stderr
     assert logs.rows(arm) == logs.rows(finished / "train" / "mpo-seed0")
     name = "adapter/adapter_model.safetensors"
     assert (arm / name).read_bytes() == (finished / "train" / "mpo-seed0" / name).read_bytes()
@@ -317,7 +317,9 @@ def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp
     (saved,) = (arm / "checkpoints").glob("step-*")
     step = int(saved.name[5:])
     assert stopped.returncode == 75 and "Traceback" not in stopped.stderr
-    assert f"stopped by Ctrl-C: saved at step {step} of {STEPS}; the same command resumes from there" in stopped.stderr
+    assert (
+        f"stopped by Ctrl-C and saved at step {step} of {STEPS}; the same command resumes from there" in stopped.stderr
+    )
     other = script("train", *overrides, f"trainer.max_steps={STEPS + 1}", status=1)
     assert f"trainer.max_steps ({STEPS} -> {STEPS + 1}). Choose another arm (run.arm=...)" in other.stderr
     assert "an earlier run was interrupted" not in other.stdout, "it resumes nothing"
@@ -371,7 +373,7 @@ def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, t
         text=True,
     )
     assert full.returncode == 1 and "Traceback" not in full.stderr
-    assert "cannot write checkpoint" in full.stderr
+    assert "cannot write the checkpoint of step" in full.stderr
     assert not list(checkpoints.glob("step-*")) and not list(checkpoints.glob(".step-*"))
 
     killed = interrupted(overrides, lambda: any(checkpoints.glob("step-*")), signal.SIGKILL)

@@ -135,11 +135,11 @@ def test_objectives() -> None:
     ("loss_type", "loss_weights", "message"),
     [
         (["sigmod"], None, "unknown loss 'sigmod'"),
-        (["sigmoid"], [math.nan], "weight of loss 'sigmoid' is nan"),
+        (["sigmoid"], [math.nan], "weight of loss 'sigmoid' must be finite, not nan"),
         ([], None, "needs at least one loss"),
         (["sigmoid"], [0], "needs at least one loss"),
         (["sigmoid", "sft"], [1.0], "one weight per loss"),
-        (["sft", "sft"], None, "names a loss twice"),
+        (["sft", "sft"], None, "must not name a loss twice"),
     ],
 )
 def test_bad_objectives_are_named(loss_type: list[str], loss_weights: list[float] | None, message: str) -> None:

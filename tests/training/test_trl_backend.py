@@ -234,7 +234,7 @@ def test_a_checkpoint_belongs_to_one_backend(llava: Path, data: Path, tmp_path: 
     options = OPTIONS | {"max_steps": 2}
     fit(load_vlm(llava), data, tmp_path, objective="dpo", **options)
     fit(load_vlm(llava), data, tmp_path, objective="dpo", backend="trie", **options)  # auto selected this backend
-    with pytest.raises(StoreError, match="backend: None then, 'trl' now"):
+    with pytest.raises(StoreError, match="backend was None, now 'trl'"):
         fit(load_vlm(llava), data, tmp_path, objective="dpo", backend="trl", **options)
 
 
@@ -280,10 +280,10 @@ def test_options_that_only_trl_has(llava: Path, data: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"backend": "trl", "feature_cache_dir": "x"}, r"use trainer\.feature_cache_dir=null$"),
+        ({"backend": "trl", "feature_cache_dir": "x"}, r"set trainer\.feature_cache_dir=null$"),
         (
             {"backend": "trl", "objective": "mpo", "feature_cache_dir": "x", "row_tokens": 64},
-            r"use trainer\.feature_cache_dir=null trainer\.row_tokens=null trainer\.reward_shift=none "
+            r"set trainer\.feature_cache_dir=null trainer\.row_tokens=null trainer\.reward_shift=none "
             r"trainer\.sft_mean=batch$",
         ),
         ({"backend": "other"}, "trainer.backend=other: choose one of auto, trie, trl"),
@@ -303,8 +303,10 @@ def test_a_family_without_trie(llava: Path, caplog: pytest.LogCaptureFixture) ->
     family.has_trie = False
     caplog.set_level("INFO")
     assert select_backend(config(), family) == "trl"
-    assert "trainer.backend=auto: TRL's DPOTrainer trains this model" in caplog.text
+    assert "trainer.backend=auto: training uses TRL's DPOTrainer" in caplog.text
     with pytest.raises(ValueError, match=r"llava does not support token tries; use trainer\.backend"):
         select_backend(config(backend="trie"), family)
-    with pytest.raises(ValueError, match=r"TRL does not have all of these settings; use trainer\.reward_shift=none"):
+    with pytest.raises(
+        ValueError, match=r"does not support the values of some settings: set trainer\.reward_shift=none"
+    ):
         select_backend(config("mpo"), family)

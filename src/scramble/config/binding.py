@@ -2,7 +2,8 @@
 
 A settings class is a frozen dataclass that derives from :class:`Section`. Its annotations define the allowed values:
 ``bool``, ``int``, ``float``, ``str``, ``Literal``, ``X | None``, ``list``, ``tuple``, ``dict``, another settings class,
-and ``Annotated`` with a :class:`Bound` or with :class:`Variants`. ``faults`` checks conditions on several fields.
+and ``Annotated`` with a :class:`Bound` or with :class:`Variants`. :meth:`Section.faults` checks conditions on several
+fields.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MISSING = "???"
 
 
 class ConfigError(ValueError):
-    """An invalid configuration. ``faults`` is the list of error messages, which are joined into one message."""
+    """Raised if a configuration is invalid. ``faults`` lists the error messages, which are joined into one message."""
 
     def __init__(self, faults: str | Iterable[str]) -> None:
         self.faults = [faults] if isinstance(faults, str) else list(faults)
@@ -38,24 +39,24 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Variants:
-    """A mapping whose settings class is determined by the value of one of its keys (``data.kind``)."""
+    """A mapping whose settings class depends on the value of one key, for example ``data.kind``."""
 
     key: str
     classes: Mapping[str, type[Section]]
 
 
 def at_least(least: float) -> Bound:
-    """Return a number of at least ``least``."""
+    """Return the condition that a number is at least ``least``."""
     return Bound(lambda value: value >= least, f"must be at least {least:g}")
 
 
 def above(least: float) -> Bound:
-    """Return a number greater than ``least``."""
+    """Return the condition that a number is greater than ``least``."""
     return Bound(lambda value: value > least, f"must be above {least:g}")
 
 
 def between(least: float, most: float, *, with_most: bool = True) -> Bound:
-    """Return a number from ``least`` to ``most``; ``most`` itself is excluded if ``with_most`` is false."""
+    """Return the condition that a number is from ``least`` to ``most``, or below ``most`` if ``with_most`` is false."""
     if with_most:
         return Bound(lambda value: least <= value <= most, f"must be from {least:g} to {most:g}")
     return Bound(lambda value: least <= value < most, f"must be at least {least:g} and below {most:g}")
@@ -70,7 +71,10 @@ Text = Annotated[str, NOT_EMPTY]
 
 @dataclass(frozen=True)
 class Section:
-    """Base of settings classes. Creating an instance checks its values. Raises ConfigError."""
+    """Base of settings classes.
+
+    Creating an instance checks its values, and raises ConfigError if a value is invalid.
+    """
 
     name_in_config: ClassVar[str] = ""
 
@@ -85,14 +89,15 @@ class Section:
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """Return the annotations of additional fields. They are looked up only if a key is not a field of the
-        dataclass.
+        """Return the annotations of additional fields.
+
+        This method is called only if a key is not a field of the dataclass.
         """
         return {}
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return the names from other libraries or versions, with the key to use instead."""
+        """Return a dictionary from names in other libraries or versions to the keys to use instead."""
         return {}
 
     def faults(self, at: str) -> Iterator[str]:
@@ -103,7 +108,7 @@ class Section:
 
 
 def hints(cls: type) -> dict[str, Any]:
-    """Field name -> annotation of a settings class."""
+    """Return a dictionary from the fields of a settings class to their annotations."""
     return _hints(cls)
 
 
@@ -130,10 +135,9 @@ def show(value: Any) -> str:
 
 
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """Return the valid names that are most similar to ``name``, best first, or those whose words have ``name`` as
-    initials.
+    """Return the valid names whose words have ``name`` as initials or, if there are none, the most similar valid names.
 
-    The comparison ignores upper and lower case.
+    The most similar name comes first. The comparison ignores upper and lower case.
     """
     valid = sorted(set(valid))
     initials = [v for v in valid if "_" in v and "".join(word[:1] for word in v.split("_")) == name]
@@ -142,7 +146,7 @@ def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
 
 
 def hint(name: str, valid: Iterable[str]) -> str:
-    """Return a suggestion for an unknown name: the most similar valid names, or all of them."""
+    """Return a suggestion for an unknown name: the most similar valid names, or all valid names."""
     valid = list(valid)
     close = near(str(name), valid)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(valid))}"
@@ -152,10 +156,10 @@ def hint(name: str, valid: Iterable[str]) -> str:
 
 
 def check(value: Any, kind: Any, at: str) -> list[str]:
-    """Return the error messages for a value that does not match its annotation (an empty list if it matches). ``at`` is
-    its key.
+    """Return the error messages for a value that does not match its annotation (an empty list if it matches).
 
-    A missing required value (``???``) is not an error here: which values are needed depends on the script.
+    ``at`` is the key of the value. A missing required value (``???``) is not an error here, because the script
+    determines which values are needed.
     """
     if isinstance(value, str) and value == MISSING:
         return []
@@ -193,8 +197,8 @@ def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
     results = [check(value, kind, at) for kind in kinds if kind is not NoneType]
     if not all(results):
         return []
-    # Report the errors of the alternative that matches best, which is the one with an error at the deepest key: a list
-    # with a wrong element was meant to be a list.
+    # Report the errors of the alternative that matches best, which is the one with an error at the deepest key. For
+    # example, a list with a wrong element was meant to be a list.
     deepest = max(results, key=lambda messages: max(message.count(".") for message in messages))
     concerns_value = len(deepest) == 1 and deepest[0].startswith(f"{at}=") and "did you mean" not in deepest[0]
     nullable = ", or null" if NoneType in kinds and concerns_value else ""
@@ -233,7 +237,7 @@ def _check_plain(value: Any, kind: type, at: str) -> list[str]:
         return []
     if value is None:
         return [f"{at}=null must be {words[kind]}"]
-    quote = f"; quote it: '{at}=\"{show(value)}\"'" if kind is str else ""
+    quote = f"; quote the text: '{at}=\"{show(value)}\"'" if kind is str else ""
     return [f"{at}={show(value)} must be {words[kind]}{quote}"]
 
 
@@ -270,7 +274,7 @@ def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[st
         for field in dataclasses.fields(cls)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
-    messages += [f"{join(at, name)} has no value: {join(at, name)}=..." for name in required if name not in value]
+    messages += [f"{join(at, name)} has no value: set {join(at, name)}=..." for name in required if name not in value]
     return messages + _joint_faults(value, cls, at, messages)
 
 

@@ -1,4 +1,4 @@
-"""The sections ``engine`` and ``pairs``: names, types and ranges. See :mod:`scramble.config.roots`."""
+"""Defines the names, types and ranges of the sections ``engine`` and ``pairs``. See :mod:`scramble.config.roots`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Negatives(PairSteps):
 
 @dataclass(frozen=True)
 class Given(Negatives):
-    """The pairs come with the data. ``prompt`` and ``captions_per_image`` have no effect, but experiments set them."""
+    """The pairs of the data. ``prompt`` and ``captions_per_image`` have no effect, but experiments set these keys."""
 
     has_columns: ClassVar[bool] = True
 
@@ -142,7 +142,7 @@ class CaptionNegatives(Negatives):
             yield f"{at}.captions_per_image=clip needs {at}.similarity.path=<CLIP or SigLIP model>"
         scores: Any = self.scores or {}  # a checked mapping
         if self.form != "caption" and any(scores.values()):
-            yield f"{at}.form={self.form} must be caption if {at}.scores is set: a Yes or No has no grammar to score"
+            yield f"{at}.form={self.form} must be caption if {at}.scores is set, because Yes and No have no grammar"
 
 
 @dataclass(frozen=True)
@@ -232,9 +232,9 @@ class SceneAlignOptions(Section):
     def faults(self, at: str) -> Iterator[str]:
         """At least one weight must be positive, and some options require a particular way of rewriting."""
         if self.kinds is not None and not any(self.kinds.values()):
-            yield f"{at}.kinds={show(self.kinds)} must give one kind a weight above 0"
+            yield f"{at}.kinds={show(self.kinds)} must give at least one kind a weight above 0"
         if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):
-            yield f"{at}.edits={show(self.edits)} must map numbers of edits from 1 on to weights, not {bad[0]}"
+            yield f"{at}.edits={show(self.edits)} must map numbers of edits (at least 1) to weights, not {bad[0]}"
         for name in ("generate_rationales", "temperature", "top_p", "max_tokens"):
             needed = ("words", "engine") if name == "generate_rationales" else ("engine",)
             if getattr(self, name) is not None and self.rewrite not in needed:
@@ -260,7 +260,7 @@ class SceneAlignMethod(Negatives):
 
 @dataclass(frozen=True)
 class Sampled(Section):
-    """Options of both of MPO's methods."""
+    """Options that both of MPO's methods share."""
 
     splits: Annotated[list[Split], NOT_EMPTY] = field(default_factory=lambda: ["train", "val"])
     limit: Count | None = None

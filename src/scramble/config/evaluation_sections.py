@@ -1,5 +1,7 @@
-"""The sections ``benchmark``, ``protocol`` and ``judge``: names, types and options. See
-:mod:`scramble.config.roots`."""
+"""Defines the names, types and options of the sections ``benchmark``, ``protocol`` and ``judge``.
+
+See :mod:`scramble.config.roots`.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
                 yield from check(value, kind, f"{at}.{name}.{key}")
         root = parameters.get("root")
         if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:
-            yield f"{at}.{name}.root has no value: set the folder of its files, {at}.{name}.root=..."
+            yield f"{at}.{name}.root has no value: set the folder of the benchmark's files, {at}.{name}.root=..."
 
 
 def _full_hint(name: str, valid: Iterable[str], at: str) -> str:

@@ -34,8 +34,9 @@ def methods(runs: Iterable[Path]) -> set[str]:
 
 
 def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[str]:
-    """Yield error messages for baselines that are not methods of the run. The defaults ``base`` and ``sft`` are
-    accepted.
+    """Yield error messages for baselines that are not methods of the run.
+
+    The defaults ``base`` and ``sft`` are accepted.
     """
     valid = {"base", "sft", *valid}
     for name in baselines:
@@ -60,7 +61,7 @@ def no_run(folder: Path) -> str:
         else (
             f"there are {', '.join(sorted(others))}"
             if others
-            else "scripts/train.py creates a run, and scripts/evaluate.py its results"
+            else "scripts/train.py creates a run, and scripts/evaluate.py evaluates it"
         )
     )
     return f"there is no run {folder}; {listed}"
@@ -72,8 +73,9 @@ def is_run(folder: Path) -> bool:
 
 
 def new_run(folder: Path) -> str:
-    """Return the message that announces a new run folder. It lists existing runs with similar names, because the name
-    may be misspelt.
+    """Return the message that announces a new run folder.
+
+    The message lists existing runs with similar names, because the name may be misspelt.
     """
     close = near(folder.name, _run_names(folder.parent))
     similar = f" (there is also {', '.join(f'name={name}' for name in close)})" if close else ""

@@ -1,4 +1,4 @@
-"""``--help`` of the scripts: every key with its value and with its description from the comments in ``configs/``."""
+"""Writes the ``--help`` text of the scripts: all keys with their values, and the comments from ``configs/``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from scramble.project import CONFIGS, choices_of
 WIDTH = 120
 SHARED = ("name", "launcher", "dry_run")  # keys that every script reads
 FLAGS = """\
--m runs a sweep over comma-separated values; --cfg job prints the configuration; --help with other
-arguments shows their keys and values. Values with commas, spaces or brackets are quoted: 'key="a, b"'."""
+-m runs a sweep over comma-separated values. --cfg job prints the configuration. --help with other
+arguments shows the resulting keys and values. Quote values with commas, spaces or brackets: 'key="a, b"'."""
 
 
 def help_text(root: str, sections: Collection[str], arguments: Sequence[str], about: str) -> str:
@@ -41,7 +41,7 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
         shown = [str(key) for key in cfg if key != "hydra"]
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
     lines = [about.strip(), "", *textwrap.wrap(" ".join(FLAGS.split()), WIDTH)]
-    lines += ["", "Choices, as in data=coco (the current one in brackets):", *_choices(choices, shown)]
+    lines += ["", "Choices, as in data=coco (the current choice is in brackets):", *_choices(choices, shown)]
     lines += ["", "Keys and their values:"]
     last, present = None, []
     for key, raw in (leaf for section in shown for leaf in _leaves(values[section], section)):
@@ -55,9 +55,9 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
     set_keys = {parent for key in present for parent in _with_parents(key)}
     unset = [k for k, kind in keys.items() if kind is not None and k.partition(".")[0] in shown and k not in set_keys]
     if unset:
-        lines += ["", *textwrap.wrap("Also, written with a plus (+key=value): " + ", ".join(unset), WIDTH)]
+        lines += ["", *textwrap.wrap("These keys also exist, but need a plus (+key=value): " + ", ".join(unset), WIDTH)]
     if others := [str(key) for key in cfg if key != "hydra" and key not in shown and key != "recommended"]:
-        lines += ["", f"Accepted but not used by this script: {', '.join(others)}."]
+        lines += ["", f"This script accepts these keys but does not use them: {', '.join(others)}."]
     return "\n".join(lines)
 
 
@@ -103,7 +103,7 @@ def _value(cfg: Any, key: str, raw: Any) -> str:
     try:
         value = OmegaConf.select(cfg, key)
         return show(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
-    except OmegaConfBaseException:  # it refers to a required key without a value
+    except OmegaConfBaseException:  # the value refers to a required key without a value
         return show(raw)
 
 
@@ -111,7 +111,10 @@ def _value(cfg: Any, key: str, raw: Any) -> str:
 
 
 def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
-    """Key -> the comment above it. Adjacent keys without a comment have the comment of the first key."""
+    """Return a dictionary from keys to the comments above them.
+
+    Adjacent keys without a comment have the comment of the first key.
+    """
     sentences: dict[str, str] = {}
     files = [(CONFIGS / "base.yaml", ""), (CONFIGS / f"{root}.yaml", "")]
     if root == "study":
@@ -123,7 +126,7 @@ def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
                 files += [(file, place or group) for file in with_defaults(CONFIGS / group / f"{name}.yaml")]
     for file, place in files:
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        # A file that repeats a key without a comment keeps the comment of the file in its defaults.
+        # If a file repeats a key of its defaults without a comment, the comment of the defaults is kept.
         sentences |= {
             join("" if "@package _global_" in text else place, key): words for key, words in comments_of(text)
         }
@@ -142,7 +145,7 @@ def with_defaults(file: Path) -> list[Path]:
 
 
 def comments_of(text: str) -> Iterator[tuple[str, str]]:
-    """Key of a YAML text -> the comment above it or on its line."""
+    """Yield the keys of a YAML text, each with the comment above the key or on its line."""
     path: list[tuple[int, str]] = []  # indentation and name of the mappings that contain a line
     pending: list[str] = []
     above: dict[int, str] = {}  # indentation -> comment of the following keys

@@ -1,4 +1,4 @@
-"""The keys that a configuration can have, and suggestions for keys that it does not have."""
+"""Lists the keys that a configuration can have, and suggests keys for unknown names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def _section_of(kind: Any, value: Any) -> type[Section] | None:
 
 
 def key_hint(name: str, keys: Iterable[str]) -> str:
-    """Suggest existing keys for an unknown one: keys with the same last part first, then similar ones."""
+    """Return a hint for an unknown key.
+
+    Existing keys with the same last part are suggested first, then similar keys.
+    """
     keys = list(keys)
     group, _, leaf = name.rpartition(".")
     if name in ("experiment", "debug"):

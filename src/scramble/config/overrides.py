@@ -25,8 +25,8 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
     Args:
         root: the script's name.
         arguments: its command line, without the script.
-        sections: sections of the configuration that the script reads; only their keys are suggested for misspelt keys.
-            Empty: all sections.
+        sections: sections of the configuration that the script reads; only the keys of these sections are suggested for
+            misspelt keys. Empty means all sections.
     """
     import os
 
@@ -43,8 +43,9 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
 
 
 def _raised_by_hydra(error: BaseException) -> bool:
-    """Return whether an error is about the command line. Errors raised in a stage are not; a ValueError is only if
-    Hydra raised it.
+    """Return whether Hydra or OmegaConf raised an error about the command line.
+
+    An error raised in a stage is not about the command line, nor is a ValueError that Hydra did not raise.
     """
     names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(name.startswith(("scramble.pipeline", "scramble.launch")) for name in names):
@@ -113,7 +114,7 @@ VALUED_OPTIONS = (
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's own options with their values, and the overrides, each in order.
+    """Return Hydra's own options with their values, and the overrides, each in order.
 
     Hydra's argument parser refuses an option between two overrides, so a script passes all options first.
     """
@@ -128,7 +129,7 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
-    """Return an error message if an argument's syntax is invalid, else None; and the overrides of all sweep points."""
+    """Return an error message (None if the syntax of the argument is valid), and the overrides of all sweep points."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -140,7 +141,7 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
     except HydraException as error:
         if _is_structure(key, value):
             form = "list" if value.startswith("[") else "mapping"
-            return f"{argument}: invalid {form} ({_where(error)})", []
+            return f"{argument}: the value is not a valid {form} ({_where(error)})", []
         return f"{argument}: the value must be quoted: {quoted(key, value)}", []
     if parsed.is_sweep_override():
         choices = [f"{argument.partition('=')[0]}={item}" for item in parsed.sweep_string_iterator()]
@@ -209,7 +210,7 @@ def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collect
         values: Any = OmegaConf.to_container(cfg, resolve=False)
         values = values if isinstance(values, Mapping) else {}
         keys = known_keys(values, ROOTS[root])
-        if key in keys:  # a key that no file sets: Hydra requires a plus to add it
+        if key in keys:  # Hydra requires a plus to add a key that no file sets
             return f"{text}: {key} is not set yet, so write +{text}"
         used = [k for k in keys if k.partition(".")[0] in (*sections, *SHARED)] if sections and "." not in key else keys
         return f"{key}: there is no such key; {key_hint(key, used)}"

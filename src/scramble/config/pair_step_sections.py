@@ -1,4 +1,4 @@
-"""The sections of the steps that work on the pairs of every method: names, types and ranges."""
+"""Defines the names, types and ranges of the sections for steps that work on the pairs of every method."""
 
 from __future__ import annotations
 

@@ -1,8 +1,12 @@
-"""Records the settings of a run in its folder, so that later stages use them and contradictions are refused.
+"""Records the settings of a run in the run folder. Later stages use these settings and report contradictions.
 
-The settings of the data are in ``stage.json`` of the data folder, those of each arm's objective in ``stage.json`` of
-the arm, and the model and a data folder outside the run in ``run.json``. Values are resolved, so that a changed
-experiment file does not change a run.
+Three kinds of files contain the settings:
+
+- ``stage.json`` of the data folder records the settings of the data,
+- ``stage.json`` of each arm records the arm's objective,
+- ``run.json`` records the model, and the path of a data folder outside the run.
+
+Values are resolved, so that a changed experiment file does not change a run.
 """
 
 from __future__ import annotations
@@ -23,18 +27,19 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RECORD_FILE = "run.json"
-ARM_KEYS = {"run.arm", "objective", "objective.name", "seed", "experiment", "adapter"}  # any of them names the arm
+ARM_KEYS = {"run.arm", "objective", "objective.name", "seed", "experiment", "adapter"}  # each key can identify the arm
 DATA = ("data", "pairs", "data_seed")
-# Keys that identify the model. The other keys determine how it is loaded, which may differ between stages.
+# Keys that identify the model. All other keys of the section determine how the model is loaded, which may differ
+# between stages.
 MODEL_KEYS = ("name", "family", "path", "revision", "adapter", "new")
-BINDING = (*DATA, "model")  # must agree in all stages; the objective may differ between arms
+BINDING = (*DATA, "model")  # these must agree in all stages; objectives may differ
 MAKERS = ("generate", "train", "study")
 
 
 def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     """Call :func:`recall`, then select the benchmarks that the data has, unless the command line names benchmarks.
 
-    Returns the line of :func:`recall`, or one that announces a new run.
+    Returns the line of :func:`recall`, or a line that announces a new run.
     """
     if not _has_folders(cfg):
         return None  # validation reports missing values later
@@ -46,7 +51,7 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
     if root in ("share", "export") and _keys(overrides).isdisjoint(ARM_KEYS) and cfg.get("what") != "data":
         from scramble.pipeline import BASE, choose_arm
 
-        if (arm := choose_arm(cfg.run.dir, None)) != BASE:  # an error if the run has several arms
+        if (arm := choose_arm(cfg.run.dir, None)) != BASE:  # raises if the run has several arms
             cfg.run.arm = arm
     if line is None and root in MAKERS and not is_run(Path(cfg.run.dir)):
         return new_run(Path(cfg.run.dir))
@@ -82,7 +87,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
             if section == "recommended":  # these values change with the model
                 set_keys = [section] if _set_keys(overrides, "model", root) == ["model"] else set_keys
             if root == "chat" and section == "model" and names_model(overrides):
-                continue  # chat accepts any model, for example an exported one of this run
+                continue  # chat accepts any model, for example an exported model of this run
             new, differences = _merged(section, recorded, composed, set_keys)
             if differences and section in BINDING:
                 if section != "model" or _objectives(run):  # before the first arm the model may still be changed
@@ -96,12 +101,12 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
         sections = " and ".join(dict.fromkeys(difference.split()[0].split(".")[0] for difference in refused))
         raise ConfigError(
             f"{run} was made with other settings: {', '.join(refused)}. Leave out all arguments of {sections}, which "
-            "the folder records, or choose another run folder (name=... or run.dir=...) or remove this one"
+            f"the folder records, or choose another run folder (name=... or run.dir=...), or remove {run}"
         )
     if not restored:
         return None
     with open_dict(cfg):
-        # These may be interpolations of settings that change below. Resolve them now, so that the folder does not
+        # Name and folders may be interpolations of settings that change below. Resolve them now, so that they do not
         # change.
         cfg.name, cfg.run.dir, cfg.run.data = name, str(run), str(data)
         for section, value in restored.items():
@@ -127,7 +132,8 @@ def _has_folders(cfg: DictConfig) -> bool:
 def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
     """Record the run's model, and a data folder outside the run, in the run's folder if it exists.
 
-    ``train`` records the model that it uses, ``generate`` only a model that the command line sets.
+    The script ``train`` records the model that it uses. The script ``generate`` records only a model that the command
+    line sets.
     """
     run = Path(cfg.run.dir) if "run" in cfg else Path()
     if root not in ("generate", "train") or not run.is_dir():
@@ -158,7 +164,7 @@ def _model_record(run: Path) -> dict[str, Any]:
     model = record.get("model") or {}
     if model.get("new") is not None and (moved := run / Path(model["path"]).name).is_dir():
         record["model"] = {**model, "path": str(moved)}  # the model is in the run folder, which may have been moved
-    if objectives:  # if the arms' objectives differ, the command line must name one
+    if objectives:  # if the arms have different objectives, the command line must name an objective
         record.pop("objective", None)
         if all(objective == objectives[0] for objective in objectives):
             record["objective"] = objectives[0]
@@ -198,10 +204,10 @@ def _plain(cfg: DictConfig, section: str) -> Any:
 
 
 def _set_keys(overrides: Sequence[str], section: str, root: str) -> list[str]:
-    """Keys of a section that the command line sets; the name of the section if the command line sets all of it.
+    """Return the keys of a section that the command line sets, or the section's name if the whole section is set.
 
     ``experiment=...`` and ``debug=...`` set whole sections in scripts that generate or train. In scripts that only read
-    a run they set nothing, because the record of the run takes precedence.
+    a run, these arguments set nothing, because the record of the run takes precedence.
     """
     set_keys = []
     for override in overrides:
@@ -238,12 +244,12 @@ def _merged(section: str, recorded: Any, composed: Any, set_keys: Sequence[str])
         new = dict(recorded)
         for key in set_keys:
             top = key.split(".")[1]
-            if top in composed:  # the command line changes one value; the others come from the record
+            if top in composed:  # the command line changes one value; all other values come from the record
                 new[top] = _replaced(recorded.get(top), composed[top], key.split(".")[2:])
     keys = set(MODEL_KEYS) if section == "model" else {*recorded, *new}
     if section == "model" and new.get("new") is not None:
         keys.discard("path")  # the model is in the run folder, which may have been moved
-    # Convert to JSON and back, as the record was: JSON turns all keys into strings.
+    # Convert both sides to JSON and back, as the record was, because JSON turns all keys into strings.
     sides = json.loads(json.dumps([{k: v for k, v in side.items() if k in keys} for side in (recorded, new)]))
     return new, differing_keys(sides[0], sides[1], f"{section}.") if section in BINDING else []
 

@@ -15,7 +15,7 @@ from scramble.storage.files import STAGE_FILE
 
 
 def key_faults(value: Any, at: str) -> Iterator[str]:
-    """Yield error messages for engines in a section whose API key's environment variable is not set."""
+    """Yield an error message for each engine in a section whose API key is missing from the environment."""
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
             yield f"{join(at, name)}={item}: the environment variable {item} is not set"
@@ -23,7 +23,7 @@ def key_faults(value: Any, at: str) -> Iterator[str]:
 
 
 def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
-    """Error messages if pairs must be generated into a folder and this machine does not meet their requirements."""
+    """Yield error messages if pairs must be generated into a folder and this machine does not meet the requirements."""
     if (folder / STAGE_FILE).is_file():
         return
     yield from key_faults(pairs, "pairs")
@@ -59,6 +59,6 @@ def wandb_faults(report_to: str | Sequence[str]) -> Iterator[str]:
         login = None
     if not login:
         yield (
-            "trainer.report_to=[wandb] needs a key: run `wandb login`, or set the environment variable WANDB_API_KEY "
-            "(or WANDB_MODE=offline)"
+            "trainer.report_to=[wandb] needs an API key: run `wandb login`, or set the environment variable "
+            "WANDB_API_KEY (or WANDB_MODE=offline)"
         )

@@ -1,7 +1,8 @@
-"""Typed configuration: one dataclass per script defines the names, types and ranges of all settings.
+"""Defines the typed configuration: one dataclass per script has the names, types and ranges of all settings.
 
 The YAML files in ``configs/`` contain the values and describe the settings. The classes of the sections are in
-``sections.py``, ``source_sections.py``, ``data_sections.py``, ``evaluation_sections.py`` and ``trainer.py``.
+``sections.py``, ``source_sections.py``, ``data_sections.py``, ``pair_step_sections.py``, ``evaluation_sections.py`` and
+``trainer.py``.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ class Root(Section):
         return dict(self.launcher).get("kind") == "slurm"
 
     def data_faults(self) -> Iterator[str]:
-        """Requirements of a data set that is not generated yet must be installed or set."""
+        """The requirements of a data set that is not generated yet must be met."""
         data, method = dict(self.data), dict(self.pairs)["method"]
-        if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":  # scramble also has captions
+        # Data in the format scramble also has captions.
+        if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":
             yield f"pairs.method={method} needs captions, and this data has only pairs: set pairs=given"
         if not self.starts_elsewhere():
             yield from data_faults(Path(dict(self.run)["data"]), dict(self.pairs))  # type: ignore[call-overload]
@@ -77,7 +79,7 @@ class Generate(Root):
     shard: ShardText | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Requirements of the data must be installed or set."""
+        """The requirements of the data must be met."""
         yield from self.data_faults()
 
 
@@ -94,7 +96,7 @@ class Train(Root):
         if pairs and not trainer["precompute_ref_log_probs"] and (model["adapter"] or peft is None):
             yield (
                 "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
-                "other adapter does not restore the starting model: set it to true"
+                "other adapter does not restore the starting model: set trainer.precompute_ref_log_probs=true"
             )
         if peft is not None and model["adapter"]:
             yield (
@@ -106,8 +108,8 @@ class Train(Root):
             yield fault
         if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
             yield (
-                "model.attn_implementation=flash_attention_2 must be sdpa: FlashAttention 2 has no attention masks "
-                "and works only in scripts/chat.py"
+                "model.attn_implementation=flash_attention_2 must be sdpa, because FlashAttention 2 has no attention "
+                "masks and works only in scripts/chat.py"
             )
         yield from _shared_batch(dict(self.launcher), trainer)
         if not self.starts_elsewhere():
@@ -195,7 +197,7 @@ class Report(Root):
     baselines: list[Text]
 
     def faults(self, at: str) -> Iterator[str]:
-        """The run must exist, and the baselines must be methods of it."""
+        """The run must exist, and the baselines must be methods of the run."""
         run = Path(self.run["dir"])  # type: ignore[index]
         if not run.is_dir():
             yield no_run(run)
@@ -215,7 +217,7 @@ class Browse(Root):
     pixels: Count
 
     def faults(self, at: str) -> Iterator[str]:
-        """The runs must exist, and the baselines must be methods of them."""
+        """The runs must exist, and the baselines must be methods of these runs."""
         runs = [Path(run) for run in self.runs]
         yield from (no_run(run) for run in runs if not run.is_dir())
         yield from benchmark_faults(self.benchmark, "benchmark")
@@ -314,7 +316,7 @@ class Search(Section):
                     yield f"{setting} must contain at least one choice"
                 continue
             if not isinstance(choice, Mapping) or not {"low", "high"} <= set(choice) <= {"low", "high", "log", "int"}:
-                yield f"{setting}: write a list, or low and high (and log, int)"
+                yield f"{setting} must be a list, or a mapping with low and high (and optionally log, int)"
                 continue
             low, high = choice["low"], choice["high"]
             messages = [c for name in ("low", "high") for c in check(choice[name], float, f"{at}.space.{key}.{name}")]
@@ -332,7 +334,7 @@ class Study(Train):
     study: Search
 
     def faults(self, at: str) -> Iterator[str]:
-        """The values of the search must be valid for their settings."""
+        """Each value of the search space must be valid for its key."""
         yield from super().faults(at)
         if importlib.util.find_spec("optuna") is None:
             yield "scripts/study.py needs Optuna: pip install 'scramble[study]'"

@@ -1,5 +1,4 @@
-"""The sections of the configuration that all scripts share: names, types and ranges. See
-:mod:`scramble.config.roots`."""
+"""Defines the names, types and ranges of the sections that all scripts share. See :mod:`scramble.config.roots`."""
 
 from __future__ import annotations
 
@@ -65,13 +64,16 @@ Split = Literal["train", "val", "test"]
 PredictionFormat = Literal["vlmevalkit", "lmms-eval", "evalai", "mmbench", "every_eval_ever"]
 
 Seed = Annotated[int, between(0, 2**32 - 1)]
-Seeds = Annotated[list[Seed], NOT_EMPTY]  # a field of reproduce.yaml is called list
+Seeds = Annotated[list[Seed], NOT_EMPTY]  # in the class Reproduce, a field hides the type list
 Texts = list[Text]
 Temperature = NotNegative
 TopP = Annotated[float, Bound(lambda value: 0 < value <= 1, "must be above 0 and at most 1")]
 Device = Annotated[
     str,
-    Bound(lambda value: bool(re.fullmatch(r"cpu|cuda(:\d+)?|mps|auto", value)), "must be cpu, cuda, cuda:N, auto"),
+    Bound(
+        lambda value: bool(re.fullmatch(r"cpu|cuda(:\d+)?|mps|auto", value)),
+        "must be one of cpu, cuda, cuda:N, mps, auto",
+    ),
 ]
 ShardText = Annotated[
     str,
@@ -86,7 +88,7 @@ def _ordered(values: Sequence[float]) -> bool:
     return values[0] <= values[1]
 
 
-ORDERED = Bound(_ordered, "must be the least and the greatest value")
+ORDERED = Bound(_ordered, "must be in ascending order")
 
 
 # -------------------------------------------------------------------------------------------------- the shared sections
@@ -174,7 +176,10 @@ class Local(Section):
         """The strategy's file must exist, and each job needs one device per process."""
         yield from _strategy(self.strategy, at)
         if self.devices is not None and len(self.devices) < self.num_processes:
-            yield f"{at}.devices={show(self.devices)} must contain at least {at}.num_processes={self.num_processes}"
+            yield (
+                f"{at}.devices={show(self.devices)} must contain one device per process "
+                f"({at}.num_processes={self.num_processes})"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The section ``data``: names, types and ranges. See :mod:`scramble.config.roots`."""
+"""Defines the names, types and ranges of the section ``data``. See :mod:`scramble.config.roots`."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Real(Section):
     limit: Count | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """The validation and test fractions must leave images for training."""
+        """The validation and test fractions must sum to at most 1."""
         if self.val_fraction + self.test_fraction > 1:
             yield (
                 f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "
-                "at most 1: the rest is for training"
+                "at most 1, because the rest is for training"
             )
 
 
@@ -123,7 +123,7 @@ class Pairs(Real):
         """There must be one path, or a mix with a positive weight."""
         yield from super().faults(at)
         if (self.path is None) == (not self.mix):
-            yield f"{at}.path={show(self.path)}: give the data ({at}.path=...) or several inputs ({at}.mix=[...])"
+            yield f"{at}.path={show(self.path)}: set either {at}.path=... or several inputs ({at}.mix=[...])"
         weights = [dict(one).get("weight", 0) for one in self.mix or []]  # type: ignore[call-overload]
         if self.mix and not sum(weights) > 0:
             yield f"{at}.mix: the weights {show(weights)} must sum to more than 0"

@@ -1,4 +1,4 @@
-"""The sections ``trainer``, ``peft`` and ``model.quantization``: fields of TRL, PEFT and transformers.
+"""Defines the sections ``trainer``, ``peft`` and ``model.quantization`` with fields of TRL, PEFT and transformers.
 
 The fields that ``configs/`` sets are defined here, so that they can be checked without importing torch. All other
 fields of :class:`scramble.training.config.PreferenceConfig` (which derives from ``trl.DPOConfig``), ``peft.LoraConfig``
@@ -76,7 +76,7 @@ Scheduler = Literal[
     "warmup_stable_decay",
     "greedy",
 ]
-# Value of trainer.report_to -> package that transformers' callback needs.
+# For each value of trainer.report_to, the package that transformers' callback needs.
 REPORTERS = {
     "wandb": "wandb",
     "tensorboard": "tensorboard",
@@ -174,10 +174,10 @@ class Trainer(Section):
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """Return the other fields of ``PreferenceConfig``; a refused one must keep its default."""
+        """Return the remaining fields of ``PreferenceConfig``. A refused field must keep its default."""
         from scramble.training.config import PreferenceConfig
 
-        # With backend=trl, PreferenceConfig accepts TRL's own options, so it checks them.
+        # With backend=trl, PreferenceConfig accepts TRL's own options, so PreferenceConfig checks these options.
         fields = _foreign_fields(
             PreferenceConfig, {name: why for name, why in REFUSED.items() if name not in TRL_OPTIONS}
         )
@@ -186,7 +186,7 @@ class Trainer(Section):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return the names from other versions, with the key to use instead."""
+        """Return a dictionary from names in other versions to the keys to use instead."""
         return {**RENAMED, "peft": PEFT_SECTION}
 
     def faults(self, at: str) -> Iterator[str]:
@@ -198,17 +198,17 @@ class Trainer(Section):
             times = f" x {at}.gradient_accumulation_steps={steps}" if steps else ""
             yield (
                 f"{at}.global_batch_size={batch} must be a multiple of "
-                f"{at}.per_device_train_batch_size={micro}{times}, or null to be computed from them"
+                f"{at}.per_device_train_batch_size={micro}{times}, or null so that it is computed"
             )
         if self.feature_cache_dir is not None and self.train_vision:
             yield f"{at}.feature_cache_dir needs a frozen vision tower: set {at}.train_vision=false"
         if self.dataloader_prefetch_factor is not None and self.dataloader_num_workers == 0:
             yield (
                 f"{at}.dataloader_prefetch_factor={self.dataloader_prefetch_factor} needs workers: set it to null, or "
-                f"{at}.dataloader_num_workers above 0"
+                f"set {at}.dataloader_num_workers above 0"
             )
         if set(self.loss_type) != {"sft"} and set(self.tables) != {"pairs"}:
-            yield f"{at}.tables={show(self.tables)} must be [pairs]: the other tables have no rejected answers"
+            yield f"{at}.tables={show(self.tables)} must be [pairs], because other tables have no rejected answers"
         yield from self._loss_faults(at)
         yield from self._saving_faults(at)
         if self.optim != "adamw_torch_fused":
@@ -216,7 +216,7 @@ class Trainer(Section):
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to:
             package = REPORTERS.get(name)
             if package is None and name not in ("none", "all"):
-                yield f"{at}.report_to={name}: {hint(name, [*REPORTERS, 'none', 'all'])}"
+                yield f"{at}.report_to={name}: there is no such choice; {hint(name, [*REPORTERS, 'none', 'all'])}"
             elif package is not None and importlib.util.find_spec(package) is None:
                 yield f"{at}.report_to={name} needs a package that is not installed: pip install {package}"
 
@@ -231,7 +231,10 @@ class Trainer(Section):
         if len(set(losses)) != len(losses):
             yield f"{at}.loss_type={show(losses)} must not name a loss twice"
         if smoothing and not set(losses) & set(SMOOTHED):
-            yield f"{at}.label_smoothing={smoothing} must be 0: none of the losses {', '.join(losses)} uses it"
+            yield (
+                f"{at}.label_smoothing={smoothing} must be 0, because none of the losses {', '.join(losses)} uses "
+                "label smoothing"
+            )
         if "robust" in losses and smoothing >= 0.5:
             yield f"{at}.label_smoothing={smoothing} must be below 0.5 for the loss robust"
         if "exo_pair" in losses and not smoothing:
@@ -240,17 +243,17 @@ class Trainer(Section):
     def _saving_faults(self, at: str) -> Iterator[str]:
         best, choosing = self.load_best_model_at_end, self.load_best_model_at_end or self.save_strategy == "best"
         if choosing and self.eval_strategy == "no":
-            yield f"{at}.eval_strategy=no must be steps or epoch: the best checkpoint is chosen by evaluations"
+            yield f"{at}.eval_strategy=no must be steps or epoch, because evaluations choose the best checkpoint"
         if choosing and self.save_strategy == "no":
-            yield f"{at}.save_strategy=no must be {self.eval_strategy}: the best checkpoint must be written"
+            yield f"{at}.save_strategy=no must be {self.eval_strategy}, because the best checkpoint must be written"
         if self.save_strategy == "best" and self.metric_for_best_model is None:
             yield f"{at}.save_strategy=best needs {at}.metric_for_best_model, for example eval_loss"
         if self.metric_for_best_model is not None and not best and self.save_strategy != "best":
             yield f"{at}.metric_for_best_model={self.metric_for_best_model} needs {at}.load_best_model_at_end=true"
         if best and self.eval_strategy != self.save_strategy and self.save_strategy != "best":
             yield (
-                f"{at}.load_best_model_at_end=true needs {at}.save_strategy={self.save_strategy} to be "
-                f"{at}.eval_strategy={self.eval_strategy}"
+                f"{at}.load_best_model_at_end=true needs {at}.save_strategy={self.eval_strategy} (as "
+                f"{at}.eval_strategy), not {self.save_strategy}"
             )
         elif (
             best
@@ -289,19 +292,20 @@ class Peft(Section):
     lora_alpha: Count
     lora_dropout: Fraction = 0.0
     target_modules: Text | list[Text] | None = None
-    # Others (pissa, olora, loftq, ...) change the base's weights, and the adapter would not fit the released model.
+    # Other initialisations (pissa, olora, loftq, ...) change the base model's weights, so that the adapter would not
+    # match the released model.
     init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """Return the other fields of ``LoraConfig``."""
+        """Return the remaining fields of ``LoraConfig``."""
         from peft import LoraConfig
 
         return _foreign_fields(LoraConfig, PEFT_REFUSED)
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Common short names, with PEFT's names."""
+        """Return a dictionary from common short names to PEFT's names."""
         return {
             "alpha": "peft.lora_alpha",
             "dropout": "peft.lora_dropout",
@@ -311,7 +315,9 @@ class Peft(Section):
         }
 
     def faults(self, at: str) -> Iterator[str]:
-        """A string must be a valid regular expression, which PEFT matches with module names."""
+        """If ``target_modules`` is a string, it must be a valid regular expression, which PEFT matches with module
+        names.
+        """
         try:
             re.compile(self.target_modules if isinstance(self.target_modules, str) else "")
         except re.error as error:
@@ -327,14 +333,14 @@ class Quantization(Section):
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
-        """Return the other fields of ``BitsAndBytesConfig``."""
+        """Return the remaining fields of ``BitsAndBytesConfig``."""
         from transformers import BitsAndBytesConfig
 
         parameters = inspect.signature(BitsAndBytesConfig.__init__).parameters
         return {name: Any for name, one in parameters.items() if name != "self" and one.kind is not one.VAR_KEYWORD}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Exactly one of the two widths must be selected."""
+        """Exactly one of 4 bits and 8 bits must be selected."""
         if self.load_in_4bit == self.load_in_8bit:
             yield f"{at}: set either load_in_4bit=true or load_in_8bit=true, or {at}=null"
 
@@ -349,10 +355,13 @@ def _further(cls: type) -> dict[str, Any]:
 
 
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Field -> annotation for :func:`scramble.config.binding.check`. Refused fields must have their defaults."""
+    """Return a dictionary from fields to annotations for :func:`scramble.config.binding.check`.
+
+    Refused fields must have their defaults.
+    """
     annotations = dict(_further(cls))
     for name, reason in (refused or {}).items():
-        if name in annotations:  # it may be missing in another version of the library
+        if name in annotations:  # another version of the library may lack the field
             annotations[name] = Annotated[Any, _only(default_of(cls, name), reason)]
     return annotations
 

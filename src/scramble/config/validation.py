@@ -42,7 +42,7 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
         tables = choices_of("table")
         return [f"table has no value: table=...; there are {', '.join(tables)}"]
     parts = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    if root == "reproduce":  # table and size determine which paths are needed; the script itself checks them
+    if root == "reproduce":  # table and size determine which paths are needed; the script itself checks the paths
         parts = copy.deepcopy(parts)
         for name in [name for name in parts.paths if OmegaConf.is_missing(parts.paths, name)]:
             parts.paths[name] = name

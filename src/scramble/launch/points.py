@@ -43,7 +43,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The overrides that distinguish this point from the others, or the script's name if there are none."""
+        """The overrides that distinguish this point from all other points, or the script's name if there are none."""
         return ", ".join(f"{key}={value}" for key, value in self.varied.items()) or self.script.stem
 
     @property

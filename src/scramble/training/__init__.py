@@ -1,4 +1,4 @@
-"""Preference tuning: losses, reference cache, and a trainer that computes each image only once per step."""
+"""Trains models on preferences: losses, reference cache, and a trainer that encodes each image once per micro-batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PreferenceConfig", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: torch, transformers and TRL take seconds to import.
+    # The imports are lazy, because torch, transformers and TRL take seconds to import.
     if name == "train":
         from scramble.training.run import train
 

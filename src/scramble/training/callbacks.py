@@ -1,5 +1,5 @@
-"""Trainer callbacks: metrics.jsonl, warnings, progress lines, Weights & Biases, benchmark scores, stopping on a
-signal."""
+"""Defines the trainer's callbacks: metrics.jsonl, warnings, progress lines, Weights & Biases, benchmark scores, and
+stopping on a signal."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Logs = Mapping[str, float] | None
 Metrics = dict[str, float] | None
 
 ROWS = 5  # warnings use the mean of this many log rows, because a single row is too noisy
-FALL = 1.0  # nats; a fall by which chosen answers become e times less likely
-SATURATED = 5.0  # margin; at larger margins the slope of the sigmoid loss is below 1 % of its maximum
+FALL = 1.0  # nats; after such a fall, chosen answers are e times less likely
+SATURATED = 5.0  # margin; at larger margins, the slope of the sigmoid loss is below 1 % of its maximum
 
 
 def drop_rows_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Remove the rows of a log after ``step``, at which a run resumes, and return the remaining rows."""
+    """Remove the rows after ``step``, at which a run resumes, from a log, and return the remaining rows."""
     rows = [row for row in read_jsonl(path) if row["step"] <= step and step]
     if path.exists():
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -65,9 +65,9 @@ class MetricsFile(TrainerCallback):
 class Warnings(TrainerCallback):
     """Warns once per failure mode, on the terminal and in ``warnings.jsonl``.
 
-    - *likelihood displacement*: chosen answers become less likely than under the reference while margins grow
-      (arXiv 2410.08847);
-    - *saturated margins*: the margins of nearly all pairs are so large that their gradient vanishes.
+    - *likelihood displacement*: chosen answers have become much less likely than under the reference (arXiv
+      2410.08847);
+    - *saturated margins*: nearly all pairs are ranked correctly, with margins so large that the gradient vanishes.
 
     Args:
         path: path of ``warnings.jsonl``.
@@ -97,8 +97,8 @@ class Warnings(TrainerCallback):
                 state.global_step,
                 "likelihood displacement",
                 {"chosen_log_ratio": chosen, "margin": margin},
-                f"chosen answers are {-chosen:.1f} nats less likely than at the start: raise beta, add an sft term "
-                "(objective=mpo), or train shorter",
+                f"chosen answers are {-chosen:.1f} nats less likely than at the start: raise trainer.beta, add an sft "
+                "term (objective=mpo), or train for fewer steps",
             )
         if margin > SATURATED and accuracy > 0.99:
             self._warn(
@@ -106,7 +106,7 @@ class Warnings(TrainerCallback):
                 "saturated margins",
                 {"margin": margin, "accuracy": accuracy},
                 f"the mean margin is {margin:.1f} and {accuracy:.0%} of the pairs are ranked correctly: more training "
-                "on them has little effect; train shorter or on harder pairs",
+                "on these pairs has little effect; train for fewer steps or on harder pairs",
             )
 
     def _warn(self, step: int, warning: str, numbers: Mapping[str, float], text: str) -> None:
@@ -119,17 +119,17 @@ class Warnings(TrainerCallback):
 
 
 class ProgressLines(TrainerCallback):
-    """Logs step, loss and margin about :attr:`LINES` times per run; used where no progress bar is shown."""
+    """Logs step, loss and margin about :attr:`LINES` times per run, if no progress bar is shown."""
 
     LINES = 20
-    RECENT = 200  # steps that the remaining time is estimated from; with default settings they include one evaluation
+    RECENT = 200  # the remaining time is estimated from these last steps, which by default include one evaluation
     FEW = 5  # minimum number of measured steps for an estimate
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self._part: int | None = None  # index of the last reported one of the LINES parts of the run
+        self._part: int | None = None  # the run has LINES parts; this is the index of the last reported part
         self._started = 0.0  # time.monotonic() at the start of training
-        # Times at which steps ended. Their differences exclude the first step, which is slower (warm-up of kernels).
+        # Times at which steps ended. The differences exclude the first step, which is slower (warm-up of kernels).
         self._step_ends: deque[float] = deque(maxlen=self.RECENT + 1)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -143,7 +143,8 @@ class ProgressLines(TrainerCallback):
             return
         values = {"loss": logs["loss"], "margin": logs.get("rewards/margins")}
         shown = {name: f"{value:.3f}" for name, value in values.items() if value is not None}
-        # There are more log rows than progress lines: report the first row and one row per twentieth of the run.
+        # There are more log rows than progress lines, so report only the first row and one row per twentieth of the
+        # run.
         part = state.global_step * self.LINES // state.max_steps
         if part == self._part and self._part is not None:
             return
@@ -156,7 +157,7 @@ class ProgressLines(TrainerCallback):
         )
 
     def _seconds_left(self, steps: int) -> float | None:
-        """Return the estimated seconds for ``steps`` steps from the recent ones; None if too few have been measured."""
+        """Return the estimated time in seconds for ``steps`` steps, or None if too few steps have been measured."""
         measured = len(self._step_ends) - 1
         return None if measured < self.FEW else (self._step_ends[-1] - self._step_ends[0]) / measured * steps
 
@@ -165,7 +166,8 @@ class ProgressLines(TrainerCallback):
 def wandb_run(args: TrainingArguments, folder: Path) -> Iterator[None]:
     """Within the block, transformers' Weights & Biases callback resumes the W&B run of ``folder`` or starts a new one.
 
-    Folder and run id are passed in environment variables, which wandb reads; the user sets mode, project and entity.
+    wandb reads the folder and the run id from environment variables, which this function sets. The user sets the
+    variables for mode, project and entity.
     """
     if "wandb" not in (args.report_to or ()):
         yield
@@ -189,7 +191,7 @@ def wandb_run(args: TrainingArguments, folder: Path) -> Iterator[None]:
 
 
 class ScoreBenchmarks(TrainerCallback):
-    """Adds benchmark scores to every evaluation. The main process computes and broadcasts them.
+    """Adds benchmark scores to every evaluation. The main process computes and broadcasts the scores.
 
     Args:
         score: function of the model (a :class:`scramble.models.VLM`) that returns scores by name.

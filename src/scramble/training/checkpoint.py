@@ -1,4 +1,4 @@
-"""Atomic checkpoints: written with checksums, renamed into place, and verified before use."""
+"""Writes checkpoints atomically and with checksums, and verifies checkpoints before use."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[st
     for path in sorted(Path(folder).glob("step-*"), reverse=True):
         fault = damage(path)
         if fault is not None:
-            log.warning(f"checkpoint {path} is damaged ({fault}); using the previous one")
+            log.warning(f"checkpoint {path} is damaged ({fault}); the previous checkpoint is used, if there is one")
             continue
         saved, current = {**defaults, **read_json(path / MANIFEST)["settings"]}, {**defaults, **settings}
         changed = sorted(key for key in {*saved, *current} if saved.get(key) != current.get(key))
         if changed:
-            listed = ", ".join(f"{key}: {saved.get(key)!r} then, {current.get(key)!r} now" for key in changed)
+            listed = ", ".join(f"{key} was {saved.get(key)!r}, now {current.get(key)!r}" for key in changed)
             raise StoreError(
-                f"{path} was written with other settings ({listed}): choose another folder (run.arm=...) or remove it"
+                f"{path} was written with other settings ({listed}): choose another arm (run.arm=...) or remove "
+                f"{folder}"
             )
         return path
     return None
@@ -76,7 +77,7 @@ def damage(path: Path) -> str | None:
 def prune(folder: str | Path, keep: int | None, best_step: int | None = None) -> None:
     """Remove all checkpoints except the newest ``keep`` (None keeps all) and the checkpoint of ``best_step``.
 
-    Also removes the incomplete working folders of killed runs.
+    Also remove the incomplete working folders of killed runs.
     """
     for path in Path(folder).glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)

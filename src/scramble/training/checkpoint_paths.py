@@ -1,4 +1,4 @@
-"""Paths of checkpoints, in a separate module so that a stage can look them up without importing transformers."""
+"""Defines the paths of checkpoints. A stage can look up these paths without importing transformers."""
 
 from __future__ import annotations
 

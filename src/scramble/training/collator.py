@@ -23,9 +23,9 @@ class PairBatch:
     Attributes:
         tries: one trie per image.
         chosen_P: sequence index of each example's chosen answer.
-        rejected_P: sequence index of its rejected answer; None if the objective has no rejected answers.
-        ref_P2: reference log-probabilities (nats) of chosen and rejected; None if the objective does not need them or
-            the training step computes them.
+        rejected_P: sequence index of each example's rejected answer; None if the objective has no rejected answers.
+        ref_P2: reference log-probabilities (nats) of chosen and rejected answers; None if the objective needs no
+            reference or the training step computes the reference.
         example_ids: ids for error messages.
     """
 
@@ -71,14 +71,15 @@ class TrieCollator:
     row_tokens: int | None = None
 
     def items(self, examples: Sequence[Example]) -> tuple[list[TrieItem], list[list[int]]]:
-        """Build one trie item per group of examples with the same images.
+        """Group examples with the same images and the same start of the prompt, and build one trie item per group.
 
-        Examples share an item if their prompts have the same tokens up to and including the last image token. Image
-        tokens are then computed once, and bidirectional image blocks (Molmo2) are identical in all sequences. Each
-        example adds a sequence for its chosen answer and, with ``with_rejected``, one for its rejected answer.
+        The prompts of a group have the same tokens up to and including the last image token. Image tokens are then
+        computed once, and bidirectional image blocks (Molmo2) are identical in all sequences. Each example adds a
+        sequence for its chosen answer and, with ``with_rejected``, one for its rejected answer.
 
         Returns:
-            The items, and for each item the indices of its examples in the order of its sequences.
+            The items, and for each item the indices of its examples. The sequences of an item are in the order of these
+            examples, with the chosen before the rejected answer.
         """
         encoder = self.encoder
         image_tokens = encoder.token_rules.image_tokens
@@ -86,7 +87,8 @@ class TrieCollator:
         members: dict[tuple[object, ...], list[int]] = {}
         prompts = [encoder.prompt(example) for example in examples]
         for number, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-            # Prompts with the same images share one object, because the engine encodes every distinct object once.
+            # Prompts with the same images share one object of image inputs, because the engine encodes each distinct
+            # object once.
             shared_images.setdefault(example.image_ids, prompt.images)
             is_image = [token in image_tokens for token in prompt.input_ids]
             stop = len(is_image) - is_image[::-1].index(True) if any(is_image) else len(is_image)

@@ -1,4 +1,4 @@
-"""The configuration of a training run: TRL's ``DPOConfig`` plus fields for tries, mixed objectives and LoRA."""
+"""Defines the configuration of a training run: TRL's ``DPOConfig`` plus fields for tries, mixed objectives and LoRA."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class PreferenceConfig(DPOConfig):
 
     # ---- defaults that differ from TRL's
     num_train_epochs: float = 1.0
-    per_device_train_batch_size: int = None  # type: ignore[assignment]  # None: global batch / processes
-    per_device_eval_batch_size: int = None  # type: ignore[assignment]  # None: same as in training
+    per_device_train_batch_size: int = None  # type: ignore[assignment]  # None: from the global batch size
+    per_device_eval_batch_size: int = None  # type: ignore[assignment]  # None: as in training
     gradient_accumulation_steps: int = None  # type: ignore[assignment]  # None: computed from the global batch size
     learning_rate: float = 1e-5
     lr_scheduler_type: Any = "cosine"
@@ -76,8 +76,8 @@ class PreferenceConfig(DPOConfig):
     backend: str = field(
         default="auto",
         metadata={
-            "help": "trie (this project's trainer), trl (TRL's DPOTrainer or SFTTrainer), or auto: the trie if the "
-            "model's family supports it, otherwise TRL."
+            "help": "trie (this project's trainer), trl (TRL's DPOTrainer or SFTTrainer), or auto. auto selects the "
+            "trie if the model's family supports token tries, otherwise TRL."
         },
     )
     global_batch_size: int | None = field(
@@ -104,13 +104,13 @@ class PreferenceConfig(DPOConfig):
     )
     tables: list[str] = field(
         default_factory=lambda: ["pairs"],
-        metadata={"help": "Tables to train on: pairs; with sft alone also captions, questions, rationales."},
+        metadata={"help": "Tables to train on. The tables captions, questions and rationales need the sft loss alone."},
     )
     loss_on_history: bool = field(
         default=False,
         metadata={
             "help": "In conversations, also compute the loss on the assistant's earlier answers. The answers of a pair "
-            "share these earlier answers, so they change the sft loss but not the margins."
+            "share these earlier answers, so the earlier answers change the sft loss but not the margins."
         },
     )
     caption_prompt: str = field(default="Describe the image.", metadata={"help": "Prompt of the table captions."})
@@ -121,8 +121,8 @@ class PreferenceConfig(DPOConfig):
     train_vision: bool | str = field(
         default=False,
         metadata={
-            "help": "Also train vision tower and projector: True trains their weights (only without LoRA), lora also "
-            "adds the new adapter to their linear layers."
+            "help": "Also train vision tower and projector. True trains their weights (only without LoRA). lora adds "
+            "the new adapter to their linear layers, too."
         },
     )
     tower_tokens: int | None = field(
@@ -133,7 +133,7 @@ class PreferenceConfig(DPOConfig):
         },
     )
     group_by_image: bool = field(
-        default=True, metadata={"help": "Keep the pairs of an image together; False shuffles single pairs (TRL)."}
+        default=True, metadata={"help": "Keep the pairs of an image together; False shuffles single pairs, as in TRL."}
     )
     row_tokens: int | None = field(default=None, metadata={"help": "Tokens per row of a batch; None: longest trie."})
     feature_cache_dir: str | None = field(
@@ -143,13 +143,14 @@ class PreferenceConfig(DPOConfig):
         default=512, metadata={"help": "Memory in megabytes per process for a cache of processed images."}
     )
     reference_cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder of reference caches, shared by runs; None: reference/ in the output."}
+        default=None,
+        metadata={"help": "Folder of reference caches, shared by runs; None: reference/ in the output folder."},
     )
     reference_batch_tokens: int = field(
         default=4096, metadata={"help": "Tokens per batch while the reference log-probabilities are computed."}
     )
     max_rejected_fraction: float = field(
-        default=0.05, metadata={"help": "Maximum fraction of unusable rows; a single row never stops a run."}
+        default=0.05, metadata={"help": "Maximum fraction of unusable rows; a single unusable row never stops a run."}
     )
     log_entropy: bool = field(
         default=False, metadata={"help": "Log the entropy of the next token at scored positions (nats)."}
@@ -175,7 +176,7 @@ class PreferenceConfig(DPOConfig):
         self._check()
         self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
         if not self.warmup_steps:
-            # transformers 5 interprets a number below 1 as a fraction of the run.
+            # transformers 5 interprets a value of warmup_steps below 1 as a fraction of the run.
             self.warmup_steps = self.warmup_ratio
         # Without use_cpu and gloo, accelerate does not create a process group for several CPU processes.
         self.use_cpu = self.use_cpu or not torch.cuda.is_available()
@@ -185,25 +186,31 @@ class PreferenceConfig(DPOConfig):
             self.disable_tqdm = not sys.stderr.isatty()
         workers, self.dataloader_num_workers = self.dataloader_num_workers, self.dataloader_num_workers or 0
         with warnings.catch_warnings():
-            # transformers 5 renames the field; TRL's name stays until TRL renames it.
+            # transformers 5 has renamed gradient_checkpointing. This class uses TRL's name until TRL renames the field.
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
             super().__post_init__()
         if self.activation_offloading and self.device.type == "cpu":
-            raise ValueError("trainer.activation_offloading=true needs a GPU, and there is none: set it to false")
+            raise ValueError("trainer.activation_offloading=true needs a GPU, but there is none: set it to false")
         self.dataloader_num_workers = default_num_workers(self.device) if workers is None else workers
-        # One process trains on one GPU: with several visible GPUs, transformers would use torch's DataParallel.
+        # One process trains on one GPU. With several visible GPUs, transformers would otherwise use torch's
+        # DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
 
     def _check(self) -> None:
         """Raise ValueError for contradictory fields and for packages that are not installed."""
         tables, pairs = list(self.tables), needs_pairs(self.weights)
         if not tables or set(tables) - set(TABLES):
-            raise ValueError(f"trainer.tables={tables}: name at least one of {', '.join(TABLES)}")
+            raise ValueError(
+                f"trainer.tables={tables} is empty or has an unknown name: choose one or more of {', '.join(TABLES)}"
+            )
         if pairs and set(tables) != {"pairs"}:
-            raise ValueError(f"trainer.tables={tables}: only the sft loss trains without rejected answers; use [pairs]")
+            raise ValueError(
+                f"trainer.tables={tables} must be [pairs], because only the sft loss trains without rejected answers"
+            )
         if self.label_smoothing and not reads(self.weights, "label_smoothing"):
             raise ValueError(
-                f"trainer.label_smoothing={self.label_smoothing}: none of the losses {', '.join(self.weights)} uses it"
+                f"trainer.label_smoothing={self.label_smoothing} must be 0, because none of the losses "
+                f"{', '.join(self.weights)} uses label smoothing"
             )
         if self.train_vision not in (False, True, "lora"):
             raise ValueError(f"trainer.train_vision={self.train_vision}: choose true, false or lora")
@@ -213,7 +220,8 @@ class PreferenceConfig(DPOConfig):
             raise ValueError("trainer.feature_cache_dir needs a frozen vision tower: set trainer.train_vision=false")
         if self.ld_alpha is not None and self.precompute_ref_log_probs:
             raise ValueError(
-                "trainer.ld_alpha needs trainer.precompute_ref_log_probs=false: the cache holds sums over whole answers"
+                "trainer.ld_alpha needs trainer.precompute_ref_log_probs=false, because the cache contains sums over "
+                "whole answers"
             )
         if self.hub_strategy not in ("end", "every_save"):
             raise ValueError(f"trainer.hub_strategy={self.hub_strategy}: use end, because only the result is uploaded")
@@ -250,7 +258,8 @@ class PreferenceConfig(DPOConfig):
         except (TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"trainer.lr_scheduler_type={kind} with trainer.lr_scheduler_kwargs={dict(kwargs or {})}: {reason}"
+                f"trainer.lr_scheduler_type={kind} does not work with "
+                f"trainer.lr_scheduler_kwargs={dict(kwargs or {})}: {reason}"
             ) from error
 
     def _share_batch(self, world: int) -> None:
@@ -264,12 +273,12 @@ class PreferenceConfig(DPOConfig):
         if batch % (micro * world):
             raise ValueError(
                 f"trainer.global_batch_size={batch} is not a multiple of trainer.per_device_train_batch_size={micro} x "
-                f"{world} processes"
+                f"{world} processes: change one of the two keys"
             )
         if steps is not None and steps != batch // (micro * world):
             raise ValueError(
                 f"trainer.gradient_accumulation_steps={steps} x trainer.per_device_train_batch_size={micro} x {world} "
-                f"processes are not trainer.global_batch_size={batch}: set one of them to null"
+                f"processes are not trainer.global_batch_size={batch}: set one of the three keys to null"
             )
         self.per_device_train_batch_size, self.gradient_accumulation_steps = micro, batch // (micro * world)
         if self.per_device_eval_batch_size is None:
@@ -293,7 +302,7 @@ def defaults() -> dict[str, Any]:
 def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
     free = operation_fields(args is None or args.load_best_model_at_end)
     names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in free]
-    # It depends on the number of processes, which may differ when a run resumes.
+    # This field depends on the number of processes, which may differ when a run resumes.
     names.remove("gradient_accumulation_steps")
     names.remove("backend")  # ``train`` records the backend that was used instead
     values = {name: default_of(PreferenceConfig, name) if args is None else getattr(args, name) for name in names}

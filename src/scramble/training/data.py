@@ -1,4 +1,4 @@
-"""Training examples from the tables of a data set folder, their images, and the report of rejected rows."""
+"""Reads training examples and their images from the tables of a data set folder, and reports rejected rows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EXIF_ORIENTATION = 0x0112
 
 
 class DataError(ValueError):
-    """Training data cannot be used. The message names the rows and says how to fix them."""
+    """Raised if training data cannot be used. The message names the rows and says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt about images with an answer and, for preference objectives, a rejected answer.
+    """A prompt about images, an answer and, for preference objectives, a rejected answer.
 
     ``history`` contains the turns before the prompt.
     """
@@ -89,14 +89,14 @@ def image_size(image: ImageFile) -> tuple[int, int]:
             width, height = opened.size
             is_transposed = opened.getexif().get(EXIF_ORIENTATION, 1) >= 5  # 5 to 8 swap the axes
     except (OSError, UnidentifiedImageError) as error:
-        raise RecordError(f"image {image.path or '<bytes>'}: cannot be read ({error})") from error
+        raise RecordError(f"image {image.path or '<bytes>'} cannot be read: {error}") from error
     return (width, height) if is_transposed else (height, width)
 
 
 def load_examples(
     data: Data, tables: Sequence[str], caption_prompt: str
 ) -> tuple[Iterator[Example], Mapping[str, ImageFile]]:
-    """Return the examples in the named tables (see ``PreferenceConfig.tables``) of a data set, and its images by id.
+    """Return the examples in ``tables`` (see ``PreferenceConfig.tables``) and the images by id of a data set.
 
     Raises StoreError if a table is missing or damaged.
     """
@@ -133,10 +133,13 @@ def report_rejected(
         with JsonLines(path) as file:
             file.extend(rejected_rows)
     count, total = len(rejected_rows), usable + len(rejected_rows)
-    message = f"{count} of {total} rows were rejected, listed in {path}; the first: {rejected_rows[0]}"
+    message = (
+        f"{count} of {total} rows were rejected and are listed in {path}. The first rejected row is {rejected_rows[0]}"
+    )
     if (count > 1 and count / total > max_rejected) or not usable:
         raise DataError(
-            f"{message}. At most {max_rejected:.0%} are allowed: fix the data or raise trainer.max_rejected_fraction"
+            f"{message}. At most {max_rejected:.0%} of the rows may be rejected: fix the data or raise "
+            "trainer.max_rejected_fraction"
         )
     log.warning(message)
 

@@ -1,4 +1,7 @@
-"""Builds batches in ``DataLoader`` workers, with the same order and contents as in the main process."""
+"""Builds batches in ``DataLoader`` workers.
+
+Order and contents are the same as if the main process built the batches.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,17 @@ from scramble.training.encoder import Encoder
 log = logging.getLogger(__name__)
 
 GPU_WORKERS = 2
-MANY_CORES = 16  # a model on the CPU uses all cores, so workers are useful only if there are this many
-SHARED_MEMORY = Path("/dev/shm")  # workers send batches through it; 64 MB by default in a container
+MANY_CORES = 16  # a model on the CPU uses all cores, so workers are useful only with at least this many cores
+SHARED_MEMORY = Path("/dev/shm")  # workers send batches through this memory (64 MB by default in a container)
 SMALLEST_SHARED_MEMORY = 1 << 30  # bytes
 SIGNAL_SECONDS = 2.0  # time for torch's SIGCHLD handler to report a killed worker
 
 
 class WorkerError(RuntimeError):
-    """The operating system killed a data loading worker. The message says what is lost and which settings to lower."""
+    """Raised if the operating system kills a data loading worker.
+
+    The message says what is lost and which settings to lower.
+    """
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,8 @@ def default_num_workers(device: torch.device) -> int:
     if device.type == "cuda":
         if SHARED_MEMORY.exists() and (free := shutil.disk_usage(SHARED_MEMORY).free) < SMALLEST_SHARED_MEMORY:
             log.warning(
-                "no data loading workers, because %s has only %.0f MB free: use docker's --shm-size=8g or --ipc=host",
+                "batches are built without workers, because %s has only %.0f MB free: use docker's --shm-size=8g or "
+                "--ipc=host",
                 SHARED_MEMORY,
                 free / 1e6,
             )
@@ -85,14 +92,14 @@ def data_loader(
     workers: Workers,
     batch_sampler: Iterable[list[int]] | None = None,
 ) -> DataLoader[Any]:
-    """Apply ``work`` to each element of ``dataset``, or to each batch of elements, in worker processes.
+    """Return a loader that applies ``work`` to each element of ``dataset``, or to each batch, in worker processes.
 
     ``encoder`` is the encoder that ``work`` uses; the workers share its memory limit.
 
-    The loader yields mappings, which :func:`unwrap` reads. ``unwrap`` raises the error of an element in the main
-    process, with its original type and when the element is due. torch would re-raise it with the worker's traceback.
-    The loader has its own generator. Otherwise it would draw its seed from the global random state, which a checkpoint
-    restores.
+    The loader yields mappings, which :func:`unwrap` reads. If ``work`` fails for an element, ``unwrap`` raises the
+    original error in the main process when the element is due. torch itself would add the worker's traceback to the
+    message. The loader has its own ``torch.Generator``. Without it, the loader would draw its seed from the global
+    random state, which a checkpoint restores.
     """
     if workers.number:
         atexit.register(_end_workers)
@@ -123,10 +130,10 @@ def unwrap(element: Mapping[str, Any]) -> Any:
 
 
 def _end_workers() -> None:
-    """End the workers that are left when the process exits, because an error refers to their loader.
+    """When the process exits, end the workers that are left because an error still refers to their loader.
 
-    multiprocessing would send them SIGTERM, which they ignore (:func:`scramble.interrupt.outlast_signals`), and wait
-    for ever. torch's handler of SIGCHLD would report them as killed.
+    multiprocessing would send SIGTERM, which the workers ignore (:func:`scramble.interrupt.ignore_stop_signals`), and
+    would wait for ever. torch's handler of SIGCHLD would report the workers as killed.
     """
     if left := [child for child in multiprocessing.active_children() if child.daemon]:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -138,7 +145,7 @@ def _end_workers() -> None:
 def explain_worker_failures(cost: Callable[[], str]) -> Iterator[None]:
     """Within the block, raise WorkerError if the operating system kills a worker; ``cost`` describes what is lost.
 
-    torch raises a RuntimeError from a signal handler, anywhere in the main process.
+    torch itself raises a RuntimeError from a signal handler, at any point in the main process.
     """
     try:
         try:
@@ -160,7 +167,7 @@ def explain_worker_failures(cost: Callable[[], str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _ReturnErrors:
-    """Calls ``work``; in a worker, returns errors of this package instead of raising them."""
+    """Calls ``work``. In a worker, it returns errors of this package instead of raising them."""
 
     work: Callable[[Any], Any]
 
@@ -176,7 +183,7 @@ class _ReturnErrors:
 
 @dataclass(frozen=True)
 class _InitWorker:
-    """Initialises a worker: signals, tokenizers, memory limit."""
+    """Sets the signal handlers, the tokenizers' parallelism and the memory limit of a worker."""
 
     encoder: Encoder
 

@@ -1,4 +1,4 @@
-"""The usable examples of a data set folder, together with their encoder."""
+"""Reads the usable examples of a data set folder, and creates their encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scramble.training.encoder import Encoder, check_examples
 
 @dataclass(frozen=True)
 class PairDataset(Sequence[Example]):
-    """The usable examples of a data set. They can be pickled and sent to ``DataLoader`` workers.
+    """The usable examples of a data set, which can be pickled and sent to ``DataLoader`` workers.
 
     Attributes:
         examples: usable examples, in the order of the tables.
@@ -39,7 +39,7 @@ class PairDataset(Sequence[Example]):
         with_rejected: bool,
         rejected_file: Path,
     ) -> PairDataset:
-        """Read the named tables and list rows that cannot be used in ``rejected_file``.
+        """Read the named tables, and write the rows that cannot be used to ``rejected_file``.
 
         Raises DataError if no row is usable, or if more than ``args.max_rejected_fraction`` of the rows are rejected.
         """

@@ -1,4 +1,4 @@
-"""Encodes examples with the model's processor and checks which of them can be used."""
+"""Encodes examples with the model's processor, and checks which examples can be used."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from scramble.training.data import Example, image_size
 class Encoder:
     """Encodes examples with the model's processor and caches recent prompts in memory.
 
-    It contains the processor and the facts about tokens that it needs, but not the model, so that it can be pickled and
-    sent to worker processes.
+    An encoder contains the processor and the token rules, but not the model, so that it can be pickled and sent to
+    worker processes.
 
     Args:
         vlm: model, processor and family.
@@ -25,8 +25,8 @@ class Encoder:
         score_history: whether the loss also covers the assistant's answers before the prompt.
 
     Attributes:
-        cached: prompts that need no encoding, by image ids and text (see :mod:`scramble.training.features`).
-        vocab_size: rows of the output head.
+        cached: prompts that are already encoded, by image ids and text (see :mod:`scramble.training.features`).
+        vocab_size: number of rows of the output head.
         token_rules: see :class:`scramble.trie.backbone.Backbone`.
     """
 
@@ -63,7 +63,7 @@ class Encoder:
     def prompt(self, example: Example) -> Prompt:
         """Return the token ids and image inputs of an example's prompt.
 
-        Raises RecordError, which names the example and its image.
+        Raises RecordError, which names the example and the image, if an image cannot be read.
         """
         key = (example.image_ids, example.prompt_key)
         if key in self.cached:
@@ -88,7 +88,7 @@ class Encoder:
         return {key: self.prompt(example) for key, example in examples.items()}
 
     def completion(self, text: str) -> list[int]:
-        """Return the token ids of an answer, including its end of turn."""
+        """Return the token ids of an answer, including the end of the turn."""
         if text not in self._completions:
             if len(self._completions) >= 1 << 18:
                 self._completions.clear()
@@ -96,7 +96,10 @@ class Encoder:
         return self._completions[text]
 
     def scored(self, example: Example, prompt: Prompt) -> list[bool]:
-        """Return which tokens of a prompt the loss covers: with ``score_history``, the assistant's earlier answers."""
+        """Return for each token of a prompt whether the loss covers it.
+
+        With ``score_history``, the loss covers the assistant's earlier answers, otherwise no token of the prompt.
+        """
         scored = [False] * len(prompt.input_ids)
         for start, stop in self.answer_spans(example):
             scored[start:stop] = [True] * (stop - start)
@@ -105,7 +108,7 @@ class Encoder:
     def answer_spans(self, example: Example) -> list[tuple[int, int]]:
         """Return the positions of the earlier answers that the loss covers.
 
-        Raises ModelError if the chat template changes them.
+        Raises ModelError if the chat template changes an earlier answer.
         """
         if not self.score_history or not example.history:
             return []
@@ -132,9 +135,9 @@ def _num_bytes(prompt: Prompt) -> int:
 def check_examples(
     encoder: Encoder, examples: Iterable[Example], *, needs_rejected: bool, max_length: int
 ) -> tuple[list[Example], list[dict[str, str]]]:
-    """Split examples into usable examples and ``{"id": ..., "reason": ...}`` of rejected ones, both in order.
+    """Return the usable examples, and ``{"id": ..., "reason": ...}`` for each rejected example, both in order.
 
-    Lengths are computed from image sizes and texts. Nothing is truncated: an example that is too long is rejected.
+    Lengths are computed from image sizes and texts. Nothing is truncated; an example that is too long is rejected.
     """
     usable: list[Example] = []
     rejected_rows: list[dict[str, str]] = []
@@ -152,10 +155,10 @@ def check_examples(
 
 def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length: int) -> str | None:
     if needs_rejected and example.rejected is None:
-        return "it has no rejected answer, which this objective needs; objective=sft does not need one"
+        return "there is no rejected answer, which this objective needs: add one or set objective=sft"
     missing = [image_id for image_id in example.image_ids if image_id not in encoder.images]
     if missing:
-        return f"its image {missing[0]} is not in the images table"
+        return f"the image {missing[0]} is not in the images table"
     try:
         prompt = encoder.prompt_length(example)
         encoder.answer_spans(example)
@@ -166,7 +169,7 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
     if not example.chosen.strip() or (rejected and not (example.rejected or "").strip()):
         return "an answer is empty"
     if chosen == rejected:
-        return "chosen and rejected answer have the same tokens"
+        return "the chosen and the rejected answer have the same tokens"
     if (worst := max(chosen + rejected)) >= encoder.vocab_size:
         return (
             f"token id {worst} of an answer has no row in the output head ({encoder.vocab_size} rows): remove image "

@@ -1,6 +1,7 @@
 """Caches a frozen vision tower's image features on disk, so that later passes neither decode images nor run the tower.
 
-The cache saves time if the same images are used in several epochs or runs. Its size is logged before it is written.
+The cache saves time if the same images are used in several epochs or runs. The size of the cache is logged before the
+cache is written.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class FeatureBackbone:
         return [image[FEATURES] if FEATURES in image else next(computed) for image in images]
 
     def num_patches(self, images: ImageInputs) -> int:
-        """Return the number of patches that the tower encodes: none for cached features."""
+        """Return the number of patches that the tower encodes, which is 0 for cached features."""
         return 0 if FEATURES in images else self._backbone.num_patches(images)
 
 
@@ -81,7 +82,7 @@ class CachedPrompts(Mapping[PromptKey, Prompt]):
                 self._ids.update({(images, text): ids for text, ids in row["prompts"].items()})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CachedPrompts, self._source  # a worker maps the file itself, because pickling the map would copy it
+        return CachedPrompts, self._source  # a worker maps the file again, because pickling would copy the features
 
     def __getitem__(self, key: PromptKey) -> Prompt:
         ids = self._ids[key]
@@ -105,20 +106,20 @@ def cached_prompts(
     backbone: Backbone,
     workers: Workers = IN_PROCESS,
 ) -> CachedPrompts:
-    """Return the prompts of a data set with their images' features. Missing features are computed.
+    """Return the prompts of a data set with the features of their images. Missing features are computed.
 
-    Every process of a distributed run must call this function, and each computes its share.
+    Every process of a distributed run must call this function, and computes its share of the features.
 
     Args:
-        parent: folder of all caches; this one is stored in ``parent/<key of parts>``.
+        parent: folder of all caches; this cache is stored in ``parent/<key of parts>``.
         parts: digests of everything that the features depend on (weights, processor, precision, images, prompts).
         data: the examples; text-only examples have no features.
         backbone: computes the features.
-        workers: how the images are prepared.
+        workers: options of the workers that prepare the images.
 
     Raises:
         StoreError: the disk has too little space, or the folder cannot be written.
-        CacheError: the folder holds another cache, or files of a finished cache were changed.
+        CacheError: the folder contains another cache, or files of a finished cache were changed.
     """
     by_images: dict[tuple[str, ...], dict[str, Example]] = {}
     for example in data:
@@ -144,7 +145,10 @@ def cached_prompts(
 
 
 def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]:
-    """Select the digests of everything that the features depend on from those of the reference cache."""
+    """Return the digests of everything that the features depend on.
+
+    ``parts`` are the digests of the reference cache.
+    """
     prompts = content_key(sorted({(e.image_ids, e.prompt_key) for e in data if e.image_ids}))
     return {**{name: parts[name] for name in ("weights", "processor", "precision", "images")}, "prompts": prompts}
 
@@ -152,7 +156,7 @@ def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]
 def _check_space(
     folder: Path, by_images: Mapping[tuple[str, ...], Mapping[str, Example]], encoder: Encoder, feature_bytes: int
 ) -> None:
-    """Log the size of the cache; raise StoreError if the disk has less free space."""
+    """Log the size of the cache, and raise StoreError if the disk has less free space."""
     tokens = 0
     for images in by_images:
         sizes = [image_size(encoder.images[image_id]) for image_id in images]
@@ -160,11 +164,11 @@ def _check_space(
     size = tokens * feature_bytes
     free = shutil.disk_usage(folder).free
     if rank() == 0:
-        log.info("image features of %d sets of images: at most %.1f MB in %s", len(by_images), size / 1e6, folder)
+        log.info("image features of %d sets of images need at most %.1f MB in %s", len(by_images), size / 1e6, folder)
     if size > free:
         raise StoreError(
             f"image features need {size / 1e9:.1f} GB, but {folder} has only {free / 1e9:.1f} GB free: set "
-            "trainer.feature_cache_dir=null or to a folder on a larger disk"
+            "trainer.feature_cache_dir to null or to a folder on a larger disk"
         )
 
 
@@ -194,11 +198,14 @@ def _fill(
                 }
                 rows.append(row)
                 file.write(tensor.to(dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes())
-            file.flush()  # before the index rows that point to these features, in case the run is killed in between
+            # Write the features before the index rows that point to them, in case the run is killed in between.
+            file.flush()
             index.extend(rows)
 
 
 def _check_complete(folder: Path) -> None:
     for name, key in read_json(folder / COMPLETE_FILE).items():
         if not (folder / name).exists() or file_key(folder / name) != key:
-            raise CacheError(f"the finished cache {folder} is damaged ({name} has changed): remove the folder")
+            raise CacheError(
+                f"the finished cache {folder} is damaged ({name} has changed or is missing): remove the folder"
+            )

@@ -1,4 +1,4 @@
-"""Facts about the fields of :class:`scramble.training.config.PreferenceConfig`, readable without loading torch."""
+"""Describes the fields of :class:`scramble.training.config.PreferenceConfig`, without importing torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LOSS_FIELDS = (
     "use_weighting",
 )
 
-# Fields that do not affect the trained weights, but only what is written, when, and on which machine. A resumed run may
-# change them, and runs that differ only in these fields count as the same run.
+# Fields that do not affect the trained weights. They only determine what is written, when it is written, and on which
+# machine. A resumed run may change these fields, and runs that differ only in them count as the same run.
 OPERATION = frozenset(
     {
         "output_dir",
@@ -76,7 +76,7 @@ OPERATION = frozenset(
     }
 )
 
-# Fields that determine with ``load_best_model_at_end`` which checkpoint is the result.
+# Fields that, with ``load_best_model_at_end``, determine which checkpoint is the result.
 CHOICE_OF_RESULT = frozenset(
     {"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps"}
 )
@@ -89,7 +89,11 @@ def default_of(cls: type, name: str) -> Any:
 
 
 def operation_fields(load_best_model_at_end: bool) -> frozenset[str]:
-    """Return :data:`OPERATION` without the fields that determine the result of this run."""
+    """Return the fields that do not affect the result of a run.
+
+    With ``load_best_model_at_end``, the fields in :data:`CHOICE_OF_RESULT` are excluded, because they determine which
+    checkpoint is the result.
+    """
     return OPERATION - CHOICE_OF_RESULT if load_best_model_at_end else OPERATION
 
 
@@ -107,13 +111,13 @@ PEFT_REFUSED = {
     "layers_pattern": "name the layers in a regular expression: peft.target_modules='.*layers\\.(0|1)\\..*q_proj'",
     "layer_replication": "the trie engine runs the layers of the base model",
     "runtime_config": "use trainer.activation_offloading to save memory",
-    "loftq_config": "it changes the base model's weights, so the adapter would not match the released model",
+    "loftq_config": "LoftQ changes the base model's weights, so the adapter would not match the released model",
     "eva_config": "PEFT's data-driven initialisation is not supported",
     "corda_config": "PEFT's data-driven initialisation is not supported",
     "lora_ga_config": "PEFT's data-driven initialisation is not supported",
-    "kasa_config": "it changes the base model's weights, so the adapter would not match the released model",
+    "kasa_config": "KaSA changes the base model's weights, so the adapter would not match the released model",
     "alora_invocation_tokens": "tries contain no invocation tokens, so nothing would be trained",
-    "use_qalora": "it needs GPTQ weights, which are not supported",
+    "use_qalora": "QA-LoRA needs GPTQ weights, which are not supported",
     "megatron_config": "Megatron is not supported",
     "arrow_config": "routing between adapters is not supported",
 }
@@ -128,7 +132,7 @@ _BATCHES = "the sampler distributes batches in the same order for every number o
 REFUSED = {
     "output_dir": "results go to the run folder (run.dir and run.arm; in Python the argument out)",
     "average_tokens_across_devices": "the loss is a mean over pairs, not over tokens",
-    "label_smoothing_factor": "it applies only to cross-entropy; use trainer.label_smoothing",
+    "label_smoothing_factor": "this field applies only to cross-entropy; use trainer.label_smoothing",
     "fp16": "float16 overflows in sums of log-probabilities; use trainer.bf16=true",
     "bf16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
     "fp16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
@@ -139,7 +143,7 @@ REFUSED = {
     "liger_kernel_config": "the output head already runs only on scored tokens",
     "use_cache": "training does not cache keys and values; scoring and generation already share prefixes",
     "auto_find_batch_size": "batches must not depend on the machine; lower trainer.per_device_train_batch_size",
-    "logging_nan_inf_filter": "a step with a NaN or infinite loss stops the run and names its pairs",
+    "logging_nan_inf_filter": "a NaN or infinite loss stops the run with a message that names the step's pairs",
     "include_num_input_tokens_seen": "num_tokens is always logged",
     "prediction_loss_only": _GATHER,
     "eval_do_concat_batches": _GATHER,
@@ -167,7 +171,7 @@ REFUSED = {
     "do_eval": "choose the script instead (train.py, evaluate.py)",
     "do_predict": "choose the script instead (train.py, evaluate.py)",
     "resume_from_checkpoint": "the same command automatically resumes from the newest checkpoint",
-    "local_rank": "the launcher sets it",
+    "local_rank": "the launcher sets this field",
     "model_init_kwargs": _MODEL,
     "trust_remote_code": "code from a repository is never run; the families in docs/models.md are built in",
     "disable_dropout": "dropout of the base model is always disabled, so that log-probabilities match the reference",
@@ -182,7 +186,7 @@ REFUSED = {
     "pad_token": _TRIE,
 }
 
-# Refused fields that TRL's trainers support, so that they are accepted with ``backend=trl``.
+# Refused fields that TRL's trainers support. These fields are accepted with ``backend=trl``.
 TRL_OPTIONS = frozenset(
     {
         "gradient_checkpointing_kwargs",
@@ -198,7 +202,7 @@ BACKENDS = ("auto", "trie", "trl")
 
 
 def trl_faults(values: Mapping[str, Any]) -> str | None:
-    """Return a message with all settings that TRL does not have and the values to use, or None if there are none.
+    """Return a message that lists the keys to change because TRL does not support their values, or None.
 
     Args:
         values: fields of ``PreferenceConfig`` by name.
@@ -214,7 +218,7 @@ def trl_faults(values: Mapping[str, Any]) -> str | None:
         changes.append("trainer.sft_mean=batch")
     if not changes:
         return None
-    return f"trainer.backend=trl: TRL does not have all of these settings; use {' '.join(changes)}"
+    return f"trainer.backend=trl does not support the values of some settings: set {' '.join(changes)}"
 
 
 def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bool = False) -> str | None:
@@ -226,11 +230,17 @@ def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bo
         has_adapter: whether the model already has an adapter.
     """
     if train_vision is True and new_adapter:
-        return "trainer.train_vision=true needs peft=null, because LoRA freezes the vision tower; or set it to lora"
+        return (
+            "trainer.train_vision=true needs peft=null, because LoRA freezes the vision tower; or set "
+            "trainer.train_vision=lora"
+        )
     if train_vision is True and has_adapter:
-        return "trainer.train_vision=true: LoRA freezes the vision tower; merge the adapter or set it to false"
+        return (
+            "trainer.train_vision=true needs a model without adapter, because LoRA freezes the vision tower: merge the "
+            "adapter or set trainer.train_vision=false"
+        )
     if train_vision == "lora" and not new_adapter:
-        return "trainer.train_vision=lora needs a new adapter: set peft.r, or set it to true or false"
+        return "trainer.train_vision=lora needs a new adapter: set peft.r, or set trainer.train_vision to true or false"
     return None
 
 
@@ -247,10 +257,10 @@ RENAMED = {
     "evaluation_strategy": "trainer.eval_strategy",
     "no_cuda": "trainer.use_cpu",
     "torchdynamo": "trainer.torch_compile_backend",
-    "use_logits_to_keep": "nothing: the output head runs only on scored tokens",
+    "use_logits_to_keep": "no key, because the output head runs only on scored tokens",
     "generate_during_eval": "trainer.watch, which scores benchmarks while training",
-    "ref_model_init_kwargs": "nothing: the reference is the starting model",
-    "force_use_ref_model": "nothing: the reference is the starting model",
+    "ref_model_init_kwargs": "no key, because the reference is the starting model",
+    "force_use_ref_model": "no key, because the reference is the starting model",
     "use_peft": PEFT_SECTION,
     "lora_r": "peft.r",
     "lora_alpha": "peft.lora_alpha",
@@ -282,7 +292,7 @@ RENAMED = {
     "device": "trainer.use_cpu",
 }
 
-# The package that an optimizer of transformers needs, by pattern; the first pattern in the optimizer's name counts.
+# The packages that transformers' optimizers need, by a pattern in the optimizer's name. The first match counts.
 OPTIMIZER_PACKAGES = {
     "galore": "galore_torch",
     "apollo": "apollo_torch",

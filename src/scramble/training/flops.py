@@ -5,12 +5,13 @@ The count includes:
 - tower and projector: one forward pass per image;
 - decoder: one forward pass over the distinct tokens; the last layer's query, output and feed-forward parts count only
   at positions that predict a scored token;
-- backward pass: to every activation that a trained weight depends on, and to every trained weight;
+- backward pass: the gradients of the trained weights, and of all activations that depend on a trained weight;
 - output head: at the predicting positions;
-- attention: over the pairs of tokens of which one attends to the other.
+- attention: the pairs of tokens in which one token attends to the other.
 
-It excludes biases, norms, activations, softmax, the convolutions and states of recurrent layers, the optimizer and
-recomputation (gradient checkpointing), as is usual for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B).
+The count excludes biases, norms, activations, softmax, the convolutions and states of recurrent layers, the optimizer,
+and recomputation (gradient checkpointing). This is usual for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix
+B).
 """
 
 from __future__ import annotations
@@ -34,14 +35,15 @@ from scramble.trie.pack import TrieBatch
 Product = tuple[int, int, int]  # (n, k) @ (k, m)
 Products = tuple[Counter[Product], Counter[Product]]  # linear layers; attention as (queries, width, keys)
 
-# Projections of the first layer's input. They need no gradient of their input if embeddings and tower are frozen.
+# Projections of the first layer's input. If embeddings and tower are frozen, this input needs no gradient.
 READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|linear_attn\.in_proj_\w+|att_proj)\b(?!.*lora_B)")
 
 
 def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> dict[str, Products]:
-    """Return the products of tower and projector over distinct images, by part.
+    """Return the matrix products of tower and projector for distinct images, by part.
 
-    The forward pass is run once and recorded. If the tower is trained, the backward pass is derived from it.
+    The forward pass is run once and recorded. If the tower is trained, the backward pass is derived from the recorded
+    products.
     """
     with torch.no_grad(), torch.random.fork_rng(), _recorded(backbone.vision) as (linear, attention, of_pixels):
         encode_images(backbone, images)
@@ -56,13 +58,15 @@ def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> 
 
 
 def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visible: int) -> dict[str, Products]:
-    """Return the products of decoder, head and adapters, by part. Weights with ``requires_grad`` count as trained.
+    """Return the matrix products of decoder, head and adapters, by part.
+
+    Weights with ``requires_grad`` count as trained.
 
     Args:
         backbone: the model.
         tokens: number of distinct tokens, without padding.
         predicting: number of positions that predict a scored token.
-        visible: number of pairs of tokens of which one attends to the other, see :func:`visible_pairs`.
+        visible: number of pairs of tokens in which one token attends to the other, see :func:`visible_pairs`.
     """
     tail = _tail(backbone)
     stops = not _inputs_are_trained(backbone)
@@ -114,7 +118,7 @@ def operations(parts: Iterable[Products]) -> float:
 class OperationMeter:
     """Counts the floating-point operations of training on a batch, independently of their implementation.
 
-    The tower is measured once, on the first images, and its count is scaled by the number of pixels.
+    The tower is measured once, on the first image inputs, and its count is scaled with the number of pixel values.
     """
 
     def __init__(self, backbone: Backbone, *, in_step_reference: bool) -> None:
@@ -172,7 +176,7 @@ def _attention(backbone: Backbone) -> tuple[int, int]:
 
 @contextmanager
 def _recorded(modules: Iterable[nn.Module]) -> Iterator[tuple[Counter[Product], Counter[Product], Counter[Product]]]:
-    """Within the block, record the products of these modules' forward passes.
+    """Within the block, record the matrix products in the forward passes of ``modules``.
 
     Yields three counters: linear layers and convolutions, attention, and the first layer that ran.
     """

@@ -1,6 +1,6 @@
-"""Preference losses: pure functions of summed log-probabilities.
+"""Defines the preference losses, which are pure functions of summed log-probabilities.
 
-Every loss takes :class:`PairLogps` and returns one loss per pair, (P,), in nats unless its docstring says otherwise.
+Every loss takes :class:`PairLogps` and returns one loss per pair, (P,), in nats unless the docstring says otherwise.
 The training loss is the mean over pairs. Policy and reference log-probabilities are sums over the answer's tokens.
 
 Suffixes: P pairs. Symbols used in the docstrings, for one pair with prompt x, chosen c and rejected r:
@@ -27,8 +27,9 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
 
-    An objective without rejected answers and reference (``sft``) sets these fields to zeros. The divergence, one of
-    :data:`F_DIVERGENCES`, determines the margin that DPO-like losses use.
+    An objective without rejected answers and reference (``sft``) sets ``policy_rejected``, ``ref_chosen``,
+    ``ref_rejected`` and ``rejected_tokens`` to zeros. ``f_divergence_type``, one of :data:`F_DIVERGENCES`, determines
+    the margin that DPO-like losses use.
     """
 
     policy_chosen: Tensor
@@ -62,7 +63,7 @@ class PairLogps(NamedTuple):
 
     @property
     def margin(self) -> Tensor:
-        """m = f'_c - f'_r (P,); with the reverse KL divergence the margin of the log-ratios, h_c - h_r, nats."""
+        """The margin m = f'_c - f'_r (P,). For the reverse KL divergence, m is h_c - h_r in nats."""
         return self.f_chosen - self.f_rejected
 
 
@@ -70,12 +71,19 @@ F_DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"
 
 
 def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha: float = 0.5) -> Tensor:
-    """f'(t), up to a constant, for log t = ``log_ratio`` (any shape). f-DPO uses it in place of log t.
+    """Return f'(t), up to a constant, for log t = ``log_ratio`` (any shape). f-DPO uses f'(t) in place of log t.
 
-    Wang et al. 2024 (2309.16240), table 1: reverse KL log t; forward KL 1 - 1/t; Jensen-Shannon log(2t / (1 + t));
-    alpha (t^(alpha - 1) - 1) / (alpha - 1), exponents clamped at 80 as in TRL so that float32 stays finite.
-    By hand at t = 2: 0.693147; 0.5; log(4/3) = 0.287682; alpha 0.5: (2^-0.5 - 1) / -0.5 = 0.585786.
-    Raises ValueError for an unknown divergence.
+    The divergences are those of Wang et al. 2024 (2309.16240), table 1:
+
+    | divergence     | f'(t)                               | by hand at t = 2                             |
+    |----------------|-------------------------------------|----------------------------------------------|
+    | reverse KL     | log t                               | 0.693147                                     |
+    | forward KL     | 1 - 1/t                             | 0.5                                          |
+    | Jensen-Shannon | log(2t / (1 + t))                   | log(4/3) = 0.287682                          |
+    | alpha          | (t^(alpha - 1) - 1) / (alpha - 1)   | alpha = 0.5: (2^-0.5 - 1) / -0.5 = 0.585786  |
+
+    The exponent of the alpha divergence is clamped at 80, as in TRL, so that float32 stays finite. Raises ValueError
+    for an unknown divergence.
     """
     if f_divergence_type == "reverse_kl" or (f_divergence_type == "alpha_divergence" and abs(alpha - 1) < 1e-6):
         return log_ratio
@@ -89,36 +97,40 @@ def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha
 
 
 def sigmoid(logps: PairLogps, beta: float) -> Tensor:
-    """DPO: -log sigma(beta m). Rafailov et al. 2023 (2305.18290), eq. 7.
+    """Return the DPO loss -log sigma(beta m); Rafailov et al. 2023 (2305.18290), eq. 7.
 
-    By hand: beta 0.5, h_c = 2, h_r = -2 gives m = 4 and log(1 + e^-2) = 0.126928.
+    By hand, beta = 0.5, h_c = 2 and h_r = -2 give m = 4 and the loss log(1 + e^-2) = 0.126928.
     """
     return -F.logsigmoid(beta * logps.margin)
 
 
 def hinge(logps: PairLogps, beta: float) -> Tensor:
-    """max(0, 1 - beta m). The calibration loss of SLiC-HF (2305.10425) on log-ratios, as in RSO
-    (Liu et al. 2023, 2309.06657), hinge norm.
+    """Return the hinge loss max(0, 1 - beta m).
 
-    No unit. By hand: beta 0.5, m = 1 gives 0.5; m = 4 gives 0.
+    This is the calibration loss of SLiC-HF (2305.10425) on log-ratios, as in the variant hinge-norm of RSO (Liu et
+    al. 2023, 2309.06657).
+
+    The loss has no unit. By hand, for beta = 0.5, m = 1 gives 0.5 and m = 4 gives 0.
     """
     return torch.relu(1 - beta * logps.margin)
 
 
 def ipo(logps: PairLogps, beta: float) -> Tensor:
-    """(h_c/|c| - h_r/|r| - 1/(2 beta))^2. IPO, Azar et al. 2023 (2310.12036), eq. 17, beta being the paper's tau.
+    """Return the IPO loss (h_c/|c| - h_r/|r| - 1/(2 beta))^2; Azar et al. 2023 (2310.12036), eq. 17, with beta for tau.
 
-    Log-ratios are means over tokens (the form the authors used), so the unit is (nats per token)^2.
-    By hand: beta 0.5, h_c = 2 over 4 tokens, h_r = -2 over 2 tokens: (0.5 + 1 - 1)^2 = 0.25.
+    Log-ratios are means over tokens (the form that the authors used), so the unit is (nats per token)^2.
+    By hand, beta = 0.5, h_c = 2 over 4 tokens and h_r = -2 over 2 tokens give (0.5 + 1 - 1)^2 = 0.25.
     """
     return (_per_token_margin(logps) - 1 / (2 * beta)) ** 2
 
 
 def exo_pair(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
-    """KL(q || p), q = (sigma(beta m), sigma(-beta m)), p = (1 - eps, eps). EXO, Ji et al. 2024 (2402.00856), eq. 16.
+    """Return the EXO loss KL(q || p), where q = (sigma(beta m), sigma(-beta m)) and p = (1 - eps, eps).
 
-    By hand: m = 0, eps = 0.1: 0.5 log(0.5/0.9) + 0.5 log(0.5/0.1) = 0.510826.
-    Raises ValueError if eps is not in (0, 1): the divergence would be infinite.
+    Ji et al. 2024 (2402.00856), eq. 16.
+
+    By hand, m = 0 and eps = 0.1 give 0.5 log(0.5/0.9) + 0.5 log(0.5/0.1) = 0.510826. Raises ValueError if eps is not in
+    (0, 1), because the divergence would be infinite.
     """
     if not 0 < label_smoothing < 1:
         raise ValueError("exo_pair needs label_smoothing in (0, 1); its paper recommends 1e-3")
@@ -128,21 +140,23 @@ def exo_pair(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
 
 
 def nca_pair(logps: PairLogps, beta: float) -> Tensor:
-    """-log sigma(b h_c) - 0.5 log sigma(-b h_c) - 0.5 log sigma(-b h_r). NCA for one pair (K = 2),
-    Chen et al. 2024 (2402.05369).
+    """Return the NCA loss -log sigma(b h_c) - 0.5 log sigma(-b h_c) - 0.5 log sigma(-b h_r), where b = beta.
 
-    By hand: h_c = h_r = 0 gives 2 log 2 = 1.386294.
+    Chen et al. 2024 (2402.05369), for one pair (K = 2).
+
+    By hand, h_c = h_r = 0 gives 2 log 2 = 1.386294.
     """
     chosen, rejected = beta * logps.h_chosen, beta * logps.h_rejected
     return -F.logsigmoid(chosen) - 0.5 * F.logsigmoid(-chosen) - 0.5 * F.logsigmoid(-rejected)
 
 
 def robust(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
-    """(-(1 - eps) log sigma(beta m) + eps log sigma(-beta m)) / (1 - 2 eps). rDPO, Chowdhury et al. 2024
-    (2403.00409).
+    """Return the rDPO loss (-(1 - eps) log sigma(beta m) + eps log sigma(-beta m)) / (1 - 2 eps).
 
-    By hand: m = 0 gives log 2 for every eps; beta 0.5, m = 4, eps 0.1: (0.9 * 0.126928 - 0.1 * 2.126928) / 0.8
-    = -0.123072.
+    Chowdhury et al. 2024 (2403.00409).
+
+    By hand, m = 0 gives log 2 for every eps.
+    By hand, beta = 0.5, m = 4 and eps = 0.1 give (0.9 * 0.126928 - 0.1 * 2.126928) / 0.8 = -0.123072.
     Raises ValueError if eps is not in [0, 0.5).
     """
     if not 0 <= label_smoothing < 0.5:
@@ -153,32 +167,35 @@ def robust(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
 
 
 def bco_pair(logps: PairLogps, beta: float, shift: Tensor | float = 0.0) -> Tensor:
-    """-log sigma(beta h_c - delta) - log sigma(-(beta h_r - delta)). BCO, Jung et al. 2024 (2404.04656), and L_q
-    of MPO (Wang et al. 2024, 2411.10442).
+    """Return the BCO loss -log sigma(beta h_c - delta) - log sigma(-(beta h_r - delta)).
 
-    ``shift`` is delta, the running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`). TRL from
-    0.29 on has no shift, which corresponds to ``shift=0``.
+    Jung et al. 2024 (2404.04656). This is also L_q of MPO (Wang et al. 2024, 2411.10442). ``shift`` is delta, the
+    running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`). TRL has had no shift since version
+    0.29, which corresponds to ``shift=0``.
 
-    By hand: beta 0.5, h_c = 2, h_r = -2, delta 0: 2 log(1 + e^-1) = 0.626523; delta 1: log 2 + log(1 + e^-2)
-    = 0.820075.
+    By hand, for beta = 0.5, h_c = 2 and h_r = -2, delta = 0 gives 2 log(1 + e^-1) = 0.626523,
+    and delta = 1 gives log 2 + log(1 + e^-2) = 0.820075.
     """
     return -F.logsigmoid(beta * logps.h_chosen - shift) - F.logsigmoid(shift - beta * logps.h_rejected)
 
 
 def sppo_hard(logps: PairLogps, beta: float) -> Tensor:
-    """(h_c - 1/(2 beta))^2 + (h_r + 1/(2 beta))^2, nats^2. SPPO, Wu et al. 2024 (2405.00675), eq. 4.7 with P in {0, 1}.
+    """Return the SPPO loss (h_c - 1/(2 beta))^2 + (h_r + 1/(2 beta))^2.
 
-    By hand: beta 0.5, h_c = 2, h_r = -2: 1 + 1 = 2.
+    Wu et al. 2024 (2405.00675), eq. 4.7 with P in {0, 1}.
+
+    The unit is nats^2. By hand, beta = 0.5, h_c = 2 and h_r = -2 give 1 + 1 = 2.
     """
     return (logps.h_chosen - 0.5 / beta) ** 2 + (logps.h_rejected + 0.5 / beta) ** 2
 
 
 def aot(logps: PairLogps, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """Smoothed logistic loss of sorted policy margins minus sorted reference margins. AOT, paired,
+    """Return the paired AOT loss: the smoothed logistic loss of sorted policy margins minus sorted reference margins.
+
     Melnyk et al. 2024 (2406.05882).
 
-    The P values belong to ranks, not to pairs. By hand: beta 1, policy margins (3, 1), reference margins (0, 2):
-    sorted differences (1 - 0, 3 - 2) = (1, 1), so log(1 + e^-1) = 0.313262 twice.
+    The P values belong to ranks, not to pairs. By hand, for beta = 1, the policy margins (3, 1) and the reference
+    margins (0, 2) give the sorted differences (1 - 0, 3 - 2) = (1, 1) and twice the loss log(1 + e^-1) = 0.313262.
     """
     policy_P, _ = torch.sort(logps.policy_chosen - logps.policy_rejected, dim=0)
     ref_P, _ = torch.sort(logps.ref_chosen - logps.ref_rejected, dim=0)
@@ -186,9 +203,12 @@ def aot(logps: PairLogps, beta: float, label_smoothing: float = 0.0) -> Tensor:
 
 
 def aot_unpaired(logps: PairLogps, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """Smoothed logistic loss of sorted h_c minus sorted h_r. AOT, unpaired, Melnyk et al. 2024 (2406.05882).
+    """Return the unpaired AOT loss: the smoothed logistic loss of sorted h_c minus sorted h_r.
 
-    The P values belong to ranks, not to pairs. By hand: beta 1, h_c = (2, 1), h_r = (0, 1): sorted differences (1, 1).
+    Melnyk et al. 2024 (2406.05882).
+
+    The P values belong to ranks, not to pairs.
+    By hand, h_c = (2, 1) and h_r = (0, 1) give the sorted differences (1, 1).
     """
     chosen_P, _ = torch.sort(logps.h_chosen, dim=0)
     rejected_P, _ = torch.sort(logps.h_rejected, dim=0)
@@ -196,27 +216,30 @@ def aot_unpaired(logps: PairLogps, beta: float, label_smoothing: float = 0.0) ->
 
 
 def apo_zero(logps: PairLogps, beta: float) -> Tensor:
-    """1 - sigma(beta h_c) + sigma(beta h_r), no unit. APO-zero, D'Oosterlinck et al. 2024 (2408.06266), eq. 7.
+    """Return the APO-zero loss 1 - sigma(beta h_c) + sigma(beta h_r); D'Oosterlinck et al. 2024 (2408.06266), eq. 7.
 
-    By hand: h_c = h_r = 0 gives 1; beta 0.5, h_c = 2, h_r = -2: 2 sigma(-1) = 0.537883.
+    The loss has no unit. By hand, h_c = h_r = 0 gives 1.
+    By hand, beta = 0.5, h_c = 2 and h_r = -2 give 2 sigma(-1) = 0.537883.
     """
     return 1 - torch.sigmoid(beta * logps.h_chosen) + torch.sigmoid(beta * logps.h_rejected)
 
 
 def apo_down(logps: PairLogps, beta: float) -> Tensor:
-    """sigma(beta h_c) + 1 - sigma(beta m), no unit. APO-down, D'Oosterlinck et al. 2024 (2408.06266), eq. 8.
+    """Return the APO-down loss sigma(beta h_c) + 1 - sigma(beta m); D'Oosterlinck et al. 2024 (2408.06266), eq. 8.
 
-    By hand: h_c = h_r = 0 gives 1; beta 0.5, h_c = 2, h_r = -2: 0.731059 + 0.119203 = 0.850262.
+    The loss has no unit. By hand, h_c = h_r = 0 gives 1.
+    By hand, beta = 0.5, h_c = 2 and h_r = -2 give 0.731059 + 0.119203 = 0.850262.
     """
     margin = logps.h_chosen - logps.h_rejected
     return torch.sigmoid(beta * logps.h_chosen) + 1 - torch.sigmoid(beta * margin)
 
 
 def discopop(logps: PairLogps, beta: float, discopop_tau: float = 0.05) -> Tensor:
-    """(1 - w) log(1 + e^-z) + w e^-z with z = beta m, w = sigma(z / tau), tau = ``discopop_tau``.
-    DiscoPOP, Lu et al. 2024 (2406.08414), eq. 5.
+    """Return the DiscoPOP loss (1 - w) log(1 + e^-z) + w e^-z.
 
-    By hand: m = 0 gives (log 2 + 1)/2 = 0.846574.
+    Lu et al. 2024 (2406.08414), eq. 5, with z = beta m, w = sigma(z / tau) and tau = ``discopop_tau``.
+
+    By hand, m = 0 gives (log 2 + 1)/2 = 0.846574.
     """
     z = beta * logps.margin
     weight = torch.sigmoid(z / discopop_tau)
@@ -225,20 +248,20 @@ def discopop(logps: PairLogps, beta: float, discopop_tau: float = 0.05) -> Tenso
 
 
 def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
-    """-log sigma(beta (h_c/|c| - h_r/|r|)): length-normalised DPO, Lambert et al. 2024 (2411.15124).
+    """Return the length-normalised DPO loss -log sigma(beta (h_c/|c| - h_r/|r|)); Lambert et al. 2024 (2411.15124).
 
-    By hand: beta 2, h_c = 2 over 4 tokens, h_r = -2 over 2 tokens: log(1 + e^-3) = 0.048587.
+    By hand, beta = 2, h_c = 2 over 4 tokens and h_r = -2 over 2 tokens give log(1 + e^-3) = 0.048587.
     """
     return -F.logsigmoid(beta * _per_token_margin(logps))
 
 
 def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
-    """Negative log-likelihood of the chosen answer, nats per token. This is L_g of MPO (2411.10442).
+    """Return the negative log-likelihood of the chosen answer in nats per token. This is L_g of MPO (2411.10442).
 
     ``sft_mean="answer"`` is the mean over the tokens of each answer (the paper). ``"batch"`` is the mean over all
-    chosen tokens of the micro-batch, the same number for every pair (TRL).
+    chosen tokens of the micro-batch, which is the same for every pair (TRL).
 
-    By hand: log pi = (-2, -9) over (4, 3) tokens gives (0.5, 3) with ``answer`` and (11/7, 11/7) with ``batch``.
+    By hand, log pi = (-2, -9) over (4, 3) tokens gives (0.5, 3) with ``answer`` and (11/7, 11/7) with ``batch``.
     """
     if sft_mean == "answer":
         return -logps.policy_chosen / logps.chosen_tokens
@@ -284,15 +307,15 @@ def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None
     values = [1.0] * len(loss_type) if loss_weights is None else [float(weight) for weight in loss_weights]
     if len(values) != len(loss_type):
         raise ValueError(
-            f"trainer.loss_weights={values}: give one weight per loss of trainer.loss_type={list(loss_type)}"
+            f"trainer.loss_weights={values} must contain one weight per loss of trainer.loss_type={list(loss_type)}"
         )
     for name, weight in zip(loss_type, values, strict=True):
         if name not in LOSSES:
             raise ValueError(f"trainer.loss_type: unknown loss {name!r}; choose one of {', '.join(sorted(LOSSES))}")
         if not math.isfinite(weight):
-            raise ValueError(f"trainer.loss_weights: the weight of loss {name!r} is {weight}")
+            raise ValueError(f"trainer.loss_weights: the weight of loss {name!r} must be finite, not {weight}")
     if len(set(loss_type)) != len(loss_type):
-        raise ValueError(f"trainer.loss_type={list(loss_type)} names a loss twice")
+        raise ValueError(f"trainer.loss_type={list(loss_type)} must not name a loss twice")
     weights = dict(zip(loss_type, values, strict=True))
     if not any(weights.values()):
         raise ValueError("trainer.loss_type needs at least one loss with a weight other than 0 (trainer.loss_weights)")

@@ -1,4 +1,4 @@
-"""Metrics of a log row: averages over micro-batches and processes, and rates.
+"""Computes the metrics of a log row: averages over micro-batches and processes, and rates.
 
 Suffixes: P pairs of a micro-batch, M scored tokens.
 """
@@ -33,7 +33,7 @@ class RunningMetrics:
         in_step_reference: whether each step also runs the reference.
 
     Attributes:
-        data_seconds: time spent waiting for batches since the last row.
+        data_seconds: seconds spent waiting for batches since the last row.
     """
 
     def __init__(self, args: PreferenceConfig, backbone: Backbone | None, in_step_reference: bool) -> None:
@@ -152,11 +152,12 @@ class RunningMetrics:
 
 
 def kl_estimate(logps: PairLogps) -> Tensor:
-    """Return the distance of the policy from its reference in nats per token: the mean over answers of e^-d - 1 + d.
+    """Return an estimate of the KL divergence between policy and reference, in nats per token.
 
-    d is an answer's mean log-ratio per token. This is Schulman's k3 estimator of KL(policy || reference), which is
-    never negative. The estimate is biased, because the answers come from the data and not from the policy. Use it only
-    to compare runs. By hand: d = 0 gives 0; d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
+    The estimate is the mean over answers of e^-d - 1 + d, where d is an answer's mean log-ratio per token. This is
+    Schulman's k3 estimator of KL(policy || reference), which is never negative. The estimate is biased, because the
+    answers come from the data and not from the policy. Use it only to compare runs.
+    By hand, d = 0 gives 0, and d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
     """
     d = torch.cat([logps.h_chosen / logps.chosen_tokens, logps.h_rejected / logps.rejected_tokens])
     return (torch.exp(-d) - 1 + d).mean()

@@ -1,4 +1,4 @@
-"""Hardware measurements for the log: memory use, and the device's peak throughput."""
+"""Measures memory use for the log, and looks up the device's peak throughput."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 
 import torch
 
-# Dense bfloat16 TFLOP/s by a part of the GPU's name, from the vendors' data sheets. The first match counts.
+# Dense bfloat16 TFLOP/s (V100: float16) by a part of the GPU's name, from the vendors' data sheets. The first match
+# counts.
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -24,7 +25,9 @@ PEAK_TFLOPS = {
 
 
 def peak_flops(device: torch.device, tflops: float | None = None) -> float | None:
-    """Return the peak FLOP/s of a device: ``tflops`` if given, else by the GPU's name; None if unknown."""
+    """Return the peak FLOP/s of a device, from ``tflops`` if given, else from the GPU's name; None if the GPU is
+    unknown.
+    """
     if tflops is not None:
         return tflops * 1e12
     if device.type != "cuda":

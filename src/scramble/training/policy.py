@@ -1,4 +1,4 @@
-"""The module that is trained: its forward takes a batch of tries and returns log-probabilities.
+"""Defines the module that is trained. Its forward takes a batch of tries and returns log-probabilities.
 
 Image encoding, reference and policy run inside one forward. DistributedDataParallel and FSDP hook into the forward of
 the module that they wrap, so they need exactly one call per micro-batch that uses every trained parameter.
@@ -26,7 +26,7 @@ class PolicyLogps(NamedTuple):
     Attributes:
         tokens_M, sums_Q: log-probabilities of tokens, and their sums over each sequence.
         counts_Q: number of scored tokens in each sequence.
-        reference_M, reference_Q: the same under the reference; None unless ``with_reference``.
+        reference_M, reference_Q: the log-probabilities and sums under the reference; None unless ``with_reference``.
         entropy_M, log_sum_squares_M: entropy and log sum p^2 of the next-token distribution at each scored token; None
             unless ``with_statistics``.
         router_loss: load-balancing loss of a mixture of experts; None unless ``with_router_loss``.
@@ -43,7 +43,8 @@ class PolicyLogps(NamedTuple):
 
 
 def router_coefficient(backbone: Backbone, coefficient: float | None) -> float:
-    """Return the weight of the load-balancing loss. If ``coefficient`` is None, it is the model's own, as in TRL.
+    """Return the weight of the load-balancing loss: ``coefficient`` or, if it is None, the model's own weight, as in
+    TRL.
 
     Raises ModelError if a coefficient is set for a model that is not a mixture of experts.
     """
@@ -53,7 +54,7 @@ def router_coefficient(backbone: Backbone, coefficient: float | None) -> float:
     if coefficient:
         raise ModelError(
             f"trainer.router_aux_loss_coef={coefficient}: {type(backbone.model).__name__} is not a mixture of experts "
-            "with a load-balancing loss; set it to null"
+            "with a load-balancing loss: set trainer.router_aux_loss_coef=null"
         )
     return 0.0
 
@@ -70,7 +71,7 @@ class Policy(nn.Module):
         self.tower_tokens = tower_tokens  # see :func:`scramble.trie.engine.encode_images`
         self.model: nn.Module = vlm.model  # the transformers model, PEFT-wrapped if it has an adapter
         self.backbone = backbone
-        # FSDP shards these layer classes. It fails for classes that are missing, for example in a text-only model.
+        # FSDP shards these layer classes. FSDP fails if a class is missing, for example in a text-only model.
         present = {type(module).__name__ for module in self.model.modules()}
         self._no_split_modules = sorted(set(getattr(self.model, "_no_split_modules", None) or ()) & present)
 
@@ -80,7 +81,9 @@ class Policy(nn.Module):
         return model.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
-        """Return the output head. Accelerate must shard it together with a token embedding that shares its weight."""
+        """Return the output head, which accelerate must shard together with a token embedding that shares its
+        weight.
+        """
         return self.backbone.head
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
@@ -132,7 +135,7 @@ class Policy(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Policy:
-        """Set training mode; a frozen tower stays in evaluation mode."""
+        """Set training mode, but keep a frozen tower in evaluation mode."""
         super().train(mode)
         if not vision_is_trained(self.backbone):
             for module in self.backbone.vision:
@@ -140,11 +143,11 @@ class Policy(nn.Module):
         return self
 
     def _untouched_vision(self) -> Tensor | float:
-        """Return zero, connected by the graph to the trained weights of tower and projector.
+        """Return zero as a term that depends on the trained weights of tower and projector.
 
         A batch without images does not use the tower, and some towers have layers that no feature depends on (the last
-        layer of CLIP in LLaVA, the pooling head of SigLIP). Without this term these weights would get no gradient, and
-        DistributedDataParallel would wait for them or refuse the next step.
+        layer of CLIP in LLaVA, the pooling head of SigLIP). Without this term, the weights of such layers would get no
+        gradient, and DistributedDataParallel would wait for the gradient or refuse the next step.
         """
         text = (self.backbone.decoder, self.backbone.head)
         used = {id(p) for module in text for p in module.parameters()}

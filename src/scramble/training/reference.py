@@ -1,4 +1,4 @@
-"""Reference log-probabilities on disk: two numbers per pair, computed once and shared by runs.
+"""Caches reference log-probabilities on disk: two numbers per pair, which are computed once and shared by runs.
 
 The cache is a folder named by a digest of everything that the numbers depend on: weights, adapter, processor and
 template, precision, pairs and images. Every process appends to a separate file, one line per 32 tries, so that an
@@ -38,7 +38,7 @@ Tries = tuple[list[TrieItem], list[list[int]]]  # as TrieCollator.items returns 
 
 @dataclass(frozen=True)
 class StartingModel:
-    """Identifies the model that a run starts from, which is also its reference.
+    """Identifies the model that a run starts from, which is also the reference model.
 
     Attributes:
         weights, adapter: digests of the base model's weights and of the adapter that it was loaded with.
@@ -53,7 +53,7 @@ class StartingModel:
 
     @classmethod
     def of(cls, vlm: VLM, args: PreferenceConfig) -> StartingModel:
-        """Identify a model. Call this before disabling dropout or adding an adapter."""
+        """Return the identity of a model. Call this method before disabling dropout or adding an adapter."""
         model: Any = vlm.backbone.model
         kernel, device = model.config._attn_implementation, args.device.type
         precision = f"{vlm.backbone.head.weight.dtype}, {kernel}, {device}" + (", autocast" if args.bf16 else "")
@@ -86,15 +86,15 @@ def reference_logps(
 ) -> dict[str, tuple[float, float]]:
     """Return the log-probabilities (nats) of chosen and rejected answers by pair id. Missing values are computed.
 
-    Every process of a distributed run must call this function, and each computes its share of the missing values.
+    Every process of a distributed run must call this function, and computes its share of the missing values.
 
     Args:
-        folder: folder of all caches; this one is stored in ``folder/<key of parts>``.
+        folder: folder of all caches; this cache is stored in ``folder/<key of parts>``.
         parts: from :meth:`StartingModel.cache_parts`.
         data: all pairs of the data set.
         backbone: the starting model, which runs in evaluation mode and without gradient.
         batch_tokens: positions per batch.
-        workers: how the tries are built.
+        workers: options of the workers that build the tries.
 
     Raises:
         CacheError: the folder contains another cache (copied or renamed), or a finished cache was changed.
@@ -137,7 +137,7 @@ def _fill(
             while chunk := list(islice(rows, ITEMS_PER_LINE)):
                 part.append({name: values for row in chunk for name, values in row.items()})
     except NonFiniteError as error:
-        raise NonFiniteError(f"the reference model, before the first step: {error}") from error
+        raise NonFiniteError(f"the reference model failed before the first step: {error}") from error
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -146,7 +146,7 @@ def _fill(
 def _score_pairs(
     backbone: Backbone, groups: Sequence[list[Example]], tries: Iterable[Tries], batch_tokens: int
 ) -> Iterator[dict[str, tuple[float, float]]]:
-    """Yield for each trie the log-probabilities of chosen and rejected answers by example id."""
+    """Yield, for each trie, the log-probabilities of chosen and rejected answers by example id."""
     names: list[list[str]] = []
 
     def items() -> Iterator[Any]:
@@ -165,7 +165,7 @@ def _read(folder: Path) -> dict[str, tuple[float, float]]:
         for row in read_jsonl(path):
             for name, (chosen, rejected) in row.items():
                 if not (math.isfinite(chosen) and math.isfinite(rejected)):
-                    raise CacheError(f"{path}: the values of pair {name} are not finite: remove the folder {folder}")
+                    raise CacheError(f"{path}: the values of pair {name} are not finite; remove the folder {folder}")
                 cached[name] = (chosen, rejected)
     return cached
 
@@ -173,10 +173,10 @@ def _read(folder: Path) -> dict[str, tuple[float, float]]:
 def _check_complete(folder: Path, cached: Mapping[str, tuple[float, float]], missing: list[Example]) -> None:
     record = read_json(folder / COMPLETE_FILE)
     if missing or record["digest"] != _rows_digest(cached):
-        what = f"{len(missing)} of its pairs are missing" if missing else "its values changed"
+        what = f"{len(missing)} pairs are missing" if missing else "the values have changed"
         raise CacheError(
-            f"the finished reference cache {folder} is damaged ({what}): a file was truncated or edited. Remove the "
-            "folder to compute it again"
+            f"the finished reference cache {folder} is damaged ({what}), because a file was truncated or edited: "
+            "remove the folder to compute the cache again"
         )
 
 

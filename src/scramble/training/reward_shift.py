@@ -1,4 +1,4 @@
-"""The reward shift delta of BCO and MPO: a running mean of rewards."""
+"""Computes the reward shift delta of BCO and MPO, which is a running mean of rewards."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ KINDS = ("earlier", "inclusive", "none")
 class RewardShift:
     """Cumulative mean of all chosen and rejected rewards of a training run, over all processes.
 
-    ``earlier``: the mean over all *earlier optimizer steps*, 0 in the first step ("moving average of previous rewards",
-    MPO, 2411.10442). It does not depend on how a step is split into micro-batches and processes.
-    ``inclusive``: the mean includes the current micro-batch, as in TRL up to 0.28 and in InternVL's trainer.
-    ``none``: always 0, as in TRL since 0.29.
+    - ``earlier``: the mean over all *earlier optimizer steps*, 0 in the first step ("moving average of previous
+      rewards", MPO, 2411.10442). This mean does not depend on how a step is split into micro-batches and processes.
+    - ``inclusive``: the mean includes the current micro-batch, as in TRL up to 0.28 and in InternVL's trainer.
+    - ``none``: the shift is always 0, as in TRL since 0.29.
 
     Rewards are beta times log-ratio (nats). Every process must make the same calls, which are collective operations.
     """
@@ -55,12 +55,15 @@ class RewardShift:
         self._step.zero_()
 
     def state_dict(self) -> dict[str, float | str]:
-        """Return the state for a checkpoint as plain JSON. It is exact, because the sums are float64."""
+        """Return the state for a checkpoint as JSON values, which are exact because the sums are float64."""
         return {"kind": self.kind, "sum": self._seen[0].item(), "count": self._seen[1].item()}
 
     def load_state_dict(self, state: Mapping[str, float | str]) -> None:
         """Restore the state from a checkpoint. Raises ValueError if the checkpoint has another kind of reward shift."""
         if state["kind"] != self.kind:
-            raise ValueError(f"the checkpoint has trainer.reward_shift={state['kind']}, this run has {self.kind}")
+            raise ValueError(
+                f"the checkpoint has trainer.reward_shift={state['kind']}, but this run has {self.kind}: set "
+                f"trainer.reward_shift={state['kind']}"
+            )
         self._seen.copy_(torch.tensor([float(state["sum"]), float(state["count"])], dtype=torch.float64))
         self._step.zero_()

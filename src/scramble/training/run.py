@@ -1,4 +1,4 @@
-"""Train a model on a data set folder: the entry point for scripts and notebooks."""
+"""Trains a model on a data set folder. Scripts and notebooks call :func:`train`."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ from scramble.trie.backbone import Backbone
 log = logging.getLogger(__name__)
 
 FEW_STEPS = 20
-"""A run with fewer steps than this logs a warning unless the user has set the number of steps. The first step of any
-run has learning rate 0, because of the warm-up."""
+"""A run with fewer steps than this logs a warning unless the user has set the number of steps. With warm-up, the first
+step of a run has learning rate 0."""
 
 
 def train(
@@ -100,7 +100,7 @@ def train(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / ".writable").touch()
-        (out / ".writable").unlink(missing_ok=True)  # another process may have removed it
+        (out / ".writable").unlink(missing_ok=True)  # another process may have removed the file
     args.output_dir = str(out / "checkpoints")
     _quiet()
     backend = select_backend(args, vlm.family)
@@ -131,7 +131,7 @@ def train(
     settings = start.settings(train_set) | args.settings() | ({"backend": backend} if backend != "trie" else {})
     with explain_worker_failures(lambda: "the same command reuses the cached part"):
         if backend == "trl":
-            from scramble.training.trl_backend import trl_trainer  # it takes seconds to import
+            from scramble.training.trl_backend import trl_trainer  # this module takes seconds to import
 
             trainer = trl_trainer(vlm, args, train_set, eval_set, settings, [*ours, *callbacks])
         else:
@@ -152,7 +152,7 @@ def train(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if stop.reason is not None:
         raise interrupt.Stopped(
-            f"stopped by {stop.reason}: saved at step {trainer.state.global_step} of {args.max_steps}; the same "
+            f"stopped by {stop.reason} and saved at step {trainer.state.global_step} of {args.max_steps}; the same "
             "command resumes from there"
         )
     result = trainer.export(out)
@@ -193,7 +193,7 @@ def select_backend(args: PreferenceConfig, family: Family) -> str:
         raise ValueError(reason + faults)
     if args.process_index == 0:
         name = "TRL's DPOTrainer" if needs_pairs(args.weights) else "TRL's SFTTrainer"
-        log.info(f"trainer.backend={args.backend}: {'the token trie' if backend == 'trie' else name} trains this model")
+        log.info(f"trainer.backend={args.backend}: training uses {'token tries' if backend == 'trie' else name}")
     return backend
 
 
@@ -212,7 +212,7 @@ def trie_trainer(
     Args:
         vlm, args, out: as in :func:`train`.
         start: the starting model, which is also the reference.
-        train_set, eval_set: examples, or None without held-out pairs.
+        train_set, eval_set: examples; ``eval_set`` is None without held-out pairs.
         settings: settings that a checkpoint must match to be resumed.
         callbacks: transformers' callbacks.
     """
@@ -234,8 +234,9 @@ class Caches:
     """Builds the caches of a run that depend on its starting model.
 
     Attributes:
-        backbone: the trie engine's interface of the model; with a feature cache it reads image features from the cache.
-        seconds: time spent on building each cache.
+        backbone: the trie engine's interface to the model. With a feature cache, it reads image features from the
+            cache.
+        seconds: time in seconds spent on building each cache.
     """
 
     def __init__(self, vlm: VLM, args: PreferenceConfig, start: StartingModel, out: Path) -> None:
@@ -246,7 +247,9 @@ class Caches:
         self.seconds = {"features": 0.0, "reference": 0.0}
 
     def collator(self, data: PairDataset, with_rejected: bool) -> TrieCollator:
-        """Return a collator of a data set's examples with their reference log-probabilities."""
+        """Return a collator for the examples of a data set, with reference log-probabilities if the objective needs
+        them.
+        """
         args = self.args
         needs_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
         reference: Mapping[str, tuple[float, float]] | None = None
@@ -279,7 +282,7 @@ class Caches:
 
 
 def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> None:
-    """Set the number of steps from the size of the data, and convert strategies ``epoch`` to steps.
+    """Set the number of steps from the size of the data, and convert the strategy ``epoch`` to a number of steps.
 
     For transformers, the whole run is one epoch of ``max_steps`` steps, so that a batch may contain pairs from the end
     of one epoch and the start of the next.
@@ -291,8 +294,9 @@ def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> 
         if args.process_index == 0 and args.max_steps < FEW_STEPS:
             first = ", the first at learning rate 0 (trainer.warmup_ratio)" if args.warmup_steps else ""
             log.warning(
-                f"only {args.max_steps} step{'s' * (args.max_steps > 1)} for {num_examples} examples{first}, so the "
-                "model hardly changes: set trainer.num_train_epochs or trainer.max_steps to train longer"
+                f"the run has only {args.max_steps} step{'s' * (args.max_steps > 1)} for {num_examples} "
+                f"examples{first}, so the model hardly changes: set trainer.num_train_epochs or trainer.max_steps to "
+                "train longer"
             )
     for kind in ("logging", "save", "eval"):
         if getattr(args, f"{kind}_strategy") == "epoch":
@@ -301,7 +305,8 @@ def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> 
     if not has_eval:
         if args.load_best_model_at_end:
             raise ValueError(
-                "trainer.load_best_model_at_end=true needs held-out pairs, but there are none: set it to false"
+                "trainer.load_best_model_at_end=true needs held-out pairs, but there are none: set "
+                "trainer.load_best_model_at_end=false"
             )
         args.eval_on_start = False
         args.eval_strategy = type(args.eval_strategy)("no")
@@ -312,14 +317,15 @@ def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
     kind = accelerator.distributed_type.value
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and kind != "FSDP":
         raise ValueError(
-            f"FSDP was requested, but accelerate started {kind}: FSDP needs at least two GPUs; use more GPUs or set "
-            "launcher.strategy=ddp"
+            f"FSDP was requested, but accelerate started {kind}, because FSDP needs at least two GPUs: use more GPUs "
+            "or set launcher.strategy=ddp"
         )
     plugin = accelerator.state.deepspeed_plugin
     if scores_benchmarks and (kind == "FSDP" or (plugin is not None and plugin.zero_stage == 3)):
         raise ValueError(
-            "trainer.watch: one process scores the benchmarks, but under FSDP and ZeRO-3 it has only a shard of the "
-            "weights: set trainer.watch=null (the held-out pairs are still scored), or launcher.strategy=ddp or zero2"
+            "trainer.watch does not work under FSDP and ZeRO-3, because one process scores the benchmarks and has only "
+            "a shard of the weights: set launcher.strategy=ddp or zero2, or trainer.watch=null (held-out pairs are "
+            "still scored)"
         )
 
 

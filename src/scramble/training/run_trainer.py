@@ -1,4 +1,4 @@
-"""The parts of a trainer that do not depend on the loss: order of the batches, log rows, checkpoints, evaluation.
+"""Defines the parts of a trainer that do not depend on the loss: order of batches, log rows, checkpoints, evaluation.
 
 Both backends derive from this class: :mod:`scramble.training.trainer` trains on tries, and
 :mod:`scramble.training.trl_backend` uses it as a base class of TRL's trainers.
@@ -51,9 +51,10 @@ class RunTrainer(Trainer):
     Attributes:
         settings: settings that a checkpoint must match to be resumed.
         last_log: the last logged value under each name.
-        best_weights: folder of the best checkpoint's weights if they are the result but not loaded.
-        data_seconds: time spent waiting for batches since the last log row.
-        cache_seconds: time spent on building each cache before the first step.
+        best_weights: folder of the best checkpoint's weights if these weights are the result but are not loaded, else
+            None.
+        data_seconds: seconds spent waiting for batches since the last log row.
+        cache_seconds: seconds spent on building each cache before the first step.
     """
 
     def plan(self, data: PairDataset, args: PreferenceConfig, settings: Mapping[str, Any]) -> None:
@@ -93,7 +94,10 @@ class RunTrainer(Trainer):
     # ------------------------------------------------------------------------------------------------------- batches
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the micro-batches in the sampler's order. The sampler shards them, so accelerate must not."""
+        """Return the micro-batches in the sampler's order.
+
+        The sampler divides the micro-batches among the processes, so accelerate must not.
+        """
         collator: Any = self.data_collator
         data: Any = self.train_dataset
         return data_loader(data, collator, self.encoder, Workers.of(self.args), batch_sampler=self.order)
@@ -112,7 +116,8 @@ class RunTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the gradient norm. Raises NonFiniteError if it is NaN or infinite.
 
-        transformers calls this between the backward pass and the optimizer step, when the weights are still valid.
+        transformers calls this method between the backward pass and the optimizer step, when the weights are still
+        valid.
         """
         norm = super()._get_grad_norm(model, grad_norm)
         value = float(norm)
@@ -125,13 +130,19 @@ class RunTrainer(Trainer):
         return norm
 
     def step_examples(self) -> str:
-        """Return the current step's examples for an error message, starting with a separator; empty if unknown."""
+        """Return the current step's examples for an error message, or "" if the examples are unknown.
+
+        The text starts with a separator.
+        """
         return ""
 
     # ----------------------------------------------------------------------------------------------------------- log
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Pass a row to the callbacks, with the epoch counted in examples."""
+        """Pass a log row to the callbacks.
+
+        The epoch in this row is the number of examples divided by the data set's size.
+        """
         if "train_runtime" in logs:  # transformers' summary at the end, whose rates are wrong for tries
             return
         logs["epoch"] = self.state.global_step * self.args.gradient_accumulation_steps * self.order.world_size
@@ -144,7 +155,8 @@ class RunTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the metrics of the held-out pairs (``eval_...``) and those that callbacks add in ``on_evaluate``.
+        """Return the metrics of the held-out pairs (``eval_...``) and the metrics that callbacks add in
+        ``on_evaluate``.
 
         The random state and the training mode of every module are restored afterwards, so that an evaluation does not
         change the run.
@@ -170,10 +182,10 @@ class RunTrainer(Trainer):
         if not (self.args.load_best_model_at_end or self.args.save_strategy == "best") or name is None:
             return
         if name not in metrics and f"eval_{name}" not in metrics:
-            existing = ", ".join(sorted(metrics)) or "none: there are no held-out pairs"
-            raise ValueError(
-                f"trainer.metric_for_best_model={name}: evaluations do not have this metric; choose one of {existing}"
+            fix = (
+                f"choose one of {', '.join(sorted(metrics))}" if metrics else "there are no held-out pairs to evaluate"
             )
+            raise ValueError(f"trainer.metric_for_best_model={name}: evaluations do not have this metric; {fix}")
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
@@ -186,7 +198,7 @@ class RunTrainer(Trainer):
         self.last_log = state["last"]
 
     def save_loss_state(self, folder: Path) -> None:
-        """Write the state that the loss keeps between steps; only the main process calls it."""
+        """Write the state that the loss keeps between steps. Only the main process calls this method."""
 
     def load_loss_state(self, folder: Path) -> None:
         """Read the state that :meth:`save_loss_state` wrote."""
@@ -219,11 +231,14 @@ class RunTrainer(Trainer):
             if main:
                 shutil.rmtree(working, ignore_errors=True)
             raise StoreError(
-                f"cannot write checkpoint {folder} at step {step}: {error}; earlier checkpoints are kept"
+                f"cannot write the checkpoint of step {step} to {folder}: {error}; earlier checkpoints are kept"
             ) from error
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Save as in transformers, but without the full model under FSDP: the trained weights are already saved."""
+        """Save optimizer and scheduler.
+
+        Under FSDP, transformers would also save the full model, which is not needed.
+        """
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -235,12 +250,12 @@ class RunTrainer(Trainer):
             torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Do nothing: :meth:`restore` loads the weights earlier, before FSDP or DeepSpeed shard them."""
+        """Do nothing, because :meth:`restore` has loaded the weights before FSDP or DeepSpeed shards them."""
 
     def restore(self) -> Path | None:
         """Restore weights, the state of the loss and the unfinished log row from the newest complete checkpoint.
 
-        Call this before ``train``, which restores optimizer, schedule, position and random state.
+        Call this method before ``train``, which restores optimizer, schedule, position in the data and random state.
 
         Returns:
             The checkpoint's folder, or None if there is no checkpoint.
@@ -264,14 +279,19 @@ class RunTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Load the weights of the checkpoint with the best evaluation (``load_best_model_at_end``).
 
-        Sharded weights (FSDP2, ZeRO-3) are not loaded: :meth:`export` copies the checkpoint's files instead.
+        Sharded weights (FSDP2, ZeRO-3) are not loaded. Instead, :meth:`export` copies the checkpoint's files.
         """
         best = self.state.best_global_step
         folder = checkpoint_path(str(self.args.output_dir), best) if best else None
         if folder is None or not folder.is_dir():
-            raise StoreError(f"{self.args.output_dir} no longer has the checkpoint of the best step {best}")
+            raise StoreError(f"{self.args.output_dir} no longer contains the checkpoint of the best step {best}")
         metric = self.args.metric_for_best_model
-        log.info("the result is the checkpoint of step %d, the best by %s (%.4g)", best, metric, self.state.best_metric)
+        log.info(
+            "the result is the checkpoint of step %d, which is the best by %s (%.4g)",
+            best,
+            metric,
+            self.state.best_metric,
+        )
         if is_sharded(self.vlm.model):
             self.best_weights = folder / WEIGHTS_FOLDER
         else:
@@ -280,7 +300,7 @@ class RunTrainer(Trainer):
     # -------------------------------------------------------------------------------------------------------- result
 
     def export(self, out: Path) -> Path:
-        """Write the trained adapter, or the whole model, to ``out``. Every process must call this."""
+        """Write the trained adapter, or the whole model, to ``out``. Every process must call this method."""
         folder = out / ("adapter" if self.vlm.has_adapter else "model")
         state = None if self.best_weights is not None else gathered(self.vlm)
         if self.is_world_process_zero():

@@ -1,4 +1,4 @@
-"""Assigns pairs to micro-batches: a pure function of the data's shape and a seed."""
+"""Assigns pairs to micro-batches. The assignment depends only on the pairs' images, the batch sizes and the seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-LOOK_AHEAD = 64  # number of images searched for one whose pairs fit into the rest of a micro-batch
+LOOK_AHEAD = 64  # this many images are searched for one whose pairs fit into the rest of a micro-batch
 
 
 def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bool) -> int:
@@ -30,7 +30,7 @@ class MicroBatches(Sampler[list[int]]):
     process with accumulation therefore uses the same micro-batches in the same order as a run on several processes.
 
     Args:
-        groups: pair indices of each image (pairs of one image share its pass through the model).
+        groups: pair indices of each image. The pairs of an image share one pass through the model.
         size: pairs per micro-batch.
         steps: optimizer steps of the run.
         group_by_image: whether to shuffle images and keep the pairs of an image together. An image is split over two

@@ -1,4 +1,6 @@
-"""Check a model and select the weights that a run trains: a new LoRA adapter, the existing adapter, or all weights."""
+"""Checks a model and selects the weights that a run trains: a new LoRA adapter, the existing adapter, or all
+weights.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
 
-INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # PEFT's, without those that change the base model
+INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # PEFT's initialisations that keep the base model
 
 
 def turn_off_dropout(model: nn.Module) -> None:
@@ -35,28 +37,32 @@ def turn_off_dropout(model: nn.Module) -> None:
 def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
     """Raise ValueError if settings contradict the model."""
     if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
-        raise ValueError("the model was trained before and has an adapter in its layers: load it again (load_vlm)")
+        raise ValueError(
+            "the model was trained before and has an adapter in its layers: load the model again with load_vlm"
+        )
     if args.peft is not None and vlm.has_adapter:
-        raise ValueError("the model already has an adapter: set peft=null to continue training it, or merge it first")
+        raise ValueError(
+            "the model already has an adapter: set peft=null to continue training it, or merge the adapter first"
+        )
     if fault := vision_fault(args.train_vision, new_adapter=args.peft is not None, has_adapter=vlm.has_adapter):
         raise ValueError(fault)
     names = (name for module in vlm.backbone.vision for name, _ in module.named_parameters())
     if args.feature_cache_dir is not None and vlm.has_adapter and any(map(is_adapter_weight, names)):
         raise ValueError(
-            "trainer.feature_cache_dir needs a frozen vision tower, but the adapter has weights in the tower: set it "
-            "to null"
+            "trainer.feature_cache_dir needs a frozen vision tower, but the adapter has weights in the tower: set "
+            "trainer.feature_cache_dir=null"
         )
     in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
     # Without an adapter, TRL loads the reference model a second time.
     if in_step and (vlm.has_adapter or (args.peft is None and backend == "trie")):
         raise ValueError(
             "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
-            "other adapter does not restore the starting model: set it to true"
+            "other adapter does not restore the starting model: set trainer.precompute_ref_log_probs=true"
         )
 
 
 def select_trained_weights(vlm: VLM, args: PreferenceConfig) -> VLM:
-    """Set ``requires_grad`` of the weights to train: a new adapter, the existing adapter, or all weights."""
+    """Return the model with ``requires_grad`` set for a new adapter, for the existing adapter, or for all weights."""
     if args.peft is not None:
         return replace(vlm, model=add_lora(vlm, args.peft, args.seed, vision=args.train_vision == "lora"))
     if vlm.has_adapter:
@@ -100,9 +106,9 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
 
     Args:
         vlm: the base model, without adapter.
-        peft: fields of :class:`peft.LoraConfig`. ``target_modules`` defaults to the family's targets; ``all-linear``
-            has the same meaning, and a list names layers of the language model. ``target_parameters`` names parameters
-            that are not linear layers, such as the experts of a mixture.
+        peft: fields of :class:`peft.LoraConfig`. ``target_modules`` defaults to the family's targets. ``all-linear``
+            selects the same targets, and a list names layers of the language model. ``target_parameters`` names
+            parameters that are not linear layers, such as the experts of a mixture.
         vision: whether to adapt vision tower and projector as well: all their linear layers by default, or those that
             the regular expression ``target_modules`` matches.
 
@@ -141,7 +147,7 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
 
 
 def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
-    """Return the modules of the language model whose names end in one of ``names``, as a regular expression.
+    """Return a regular expression that matches the modules of the language model whose names end in one of ``names``.
 
     PEFT would match a list in the whole model, and towers also have layers named ``q_proj``.
     """
@@ -152,8 +158,8 @@ def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
 def _linear_in_vision(backbone: Backbone) -> list[str]:
     """Return the names of the linear layers of tower and projector, escaped for a regular expression.
 
-    Layers inside ``nn.MultiheadAttention`` are omitted: it reads their weights without calling them, so an adapter
-    would have no effect.
+    Layers inside ``nn.MultiheadAttention`` are omitted. This module reads the weights without calling the layers, so an
+    adapter would have no effect.
     """
     attention = [part for part in backbone.model.modules() if isinstance(part, nn.MultiheadAttention)]
     vision = {id(m) for part in backbone.vision for m in part.modules()}
@@ -195,8 +201,8 @@ def _check_experts(backbone: Backbone, targets: str, matched: Sequence[str]) -> 
     if fused and re.search(r"experts\b", targets) and not any(".experts." in name for name in matched):
         raise ModelError(
             f"peft.target_modules={targets} names experts, which are fused parameters of "
-            f"{type(backbone.model).__name__} and not linear layers: remove them and set "
-            f"peft.target_parameters=[{','.join(fused)}]"
+            f"{type(backbone.model).__name__} and not linear layers: remove the experts from peft.target_modules and "
+            f"set peft.target_parameters=[{','.join(fused)}]"
         )
 
 
@@ -219,9 +225,9 @@ def check_target_parameters(backbone: Backbone, names: Sequence[str]) -> None:
 
 
 def set_trained(vlm: VLM, *, vision: bool) -> None:
-    """Make all weights of decoder and head trainable; with ``vision`` also all others.
+    """Make all weights of decoder and head trainable and, with ``vision``, all other weights.
 
-    The others are the tower, the projector and learned vectors that end a row of image features.
+    The other weights are the tower, the projector and learned vectors that end a row of image features.
     """
     backbone = vlm.backbone
     vlm.model.requires_grad_(vision)

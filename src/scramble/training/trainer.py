@@ -1,4 +1,4 @@
-"""The preference trainer on tries: the loss of a micro-batch and its metrics.
+"""Defines the preference trainer on tries, which computes the loss and the metrics of a micro-batch.
 
 Suffixes: P pairs of a micro-batch, Q sequences.
 """
@@ -166,14 +166,14 @@ class PreferenceTrainer(RunTrainer):
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Run one micro-batch; after the last one of an optimizer step, update the reward shift."""
+        """Run one micro-batch. After the last micro-batch of an optimizer step, update the reward shift."""
         loss = super().training_step(*args, **kwargs)
         if self.accelerator.sync_gradients and reads(self.weights, "shift"):
             self.shift.end_step()
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """End an optimizer step and return the gradient norm."""
+        """Return the gradient norm, and forget the examples of the optimizer step."""
         norm = super()._get_grad_norm(model, grad_norm)
         self._step_examples.clear()
         return norm
@@ -185,7 +185,7 @@ class PreferenceTrainer(RunTrainer):
     # ----------------------------------------------------------------------------------------------------------- log
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add averages since the last log over micro-batches and processes."""
+        """Add the averages over micro-batches and processes since the last row to a log row, and log this row."""
         if "loss" in logs:
             self.metrics.data_seconds, self.data_seconds = self.data_seconds, 0.0
             logs |= self.metrics.row()
@@ -215,7 +215,8 @@ class PreferenceTrainer(RunTrainer):
     def evaluate_pairs(self) -> dict[str, float]:
         """Return the loss and metrics of the held-out pairs, averaged over examples and processes.
 
-        Every process scores its share of the micro-batches, at least one. The reward shift is used but not updated.
+        Every process scores its share of the micro-batches, which is at least one. The reward shift is used but not
+        updated.
         """
         collator: Any = self.eval_collator
         data: Any = self.eval_dataset
@@ -238,8 +239,9 @@ class PreferenceTrainer(RunTrainer):
 def eval_chunks(data: Sequence[Example], size: int, rank: int, world: int) -> list[list[int]]:
     """Return a process's share of the held-out micro-batches, with pairs of an image adjacent.
 
-    Every process gets the same number, because each forward pass of a wrapped model is a collective operation. Up to
-    ``world - 1`` micro-batches are omitted. With fewer micro-batches than processes, every process scores all of them.
+    Every process gets the same number of micro-batches, because each forward pass of a wrapped model is a collective
+    operation. Up to ``world - 1`` micro-batches are omitted. With fewer micro-batches than processes, every process
+    scores all of them.
     """
     numbers = list(chain.from_iterable(group_by_image(data)))
     chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]

@@ -1,9 +1,9 @@
-"""The other backend: TRL's stock ``DPOTrainer`` and ``SFTTrainer`` on the same pairs, in the same order.
+"""Trains with TRL's ``DPOTrainer`` and ``SFTTrainer``, on the same pairs and in the same order as the trainer on tries.
 
 TRL provides loss, reference and metrics. :class:`RunTrainer` replaces transformers' ``Trainer`` as the base class of
-TRL's trainers. It provides order of batches, log rows and checkpoints, which are therefore the same as on tries. Each
-answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the family's encoder
-and are the same as in a trie.
+TRL's trainers. ``RunTrainer`` provides order of batches, log rows and checkpoints, which are therefore the same as on
+tries. Each answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the
+family's encoder and are the same as in a trie.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def trl_trainer(
         vlm: the model to start from. TRL adds the adapter of ``args.peft``, and computes the reference with the
             adapter disabled, or before the first step.
         args: settings; ``max_steps`` is positive.
-        train_set, eval_set: examples, or None without held-out pairs.
+        train_set, eval_set: examples; ``eval_set`` is None without held-out pairs.
         settings: settings that a checkpoint must match to be resumed.
         callbacks: transformers' callbacks.
 
@@ -67,7 +67,7 @@ def trl_trainer(
 
 
 def example_table(examples: Sequence[Example], split: str) -> Dataset:
-    """Return the examples as TRL's data set.
+    """Return the examples as a data set for TRL's trainers.
 
     The data set contains image ids, from which the collator reads the images in the split's table.
     """
@@ -108,7 +108,9 @@ class RowCollator:
     pad_to_multiple_of: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Collate N rows of :func:`example_table` into tensors (2N, tokens), or (N, tokens) without rejected."""
+        """Collate N rows of :func:`example_table` into tensors (2N, tokens), or (N, tokens) without rejected
+        answers.
+        """
         examples = [_example(row) for row in rows]
         encoder = self.encoders[rows[0]["split"]]
         prompts = [encoder.prompt(example) for example in examples]
@@ -146,7 +148,7 @@ def described(vlm: VLM) -> SimpleNamespace:
 
 
 class TRLBackend(RunTrainer):
-    """The common part of TRL's trainers with this project's data, checkpoints and logs; see :func:`trl_trainer`.
+    """Base class of TRL's trainers with this project's data, checkpoints and logs; see :func:`trl_trainer`.
 
     A subclass derives from this class, from TRL's trainer and from :class:`RunTrainer`, in this order, so that TRL's
     methods call those of ``RunTrainer`` instead of those of transformers' ``Trainer``.
@@ -177,7 +179,8 @@ class TRLBackend(RunTrainer):
             "args": self.trl_args(args),
             "data_collator": RowCollator(encoders, described(vlm), self.with_rejected, multiple),
             "train_dataset": example_table(train_set, "train"),
-            # Empty and not None: transformers refuses to evaluate without a data set, but callbacks score benchmarks.
+            # Empty and not None, because transformers refuses to evaluate without a data set, but callbacks score
+            # benchmarks.
             "eval_dataset": example_table(() if eval_set is None else eval_set, "eval"),
             "processing_class": vlm.processor,
             "callbacks": callbacks,
@@ -219,7 +222,7 @@ class TRLBackend(RunTrainer):
         return dataset
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: scripts/share.py writes the card of a shared adapter."""
+        """Do nothing, because scripts/share.py writes the card of a shared adapter."""
 
 
 class DPOBackend(TRLBackend, DPOTrainer, RunTrainer):

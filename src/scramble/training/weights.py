@@ -1,4 +1,4 @@
-"""Saving and loading of trained weights, and digests that identify weights, adapters and processors."""
+"""Saves and loads trained weights, and computes digests that identify weights, adapters and processors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_adapter_weight(name: str) -> bool:
 
 
 def weights_key(model: nn.Module) -> str:
-    """Return the digest of an unwrapped model's base weights; an adapter in its layers does not change it."""
+    """Return the digest of an unwrapped model's base weights. An adapter in the layers does not change the digest."""
     return _digest((n, p) for n, p in model.state_dict().items() if not is_adapter_weight(n))
 
 
@@ -124,7 +124,9 @@ def load_trained(vlm: VLM, folder: str | Path) -> None:
 
 @contextmanager
 def _not_sharded() -> Iterator[None]:
-    """Load whole weights. Under ZeRO-3, ``from_pretrained`` would shard them before DeepSpeed has started."""
+    """Within the block, load whole weights under ZeRO-3, where ``from_pretrained`` would otherwise shard the
+    weights.
+    """
     from transformers.integrations import deepspeed
 
     config = deepspeed._hf_deepspeed_config_weak_ref
@@ -141,7 +143,7 @@ def check_base(adapter: str | Path, base_key: str) -> None:
     if record.exists() and (base := read_json(record))["weights"] != base_key:
         raise ModelError(
             f"adapter {adapter} was trained on {base['path']} (weights {base['weights']}), not on this model (weights "
-            f"{base_key}): set model.path to its base model"
+            f"{base_key}): set model.path to the adapter's base model"
         )
 
 
@@ -152,9 +154,10 @@ def replace_result(
     state: dict[str, torch.Tensor] | None = None,
     saved: Path | None = None,
 ) -> None:
-    """Replace an earlier result by the finished one, atomically.
+    """Replace an earlier result with the finished result. ``folder`` never contains an incomplete result.
 
-    ``state`` is as in :func:`save_trained`. With ``saved``, the result is the files that ``save_trained`` wrote there.
+    ``state`` is as in :func:`save_trained`. If ``saved`` is given, the result is a copy of this folder, which
+    ``save_trained`` has written.
     """
     working = folder.with_name(f".{folder.name}")
     for path in (working, folder):
