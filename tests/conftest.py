@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Defines the fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def messages() -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder with larger reference data (golden vectors, captions, a spaCy pipeline); the test skips without it."""
+    """Return the folder with larger reference data (golden vectors, captions, a spaCy pipeline). Without the folder,
+    the test is skipped.
+    """
     folder = Path(os.environ.get("SCRAMBLE_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"needs the reference data folder, absent at {folder} (set SCRAMBLE_SHARED)")
@@ -35,7 +37,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def images() -> list[Image.Image]:
-    """Five pictures of noise, of different sizes."""
+    """Return five pictures of noise with different sizes."""
     generator = np.random.default_rng(0)
     sizes = [(48, 48), (60, 40), (48, 96), (100, 70), (30, 30)]
     return [Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
@@ -43,7 +45,7 @@ def images() -> list[Image.Image]:
 
 @pytest.fixture
 def server() -> Iterator[Loopback]:
-    """A scripted chat-completion server on the loopback address; a test may set its ``answer``."""
+    """Start a scripted chat-completion server on the loopback address. A test may set the server's ``answer``."""
     loopback = Loopback()
     yield loopback
     loopback.close()

@@ -1,4 +1,4 @@
-"""Compares tries in one pass with one sequence per row, for any model family.
+"""Compares tries, processed in one pass, with one sequence per row, for any model family.
 
 A family's test calls :func:`assert_exact` with a model in float32 whose adapters are not zero. The cases cover what
 occurs in data sets.
@@ -54,7 +54,7 @@ CASES = {
     "two images": Case((("which image shows a circle", 2, ("first", "second", "both")),)),
 }
 TEXTS = [ASK] + [text for case in CASES.values() for prompt in case.prompts for text in (prompt[0], *prompt[2])]
-"""The texts of all cases. Tiny models get a vocabulary of their words."""
+"""The texts of all cases. Tiny models get a vocabulary of the words in these texts."""
 
 # One family runs all cases in the fast suite (tests/trie/test_engine.py). The other families run the most important
 # cases there, and the rest in make test-full.
@@ -63,7 +63,7 @@ SELECTED = [name if name in MOST else pytest.param(name, marks=pytest.mark.full)
 
 
 def make_items(family: Family, processor: Any, case: Case, images: Sequence[Image.Image]) -> list[TrieItem]:
-    """One item per prompt; every completion token is scored."""
+    """Return one item per prompt, in which every completion token is scored."""
     items = []
     for n, (text, num_images, completions) in enumerate(case.prompts):
         pictures = [images[(n + m) % len(images)] for m in range(num_images)]
@@ -81,7 +81,7 @@ def make_items(family: Family, processor: Any, case: Case, images: Sequence[Imag
 
 
 def plain_logprobs(model: torch.nn.Module, items: Sequence[TrieItem], marked: Marked | None = None) -> list[Tensor]:
-    """Log-probabilities of each sequence's scored tokens from an ordinary forward pass of this sequence."""
+    """Return the log-probabilities of each sequence's scored tokens from an ordinary forward pass of this sequence."""
     results = []
     for item in items:
         for ids, mask in zip(item.sequences, item.scored, strict=True):
@@ -117,7 +117,7 @@ def assert_exact(
 
 
 def continuation(vlm: VLM, inputs: Mapping[str, Any], max_new_tokens: int) -> list[int]:
-    """The tokens that transformers' ``generate`` appends to a prompt, without the stop token."""
+    """Return the tokens that transformers' ``generate`` appends to a prompt, without the stop token."""
     stops = stop_tokens(vlm)
     with torch.inference_mode():
         options = {"max_new_tokens": max_new_tokens, "do_sample": False, "eos_token_id": sorted(stops)}

@@ -1,4 +1,4 @@
-"""A chat-completion server on the loopback address that simulates faults on request.
+"""Implements a chat-completion server on the loopback address that simulates faults on request.
 
 The last message of a request specifies them: ``name | faults=429:0.2,500,hang | reply=text | delay=0.1``. The n-th
 attempt at a message gets the n-th fault; after the last fault the server sends the reply (from ``answer``, if it is
@@ -38,7 +38,9 @@ def completion(text: str | None, finish_reason: str = "stop", **message: Any) ->
 
 
 class Loopback:
-    """The server, in a separate thread. ``asked`` counts attempts by message name, ``most`` is the peak concurrency."""
+    """The server, which runs in a separate thread. ``asked`` counts attempts by message name, and ``most`` is the
+    maximum number of concurrent requests.
+    """
 
     def __init__(self, log: Path | None = None, answer: Callable[[str], str] | None = None) -> None:
         self.answer = answer

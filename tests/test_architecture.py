@@ -1,4 +1,4 @@
-"""The dependency rule: imports point in one direction, and no two files or packages import each other.
+"""Tests the dependency rule: imports point in one direction, and no two files or packages import each other.
 
 All imports count, including those inside functions, except imports for type checking only. The figure in
 docs/architecture.md shows the rule.
@@ -25,7 +25,7 @@ LEVELS = (
 
 
 def modules() -> dict[str, Path]:
-    """All modules of the package by dotted name."""
+    """Return all modules of the package by dotted name."""
     found = {}
     for path in (SRC / "scramble").rglob("*.py"):
         parts = path.relative_to(SRC).with_suffix("").parts
@@ -37,7 +37,7 @@ MODULES = modules()
 
 
 def imports(name: str) -> set[str]:
-    """The modules of the project that a module imports."""
+    """Return the modules of the project that a module imports."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     for_types = {
         node
@@ -67,7 +67,7 @@ IMPORTS = {name: imports(name) for name in MODULES}
 
 
 def area(name: str) -> str:
-    """The package or file right below ``scramble`` that a module belongs to."""
+    """Return the package or file directly below ``scramble`` that a module belongs to."""
     return name.split(".")[1] if "." in name else name
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmark scripts, and a short run of each. Their results are in docs/results/."""
+"""Tests the arithmetic of the benchmark scripts, and a short run of each. Their results are in docs/results/."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_the_floor_counts_what_a_pass_multiplies(family: str, tmp_path: Path) ->
 def test_the_head_at_answer_positions_leaves_the_loss_of_trl(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Same loss and gradients as TRL's DPOTrainer for the same batch, with fewer rows through the output head."""
+    """Loss and gradients equal those of TRL's DPOTrainer for the same batch, with fewer rows through the output
+    head.
+    """
     import trl.trainer.utils
     from trl import DPOTrainer
 
@@ -93,7 +95,7 @@ def test_the_head_at_answer_positions_leaves_the_loss_of_trl(
 
 
 def dpo_trainer(cls: Any, model: Path, image: Image.Image, folder: Path) -> Any:
-    """A trainer of two pairs on a CPU whose adapter is random, so that the loss differs from log 2."""
+    """Return a trainer of two pairs on a CPU with a random adapter, so that the loss differs from log 2."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig
@@ -239,7 +241,9 @@ def test_the_adapter_of_the_benchmark_depends_on_the_names_of_layers_alone(monke
 
 
 def test_the_bound_of_sharing_is_the_time_of_a_step_that_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: 4 s of tower (4 passes per pair) and 4 s of decoder, against 1 s of the tower and 1 s of the decoder."""
+    """By hand, a step that shares nothing takes 4 s in the tower (4 passes per pair) and 4 s in the decoder, instead of
+    1 s each.
+    """
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from step_parts import table
 

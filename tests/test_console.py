@@ -1,4 +1,6 @@
-"""Logging: short messages on the terminal, detailed records in the run's file, and no folder created by a message."""
+"""Tests logging: short messages on the terminal, detailed records in the run's file, and no folder created by a
+message.
+"""
 
 from __future__ import annotations
 

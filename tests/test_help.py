@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
 def sections(root: str) -> tuple[str, ...]:
-    """The sections that a script's main reads."""
+    """Return the sections that a script's main reads."""
     spec = importlib.util.spec_from_file_location(f"script_{root}", SCRIPTS / f"{root}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

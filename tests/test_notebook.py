@@ -1,4 +1,4 @@
-"""The notebook: its cells run in order, and it is stored without outputs."""
+"""Tests the notebook: its cells run in order, and it is stored without outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_it_is_stored_without_outputs() -> None:
 
 @pytest.mark.full
 def test_its_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With fewer steps, images and items."""
+    """The cells run with fewer steps, images and items."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     changed = 0

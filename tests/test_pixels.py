@@ -1,4 +1,4 @@
-"""Conversion to RGB: transparency on white, deep greyscale by its range, everything else as in Pillow."""
+"""Tests conversion to RGB: transparency on white, deep greyscale by its range, everything else as in Pillow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def saved(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes
 
 
 def grey(image: Image.Image) -> np.ndarray:
-    """The grey values (W,) after conversion, which must be the same in every row."""
+    """Return the grey values (W,) after conversion, which must be the same in every row."""
     pixels = np.asarray(upright_rgb(image))
     assert pixels.dtype == np.uint8 and pixels.shape[-1] == 3
     assert (pixels == pixels[:1, :, :1]).all()
@@ -36,7 +36,7 @@ def grey(image: Image.Image) -> np.ndarray:
 
 
 def palette_image() -> Image.Image:
-    """An image in which all pixels have palette index 3, which is black."""
+    """Return an image in which all pixels have palette index 3, which is black."""
     image = Image.new("P", (4, 4), 3)
     image.putpalette([200] * 9 + [0] * 759)
     return image

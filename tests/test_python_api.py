@@ -1,4 +1,4 @@
-"""The Python interface: imports, examples in docstrings and docs/python.md, correct values, errors."""
+"""Tests the Python interface: imports, examples in docstrings and docs/python.md, correct values, errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def vlm() -> VLM:
 
 @pytest.fixture
 def rules(shared: Path) -> dict[str, object]:
-    """Settings of the method ``rules`` with a small spaCy pipeline; all captions are kept."""
+    """Return settings of the method ``rules`` with a small spaCy pipeline, with which all captions are kept."""
     pipeline = shared / "models" / "en_core_standin"
     if not pipeline.is_dir():
         pytest.skip(f"needs the spaCy pipeline at {pipeline}")
@@ -47,7 +47,9 @@ def rules(shared: Path) -> dict[str, object]:
 
 
 def plain_logps(vlm: VLM, image: Image.Image | None, answer: str) -> list[float]:
-    """Log-probability of each token of an answer and its end of turn, from transformers' own forward pass."""
+    """Return the log-probability of each token of an answer and its end of turn, from transformers' own forward
+    pass.
+    """
     prompt = vlm.family.encode_prompt(vlm.processor, PROMPT, [] if image is None else [image])
     ids = list(vlm.family.encode_completion(vlm.processor, answer))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Settings recorded in a run folder: the run's name is enough, and contradictions are refused."""
+"""Tests settings recorded in a run folder: the run's name is enough, and contradictions are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def composed(root: str, *overrides: str) -> DictConfig:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run with photographs as data, for which the generate command set a model."""
+    """Return a run with photographs as data, for which the generate command set a model."""
     overrides = [*OWN, "model=smolvlm_256m", "name=mine", f"run.dir={tmp_path}"]
     cfg = composed("generate", *overrides)
     made: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -35,7 +35,7 @@ OTHERS = {"enable_thinking"}  # an argument of chat templates
 
 @cache
 def reference() -> ModuleType:
-    """scripts/dev/write_reference.py as a module."""
+    """Load scripts/dev/write_reference.py as a module."""
     path = ROOT / "scripts" / "dev" / "write_reference.py"
     spec = importlib.util.spec_from_file_location("write_reference", path)
     assert spec is not None and spec.loader is not None
@@ -53,7 +53,7 @@ def test_generated_pages_are_current(name: str) -> None:
 
 @cache
 def keys() -> dict[str, list[str]]:
-    """Key -> type, default and sentence, from the page of configuration keys."""
+    """Return the type, the default and the sentence of each key on the page of configuration keys."""
     rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", (DOCS / "configuration.md").read_text(encoding="utf-8"), re.M)
     return {name: re.split(r" \| ", rest) for name, rest in rows}
 
@@ -98,7 +98,7 @@ def test_the_readme_is_short_and_its_python_uses_the_interface() -> None:
 
 
 def inline_settings() -> list[tuple[str, str, str]]:
-    """(page, key, value) of the settings in inline code."""
+    """Return (page, key, value) of the settings in inline code."""
     found = []
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
@@ -109,7 +109,9 @@ def inline_settings() -> list[tuple[str, str, str]]:
 
 
 def is_key(name: str) -> bool:
-    """Whether a key exists: in the reference, in one of its mappings, or as a field of TRL's or PEFT's classes."""
+    """Return whether a key exists in the reference, in one of its mappings, or as a field of TRL's or PEFT's
+    classes.
+    """
     section, _, field = name.partition(".")
     parent = keys().get(name.rpartition(".")[0])
     foreign = {"trainer": PreferenceConfig, "peft": LoraConfig}.get(section)
@@ -135,7 +137,7 @@ def test_keys_in_the_guides_exist() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and the website make them."""
+    """Return the anchors of a page's headings, as GitHub and the website make them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
     titles = [re.sub(r"[`*]|\]\([^)]*\)|\[", "", title) for title in re.findall(r"^#+ (.*)$", text, re.M)]
     return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
@@ -161,7 +163,7 @@ Settings.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda loader, 
 
 
 def files_of(nav: Any) -> list[str]:
-    """The files in a navigation."""
+    """Return the files in a navigation."""
     if isinstance(nav, str):
         return [nav]
     return [file for each in (nav.values() if isinstance(nav, dict) else nav) for file in files_of(each)]

@@ -124,8 +124,9 @@ def test_pickled_weights_are_refused_unread(model: Path, tmp_path: Path) -> None
 
 
 def test_the_loader_of_checkpoints_runs_nothing(tmp_path: Path) -> None:
-    """Optimizer states are torch files, which transformers reads with ``weights_only``, so a malicious one is
-    refused."""
+    """Optimizer states are torch files, which transformers reads with ``weights_only``, so a malicious file is
+    refused.
+    """
     torch.save({"state": Bomb(tmp_path / "ran")}, tmp_path / "optimizer.pt")
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "optimizer.pt", weights_only=True)

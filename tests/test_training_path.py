@@ -1,4 +1,4 @@
-"""The script that measures how much code is between the command line and the loss."""
+"""Tests the script that measures how much code is between the command line and the loss."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def scramble(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which a wheel of this checkout was installed, without its dependencies."""
+    """Return a folder into which a wheel of this checkout was installed, without dependencies."""
     pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("wheel")
     # Build from a copy, because the build writes into the source folder.

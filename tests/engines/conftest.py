@@ -1,4 +1,4 @@
-"""Fixtures of the tests of engines."""
+"""Defines the fixtures of the tests of engines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEXTS = ["A red circle is left of a blue square.", "What is above the green tria
 
 @pytest.fixture(scope="session")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny text model with the tiny tokenizer and a chat template."""
+    """Return the folder of a tiny text model with the tiny tokenizer and a chat template."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from scramble.models.tiny.parts import TinyTokenizer, chatml_template, random_model, save
@@ -38,7 +38,7 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vision_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that takes images."""
+    """Return the folder of a tiny model that takes images."""
     from scramble.models.tiny import save_tiny_internvl
 
     return save_tiny_internvl(tmp_path_factory.mktemp("models") / "internvl", TEXTS, seed=0)

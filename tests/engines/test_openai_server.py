@@ -1,4 +1,4 @@
-"""The client with a faulty server: no request is lost, and no request with a stored reply is sent again."""
+"""Tests the client with a faulty server: no request is lost, and no request with a stored reply is sent again."""
 
 from __future__ import annotations
 

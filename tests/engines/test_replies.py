@@ -1,4 +1,4 @@
-"""The reply store: one row per key after any failure; shards partition the items."""
+"""Tests the reply store: one row per key after any failure; shards partition the items."""
 
 from __future__ import annotations
 

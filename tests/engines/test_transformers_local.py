@@ -1,4 +1,4 @@
-"""Engines in this process with a tiny random model: encoding, sampling and reports."""
+"""Tests engines in this process with a tiny random model: encoding, sampling and reports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def test_a_sample_does_not_depend_on_its_batch(text_model: Path) -> None:
 
 
 def test_row_sampler_draws_from_the_nucleus() -> None:
-    """Probabilities .5 .3 .15 .05 at T = 1, top-p .9: the last is excluded, the others become .526 .316 .158."""
+    """Of the probabilities .5, .3, .15 and .05, top-p .9 at T = 1 excludes the last; the others become .526, .316 and
+    .158.
+    """
     count = 4000
     logits = torch.log(torch.tensor([0.05, 0.5, 0.15, 0.3])).expand(count, 4)
     sampler = RowSampler(range(count), temperature=1.0, top_p=0.9)
@@ -129,7 +131,9 @@ def test_stop_words_end_the_text(text_model: Path) -> None:
 
 
 def test_row_sampler_keeps_the_most_likely_tokens() -> None:
-    """Probabilities .5 .3 .15 .05 with top-k 2: only the first two are sampled, with .625 and .375."""
+    """Of the probabilities .5, .3, .15 and .05, top-k 2 samples only the first two, with the probabilities .625 and
+    .375.
+    """
     count = 4000
     logits = torch.log(torch.tensor([0.05, 0.5, 0.15, 0.3])).expand(count, 4)
     drawn = RowSampler(range(count), temperature=1.0, top_p=1.0, top_k=2)(None, logits).argmax(-1)
@@ -155,7 +159,7 @@ def test_samples_of_a_question_share_its_image(vision_model: Path, monkeypatch: 
 
 @pytest.mark.parametrize("sees", [False, True], ids=["text", "vision-text"])
 def test_the_beginning_of_an_answer_is_continued(text_model: Path, vision_model: Path, sees: bool) -> None:
-    """Greedy decoding: the reply is the model's continuation of the prompt and the answer's first words."""
+    """With greedy decoding, the reply is the model's continuation of the prompt and the answer's first words."""
     engine = TransformersEngine(vision_model if sees else text_model)
     text, begun, tokenizer = "What is above?", "a small yellow", engine._tokenizer
     images = (picture("red"),) if sees else ()
@@ -185,14 +189,16 @@ def test_top_k_is_part_of_the_key_where_it_is_given() -> None:
 
 @pytest.fixture(scope="module", params=["mllama", "paligemma"])
 def rows_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model of a family without a trie."""
+    """Return the folder of a tiny model of a family without a trie."""
     from tests.models.without_trie import MAKERS
 
     return MAKERS[request.param](tmp_path_factory.mktemp("models") / request.param, ["a red circle", "Yes", "No"])
 
 
 def test_a_model_without_a_trie_answers_each_request_alone(rows_model: Path) -> None:
-    """A greedy reply is that of ``model.generate``; a sample depends only on its own seed; answers are continued."""
+    """A greedy reply is that of ``model.generate``. A sample depends only on its own seed. Begun answers are
+    continued.
+    """
     from scramble.models.generation import generate_row
 
     red, blue = picture("red"), picture("blue")

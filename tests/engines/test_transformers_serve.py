@@ -1,4 +1,4 @@
-"""The client with a real server: ``transformers serve`` with a tiny random model."""
+"""Tests the client with a real server: ``transformers serve`` with a tiny random model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Small valid files in the format of every benchmark that is read from files, for tests that damage them."""
+"""Writes small valid files in the format of every benchmark that is read from files, for tests that damage the
+files.
+"""
 
 from __future__ import annotations
 
@@ -377,7 +379,7 @@ def tsv(folder: Path) -> BenchmarkFiles:
 
 
 def tiny_pipeline(folder: Path) -> str:
-    """A spaCy pipeline in which every word is a noun, with the lemmas of a few words."""
+    """Write a spaCy pipeline in which every word is a noun, with the lemmas of a few words."""
     import spacy
 
     nlp = spacy.blank("en")
@@ -393,7 +395,7 @@ def tiny_pipeline(folder: Path) -> str:
 
 
 def coco_annotations(folder: Path, *ids: int) -> None:
-    """The two files of annotations of COCO: a dog in every image, and a caption that mentions a cat."""
+    """Write COCO's two files of annotations: a dog in every image, and a caption that mentions a cat."""
     images = [{"id": n, "file_name": f"COCO_val2014_{n:012d}.jpg"} for n in ids]
     notes = [{"image_id": n, "category_id": 18, "segmentation": [[1.0, 2.0]], "bbox": [1, 2, 3, 4]} for n in ids]
     categories = [{"id": 18, "name": "dog", "supercategory": "animal"}]
@@ -540,11 +542,13 @@ FILES: dict[str, Callable[[Path], BenchmarkFiles]] = {
     "mmhal": mmhal,
     "llava_bench": llava_bench,
 }
-"""Benchmark -> function that writes its files. A name after a slash is another layout of the same benchmark."""
+"""For each benchmark, the function that writes its files. A name after a slash is another layout of the same
+benchmark.
+"""
 
 
 def _hub_rows() -> dict[str, tuple[str, list[dict[str, Any]], tuple[str, ...]]]:
-    """Benchmark -> split, rows and image columns as on the hub."""
+    """Return the split, the rows and the image columns of each benchmark on the hub."""
     answers = [{"answer": "red"}] * 10
     four = {"choice_a": "1", "choice_b": "2", "choice_c": "3", "choice_d": "4"}
     cells = [f"Image_{i}_Question_{q}" for i in (0, 1) for q in (0, 1)]

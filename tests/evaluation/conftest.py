@@ -1,4 +1,4 @@
-"""A small embedded world and a tiny random model whose tokenizer has the world's words."""
+"""Provides a small embedded world, and a tiny random model whose tokenizer has the world's words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test split of a generated world: 30 scenes with questions, 4 quads per kind and part."""
+    """Return the test split of a generated world with 30 scenes with questions and, per kind and part, four 2x2
+    items.
+    """
     from scramble.world.build import generate
 
     folder = tmp_path_factory.mktemp("world")
@@ -19,7 +21,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_folder(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random InternVL whose tokenizer has the world's words."""
+    """Return the folder of a tiny random InternVL whose tokenizer has the world's words."""
     from scramble.models.tiny import save_tiny_internvl
     from scramble.records import ImageRecord
     from scramble.storage.tables import read_table

@@ -1,4 +1,6 @@
-"""Child process: evaluates the world in many small chunks and prints a line after each; parallel under torchrun."""
+"""Evaluates the world in a child process, in many small chunks, and prints a line after each chunk. Under torchrun,
+several processes share the work.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,9 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def write_hub(folder: Path, split: str, rows: list[dict], images: tuple[str, ...]) -> Path:
-    """A local folder in the layout of hub repositories by ``datasets``: data/<split>-00000-of-00001.parquet."""
+    """Write a local folder in the layout that ``datasets`` uses for hub repositories:
+    data/<split>-00000-of-00001.parquet.
+    """
     from datasets import Dataset, Features, Image
 
     picture = Picture.new("RGB", (9, 7), "blue")
@@ -389,7 +391,7 @@ RED, BLUE, LIME, WHITE = (255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)
 
 @pytest.mark.parametrize("images", ["images", "images/eqbenag", "."])
 def test_images_are_found_by_their_relative_paths(tmp_path, images):
-    """EqBen-mini has thousands of files named frame_0.png; each row gets its own file."""
+    """EqBen-mini has thousands of files named frame_0.png, and each row gets the file at its path."""
     paint(tmp_path / "images" / "eqbenag", red="A/0.png", blue="A/1.png", lime="B/0.png", white="B/1.png")
     rows = [
         {"image0": f"eqbenag/{part}/0.png", "image1": f"eqbenag/{part}/1.png", "caption0": "one", "caption1": "two"}

@@ -1,4 +1,4 @@
-"""Group matching, BiVLC, ColorSwap, VisMin, SugarCrepe++, What'sUp and VSR: recorded outcomes, chance, files."""
+"""Tests group matching, BiVLC, ColorSwap, VisMin, SugarCrepe++, What'sUp and VSR: recorded outcomes, chance, files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def quad(key: str, kind: str = "", tags: tuple[str, ...] = ()) -> Item:
 
 
 def scored(item: Item, matrix: Any, name: str = "world") -> Outcome:
-    """The outcome of an item whose captions have these scores, per image."""
+    """Return the outcome of an item whose captions have these scores, per image."""
     replies = {f"{item.item_id}/{n}": Reply(tuple(row), (1,) * len(row)) for n, row in enumerate(matrix)}
     return outcome(item, replies, named_protocol(name))
 

@@ -81,7 +81,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def change_json(text: str, rng: random.Random, drop: bool) -> str:
-    """JSON or JSON lines with one key removed or one value replaced."""
+    """Return JSON or JSON lines with one key removed or one value replaced."""
     try:
         value, lines = json.loads(text), False
     except ValueError:
@@ -98,7 +98,7 @@ def change_json(text: str, rng: random.Random, drop: bool) -> str:
 
 
 def change_csv(text: str, rng: random.Random, drop: bool, delimiter: str = ",") -> str:
-    """A CSV file with one field removed or replaced."""
+    """Return a CSV file with one field removed or replaced."""
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     row = rng.choice(rows)
     place = rng.randrange(len(row))

@@ -79,7 +79,8 @@ def test_scores_and_items_are_valid(tmp_path: Path, kind: str) -> None:
 )
 def test_units_and_ranges(tmp_path: Path, name: str, score: str, unit: str, least: Any, highest: Any) -> None:
     """MMHal-Bench's score is in points, and LLaVA-Bench's can exceed 100 percent (8 points against the reference's 5).
-    The score of HallusionBench's items has another name than their values."""
+    For HallusionBench, the score has another name than the values of the items.
+    """
     item = Item(Question("VD/ocr/0/1/0", ("x",), "Is it red?", "yes", "VD"), "yes_no")
     outcomes = [outcome(item, {item.item_id: Reply(text="Yes.")}, named_protocol("standard"))]
     result, _ = result_of("question")

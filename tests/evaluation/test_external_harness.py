@@ -1,4 +1,4 @@
-"""External harnesses: their command lines and their result files."""
+"""Tests external harnesses: their command lines and their result files."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def test_bad_input(harness, tasks, harness_model, message):
     ("options", "message"),
     [
         ({"tasks": []}, r"tasks=\[\] names no benchmark"),
-        ({"tasks": "mmstar", "batch_size": 0}, "batch_size=0 must be a whole number of at least 1"),
-        ({"tasks": ["mmstar"], "batch_size": "abc"}, "batch_size=abc must be a whole number"),
-        ({"tasks": ["mmstar"], "harness_args": "abc"}, r"harness_args=abc: set each argument separately"),
+        ({"tasks": "mmstar", "batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
+        ({"tasks": ["mmstar"], "batch_size": "abc"}, "batch_size must be a whole number of at least 1, not abc"),
+        ({"tasks": ["mmstar"], "harness_args": "abc"}, "harness_args=abc is not a mapping: set each argument"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_exported(tmp_path, options, message):
@@ -158,8 +158,9 @@ def test_lmms_eval_results_with_single_items(tmp_path):
 
 
 def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
-    """Imported scores are next to the world's scores, in columns that name the harness. With results per item the
-    difference is paired."""
+    """Imported scores are next to the world's scores, in columns that name the harness. If there are results per item,
+    the difference is paired.
+    """
     for arm, right in (("base", [0, 0, 0, 0, 0, 0, 1, 1]), ("mpo", [1] * 7 + [0])):
         write_lmms_eval(tmp_path / "harness" / arm, arm, right)
         ((result, outcomes),) = external_harness.read_results(

@@ -1,4 +1,4 @@
-"""Faithfulness scores of true, perturbed and unreadable rationales, in the world and by the parser of English."""
+"""Tests faithfulness scores of true, perturbed and unreadable rationales, in the world and by the parser of English."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def draw_images(count: int) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def sharp_vlm(vlm):
-    """The tiny model with a sharper head, so that greedy choices do not depend on rounding."""
+    """Return the tiny model with a sharper head, so that greedy choices do not depend on rounding."""
     import copy
 
     model = copy.deepcopy(vlm.model)

@@ -1,4 +1,6 @@
-"""The hallucination and judged benchmarks: a tiny model from published files to scores with a judge, and bad input."""
+"""Tests the hallucination and judged benchmarks: a tiny model from published files to scores with a judge, and bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ NEW = ("chair", "object_halbench", "amber", "hallusionbench", "crpe", "mmhal", "
 
 
 def judging(text: str) -> str:
-    """A judge of all four benchmarks. Its replies about item 1 cannot be read."""
+    """Reply as a judge of all four benchmarks. The replies about item 1 cannot be parsed."""
     if "café 1" in text:
         return "I cannot say."
     if "Rating: n" in text:
@@ -237,7 +239,7 @@ def test_a_judge_that_is_never_read_gives_no_score(tmp_path: Path) -> None:
 
 
 def full_counts(folder: Path) -> dict[str, tuple[Path, dict[str, Any], int]]:
-    """Files with the published number of items: root, options, items."""
+    """Write files with the published number of items. Return root, options and number of items by benchmark."""
     draw(folder, "1.jpg", "2.jpg")
     base = {name: FILES[name](folder / name) for name in NEW}
 

@@ -27,7 +27,7 @@ from tests.evaluation.test_tsv import GOLDEN, golden
 
 
 def recorded(folder: Path, name: str) -> tuple[list[dict[str, Any]], Any]:
-    """All recorded rows with their final metrics."""
+    """Return all recorded rows with their final metrics."""
     path = folder / "golden" / "scorers_2026"
     lines = (path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines], json.loads((path / f"{name}.aggregate.json").read_text())
@@ -41,7 +41,7 @@ def result(
 
 
 def table(scoring: str, outcomes: list[Outcome]) -> dict[str, float]:
-    """Scores without their bootstrap errors, which take most of the time."""
+    """Compute scores without their bootstrap errors, which take most of the time."""
     whole = {name: float(r.value(np.ones((1, len(r.clusters))))[0]) for name, r in ratios(scoring, outcomes).items()}
     return {name: 100 * value for name, value in whole.items()}
 
@@ -296,7 +296,9 @@ def hallusion_key(row: dict[str, Any], figure: str | None = None) -> str:
 
 
 def test_causes_of_hallusionbench_errors_equal_the_originals(shared: Path) -> None:
-    """With the recorded labels, and with the authors' code on yes/no replies (labels and agreement read from these)."""
+    """The causes equal the original's with the recorded labels. They also equal those of the authors' code on yes/no
+    replies, from which labels and agreement are read.
+    """
     rows, aggregate = recorded(shared, "hallusionbench")
     label = {hallusion_key(row): int(row["judge_label"]) for row in rows}
     for part, expected in aggregate["official_from_judge_labels"].items():
@@ -357,7 +359,7 @@ def test_crpe_equals_the_originals() -> None:
 
 
 def graded(task: str, texts: list[str], kinds: list[str], **details: Any) -> list[Outcome]:
-    """The outcomes of items whose judge replied with these texts."""
+    """Return the outcomes of items whose judge replied with these texts."""
     items = [
         Item(Question(str(n), ("i",), "?", "a", kind), "free", details={"judge": task, **details})
         for n, kind in enumerate(kinds)

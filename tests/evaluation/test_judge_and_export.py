@@ -1,4 +1,4 @@
-"""The judge with a server on the loopback address; exported files for evaluation harnesses."""
+"""Tests the judge with a server on the loopback address, and exported files for evaluation harnesses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.loopback import Loopback
 
 
 def grade_by_length(text: str) -> str:
-    """A judge that gives 0.8 to "-1 and -5", words to "what?", and 0.1 to the rest."""
+    """Reply as a judge that gives 0.8 to "-1 and -5", words to "what?", and 0.1 to all other answers."""
     prediction = text.split("Prediction: ")[-1].split("\n")[0]
     return {"-1 and -5": "0.8", "what?": "I would say good"}.get(prediction, "Grade: 0.1")
 

@@ -80,7 +80,7 @@ def test_choice_and_its_ties():
 
 
 def test_natural_bench_by_hand():
-    """Group 1 all right; group 2 wrong on question 0 image 1 only: Acc 7/8, Q 3/4, I 3/4, G 1/2."""
+    """Group 1 is all right, and group 2 is wrong only on question 0 with image 1: Acc 7/8, Q 3/4, I 3/4, G 1/2."""
     result = metrics.natural_bench([[[1, 1], [1, 1]], [[1, 0], [1, 1]]])
     assert {k: v.mean() for k, v in result.items()} == {"acc": 7 / 8, "q_acc": 3 / 4, "i_acc": 3 / 4, "g_acc": 1 / 2}
     # The wrong answer is that of question 0 and image 1 of the second group.

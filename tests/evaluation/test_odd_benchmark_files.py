@@ -1,5 +1,6 @@
-"""Benchmark files as other tools write them, and files that are not images: the items are equal, or there is a one-line
-error before the model is loaded."""
+"""Tests benchmark files as other tools write them, and files that are not images: the items are equal, or there is a
+one-line error before the model is loaded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison table with real results of a tiny model, and the file of published numbers."""
+"""Tests the comparison table with real results of a tiny model, and the file of published numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scramble.reporting.table import NOT_COMPARABLE
 
 @pytest.fixture(scope="module")
 def runs(world, vlm, model_folder, tmp_path_factory):
-    """Three runs: two under the world's protocol, one under another."""
+    """Return three runs, two under the world's protocol and one under another protocol."""
     root = tmp_path_factory.mktemp("runs")
     identity = identify(model_folder)
     benchmarks = [load_benchmark(name, world) for name in ("world_winoground", "world_vqa")]
@@ -53,7 +53,7 @@ def test_runs_and_their_tests(runs):
 
 
 def as_published(runs, tmp_path, **changes):
-    """The result on the embedded world, relabelled as Winoground under the paper's protocol."""
+    """Return the result on the embedded world, relabelled as Winoground under the paper's protocol."""
     folder = tmp_path / "mine" / "winoground"
     shutil.copytree(runs["base"][1], folder)
     result = json.loads((folder / "result.json").read_text())

@@ -1,4 +1,6 @@
-"""M3CoT, MATH-Vision, MathVerse, We-Math and LogicVista: recorded outcomes, the tiny model, bad files, the judge."""
+"""Tests M3CoT, MATH-Vision, MathVerse, We-Math and LogicVista: recorded outcomes, the tiny model, bad files,
+the judge.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def recorded(name: str, shared: Path | None) -> list[dict[str, Any]]:
-    """The recorded rows: those that were written for the tests and are part of them, or all rows."""
+    """Return the recorded rows: all rows, or without the reference data only the rows that were written for the
+    tests.
+    """
     if shared is None:
         return lines(GOLDEN / f"{name}_made.jsonl")
     return lines(shared / "golden" / "scorers_2026" / f"{name}.jsonl")
@@ -252,7 +256,7 @@ def test_letters_of_endless_replies_take_linear_time(part: str) -> None:
 
 
 def benchmark(name: str, folder: Path) -> Benchmark:
-    """The benchmark from a synthetic copy of its published files."""
+    """Load the benchmark from a synthetic copy of its published files."""
     layout, _, of = name.partition(":")
     if layout == "files":
         root, options = FILES[of](folder)

@@ -1,4 +1,6 @@
-"""The runner with a real tiny model: exact scores, resuming after SIGKILL, re-scoring, processes, limits, bad input."""
+"""Tests the runner with a real tiny model: exact scores, resuming after SIGKILL, re-scoring, processes, limits, bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ def test_yes_keeps_both_answers_without_the_end_token(world, vlm, model_id, tmp_
 
 def test_log_probabilities_of_tokens_are_stored_on_request(world, vlm, model_id, tmp_path):
     """The sum of the tokens' log-probabilities is that of the answer, and their texts are the answer. Replies that were
-    stored without them are computed again."""
+    stored without log-probabilities are computed again.
+    """
     benchmark = load_benchmark("world_winoground", world)
     folder = tmp_path / "world_winoground"
     evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, limit=2)
@@ -245,7 +248,7 @@ def test_runs_under_different_protocols_are_not_compared(world, vlm, model_id, t
 
 
 def test_broken_images_are_named_and_all_other_replies_stay(world, vlm, model_id, tmp_path, caplog):
-    """Headers are valid, so that the images fail only when they are decoded: the first, and one in the last chunk."""
+    """The first image and one in the last chunk have valid headers, so that they fail only when they are decoded."""
     benchmark = load_benchmark("world_winoground", world)
     bad = [benchmark.items[0].image_ids[0], benchmark.items[-1].image_ids[1]]
     images = dict(benchmark.images) | {k: ImageFile(bytes=benchmark.images[k].bytes[:100]) for k in bad}

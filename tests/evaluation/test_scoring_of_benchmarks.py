@@ -1,4 +1,4 @@
-"""Scores from replies without a model: hand-written replies, chance levels, constant answers."""
+"""Tests scores from replies without a model: hand-written replies, chance levels, constant answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generation through an engine, with a scripted server and with a model in this process."""
+"""Tests generation through an engine, with a scripted server and with a model in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def picture(seed: int, file_format: str = "PNG", size: tuple[int, int] = (48, 48
 
 
 def questions(*faults: str) -> Benchmark:
-    """Yes/no questions, two per image; the text of a question contains the response of the scripted server."""
+    """Return yes/no questions, two per image. The text of a question contains the response of the scripted server."""
     items = tuple(
         Item(Question(f"q{k}", (f"i{k // 2}",), f"Is it {k}? | faults={f} | reply=Yes.\n", "yes", "random"), "yes_no")
         for k, f in enumerate(faults)

@@ -50,7 +50,7 @@ def test_bootstrap_interval_agrees_with_the_normal_one():
 
 
 def test_mcnemar_by_hand():
-    """8 discordant items, 7 against 1: p = 2 * (C(8,0) + C(8,1)) / 2^8 = 18 / 256."""
+    """Of 8 discordant items, 7 favour one side: p = 2 * (C(8,0) + C(8,1)) / 2^8 = 18 / 256."""
     run, baseline = [1] * 7 + [0] + [1] * 10 + [0] * 5, [0] * 7 + [1] + [1] * 10 + [0] * 5
     assert statistics.mcnemar_exact(run, baseline) == (7, 1, pytest.approx(18 / 256))
     assert statistics.mcnemar_exact(run, run) == (0, 0, 1.0)

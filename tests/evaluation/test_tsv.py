@@ -1,4 +1,6 @@
-"""Files in VLMEvalKit's TSV format: prompts and images, scores on recorded vectors, named benchmarks, bad files."""
+"""Tests files in VLMEvalKit's TSV format: prompts and images, scores on recorded vectors, named benchmarks, bad
+files.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def replied(benchmark: Benchmark, reply: str | dict[str, str], protocol: str = "vlmevalkit_prompts") -> list[Outcome]:
-    """The outcomes if every item gets this reply, or that of its id."""
+    """Return the outcomes if every item gets this reply, or the reply for the item's id."""
     texts = [reply if isinstance(reply, str) else reply[item.item_id] for item in benchmark.items]
     pairs = zip(benchmark.items, texts, strict=True)
     return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol(protocol)) for item, text in pairs]
@@ -200,7 +202,7 @@ MULTIPLE_CHOICE = {"A": "a cat", "B": "a dog", "C": "a café", "D": "none"}
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
-    """Three rows with the columns that the published file of a benchmark has, besides the index."""
+    """Return three rows with the columns that the published file of a benchmark has, besides the index."""
     question = {"question": "Which is it?", "image": picture()}
     choice = {**question, **MULTIPLE_CHOICE, "answer": "B"}
     two = f"['{picture(1)}', '{picture(2)}']"

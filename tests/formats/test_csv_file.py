@@ -1,4 +1,6 @@
-"""Text tables: delimiters, quotes and line ends of other programs; rows that cannot be parsed fully are rejected."""
+"""Tests text tables: delimiters, quotes and line ends of other programs; rows that cannot be parsed fully are
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Rows = list[tuple[int, str, str]]
 def table(
     tmp_path: Path, text: str | bytes, image: str = "image", caption: str = "caption", name: str = "captions.csv"
 ) -> tuple[Rows, list[int], BadRows]:
-    """Rows (number, image, caption), the numbers of rejected rows, and the object that collected them."""
+    """Return the rows (number, image, caption), the numbers of rejected rows, and the object that collected the
+    rejected rows.
+    """
     file = tmp_path / name
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     refused: list[int] = []
@@ -130,7 +134,9 @@ def test_rows_of_delimiters_alone_are_blank(tmp_path: Path) -> None:
 
 
 def test_a_table_without_a_header_gets_a_hint_how_to_add_one(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"If this is a data row, add the line image,caption before it") as raised:
+    with pytest.raises(
+        SourceError, match=r"If the first line is a data row, add the line image,caption before it"
+    ) as raised:
         table(tmp_path, f"a.jpg,{'A dog. ' * 100}\n")
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 700
 
@@ -142,5 +148,7 @@ def test_invisible_signs_around_names_are_no_part_of_them(tmp_path: Path, captio
 
 
 def test_utf_16_without_a_mark_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="its header contains null characters, as in UTF-16 without a mark"):
+    with pytest.raises(
+        SourceError, match="the header contains null characters, as in UTF-16 without a byte-order mark"
+    ):
         table(tmp_path, "image,caption\na.jpg,A dog.\n".encode("utf-16-le"))

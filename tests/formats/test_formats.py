@@ -50,7 +50,7 @@ PAIRS = [
 
 
 def read(path: Path) -> tuple[dict[str, bytes], list[PreferencePair]]:
-    """The images by id and the pairs of a file, as ``data=pairs`` reads them."""
+    """Return the images by id and the pairs of a file, as ``data=pairs`` reads them."""
     bundles = list(BUNDLES["pairs"].read(str(path), BadRows(None, 0.0)))
     images = {image.image_id: image.image.read() for bundle in bundles for image in bundle.images}
     return images, [pair for bundle in bundles for pair in bundle.pairs]
@@ -145,7 +145,7 @@ def test_the_release_format_is_read_by_the_source(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     stray = PreferencePair("p9", ("nowhere",), "caption:", "a", "b", "x")
-    with pytest.raises(FormatError, match="pair p9: its image nowhere is not in"):
+    with pytest.raises(FormatError, match="the image nowhere of pair p9 is missing from"):
         write("trl", IMAGES, [stray], tmp_path)
     assert not (tmp_path / "pairs.jsonl").exists()
     two = PreferencePair("p8", ("000000000009", "odd/name: 7"), "caption:", "a", "b", "x")
@@ -239,7 +239,7 @@ def test_own_data_sets_are_read(tmp_path: Path) -> None:
 
 def test_unknown_pair_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"question": "q", "answer": "a"}\n')
-    with pytest.raises(FormatError, match=r"row 1: its keys \(question, answer\)"):
+    with pytest.raises(FormatError, match=r"row 1: the row's keys \(question, answer\)"):
         list(read_pairs(tmp_path / "x.jsonl"))
     (tmp_path / "swap_obj.json").write_text('{"4": {"filename": "1.jpg", "caption": "a"}}')
     with pytest.raises(FormatError, match="key 4"):

@@ -1,4 +1,4 @@
-"""MMPR: reading and writing meta.json and rows, and the counts of InternVL's mixing rules."""
+"""Tests MMPR: reading and writing meta.json and rows, and the counts of InternVL's mixing rules."""
 
 from __future__ import annotations
 
@@ -58,13 +58,16 @@ def test_a_meta_json_with_every_field_is_read_and_written_back_the_same(tmp_path
         ("[]", "not a meta.json"),
         ("{}", "not a meta.json"),
         ("{", "cannot read"),
-        ('{"a": {"root": "r"}}', "set 'a': no annotation"),
-        ('{"a": 3}', "set 'a': not a JSON object"),
-        ('{"a": {"root": "r", "annotation": "x", "repeat_time": 0}}', "repeat_time is 0"),
-        ('{"a": {"root": "r", "annotation": "x", "repeat_time": "2"}}', "repeat_time is '2'"),
-        ('{"a": {"root": "r", "annotation": "x", "length": -1}}', "length is -1"),
-        ('{"a": {"root": "r", "annotation": "x", "data_augment": 1}}', "data_augment is 1"),
-        ('{"a": {"root": "r", "annotation": "x", "max_dynamic_patch": 0}}', "max_dynamic_patch is 0"),
+        ('{"a": {"root": "r"}}', "set 'a': the set has no annotation"),
+        ('{"a": 3}', "set 'a': the set is not a JSON object"),
+        ('{"a": {"root": "r", "annotation": "x", "repeat_time": 0}}', "repeat_time has the invalid value 0"),
+        ('{"a": {"root": "r", "annotation": "x", "repeat_time": "2"}}', "repeat_time has the invalid value '2'"),
+        ('{"a": {"root": "r", "annotation": "x", "length": -1}}', "length has the invalid value -1"),
+        ('{"a": {"root": "r", "annotation": "x", "data_augment": 1}}', "data_augment has the invalid value 1"),
+        (
+            '{"a": {"root": "r", "annotation": "x", "max_dynamic_patch": 0}}',
+            "max_dynamic_patch has the invalid value 0",
+        ),
         ('{"a": {"root": "r", "annotation": "x"}, "a": {}}', "the set 'a' is defined twice"),
     ],
 )
@@ -89,7 +92,9 @@ def test_sets_are_shuffled_with_their_index_as_seed() -> None:
 
 
 def test_resampling_draws_sets_by_the_root_of_their_length() -> None:
-    """Lengths 10,000 and 100 give weights 100 and 10: of 10,100 draws, 918.2 (s.d. 28.9) are of the small set."""
+    """The lengths 10,000 and 100 give the weights 100 and 10. Of 10,100 draws, 918.2 (s.d. 28.9) are expected from the
+    small set.
+    """
     used = [used_rows(10_000, 1, 0), used_rows(100, 1, 1)]
     assert Counter(s for s, _ in mixture(used)) == {0: 10_000, 1: 100}
     drawn = list(mixture(used, resample=True, seed=5))

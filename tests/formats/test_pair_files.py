@@ -232,7 +232,7 @@ BAD: dict[str, Any] = {
     "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3.5},
     "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
     "not a JSON object": ["c", "r"],
-    "provenance: kind has the invalid value 3": {
+    "the column provenance has the invalid value 3 for kind": {
         "prompt": "p",
         "chosen": "c",
         "rejected": "r",
@@ -264,7 +264,7 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     assert listed == [(2, "4 fields for 3 columns (put a text with ',' in double quotes)"), (3, "empty rejected")]
     path.write_text("image,good,bad\n0.jpg,A cat,A dog\n")
     with pytest.raises(
-        FormatError, match=r"its header names neither chosen and rejected nor response and rejected_response"
+        FormatError, match=r"the header has neither chosen and rejected nor response and rejected_response"
     ):
         list(read_pairs(path))
 
@@ -272,8 +272,8 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("x.json", b"{}", "not a list of rows|empty"),
-        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "contains columns: write a list of rows"),
+        ("x.json", b"{}", "does not contain a list of rows|empty"),
+        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "they are columns: write a list of rows"),
         ("x.json", b"[", "cannot read"),
         ("x.json", b"", "cannot read"),
         ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "not valid UTF-8"),
@@ -341,7 +341,9 @@ def test_images_known_by_name_id_or_bytes_alone_are_counted(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("key", "values"), [("image", (12, 13)), ("images", (12, 13)), ("image", ([12], [13]))])
 def test_numbers_name_images(tmp_path: Path, key: str, values: tuple[Any, ...]) -> None:
-    """Numbers such as COCO's ids: the audit opens no image and only needs to know which rows share one."""
+    """Numbers such as COCO's ids are valid names, because the audit opens no image and only needs to know which rows
+    share one.
+    """
     file = tmp_path / "pairs.jsonl"
     rows = [{key: value, "prompt": "x", "chosen": "a dog", "rejected": "a cat"} for value in (*values, values[0])]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,5 +1,5 @@
-"""Damaged pair files: the audit's readers return complete texts, a list of bad rows, or a one-line error, but never a
-traceback.
+"""Tests damaged pair files: the audit's readers return complete texts, a list of bad rows, or a one-line error, but
+never a traceback.
 
 A valid file of each form is damaged once, by seed. The valid outcomes depend on the damage:
 
@@ -122,7 +122,7 @@ FILES: list[tuple[str, str, dict[str, Any], Callable[[list[Any]], bytes]]] = [
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths to all values within a JSON value."""
+    """Yield the paths to all values within a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*at, key)
@@ -130,7 +130,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def damage_rows(rows: list[Any], rng: random.Random, flat: bool) -> list[Any]:
-    """Rows with one fault. Flat rows (of a table) remain objects with the same columns."""
+    """Return rows with one fault. Flat rows (of a table) remain objects with the same columns."""
     rows = copy.deepcopy(rows)
     how = rng.choice(("type", "type", "type", "drop row", "double row", "drop everywhere", "drop", "no object"))
     if how == "type" or (flat and how in ("drop", "no object")):
@@ -179,7 +179,9 @@ def recode(data: bytes, name: str) -> bytes:
 
 
 def outcome(path: Path) -> tuple[list[Any], list[Any], str]:
-    """Pairs, bad rows, and the message of an error of this package. Any other error is a fault of the reader."""
+    """Return the pairs, the bad rows, and the message of an error of this package. Any other error is a fault of the
+    reader.
+    """
     bad: list[Any] = []
     pairs: list[Any] = []
     try:
@@ -261,7 +263,7 @@ def run(kind: str, seeds: range, tmp_path: Path, check: Callable[[str, Path, ran
 
 
 def check_import(name: str, folder: Path, rng: random.Random) -> None:
-    """An export of :mod:`scramble.formats`, or this project's own table, damaged and read back with its images."""
+    """Damage an export of :mod:`scramble.formats`, or this project's own table, and read it back with its images."""
     if name == "own table":
         write_table(folder, PreferencePair, PAIRS * 5)
         path = folder / "pairs.parquet"

@@ -1,4 +1,4 @@
-"""The parser of final answers, and its use by evaluation, rationales and MPO's data engine."""
+"""Tests the parser of final answers, and its use by evaluation, rationales and MPO's data engine."""
 
 from __future__ import annotations
 

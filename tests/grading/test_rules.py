@@ -1,4 +1,4 @@
-"""Right and wrong answers under each rule, including difficult ones."""
+"""Tests right and wrong answers under each rule, including difficult ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The accelerate configurations and launchers, read with the libraries that use them."""
+"""Tests the accelerate configurations and launchers, read with the libraries that use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny models of every family, made once per session, and images of several shapes."""
+"""Provides tiny models of every family, which are made once per session, and images of several shapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny model of a family or of one of the ``VARIANTS``."""
+    """Return a function that makes the tiny model of a family or of one of the ``VARIANTS`` and returns its folder."""
     from scramble.models.tiny import save_tiny
 
     folders: dict[str, Path] = {}
@@ -41,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def with_lora() -> Callable[[Any, str], Any]:
-    """A model with a LoRA adapter on the given targets whose two matrices are both random."""
+    """Return a function that adds a LoRA adapter to a model, on the given targets and with two random matrices."""
 
     def wrap(model: Any, targets: str) -> Any:
         import peft
@@ -58,7 +58,7 @@ def with_lora() -> Callable[[Any, str], Any]:
 
 @pytest.fixture(scope="session", params=["mllama", "paligemma"])
 def without_trie(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny model of a family without a trie."""
+    """Return the folder of a tiny model of a family without a trie."""
     from tests.models.without_trie import MAKERS
 
     return MAKERS[request.param](tmp_path_factory.mktemp("models") / request.param, TEXTS)

@@ -1,4 +1,4 @@
-"""Models without a trie: one row per sequence equals transformers' own forward, and every refusal is one line."""
+"""Tests models without a trie: one row per sequence equals transformers' own forward, and every refusal is one line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ ANSWERS = ("a red circle", "a blue square above a green circle", "no")
 
 
 def own_logps(vlm: VLM, question: str, reply: str, image: Image.Image) -> list[float]:
-    """Log-probabilities of a reply's tokens in transformers' forward on the processor's inputs for the whole text.
+    """Return the log-probabilities of a reply's tokens in transformers' forward on the processor's inputs for the whole
+    text.
 
     PaliGemma's processor takes the reply as ``suffix``, Mllama's as the assistant's turn.
     """
@@ -64,7 +65,9 @@ def scores(vlm: VLM, groups: Sequence[tuple[list[Query], list[Image.Image]]], ba
 def test_scores_equal_transformers_own_forward(
     without_trie: Path, images: list[Image.Image], batch_tokens: int
 ) -> None:
-    """Two prompts and three answers of different lengths per image, alone and as six padded rows of one batch."""
+    """Two prompts and three answers of different lengths per image have equal scores alone and as six padded rows of
+    one batch.
+    """
     vlm = load_vlm(without_trie)
     groups = [(queries(), [image]) for image in images[:3]]
     values: set[float] = set()
@@ -198,7 +201,7 @@ def test_length_and_preflight(without_trie: Path) -> None:
 
 
 def edited(folder: Path, tmp_path: Path, **values: Any) -> Path:
-    """A copy of a model with other values in its config.json."""
+    """Return a copy of a model with other values in its config.json."""
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
     file = copy / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))

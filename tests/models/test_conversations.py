@@ -1,4 +1,6 @@
-"""Conversations: a prompt with the turns before it has the tokens of the whole conversation in the chat template."""
+"""Tests conversations: a prompt with the turns before it has the tokens of the whole conversation in the chat
+template.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ def test_turns_that_a_template_refuses_or_drops_are_errors(tiny: Callable[[str],
 
 
 def test_vicunas_conversation(tiny: Callable[[str], Path]) -> None:
-    """LLaVA-1.5's form: one system message, and EOS after each answer."""
+    """LLaVA-1.5's conversation has one system message, and EOS after each answer."""
     vlm = load_vlm(tiny("llava"))
     rendered = vlm.family.render_prompt(vlm.processor, "and this", 2, (Turn("system", "Be brief."), *HISTORY))
     assert rendered == (

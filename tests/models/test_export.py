@@ -1,4 +1,4 @@
-"""Export and chat: exported models load anywhere and give the same answers as the tuned model."""
+"""Tests export and chat: exported models load anywhere and give the same answers as the tuned model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAMILIES = ("internvl", "internvl_moe", "llava", "llava_onevision", "ovis2", "sm
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all saved tensors."""
+    """Return the names and shapes of all saved tensors."""
     actual: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:

@@ -1,4 +1,4 @@
-"""Properties of every family: exact tries, token counts from image sizes, LoRA only on the language model."""
+"""Tests properties of every family: exact tries, token counts from image sizes, LoRA only on the language model."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_gradient_checkpointing_changes_no_gradient(
 
 @pytest.mark.parametrize("name", ["internvl", "internvl_moe", "llava"])
 def test_a_batch_of_two_equals_each_alone(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
-    """Greedy answers of a left-padded batch."""
+    """The greedy answers of a left-padded batch are those of each prompt alone."""
     vlm = load_vlm(tiny(name))
     family, processor, model = vlm.family, vlm.processor, vlm.model
     texts = ["describe the image", "is there a circle in this image of many shapes"]

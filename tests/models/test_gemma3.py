@@ -1,4 +1,4 @@
-"""Gemma 3: a sliding window in most layers, image tokens that attend to each other, line breaks around images."""
+"""Tests Gemma 3: a sliding window in most layers, image tokens that attend to each other, line breaks around images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Gemma 4: image blocks in some types of layers, embeddings in every layer, shared keys and values, bounded logits."""
+"""Tests Gemma 4: image blocks in some types of layers, embeddings in every layer, shared keys and values, bounded
+logits.
+"""
 
 from __future__ import annotations
 

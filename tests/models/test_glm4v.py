@@ -1,4 +1,4 @@
-"""GLM-4.1V, GLM-4.5V and GLM-4.6V: positions on three axes, prompts without thinking, ends of turns."""
+"""Tests GLM-4.1V, GLM-4.5V and GLM-4.6V: positions on three axes, prompts without thinking, ends of turns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = ("glm4v", "glm4v_moe", "glm46v")
 
 @pytest.fixture(scope="module")
 def tiny_glm(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a tiny model. The model type ``glm46v`` has the same weights as ``glm4v``."""
+    """Return the folder of a tiny model. The model type ``glm46v`` has the same weights as ``glm4v``."""
 
     def folder(name: str) -> Path:
         if name != "glm46v":
@@ -84,7 +84,7 @@ def test_prompt_without_thinking_and_end_of_turn(
 
 
 def test_adapters_of_a_mixture_of_experts(tiny: Callable[[str], Path], with_lora: Any) -> None:
-    """Only attention layers have an adapter, see the class of the family."""
+    """Only attention layers have an adapter; the class of the family explains why."""
     vlm = load_vlm(tiny("glm4v_moe"))
     model = with_lora(vlm.model, vlm.family.lora_targets)
     adapted = {name.split(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}

@@ -1,4 +1,4 @@
-"""InternVL: the project's tiny model loads like a released model, and its parts are exact."""
+"""Tests InternVL: the project's tiny model loads like a released model, and its parts are exact."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_backbone_equals_forward(vlm: VLM) -> None:
 @pytest.mark.parametrize("size", [(48, 48), (96, 48), (60, 300), (500, 500), (30, 20000), (20000, 30), (1, 9)])
 @pytest.mark.parametrize("max_tiles", [1, 2, 6, 12])
 def test_dynamic_tiling(max_tiles: int, size: tuple[int, int], folder: Path) -> None:
-    """16 tokens per tile, a thumbnail for two tiles or more, and the same count computed from the size."""
+    """A tile has 16 tokens, two tiles or more have a thumbnail, and the count is also computed from the size."""
     vlm = load_vlm(folder, max_tiles=max_tiles)
     image = Image.new("RGB", (size[1], size[0]), "red")
     prompt = vlm.family.encode_prompt(vlm.processor, "Describe it.", [image])

@@ -1,4 +1,6 @@
-"""LLaVA-Interleave, LLaVA-NeXT and LLaVA-OneVision: prompts of the released templates, tokens of odd image sizes."""
+"""Tests LLaVA-Interleave, LLaVA-NeXT and LLaVA-OneVision: prompts of the released templates, tokens of odd
+image sizes.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,7 @@ def test_interleave_uses_its_own_template(tiny: Callable[[str], Path]) -> None:
 
 
 def sizes() -> list[tuple[int, int]]:
-    """(height, width) pairs: one pixel off the boundaries of tiles, extreme shapes, and random ones."""
+    """Return (height, width) pairs: sizes one pixel off the boundaries of tiles, extreme shapes, and random sizes."""
     draw = random.Random(0)
     edges = [n for side in (336, 384, 672, 1152) for n in (side - 1, side, side + 1)]
     extreme = [(4, 4), (4, 20000), (20000, 4), (5, 300), (2304, 2305), (30, 20000), (7000, 5000)]

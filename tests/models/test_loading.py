@@ -18,7 +18,7 @@ from scramble.models.hub import explain, native_id, read_config
 
 @pytest.fixture
 def broken(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A copy of the tiny InternVL for a test to damage."""
+    """Return a copy of the tiny InternVL for a test to damage."""
     return Path(shutil.copytree(tiny("internvl"), tmp_path / "model"))
 
 
@@ -29,7 +29,7 @@ def edit_config(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 
 def refused(folder: str | Path, **options: Any) -> str:
-    """The error message of ``load_vlm``, which must be one line."""
+    """Return the error message of ``load_vlm``, which must be one line."""
     with pytest.raises(ModelError) as caught:
         load_vlm(folder, **options)
     message = str(caught.value)
@@ -216,7 +216,7 @@ def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tm
 
 @pytest.fixture
 def adapter(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> Path:
-    """A saved adapter of the tiny InternVL for a test to damage."""
+    """Return a saved adapter of the tiny InternVL for a test to damage."""
     vlm = load_vlm(tiny("internvl"))
     with_lora(vlm.model, vlm.family.lora_targets).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
@@ -290,7 +290,7 @@ def test_broken_files_of_a_model_are_named(file: str, content: bytes | None, wor
 
 
 def test_what_ships_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a path is looked up in the working directory, then in the project, and never on the hub."""
+    """The path of a shipped file is looked up in the working directory, then in the project, and never on the hub."""
     from omegaconf import OmegaConf
 
     from scramble.app import plain

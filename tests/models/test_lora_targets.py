@@ -13,7 +13,9 @@ from scramble.models.families.registry import FAMILIES, family_of
 
 
 def configs() -> dict[str, Any]:
-    """A config with the released module names for each family, built on the meta device below."""
+    """Return a config with the released module names for each family, from which a model is built on the meta device
+    below.
+    """
     from transformers import (
         AyaVisionConfig,
         Cohere2VisionConfig,

@@ -1,4 +1,6 @@
-"""Mistral 3 with prompts made by hand on Pillow's image processor, because Pixtral's processor needs torchvision."""
+"""Tests Mistral 3 with prompts made by hand on Pillow's image processor, because Pixtral's processor needs
+torchvision.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class HandMade(Mistral3):
     """Mistral 3 with one token per byte, and with the rows of image tokens that Pixtral's processor writes."""
 
     def encode_prompt(self, processor: Any, text: str, images: Any = (), history: Any = ()) -> Prompt:
-        """BOS, ``[INST]``, the rows of each image (``[IMG_BREAK]`` after all but the last), text, ``[/INST]``."""
+        """Return BOS, ``[INST]``, the rows of each image (``[IMG_BREAK]`` after all rows but the last), the text and
+        ``[/INST]``.
+        """
         tensors, ids = None, [IDS["<s>"], IDS["[INST]"]]
         if images:
             batch = processor(list(images), patch_size=16, return_tensors="pt")
@@ -46,7 +50,7 @@ class HandMade(Mistral3):
 @pytest.mark.parametrize("decoder", ["mistral", "ministral3"])
 @pytest.mark.parametrize("case", SELECTED)
 def test_trie_equals_one_sequence_a_row(case: str, decoder: str, with_lora: Any, images: list[Image.Image]) -> None:
-    """Images of several sizes in one tower pass; Ministral's queries are scaled by position."""
+    """Images of several sizes are in one tower pass, and Ministral's queries are scaled by position."""
     config = tiny_mistral3_config(IDS, len(SPECIALS) + 256, decoder)
     model = random_model(Mistral3ForConditionalGeneration, config, 0).eval()
     model = with_lora(model, Mistral3.lora_targets)

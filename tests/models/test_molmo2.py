@@ -1,4 +1,4 @@
-"""Molmo2: the decoder with handmade inputs, because its image processor needs torchvision."""
+"""Tests Molmo2: the decoder with handmade inputs, because its image processor needs torchvision."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class HandMade(Molmo2):
     """Molmo2 with handmade prompts in the processor's layout: one crop and the low-resolution view."""
 
     def encode_prompt(self, processor: Any, text: str, images: Any = (), history: Any = ()) -> Prompt:
-        """Low-resolution view (2 x 2 features), then the crop (2 x 1), of 4 x 4 patches each, for every image."""
+        """Return for every image the low-resolution view (2 x 2 features) and then the crop (2 x 1), of 4 x 4 patches
+        each.
+        """
         start, end, patch, column, low = (VOCAB + n for n in (0, 1, 2, 3, 4))
         view = [low, *[patch, patch, column] * 2, end, start, *[patch, column] * 2, end]
         ids = [1, *view * len(images), *self._ids(text)]

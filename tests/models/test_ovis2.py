@@ -1,4 +1,4 @@
-"""Ovis2: indicators from the visual vocabulary, the number of tiles, a processor of another model."""
+"""Tests Ovis2: indicators from the visual vocabulary, the number of tiles, a processor of another model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def test_indicators_are_the_last_rows_of_the_visual_table(tiny: Callable[[str], 
 
 @pytest.mark.parametrize("max_tiles", [1, 2, 6])
 def test_max_tiles(max_tiles: int, tiny: Callable[[str], Path]) -> None:
-    """A 3 x 2 grid at most: 4 tokens per tile and thumbnail, start, grid, end, and separators of columns and rows."""
+    """A grid has at most 3 x 2 tiles, with 4 tokens per tile and thumbnail, start, grid, end, and separators of columns
+    and rows.
+    """
     vlm = load_vlm(tiny("ovis2"), max_tiles=max_tiles)
     prompt = vlm.family.encode_prompt(vlm.processor, "describe", [Image.new("RGB", (300, 200))])
     tokens = vlm.processor.tokenizer.convert_ids_to_tokens(prompt.input_ids)

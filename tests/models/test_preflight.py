@@ -27,7 +27,7 @@ def test_counts_are_those_of_the_loaded_model(tiny: Callable[[str], Path], with_
 
 
 def saved_for_backward(model: Any, embeddings: torch.Tensor) -> int:
-    """Bytes of activations that autograd stores in one decoder pass."""
+    """Return the bytes of activations that autograd stores in one decoder pass."""
     storages: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.model.parameters()}
 
@@ -49,7 +49,7 @@ def saved_for_backward(model: Any, embeddings: torch.Tensor) -> int:
 def test_activations_are_within_a_quarter(
     name: str, checkpointing: bool, with_lora: Any, tmp_path: Path, tiny: Callable[[str], Path]
 ) -> None:
-    """A model with width 512, for which small tensors are negligible, and 256 tokens in float32."""
+    """The model has width 512, for which small tensors are negligible, and the input has 256 tokens in float32."""
     from scramble.models.molmo.tiny import save_tiny_molmo
     from scramble.models.tiny import save_tiny_internvl
 

@@ -1,4 +1,6 @@
-"""Qwen3.5: what differs from the other Qwen-VL models, which ``test_qwen_vl.py`` covers: recurrent layers, thinking."""
+"""Tests Qwen3.5: what differs from the other Qwen-VL models, which ``test_qwen_vl.py`` covers: recurrent layers,
+thinking.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_gradient_checkpointing_changes_no_gradient(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_generation_of_unequal_groups(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
-    """Groups of different sizes, equal prompts, a prompt that is a prefix of another, prompts without an image."""
+    """There are groups of different sizes, equal prompts, a prompt that is a prefix of another, and prompts without an
+    image.
+    """
     vlm = load_vlm(tiny(name), dtype="float32")
     shared = vlm.family.encode_prompt(vlm.processor, "describe the image", [images[0]])
     longer = type(shared)([*shared.input_ids, *vlm.family.encode_completion(vlm.processor, "a red")], shared.images)
@@ -77,7 +81,7 @@ def test_plain_forward_is_not_changed_by_the_hooks(tiny: Callable[[str], Path]) 
 
 @pytest.mark.parametrize("template", ["qwen3_5_think", "qwen3_5_nothink", "qwen3_6"])
 def test_answers_follow_an_empty_thinking_block(template: str, tiny: Callable[[str], Path]) -> None:
-    """With the released templates, which TRL contains: both modes of Qwen3.5 and the one of Qwen3.6."""
+    """The released templates, which TRL contains, are used for both modes of Qwen3.5 and the only mode of Qwen3.6."""
     import trl
 
     vlm = load_vlm(tiny("qwen3_5"))

@@ -1,4 +1,6 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: positions on three axes, features of later layers, images of any aspect ratio."""
+"""Tests Qwen2-VL, Qwen2.5-VL and Qwen3-VL: positions on three axes, features of later layers, images of any aspect
+ratio.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def test_trie_equals_one_sequence_a_row(
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
 def test_lora_on_the_tower(name: str, tiny: Callable[[str], Path], images: list[Image.Image]) -> None:
-    """Gradients of an adapter in tower and projector equal those of one sequence per row, with DeepStack too."""
+    """Gradients of an adapter in tower and projector equal those of one sequence per row, also with DeepStack."""
     from scramble.training.trainable import add_lora
 
     vlm = load_vlm(tiny(name), dtype="float32")

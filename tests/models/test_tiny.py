@@ -1,4 +1,4 @@
-"""Tiny models: options are used, unknown options are named."""
+"""Tests tiny models: options are used, unknown options are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny models of families without a trie in the released file formats: PaliGemma and Mllama."""
+"""Writes tiny models of families without a trie (PaliGemma and Mllama) in the released file formats."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MLLAMA_TEMPLATE = (
 
 
 def lively(model: Any) -> Any:
-    """Larger weights in all layers, so that what a model generates depends on its image and its prompt."""
+    """Enlarge the weights of all layers, so that what a model generates depends on image and prompt."""
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

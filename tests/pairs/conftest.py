@@ -1,4 +1,6 @@
-"""A spaCy pipeline for the tests of the rules: the offline one if available, else the installed default."""
+"""Provides a spaCy pipeline for the tests of the rules: the offline pipeline if available, else the installed
+default.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def generator(pipeline: str) -> RuleGenerator:
 
 @pytest.fixture(scope="session")
 def candidates(generator: RuleGenerator):
-    """All candidates of one caption, by rule: ``candidates("A cat on a mat.", "swap")``."""
+    """Return a function that lists the candidates of a caption by a rule: ``candidates("A cat on a mat.", "swap")``."""
 
     def of(text: str, rule: str = "") -> list[Negative]:
         ((_, negatives),) = generator.negatives([Caption("1", 0, normalise(text))])

@@ -1,4 +1,4 @@
-"""Score columns, conditions on columns, near-duplicates, and images of benchmarks."""
+"""Tests score columns, conditions on columns, near-duplicates, and images of benchmarks."""
 
 from __future__ import annotations
 

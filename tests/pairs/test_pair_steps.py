@@ -1,4 +1,6 @@
-"""Steps on the pairs of every method, and SCRAMBLe's data pipeline with tiny random models, killed and resumed."""
+"""Tests steps on the pairs of every method, and SCRAMBLe's data pipeline with tiny random models, killed and
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ TINY: dict[str, Any] = {"path": "unused", "device": "cpu", "new": {}}
 
 
 def make_images(folder: Path, count: int = 8) -> Path:
-    """A training split with images of one colour and two captions each; the first caption has a typo."""
+    """Write a training split with images of one colour and two captions per image, of which the first one has a
+    typo.
+    """
     records = []
     for number, colour in enumerate(COLOURS[:count]):
         file = folder / "files" / f"{colour}.png"
@@ -39,7 +43,7 @@ def make_images(folder: Path, count: int = 8) -> Path:
 
 
 def language_model(prompt: str) -> str:
-    """A server that corrects typos, abstains on pink dogs, and swaps the two animals."""
+    """Reply as a server that corrects typos, abstains on pink dogs, and swaps the two animals."""
     if prompt.startswith("Correct the spelling"):
         return json.dumps({"caption": prompt.rpartition("Caption: ")[2].strip().replace("chase a", "chases a")})
     caption = prompt.rpartition("Input Caption: ")[2].partition("\n")[0]
@@ -48,7 +52,7 @@ def language_model(prompt: str) -> str:
 
 
 def scramble(server: Loopback, pipeline: Path, **steps: Any) -> dict[str, Any]:
-    """The section ``pairs`` of SCRAMBLe's pipeline with tiny random scorers."""
+    """Return the section ``pairs`` of SCRAMBLe's pipeline with tiny random scorers."""
     server.answer = language_model
     engine = {"kind": "openai", "model": "m", "base_url": server.url, "concurrency": 2}
     return {
@@ -134,7 +138,7 @@ def test_shards_store_replies_and_scores(server: Loopback, pipeline: Path, tmp_p
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A split of the embedded world, with pairs that come with the data."""
+    """Return a split of the embedded world, with pairs that come with the data."""
     folder = tmp_path_factory.mktemp("world")
     world.generate(
         folder,

@@ -1,4 +1,4 @@
-"""Scorers of texts with tiny random models of the released architectures, and the store of their scores."""
+"""Tests scorers of texts with tiny random models of the released architectures, and the store of their scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the scripts as programs, like a user, on tiny data."""
+"""Runs the scripts as programs on tiny data, as a user does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(script: str, *overrides: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def script() -> Run:
-    """A function ``script("train", "+debug=tiny", ...)`` that runs a script and checks its exit status."""
+    """Return a function ``script("train", "+debug=tiny", ...)`` that runs a script and checks its exit status."""
 
     def run(name: str, *overrides: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(command(name, *overrides), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)

@@ -1,4 +1,6 @@
-"""Models without a trie through the scripts: evaluation of all item types, chat, export and generated captions."""
+"""Tests models without a trie through the scripts: evaluation of all item types, chat, export and generated
+captions.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, script: Run) -> Path:
-    """A run folder with a small world and no model."""
+    """Return a run folder with a small world and no model."""
     run = tmp_path_factory.mktemp("world")
     script("generate", "+debug=tiny", f"run.dir={run}")
     return run
@@ -74,7 +76,7 @@ def test_chat_and_export(model: Path, tmp_path: Path, script: Run) -> None:
 
 
 def save_adapter(model: Path, folder: Path) -> Path:
-    """A LoRA adapter with random weights on the family's targets."""
+    """Save a LoRA adapter with random weights on the family's targets."""
     import peft
     import torch
 

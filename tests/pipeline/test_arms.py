@@ -1,4 +1,4 @@
-"""Selection of the arm that a command uses."""
+"""Tests the selection of the arm that a command uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""scripts/audit.py: a separate folder for each file, a list of bad rows, and one-line errors."""
+"""Tests scripts/audit.py: a separate folder for each file, a list of bad rows, and one-line errors."""
 
 from __future__ import annotations
 
@@ -104,4 +104,4 @@ def test_the_script_says_it_in_one_line(tmp_path: Path, script: Run) -> None:
     assert f"audit: {tmp_path / 'out' / 'audit.html'}" in done.stdout
     (tmp_path / "y.csv").write_text("chosen,rejected\nA cat,A cat\n,A fox\n")
     done = script("audit", f"path={tmp_path / 'y.csv'}", f"out={tmp_path / 'other'}", status=1)
-    assert "none of 2 rows can be used; the first:" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "none of the 2 rows can be used. The first error is:" in done.stderr and len(done.stderr.splitlines()) == 1

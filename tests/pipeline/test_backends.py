@@ -1,4 +1,4 @@
-"""The two backends through the scripts: the same losses, and their arms in one table."""
+"""Tests the two backends through the scripts: the same losses, and their arms in one table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pipeline.conftest import Run
 
 @pytest.fixture(scope="module")
 def arms(script: Run, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The run's overrides; DPO and SFT are trained with both backends on a tiny LLaVA."""
+    """Train DPO and SFT with both backends on a tiny LLaVA, and return the overrides of the run."""
     folder = tmp_path_factory.mktemp("backends") / "run"
     run = ["+experiment=llava_dpo", "+debug=tiny", f"run.dir={folder}"]
     more = ["trainer.learning_rate=1e-3", "trainer.beta=1", "trainer.sft_mean=batch", "trainer.max_steps=6"]

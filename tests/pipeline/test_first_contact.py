@@ -1,4 +1,4 @@
-"""A user's first hour: the README's commands on real photographs, in all common layouts.
+"""Tests a user's first hour: the README's commands on real photographs, in all common layouts.
 
 The photographs are in the reference data folder; without it a dozen drawn images are used, with negatives that need no
 English pipeline. No command may end with a traceback, and each error message is one line.
@@ -38,7 +38,7 @@ class Material:
 
 @pytest.fixture(scope="module")
 def material(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """Real photographs with two captions each if they are available, otherwise drawn images."""
+    """Return real photographs with two captions each if they are available, otherwise drawn images."""
     shared = request.config.rootpath.parent / "shared"
     photos, pipeline = shared / "field" / "photos", shared / "models" / "en_core_standin"
     if photos.is_dir() and pipeline.is_dir():
@@ -64,7 +64,7 @@ def run(name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 
 def assert_keys_exist(message: str) -> None:
-    """Every ``section.key=`` in a message must exist in a configuration."""
+    """Assert that every ``section.key=`` in a message exists in a configuration."""
     known = set()
     for path in (ROOT / "configs").rglob("*.yaml"):
         section = path.parent.name
@@ -115,7 +115,7 @@ def coco(material: Material, folder: Path, count: int) -> list[str]:
 
 
 def parquet(material: Material, folder: Path, count: int) -> list[str]:
-    """One row per caption and no id, which is the usual layout on the hub."""
+    """Write one row per caption and no id, which is the usual layout on the hub."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -133,7 +133,9 @@ LAYOUTS: list[Callable[[Material, Path, int], list[str]]] = [captions_jsonl, cap
 
 
 def listen_to_ctrl_c() -> None:
-    """Background jobs of a shell, and the programs that they start, ignore SIGINT; foreground jobs do not."""
+    """React to SIGINT like a foreground job. Background jobs of a shell, and the programs that they start, ignore
+    SIGINT.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -174,7 +176,7 @@ def test_every_layout_gives_the_same_pairs(layout: Any, material: Material, tmp_
     ],
 )
 def test_few_photographs_of_any_seed(count: int, seed: int, material: Material, tmp_path: Path) -> None:
-    """The README's command for own images, with another model."""
+    """The README's command for a user's own images works with another model."""
     count = min(count, len(material.rows))
     source = captions_jsonl(material, tmp_path / "source", count)
     done = run("generate", *source, *material.pairs, f"data_seed={seed}", f"run.dir={tmp_path / 'run'}")

@@ -1,4 +1,4 @@
-"""Sweeps, several processes and SLURM with the scripts: which jobs run or are skipped, and the messages."""
+"""Tests sweeps, several processes and SLURM with the scripts: which jobs run or are skipped, and the messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRAIN = ("+debug=tiny", "trainer.max_steps=12", "trainer.save_steps=4", "trainer
 
 
 def notes(jobs: Path) -> dict[str, dict[str, Any]]:
-    """status.json of each job by the name of its folder, without the key at its end."""
+    """Return the status.json of each job by the name of the job's folder, without the key at the end of the name."""
     return {path.parent.name[:-9]: json.loads(path.read_text()) for path in sorted(jobs.glob("*/status.json"))}
 
 
@@ -57,9 +57,9 @@ def kill_once(jobs: Path, name: str) -> threading.Thread:
 def sweep_with_one_failure_and_one_kill(
     script: Run, name: str, overrides: tuple[str, ...], jobs: Path, blocked: Path, killed: str, points: list[str]
 ) -> str:
-    """Run a sweep in which ``blocked`` (a file where a folder must go) fails and ``killed`` is killed; then again.
+    """Run a sweep in which ``blocked`` (a file where a folder must go) fails and ``killed`` is killed.
 
-    Returns what the second call printed.
+    Run the sweep a second time, and return what this second call printed.
     """
     blocked.parent.mkdir(parents=True, exist_ok=True)
     blocked.write_text("in the way")
@@ -221,7 +221,7 @@ def test_a_shard_that_makes_no_sense_is_refused(tmp_path: Path, script: Run) -> 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> dict[str, str]:
-    """An environment whose sbatch stores submitted jobs and whose sacct reports that they run."""
+    """Return an environment whose sbatch stores submitted jobs and whose sacct reports that the jobs run."""
     tools = tmp_path / "bin"
     tools.mkdir()
     scripts = {

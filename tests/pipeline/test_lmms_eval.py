@@ -1,7 +1,7 @@
 """lmms-eval itself scores a model on a small task and its results are imported.
 
-It runs only if LMMS_EVAL_PYTHON is the Python of an environment with lmms-eval; docs/evaluation.md describes how to
-make one.
+The test runs only if LMMS_EVAL_PYTHON is the Python of an environment with lmms-eval. docs/evaluation.md describes how
+to make such an environment.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def score(row, replies):
 
 
 def write_task(folder: Path, items: int) -> None:
-    """A task in lmms-eval's format: questions about the colour of an object in the embedded world."""
+    """Write a task in lmms-eval's format, with questions about the colour of an object in the embedded world."""
     generator, rows = random.Random(0), list[dict[str, Any]]()
     while len(rows) < items:
         scene = draw_scene(generator)

@@ -1,4 +1,4 @@
-"""A run of many tiny steps: memory, open files and logs do not grow more than expected."""
+"""Tests a run of many tiny steps: memory, open files and logs do not grow more than expected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS, SETTLED = 20_000, 2_000
 
 
 def middle(samples: list[tuple[int, int, int]]) -> tuple[int, int]:
-    """Median resident memory in bytes and median number of open files."""
+    """Return the median resident memory in bytes and the median number of open files."""
     return tuple(sorted(column)[len(samples) // 2] for column in list(zip(*samples, strict=True))[1:])
 
 

@@ -1,4 +1,6 @@
-"""MPO's data with the scripts: pairs from a random model's answers, resuming a killed run, training on MMPR files."""
+"""Tests MPO's data with the scripts: pairs from a random model's answers, resuming a killed run, training on MMPR
+files.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,7 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
 
 def test_killed_sampling_goes_on_without_loss_or_repetition(pictures: Path, script: Run, server: Loopback) -> None:
     def answer(payload: dict[str, Any]) -> str:
-        """A right, a wrong or a new wrong answer, depending on the request's seed."""
+        """Return a right, a wrong or a new wrong answer, depending on the request's seed."""
         assert payload["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
         return ["5", "7", f"{payload['seed']}"][payload["seed"] % 3]
 

@@ -1,4 +1,4 @@
-"""The same commands on a folder of own images, and their messages for bad input."""
+"""Tests the commands on a folder of the user's own images, and the messages for bad input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAPTIONS = ("a red circle left of a blue square", "a blue square left of a red c
 
 
 def draw(path: Path, index: int) -> str:
-    """An image of one of the captions; returns the caption."""
+    """Draw an image of one of the captions, and return the caption."""
     caption = CAPTIONS[index % 2]
     image = Image.new("RGB", (64, 64), "white")
     pen, left = ImageDraw.Draw(image), index % 2 == 0
@@ -30,7 +30,7 @@ def draw(path: Path, index: int) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty drawn images with a captions.jsonl."""
+    """Return a folder with forty drawn images and a captions.jsonl."""
     root = tmp_path_factory.mktemp("images")
     rows = [{"image": f"{i}.png", "caption": draw(root / f"{i}.png", i)} for i in range(40)]
     (root / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def own(folder: Path, run: Path, *more: str) -> tuple[str, ...]:
-    """Overrides for a run on an image folder whose captions the world's grammar can read."""
+    """Return the overrides for a run on an image folder whose captions the world's grammar can parse."""
     tiny = ("+debug=tiny", "data=image_folder", "pairs=world", f"data.path={folder}", f"run.dir={run}")
     return (*tiny, "data.val_fraction=0.1", "data.test_fraction=0.2", *more)
 
@@ -61,7 +61,7 @@ def test_the_whole_pipeline_on_an_image_folder(folder: Path, tmp_path: Path, scr
 
 
 def broken(folder: Path, tmp_path: Path, *rows: str) -> Path:
-    """A copy of the folder with additional lines in its caption file."""
+    """Return a copy of the folder with additional lines in the caption file."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in folder.iterdir():

@@ -1,4 +1,4 @@
-"""A user's own preference pairs: every layout trains through scripts/train.py, alone and in a mix."""
+"""Tests a user's own preference pairs: every layout trains through scripts/train.py, alone and in a mix."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: R
     tiny = ("data=world_tiny", f"run.dir={run}", "trainer.global_batch_size=4", "trainer.save_total_limit=2")
     planned = script("train", *tiny, "-m", "objective=dpo,sft", "dry_run=true").stdout  # an option among overrides
     assert planned.count(f"new run {run}") == 1
-    assert f"plan: data is made in {run / 'data'}: data=world" in planned
-    assert f"plan: arm sft-seed0 is trained for 1 epochs, in steps of 4 pairs: {run / 'train' / 'sft-seed0'}" in planned
+    assert f"plan: data is generated in {run / 'data'} from data=world" in planned
+    assert f"plan: arm sft-seed0 is trained for 1 epoch, in steps of 4 pairs: {run / 'train' / 'sft-seed0'}" in planned
     assert "GiB of memory" in planned and "MB of disk" in planned
     assert not (run / "data").exists() and not (run / "train").exists()
     assert not (run / "run.json").exists() and not (run / "log.txt").exists()
@@ -41,11 +41,11 @@ def test_a_dry_run_checks_that_the_data_exist(tmp_path: Path) -> None:
     plan_data(kind="image_folder", path=str(tmp_path))
     plan_data(kind="gqa", path=str(tmp_path), graphs="graphs.json")
     plan_data(kind="hf", path="someone/some-captions")
-    with pytest.raises(StageError, match=f"^data.path={tmp_path}/photos does not exist$"):
+    with pytest.raises(StageError, match=f"^data.path={tmp_path}/photos does not exist: set data"):
         plan_data(kind="coco", path=f"{tmp_path}/photos")
-    with pytest.raises(StageError, match=r"^data.images=pictures does not exist$"):
+    with pytest.raises(StageError, match=r"^data.images=pictures does not exist: set data"):
         plan_data(kind="image_folder", path=str(tmp_path), images="pictures")
-    with pytest.raises(StageError, match=r"^data.questions=questions.json does not exist$"):
+    with pytest.raises(StageError, match=r"^data.questions=questions.json does not exist: set data"):
         plan_data(kind="gqa", path=str(tmp_path), graphs="graphs.json", questions="questions.json")
-    with pytest.raises(StageError, match=r"^data.path=captions.parquet does not exist$"):
+    with pytest.raises(StageError, match=r"^data.path=captions.parquet does not exist: set data"):
         plan_data(kind="hf", path="captions.parquet")

@@ -1,4 +1,4 @@
-"""Notes about the machine of a run."""
+"""Tests the notes about the machine of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The papers' tables: checks of their descriptions, and the script from an empty folder to the table."""
+"""Tests the papers' tables: checks of their descriptions, and the script from an empty folder to the table."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def reproduce(folder: Path, *overrides: str, **environment: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The tiny size of the smallest table, with tokens in the environment and Weights & Biases offline."""
+    """Run the tiny size of the smallest table, with tokens in the environment and Weights & Biases offline."""
     folder = tmp_path_factory.mktemp("reproduced")
     done = reproduce(
         folder,

@@ -1,4 +1,4 @@
-"""Hyper-parameter search with Optuna through scripts/study.py."""
+"""Tests hyper-parameter search with Optuna through scripts/study.py."""
 
 from __future__ import annotations
 

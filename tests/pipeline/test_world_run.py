@@ -1,4 +1,4 @@
-"""The whole pipeline on a tiny world with the scripts: run in sequence, repeated, killed and resumed."""
+"""Tests the whole pipeline on a tiny world with the scripts: run in sequence, repeated, killed and resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINY = ("+debug=tiny", f"trainer.max_steps={STEPS}", "trainer.save_steps=5", "tr
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, script: Run) -> Path:
-    """A finished run with two arms."""
+    """Return a finished run with two arms."""
     run = tmp_path_factory.mktemp("run")
     script("train", "-m", *TINY, f"run.dir={run}", "objective=sft,mpo")
     scored = script("evaluate", *TINY, f"run.dir={run}", "baselines=[base,sft]")
@@ -34,7 +34,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, script: Run) -> Path:
 
 
 def test_one_command_scores_base_and_adapters_and_compares_them(finished: Path) -> None:
-    """The output of scripts/evaluate.py: scores of every arm, batch self-test, paired differences with p-values."""
+    """The output of scripts/evaluate.py contains the scores of every arm, the batch-invariance check, and paired
+    differences with p-values.
+    """
     printed = (finished / "evaluate.log").read_text()
     for arm in ("base", "sft-seed0", "mpo-seed0"):
         for benchmark in ("world_winoground", "world_vqa"):
@@ -70,7 +72,7 @@ def test_the_report_compares_every_arm_with_base_and_control(finished: Path) -> 
 
 
 def write_mmvet(folder: Path) -> Path:
-    """MM-Vet's file with three questions about one image."""
+    """Write MM-Vet's file with three questions about one image."""
     folder.mkdir()
     Image.new("RGB", (48, 48), "red").save(folder / "v.png")
     rows = {
@@ -328,7 +330,7 @@ def test_ctrl_c_saves_and_says_where_the_same_command_starts(finished: Path, tmp
     shutil.rmtree(saved)
     (arm / "metrics.jsonl").unlink()
     again = interrupted(overrides, under_way, signal.SIGINT)
-    assert "an earlier run was interrupted; this one starts again: no checkpoint yet" in again.stdout
+    assert "an earlier run was interrupted; this one starts again (no checkpoint yet)" in again.stdout
     done = script("train", *overrides)
     assert "this one resumes from the checkpoint of step " in done.stdout
     assert 10 < sum(line.startswith("mpo-seed0: step ") for line in done.stdout.splitlines()) <= 21
@@ -353,7 +355,7 @@ def test_partial_results_live_apart_and_trials_must_be_named(finished: Path, tmp
 
 @pytest.mark.full
 def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, tmp_path: Path, script: Run) -> None:
-    """SIGTERM before training, a full disk, SIGKILL and SIGTERM during training, in sequence on one run."""
+    """One run is ended by SIGTERM before training, a full disk, SIGKILL and SIGTERM during training, in sequence."""
     overrides = (*TINY, f"run.dir={tmp_path}", "objective=mpo")
     arm = tmp_path / "train" / "mpo-seed0"
     checkpoints = arm / "checkpoints"
@@ -386,7 +388,7 @@ def test_every_way_to_end_early_gives_the_uninterrupted_losses(finished: Path, t
 
 
 def test_two_processes_share_one_run_folder(tmp_path: Path, script: Run) -> None:
-    """That the losses are those of one process is tested in tests/training/test_distributed.py."""
+    """tests/training/test_distributed.py tests that the losses are those of one process."""
     short = (*TINY, "trainer.max_steps=6", "objective=mpo", f"run.dir={tmp_path}")
     script("train", *short, "launcher=accelerate", "launcher.num_processes=2")
     (job,) = (tmp_path / "jobs").iterdir()

@@ -1,4 +1,4 @@
-"""Notes in a report about its arms: unfinished, not evaluated, or trained for different numbers of steps."""
+"""Tests notes in a report about its arms: unfinished, not evaluated, or trained for different numbers of steps."""
 
 from __future__ import annotations
 

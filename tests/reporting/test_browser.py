@@ -1,4 +1,4 @@
-"""The results browser: its content, escaping of texts, and its pages in a real browser."""
+"""Tests the results browser: its content, escaping of texts, and its pages in a real browser."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = ("world_winoground", "world_vqa")
 
 
 def outcomes_of(benchmark: Benchmark, shift: int) -> list[Outcome]:
-    """Artificial outcomes: with ``shift`` s, the items whose number modulo 3 is s are wrong."""
+    """Return artificial outcomes: with ``shift`` s, the items whose number modulo 3 is s are wrong."""
     actual = []
     for number, item in enumerate(benchmark.items):
         right = number % 3 != shift
@@ -81,7 +81,7 @@ def pair(number: int, image_id: str) -> PreferencePair:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with hostile texts: two benchmarks, three methods, two arms' curves."""
+    """Return a run folder with hostile texts, two benchmarks, three methods and the curves of two arms."""
     run = tmp_path_factory.mktemp("runs") / "a <b>run</b>"
     world.generate(run / "data", seed=0, n_train=6, n_val=4, n_test=80, quads_val=1, quads_test=2)
     test = run / "data" / "test"
@@ -127,7 +127,7 @@ def page(run: Path) -> Path:
 
 
 def received(folder: Path, name: str) -> Any:
-    """The content of a file in ``data/``, which must be one call with JSON."""
+    """Return the content of a file in ``data/``, which must be one call with JSON."""
     text = (folder / "data" / f"{name}.js").read_text(encoding="ascii")
     match = re.fullmatch(r'Browser\.receive\("([\w-]+)", (.*)\);\n', text, re.S)
     assert match[1] == name
@@ -299,7 +299,7 @@ def test_other_data_than_all_results(run: Path, tmp_path: Path, capsys: pytest.C
         path.write_text(path.read_text().replace("generated-", "other-"))
     out = browse([tmp_path / "run"], benchmarks=options(run))
     reason = r"the results have data version other-\w+, but the data has version generated-"
-    assert re.search(f"items of world_vqa without texts and images: {reason}", capsys.readouterr().out)
+    assert re.search(f"the items of world_vqa are shown without texts and images: {reason}", capsys.readouterr().out)
     rows = rows_of(out.parent, "world_vqa")
     assert len(rows[0]["results"]) == 3 and "question" not in rows[0] and "images" not in rows[0]
 
@@ -312,7 +312,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "second" / "evaluation")
     with pytest.raises(StageError, match="several runs need a folder for their website: set publish=<folder>"):
         browse([run, tmp_path / "second"], benchmarks={})
-    with pytest.raises(StageError, match=r"publish is empty: name a folder"):
+    with pytest.raises(StageError, match=r"publish is empty: set publish to a folder"):
         browse([run], "", benchmarks={})
     (tmp_path / "page" / "index.html").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"index.html was not written by .*: choose another folder \(publish="):
@@ -354,7 +354,7 @@ def test_runs_of_one_name_get_as_much_of_their_paths_as_it_takes(tmp_path: Path)
 def test_items_are_read_from_the_data_of_the_shown_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are not read from the data of the configuration's run."""
+    """The items are not read from the data of the configuration's run."""
     other = tmp_path / "elsewhere"
     roots = {name: {"root": str(other / "data" / "test")} for name in NAMES}
     out = browse([run], tmp_path / "site", run=other, data=other / "data", benchmarks=roots)
@@ -362,9 +362,12 @@ def test_items_are_read_from_the_data_of_the_shown_run(
     assert "without texts" not in capsys.readouterr().out
     browse([run], out.parent, run=other, data=other / "data", benchmarks={NAMES[0]: roots[NAMES[0]]})
     printed = capsys.readouterr().out
-    assert "items of world_vqa without texts and images: its data was not loaded; give scripts/browse.py the" in printed
+    assert (
+        "the items of world_vqa are shown without texts and images: its data was not loaded; give scripts/browse.py the"
+        in printed
+    )
     browse([run], out.parent, benchmarks={NAMES[0]: {"root": str(tmp_path / "none")}})
-    assert f"items of {NAMES[0]} without texts and images: {tmp_path / 'none'}" in capsys.readouterr().out
+    assert f"items of {NAMES[0]} are shown without texts and images: {tmp_path / 'none'}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -549,7 +552,7 @@ def test_filters_order_and_keys(run: Path, page: Path, tab: Tab) -> None:
 
 
 def test_log_probabilities_of_tokens_on_demand(page: Path, tab: Tab) -> None:
-    """Two of the three arms stored them; the page loads the file when it shows them."""
+    """Two of the three arms stored log-probabilities. The page loads the file when it shows the log-probabilities."""
     first = rows_of(page.parent, NAMES[0])[0]["id"]
     tab.open(f"{page.as_uri()}#item={NAMES[0]}/{first}", "#page-items .detail")
     requested: list[str] = []
@@ -619,7 +622,9 @@ def test_a_web_server_can_serve_the_folder(page: Path, tab: Tab) -> None:
 
 @pytest.mark.full
 def test_five_thousand_items_are_fast(tmp_path: Path, tab: Tab, capsys: pytest.CaptureFixture[str]) -> None:
-    """Open within 2 s, search and filter within 100 ms; four arms, replies of 20 words, 500 images."""
+    """The page opens within 2 s, and searches and filters within 100 ms, with four arms, replies of 20 words and 500
+    images.
+    """
     world.generate(tmp_path / "data", seed=0, n_train=4, n_val=4, n_test=500, quads_val=1, quads_test=1)
     small = load_benchmark("world_vqa", tmp_path / "data" / "test")
     words = "cat dog tree car house red blue green small large left right above below".split()  # noqa: SIM905

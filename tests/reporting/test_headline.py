@@ -1,4 +1,4 @@
-"""The headline: the main score, scores that got worse, and its length and wording for any results."""
+"""Tests the headline: the main score, scores that got worse, and its length and wording for any results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def row(score: str, method: str, value: float, benchmark: str = "world_winogroun
 
 
 def quickstart() -> list[ScoreRow]:
-    """The numbers of docs/results/world.md."""
+    """Return the numbers of docs/results/world.md."""
     rows = [
         row("group", "base", 50),
         row("group", "sft", 51, base=test(1)),

@@ -1,4 +1,4 @@
-"""The contact sheet and the training curves: elements do not overlap."""
+"""Tests the contact sheet and the training curves: elements do not overlap."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pair(name: str, chosen: str, rejected: str) -> PreferencePair:
 
 
 def has(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Rows (H,) with a pixel of nearly this colour."""
+    """Return which rows (H,) have a pixel of nearly this colour."""
     return (np.abs(pixels.astype(int) - colour).sum(axis=-1) < 60).any(axis=1)
 
 
@@ -73,7 +73,7 @@ def test_a_long_caption_is_shown_where_it_differs() -> None:
 
 
 def test_rows_of_the_sheet_are_as_high_as_their_cells(tmp_path: Path) -> None:
-    """The real photographs' shapes, landscape and portrait, in one sheet of more than one row."""
+    """One sheet of more than one row contains the shapes of real photographs, landscape and portrait."""
     sizes = [(320, 213), (213, 320), (320, 180), (240, 320), (320, 240)]
     images, pairs = {}, []
     for number, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""Shared folders with their cards, and a push to a hub on the loopback address."""
+"""Tests shared folders with their cards, and a push to a hub on the loopback address."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with real data, an arm with adapter files, and scores: of 40 items the base has 10 right, the arm 20."""
+    """Return a run with real data, an arm with adapter files, and scores. Of 40 items the base has 10 right, and the
+    arm has 20 right.
+    """
     run = tmp_path_factory.mktemp("run")
     world = {"kind": "world", "n_train": 12, "n_val": 4, "n_test": 4, "quads_val": 1, "quads_test": 1}
     generate(run / "data", data=world, pairs={"method": "world", "prompt": "Describe it.", "surface": False}, seed=0)
@@ -199,13 +201,13 @@ def test_a_folder_with_spaces_and_brackets(run: Path, tmp_path: Path) -> None:
 
 
 def test_bad_input(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="what=weights: choose one of adapter, model, data"):
+    with pytest.raises(StageError, match="what=weights cannot be shared: choose one of adapter, model, data"):
         give(run, tmp_path / "out", "weights")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
     with pytest.raises(StoreError, match=r"full exists and has other content: choose another folder"):
         give(run, tmp_path / "full")
-    with pytest.raises(StageError, match=r"has no finished arm dpo-seed0; name one of mpo-seed0 \(run.arm=...\)"):
+    with pytest.raises(StageError, match=r"has no finished arm dpo-seed0: choose one of mpo-seed0 \(run.arm=...\)"):
         share(run, "dpo-seed0", run / "data", tmp_path / "out", what="adapter", model={"path": "b"}, name="mine")
     with pytest.raises(StageError, match="push_to_hub=a/b/c is not the name of a repository: write owner/name"):
         give(run, tmp_path / "out", push_to_hub="a/b/c")

@@ -1,4 +1,4 @@
-"""The table class: the same rows in Markdown, LaTeX and on the terminal, with any characters."""
+"""Tests the table class: the same rows in Markdown, LaTeX and on the terminal, with any characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live view: the files that it reads from a run folder, and its display with and without a terminal."""
+"""Tests the live view: the files that it reads from a run folder, and its display with and without a terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def arm(run: Path, name: str, status: str, steps: int, trainer: dict[str, Any]) -> Path:
-    """An arm that logged every second step, each taking half a second, and one evaluation."""
+    """Write the files of an arm that logged every second step and one evaluation. Each step took half a second."""
     folder = run / "train" / name
     write_json(folder / "stage.json", {"status": status, "config": {"objective": {"name": "mpo"}, "trainer": trainer}})
     rows = [
@@ -50,7 +50,7 @@ def arm(run: Path, name: str, status: str, steps: int, trainer: dict[str, Any]) 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A sweep: a running, a finished and a failed arm, and a job in a queue."""
+    """Return the run folder of a sweep with a running, a finished and a failed arm, and a job in a queue."""
     run = tmp_path / "mine"
     folder = arm(run, "mpo-seed0", "running", 20, {"max_steps": -1, "num_train_epochs": 4})
     write_rows(

@@ -1,4 +1,4 @@
-"""Scene graphs: parsing, rejected and repaired defects, and sources."""
+"""Tests scene graphs: parsing, rejected and repaired defects, and sources."""
 
 from __future__ import annotations
 

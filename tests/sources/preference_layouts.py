@@ -1,4 +1,4 @@
-"""Files of preference data in the layouts that the projects publish, with the pairs that they contain.
+"""Writes files of preference data in the layouts that the projects publish.
 
 Each function writes a data set of ``len(COLORS)`` rows and returns its path. Row ``n`` has an image of colour ``n``,
 the question ``QUESTION`` and the answers ``answers(n)``.
@@ -46,7 +46,7 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
 
 
 def write_parquet(path: Path, columns: dict[str, Any], **features: Any) -> Path:
-    """A parquet file as ``datasets`` writes it; ``features`` are those that it does not infer."""
+    """Write a parquet file as ``datasets`` does. ``features`` are the features that ``datasets`` does not infer."""
     from datasets import Dataset
 
     data = Dataset.from_dict(columns)
@@ -74,7 +74,7 @@ def sharegpt(*turns: str) -> list[dict[str, str]]:
 
 
 def trl_strings(folder: Path) -> Path:
-    """TRL's standard format: strings, image paths."""
+    """Write TRL's standard format: strings and image paths."""
     names = write_images(folder)
     rows = [
         {"images": [name], "prompt": QUESTION, "chosen": answers(n)[0], "rejected": answers(n)[1]}
@@ -84,7 +84,7 @@ def trl_strings(folder: Path) -> Path:
 
 
 def trl_messages(folder: Path) -> Path:
-    """TRL's conversational format: lists of messages, an explicit prompt."""
+    """Write TRL's conversational format: lists of messages and an explicit prompt."""
     names = write_images(folder)
     rows = [
         {
@@ -99,7 +99,9 @@ def trl_messages(folder: Path) -> Path:
 
 
 def rlaif_v_formatted(folder: Path) -> Path:
-    """HuggingFaceH4/rlaif-v_formatted: typed messages and a list of images, parquet files in ``data/``."""
+    """Write the layout of HuggingFaceH4/rlaif-v_formatted: typed messages and a list of images, in parquet files in
+    ``data/``.
+    """
     from datasets import Image as ImageFeature
     from datasets import List
 
@@ -115,7 +117,7 @@ def rlaif_v_formatted(folder: Path) -> Path:
 
 
 def rlaif_v(folder: Path) -> Path:
-    """openbmb/RLAIF-V-Dataset: an image struct, and columns that give the origin of a row."""
+    """Write the layout of openbmb/RLAIF-V-Dataset: an image struct, and columns that give the origin of a row."""
     from datasets import Image as ImageFeature
 
     numbers = range(len(COLORS))
@@ -134,7 +136,7 @@ def rlaif_v(folder: Path) -> Path:
 
 
 def rlhf_v(folder: Path) -> Path:
-    """openbmb/RLHF-V-Dataset: question and answers are a JSON string in ``text``."""
+    """Write the layout of openbmb/RLHF-V-Dataset: question and answers are a JSON string in ``text``."""
     from datasets import Image as ImageFeature
 
     numbers = range(len(COLORS))
@@ -152,7 +154,7 @@ def rlhf_v(folder: Path) -> Path:
 
 
 def povid(folder: Path) -> Path:
-    """POVID: LLaVA's turns with those of the rejected answer."""
+    """Write the layout of POVID: LLaVA's turns, and the turns of the rejected answer."""
     names = write_images(folder)
     rows = [
         {
@@ -168,14 +170,14 @@ def povid(folder: Path) -> Path:
 
 
 def scramble(folder: Path) -> Path:
-    """SCRAMBLe's release: as POVID, with the prompt ``caption:``."""
+    """Write the layout of SCRAMBLe's release, which is that of POVID with the prompt ``caption:``."""
     path = povid(folder)
     path.write_text(path.read_text().replace(QUESTION, "caption:"))
     return path.rename(folder / "synthetic_data.json")
 
 
 def ms_swift(folder: Path) -> Path:
-    """ms-swift with ``rejected_response``."""
+    """Write the layout of ms-swift with ``rejected_response``."""
     names = write_images(folder)
     rows = [
         {
@@ -189,7 +191,7 @@ def ms_swift(folder: Path) -> Path:
 
 
 def ms_swift_messages(folder: Path) -> Path:
-    """ms-swift with ``rejected_messages`` and ``rejected_images``."""
+    """Write the layout of ms-swift with ``rejected_messages`` and ``rejected_images``."""
     names = write_images(folder)
     user = {"role": "user", "content": f"<image>{QUESTION}"}
     rows = [
@@ -205,7 +207,9 @@ def ms_swift_messages(folder: Path) -> Path:
 
 
 def llama_factory(folder: Path) -> Path:
-    """LLaMA-Factory: a data folder with a ``dataset_info.json`` that renames columns and the keys of messages."""
+    """Write a data folder of LLaMA-Factory with a ``dataset_info.json`` that renames columns and the keys of
+    messages.
+    """
     names = write_images(folder)
     rows = [
         {
@@ -230,7 +234,7 @@ def llama_factory(folder: Path) -> Path:
 
 
 def llama_factory_alpaca(folder: Path) -> Path:
-    """LLaMA-Factory's Alpaca form in one file."""
+    """Write LLaMA-Factory's Alpaca layout in one file."""
     names = write_images(folder)
     rows = [
         {"instruction": QUESTION, "input": "", "chosen": answers(n)[0], "rejected": answers(n)[1], "images": [name]}
@@ -241,7 +245,7 @@ def llama_factory_alpaca(folder: Path) -> Path:
 
 
 def mmpr_rows(folder: Path) -> Path:
-    """A JSONL file of MMPR without its ``meta.json``."""
+    """Write a JSONL file of MMPR without ``meta.json``."""
     names = write_images(folder)
     rows = [
         {"image": name, "question": f"<image>\n{QUESTION}", "chosen": answers(n)[0], "rejected": answers(n)[1]}
@@ -251,7 +255,7 @@ def mmpr_rows(folder: Path) -> Path:
 
 
 def mmpr(folder: Path) -> Path:
-    """MMPR with a ``meta.json``."""
+    """Write MMPR with a ``meta.json``."""
     path = mmpr_rows(folder)
     entry = {"root": ".", "annotation": path.name, "data_augment": False, "repeat_time": 1, "length": len(COLORS)}
     (folder / "meta.json").write_text(json.dumps({"set": entry}))
@@ -259,7 +263,7 @@ def mmpr(folder: Path) -> Path:
 
 
 def vlfeedback(folder: Path) -> Path:
-    """MMInstruction/VLFeedback: answers of four models, each rated in three aspects."""
+    """Write the layout of MMInstruction/VLFeedback: answers of four models, each rated in three aspects."""
     from datasets import Image as ImageFeature
 
     aspects = ("Ethical Considerations", "Helpfulness", "Visual Faithfulness")
@@ -288,12 +292,12 @@ def vlfeedback(folder: Path) -> Path:
 
 
 def shared(folder: Path) -> Path:
-    """The parquet file that ``scripts/share.py what=data`` writes."""
+    """Write the parquet file that ``scripts/share.py what=data`` writes."""
     return write("trl-parquet", *own_records(), folder)[0]
 
 
 def own_tables(folder: Path) -> Path:
-    """The tables of a split of this project's data folder."""
+    """Write the tables of a split of this project's data folder."""
     images, pairs = own_records()
     write_table(folder, ImageRecord, images)
     write_table(folder, PreferencePair, pairs)

@@ -46,14 +46,17 @@ def test_flickr30k_results_csv(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     (tmp_path / "results.csv").write_text("\n".join(lines) + "\n")
     with caplog.at_level("INFO"):
         assert captions("image_folder", tmp_path / "results.csv") == {"1.jpg": ("A red square .", "Red , plain .")}
-    assert "the images are in column image_name, the captions in column comment" in caplog.text
+    assert "has the images in the column image_name and the captions in the column comment" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("image,title,text,comment", r"the caption may be in column text or comment: set data.caption_column=text"),
-        ("file_name,image_name,caption", r"the image may be in column file_name or image_name: set data.image_column="),
+        (
+            "image,title,text,comment",
+            r"the caption may be in the column text or comment: choose one of them \(data.caption_column=text",
+        ),
+        ("file_name,image_name,caption", r"the image may be in the column file_name or image_name: choose one of them"),
         ("file_name,vehicle,terrain", r"no column caption; it has file_name, vehicle, terrain\."),
         ("photo,caption", r"no column image; it has photo, caption\."),
     ],

@@ -1,4 +1,4 @@
-"""Damaged input files: every outcome is a valid result or a one-line error, and no text is silently shortened.
+"""Tests damaged input files: every outcome is a valid result or a one-line error, and no text is silently shortened.
 
 A valid file is damaged in a typical way, chosen by the seed, and read. Its content can change (a flipped bit can make
 another letter), so the records are not compared with the original ones. But each caption must have its original length,
@@ -29,7 +29,7 @@ FAST, FULL = 60, 2100  # cases per reader
 
 
 def caption(number: int) -> str:
-    """A text with its row number at both ends, so that missing parts are detectable."""
+    """Return a text with its row number at both ends, so that missing parts are detectable."""
     return f"Row {number:02d}: {WORDS[number % len(WORDS)]} and so on until the very end {number:02d}#"
 
 
@@ -146,7 +146,7 @@ READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
 
 
 def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[list[str], BadRows]:
-    """The texts of a file, and the rejected rows. Passes on the reader's errors."""
+    """Return the texts of a file, and the rejected rows. Errors of the reader are passed on."""
     bad = BadRows(max_fraction=1.0)
     if kind == "release":
         bundles = list(sources.BUNDLES["pairs"].read(file, bad, images=folder, format="scramble"))
@@ -213,7 +213,7 @@ ODD: list[Any] = [
 
 
 def damaged(rows: Rows, write: Callable[[Rows], bytes], draw: random.Random) -> tuple[bytes, str]:
-    """The bytes of a damaged file, and the kind of damage."""
+    """Return the bytes of a damaged file, and the kind of damage."""
     rows = [dict(row) for row in rows]
     how = draw.choice(
         ["flip", "flip", "cut", "cut", "insert", "drop", "type", "type", "column", "twice", "encoding", "remove"]

@@ -107,7 +107,9 @@ def test_urls_and_encoded_images_in_place_of_paths_are_named(
     kind: str, name: str, message: str, tmp_path: Path
 ) -> None:
     path, options = MAKERS[kind](tmp_path, name)
-    with pytest.raises(SourceError, match=rf"none of 1 rows can be used; the first: .*{message}") as raised:
+    with pytest.raises(
+        SourceError, match=rf"none of the 1 rows can be used. The first error is: .*{message}"
+    ) as raised:
         list(images(kind, path, BadRows(), options))
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 800
 
@@ -117,7 +119,7 @@ def test_images_that_are_all_missing_point_to_the_key_of_their_folder(kind: str,
     path, options = MAKERS[kind](tmp_path, "gone.png")
     with pytest.raises(SourceError, match=r"missing image|unreadable image") as raised:
         list(images(kind, path, BadRows(), options))
-    assert ("data.images=..." in str(raised.value)) == (kind not in ("hf", "mmpr"))  # these have no such key
+    assert ("Set data.images to" in str(raised.value)) == (kind not in ("hf", "mmpr"))  # these have no such key
 
 
 def test_a_file_that_is_not_an_image_gets_the_same_message_each_time(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""MMPR and question files as data: the records of rows, and the rejection of unusable rows."""
+"""Tests MMPR and question files as data: the records of rows, and the rejection of unusable rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def lines(path: Path, rows: list[Any]) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """A release: a meta.json with paths relative to the top folder, two valid sets, and all kinds of bad rows."""
+    """Return a release: a meta.json with paths relative to the top folder, two valid sets, and all kinds of bad
+    rows.
+    """
     home = tmp_path / "data" / "MMPR"
     for name in ("images/a/1.png", "images/a/2.png"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
     }
     output = capsys.readouterr().out
     assert (
-        "set text has 4 rows, but its meta.json says 5" in output
+        "set text has 4 rows, but its length in meta.json is 5" in output
         and "data_augment" in output
         and "max_dynamic_patch" in output
     )
@@ -213,7 +215,7 @@ def test_mmpr_with_byte_order_marks_and_separators_in_texts(tmp_path: Path) -> N
 def test_the_message_about_a_set_without_root_lists_the_fields(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(json.dumps({"a": {"root": None, "annotation": "a.jsonl"}}))
     fields = "root, annotation, repeat_time, length, data_augment, max_dynamic_patch"
-    with pytest.raises(SourceError, match=f"set 'a': no root; a set has {fields}$"):
+    with pytest.raises(SourceError, match=f"set 'a': the set has no root; the fields of a set are {fields}$"):
         list(mmpr.bundles(tmp_path, BadRows()))
 
 

@@ -91,7 +91,7 @@ def release(folder: Path) -> dict[str, Any]:
 
 
 def mmpr(folder: Path) -> dict[str, Any]:
-    """Rows with two images. Each image is the first one of one row and the second one of another."""
+    """Write rows with two images. Each image is the first image of one row and the second image of another row."""
     file_names = names(folder)
     rows = [
         {"image": [name, file_names[n - 1]] if n % 3 else name, "question": "?", "chosen": f"{n}", "rejected": "x"}
@@ -148,7 +148,7 @@ def test_no_content_is_in_two_splits_for_any_source(
         captions = [image.captions for s in SPLITS for image in read_table(folder / s, ImageRecord)]
         assert {len(file_names) for file_names in captions} == {3}
     else:
-        assert "90 images have the same bytes as another;" in capsys.readouterr().out
+        assert "90 images have the same bytes as another image;" in capsys.readouterr().out
     assert not (folder / "incoming").exists() and table_path(folder / "test", ImageRecord).exists()
 
 

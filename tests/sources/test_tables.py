@@ -1,4 +1,4 @@
-"""Local data sets: splits by all common naming schemes, reading in place, one-line errors for broken files."""
+"""Tests local data sets: splits by all common naming schemes, reading in place, one-line errors for broken files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_folder_gives_the_split_that_is_asked_for(tmp_path: Path, train: str, 
     write(tmp_path / "d" / test, "blue")
     assert texts(tmp_path / "d") == ["A red square.", "A green square."]
     assert texts(tmp_path / "d", split="test") == ["A blue square."]
-    with pytest.raises(SourceError, match=r"has no split nonsense; it has test, train \(data\.split=\.\.\.\)"):
+    with pytest.raises(SourceError, match=r"has no split nonsense: choose one of test, train \(data\.split=\.\.\.\)"):
         texts(tmp_path / "d", split="nonsense")
 
 
@@ -59,7 +59,7 @@ def test_a_folder_gives_the_split_that_is_asked_for(tmp_path: Path, train: str, 
 def test_two_configurations_are_not_one_data_set(tmp_path: Path, name: str) -> None:
     write(tmp_path / name.format("en"), "red")
     write(tmp_path / name.format("de"), "red", captions=["Ein rotes Quadrat."])
-    with pytest.raises(SourceError, match=r"in 2 folders, .*: .*de, .*en\. Choose one") as raised:
+    with pytest.raises(SourceError, match=r"in 2 folders, .*: choose one of .*de, .*en") as raised:
         texts(tmp_path)
     named = str(raised.value).rpartition("data.path=")[2].rstrip(")")
     assert texts(Path(named)) == ["Ein rotes Quadrat."]
@@ -81,12 +81,12 @@ def test_other_names_of_splits_and_files_without_one(tmp_path: Path) -> None:
         assert texts(tmp_path, split=name) == ["A red square.", "A green square."]
     assert texts(tmp_path, split="restval") == ["A blue square."]
     assert texts(tmp_path, split="extra") == ["A white square."]
-    with pytest.raises(SourceError, match="has no split train; it has extra, restval, validation"):
+    with pytest.raises(SourceError, match="has no split train: choose one of extra, restval, validation"):
         texts(tmp_path)
     for name in ("a", "b"):
         write(tmp_path / "plain" / f"{name}.parquet", "red" if name == "a" else "green")
     assert len(texts(tmp_path / "plain")) == 2
-    with pytest.raises(SourceError, match="no split test; it has train"):
+    with pytest.raises(SourceError, match="no split test: choose one of train"):
         texts(tmp_path / "plain", split="test")
 
 
@@ -96,20 +96,20 @@ def test_one_file_and_saved_sets_have_the_split_that_they_are(tmp_path: Path) ->
     write(tmp_path / "test-00000-of-00001.parquet", "red")
     for name in ("train", "test"):  # a file that is given by name is read for any split
         assert texts(tmp_path / "test-00000-of-00001.parquet", split=name) == ["A red square."]
-    with pytest.raises(SourceError, match="no split val; it has test"):
+    with pytest.raises(SourceError, match="no split val: choose one of test"):
         texts(tmp_path / "test-00000-of-00001.parquet", split="val")
     data = Dataset.from_dict({"image": [encoded("red")], "caption": ["A red square."]})
     data.save_to_disk(str(tmp_path / "one"))
     assert texts(tmp_path / "one") == ["A red square."]
-    with pytest.raises(SourceError, match="no split nonsense; it has train"):
+    with pytest.raises(SourceError, match="no split nonsense: choose one of train"):
         texts(tmp_path / "one", split="nonsense")
     Dataset.from_dict(data.to_dict(), split="test").save_to_disk(str(tmp_path / "named"))
     assert texts(tmp_path / "named", split="test") == ["A red square."]
-    with pytest.raises(SourceError, match="no split train; it has test"):
+    with pytest.raises(SourceError, match="no split train: choose one of test"):
         texts(tmp_path / "named")
     DatasetDict({"train": data, "validation": data}).save_to_disk(str(tmp_path / "several"))
     assert texts(tmp_path / "several", split="val") == ["A red square."]
-    with pytest.raises(SourceError, match="no split test; it has train, validation"):
+    with pytest.raises(SourceError, match="no split test: choose one of train, validation"):
         texts(tmp_path / "several", split="test")
 
 
@@ -209,12 +209,12 @@ def test_broken_files_are_one_line(tmp_path: Path) -> None:
     whole = (tmp_path / "x.parquet").read_bytes()
     for name, content in {"half": whole[: len(whole) // 2], "empty": b"", "text": b"image,caption\n"}.items():
         (tmp_path / f"{name}.parquet").write_bytes(content)
-        with pytest.raises(SourceError, match=rf"{name}\.parquet cannot be read") as error:
+        with pytest.raises(SourceError, match=rf"{name}\.parquet is not a readable parquet file") as error:
             texts(tmp_path / f"{name}.parquet")
         assert "\n" not in str(error.value)
     write(tmp_path / "d" / "a.parquet", "red")
     pq.write_table(pa.table({"image": [encoded("red")], "text": ["x"]}), tmp_path / "d" / "b.parquet")
-    with pytest.raises(SourceError, match=r"b\.parquet: no column caption; it has image, text"):
+    with pytest.raises(SourceError, match=r"b\.parquet has no column caption; it has image, text"):
         texts(tmp_path / "d")
 
 

@@ -1,4 +1,4 @@
-"""Records on disk: round trips, loading with `datasets`, atomic writes, resumable stages."""
+"""Tests records on disk: round trips, loading with `datasets`, atomic writes, resumable stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny InternVL and a few drawn images with several captions each, shared by the trainer's tests."""
+"""Provides a tiny InternVL, and a few drawn images with several captions each, for the tests of the trainer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROMPT = "Describe the image."
 
 
 def drawing(number: int) -> ImageFile:
-    """A 48 px image of two squares, as PNG bytes."""
+    """Return a 48 px image of two squares, as PNG bytes."""
     first, second = COLOURS[number % 4], COLOURS[(number // 4 + number + 1) % 4]
     image = Image.new("RGB", (48, 48), "white")
     draw = ImageDraw.Draw(image)
@@ -29,7 +29,9 @@ def drawing(number: int) -> ImageFile:
 
 
 def make_pairs(num_images: int, per_image: int) -> list[PreferencePair]:
-    """Pairs whose rejected caption swaps the colours; captions of an image differ in wording and length."""
+    """Return pairs in whose rejected caption the colours are swapped. Captions of an image differ in wording and
+    length.
+    """
     forms = ("a {} square left of a {} square", "there is a {} square and to its right a {} one", "{} then {}")
     pairs = []
     for number in range(num_images):
@@ -52,7 +54,7 @@ def make_pairs(num_images: int, per_image: int) -> list[PreferencePair]:
 
 
 def write_data(folder: Path, num_images: int, per_image: int) -> Path:
-    """A data set folder of ``num_images`` drawings with ``per_image`` pairs each."""
+    """Write a data set folder of ``num_images`` drawings with ``per_image`` pairs each."""
     pairs = make_pairs(num_images, per_image)
     captions = {f"i{n}": tuple(p.chosen for p in pairs if p.image_ids == (f"i{n}",)) for n in range(num_images)}
     write_table(folder, ImageRecord, (ImageRecord(i, drawing(n), captions[i]) for n, i in enumerate(captions)))
@@ -62,7 +64,7 @@ def write_data(folder: Path, num_images: int, per_image: int) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random InternVL whose tokenizer was trained on the captions."""
+    """Return the folder of a tiny random InternVL whose tokenizer was trained on the captions."""
     from scramble.models.tiny import save_tiny_internvl
 
     texts = [PROMPT, *(text for pair in make_pairs(16, 4) for text in (pair.chosen, pair.rejected))]
@@ -71,13 +73,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 images with 2 pairs each."""
+    """Return the folder of a data set of 16 images with 2 pairs each."""
     return write_data(tmp_path_factory.mktemp("data"), 16, 2)
 
 
 @pytest.fixture(scope="session")
 def base(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model after a few seconds of training on captions."""
+    """Return the folder of the tiny model after a few seconds of training on captions."""
     from scramble.models import load_vlm
     from tests.training.settings import fit
 

@@ -1,4 +1,4 @@
-"""The logged rows of a run that is compared with a repetition of it."""
+"""Reads the logged rows of a run that is compared with a repetition of the run."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ MEASURED = {
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl`` without measured values."""
+    """Return the rows of ``metrics.jsonl`` without measured values."""
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_jsonl(out / "metrics.jsonl")]

@@ -32,7 +32,7 @@ class Stop(TrainerCallback):
 
 
 def config(objective: str = "dpo", **fields: Any) -> PreferenceConfig:
-    """The settings of a run on the CPU."""
+    """Return the settings of a run on the CPU."""
     return PreferenceConfig(use_cpu=True, **{**OBJECTIVES[objective], **fields})
 
 

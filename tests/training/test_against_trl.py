@@ -25,7 +25,7 @@ SMOOTHING = {"exo_pair": 1e-3, "robust": 0.1, "aot": 0.1, "aot_unpaired": 0.05}
 def trl_losses(
     base: Path, data: Path, out: Path, losses: list[str], weights: list[float], steps: int, **options: Any
 ) -> list[float]:
-    """The loss that TRL logs at each step."""
+    """Return the loss that TRL logs at each step."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -82,7 +82,7 @@ def trl_losses(
 def our_losses(
     base: Path, data: Path, out: Path, losses: list[str], weights: list[float], steps: int, **options: Any
 ) -> list[float]:
-    """The loss that this trainer logs at each step, with TRL's order and definitions."""
+    """Return the loss that this trainer logs at each step, with TRL's order and definitions."""
     fit(
         load_vlm(base),
         data,
@@ -150,7 +150,9 @@ def test_other_families_give_trls_losses_over_30_steps(family: str, data: Path, 
     ],
 )
 def test_experts_are_balanced_as_in_trl(family: str, coefficient: float | None, data: Path, tmp_path: Path) -> None:
-    """With the model's own coefficient, without the load-balancing loss, and with a large coefficient."""
+    """The losses are equal with the model's own coefficient, without the load-balancing loss, and with a large
+    coefficient.
+    """
     texts = [text for pair in read_table(data, PreferencePair) for text in (pair.prompt, pair.chosen, pair.rejected)]
     base = save_tiny(family, tmp_path / "model", texts, 0, experts=4)
     option = {"router_aux_loss_coef": coefficient}
@@ -179,7 +181,7 @@ def test_experts_are_balanced_as_in_trl(family: str, coefficient: float | None, 
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_options_mean_what_they_mean_in_trl(base: Path, data: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    """DPO with WPO's weights, LD-DPO, each f-divergence, another schedule and optimizer: the same losses as TRL's."""
+    """DPO has TRL's losses with WPO's weights, LD-DPO, each f-divergence, and another schedule and optimizer."""
     pairs = list(read_table(data, PreferencePair))
     write_table(tmp_path / "data", ImageRecord, read_table(data, ImageRecord))
     write_table(tmp_path / "data", PreferencePair, (replace(p, rejected=f"{p.rejected} indeed indeed") for p in pairs))

@@ -1,4 +1,4 @@
-"""Training on conversations and on several rejected answers: they share the history, and both backends agree."""
+"""Tests training on conversations and on several rejected answers: they share the history, and both backends agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HISTORY = (Turn("system", "red"), Turn("user", "Describe the image.", 1), Turn("
 
 
 def conversations() -> list[PreferencePair]:
-    """Eight pairs with earlier turns, each with two rejected answers."""
+    """Return eight pairs with earlier turns and two rejected answers each."""
     return [
         PreferencePair(
             p.pair_id, p.image_ids, p.prompt, p.chosen, p.rejected, p.kind, history=HISTORY, other_rejected=("black",)

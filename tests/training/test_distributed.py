@@ -165,7 +165,9 @@ def launch_with(config: str, options: dict[str, Any]) -> subprocess.CompletedPro
 def test_sharded_processes_give_the_losses_of_one(
     base: Path, data: Path, tmp_path: Path, config: str, kind: str
 ) -> None:
-    """Weights sharded over two CPU processes: equal losses, a resumable checkpoint, and full weights at the end."""
+    """With weights sharded over two CPU processes, the losses are equal, the checkpoint can be resumed, and the result
+    has full weights.
+    """
     options: dict[str, Any] = {
         "objective": "mpo",
         "max_steps": 8,

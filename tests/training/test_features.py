@@ -1,4 +1,4 @@
-"""The feature cache of a frozen tower: training is the same, and the tower runs once per image in total."""
+"""Tests the feature cache of a frozen tower: training is the same, and the tower runs once per image in total."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def counted(base: Path) -> tuple[VLM, list[int]]:
-    """A model that records the number of images in each pass through its tower."""
+    """Return a model that records the number of images in each pass through its tower."""
     vlm = load_vlm(base)
     tower, images = vlm.model.model.vision_tower, []
     forward = tower.forward
@@ -45,7 +45,7 @@ def losses(out: Path) -> torch.Tensor:
 def test_same_training_with_one_tower_pass_an_image(
     base: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """16 images and three epochs: the first run encodes 16 images, a second run of the sweep none."""
+    """In three epochs with 16 images, the first run encodes 16 images, and a second run of the sweep encodes none."""
     fit(load_vlm(base), data, tmp_path / "plain", **OPTIONS)
     vlm, images = counted(base)
     with caplog.at_level(logging.INFO, "scramble"):

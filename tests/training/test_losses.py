@@ -13,7 +13,7 @@ from scramble.training.losses import LOSSES, PairLogps, check_weights, combine, 
 
 
 def logps(h_chosen: list[float], h_rejected: list[float], tokens: tuple[int, int] = (4, 2)) -> PairLogps:
-    """Pairs with the given log-ratios; the reference's log-probabilities are -10 and -20."""
+    """Return pairs with the given log-ratios. The reference's log-probabilities are -10 and -20."""
     chosen, rejected = torch.tensor(h_chosen), torch.tensor(h_rejected)
     ref_chosen, ref_rejected = torch.full_like(chosen, -10), torch.full_like(rejected, -20)
     lengths = torch.ones_like(chosen)
@@ -176,7 +176,9 @@ EPS, TAU, SHIFT = 0.1, 0.05, 0.5
 
 
 def reference_losses(beta: float) -> dict[str, Any]:
-    """Each loss as in its paper, as a function of (h_c, h_r) in 60-digit arithmetic; for one pair, without sorting."""
+    """Return each loss as in its paper, as a function of (h_c, h_r) in 60-digit arithmetic, for one pair and without
+    sorting.
+    """
     from mpmath import exp, log, log1p, mpf
 
     def sigma(z: Any) -> Any:

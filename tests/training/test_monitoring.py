@@ -1,4 +1,4 @@
-"""Warnings, the operation count for the MFU, the best weights, and signals."""
+"""Tests warnings, the operation count for the MFU, the best weights, and signals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16}
 
 
 def feed(callback: Any, rows: list[dict[str, float]], start: int = 0) -> None:
-    """Rows of the log at steps start + 1, start + 2, ..."""
+    """Pass rows of the log to the callback, at steps start + 1, start + 2, ..."""
     state, args = TrainerState(is_world_process_zero=True), TrainingArguments(output_dir="unused", use_cpu=True)
     state.global_step = start
     callback.on_train_begin(args, state, TrainerControl())

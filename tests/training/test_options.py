@@ -1,5 +1,6 @@
-"""Options of transformers and PEFT for which no reference trainer is compared here: they work and have the documented
-effect."""
+"""Tests options of transformers and PEFT for which no reference trainer is compared here: they work and have the
+documented effect.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference cache: values are correct, computed once, resumed and shared; damaged caches are refused."""
+"""Tests the reference cache: values are correct, computed once, resumed and shared; damaged caches are refused."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_weights_key_does_not_see_adapters(base: Path) -> None:
 
 
 def test_a_copied_cache_is_refused(setting: Setting, tmp_path: Path) -> None:
-    """A cache of other weights, copied to the folder of this cache."""
+    """A cache of other weights, copied to the folder of this cache, is refused."""
     from scramble.storage.hashing import content_key
 
     setting.logps(tmp_path)

@@ -1,4 +1,6 @@
-"""The order of pairs: images stay together, every pair occurs once per epoch, and processes do not change batches."""
+"""Tests the order of pairs: images stay together, every pair occurs once per epoch, and processes do not change
+batches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The whole trainer: resuming, amount of work, objectives, bad input. test_against_trl.py compares it with TRL."""
+"""Tests the whole trainer: resuming, amount of work, objectives, bad input. test_against_trl.py compares it
+with TRL.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,9 @@ def run(options: dict[str, Any], *, code: int = 0) -> str:
 @pytest.mark.full  # killed scripts: tests/pipeline/test_world_run.py
 @pytest.mark.parametrize("kind", ["adapter", "model"])
 def test_a_killed_run_goes_on_to_the_same_numbers(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
-    """MPO with the reward shift and LoRA dropout, killed at step 13 with the last checkpoint at 8 (off the logging
-    grid)."""
+    """MPO with the reward shift and LoRA dropout is killed at step 13, with the last checkpoint at step 8, which is not
+    a logging step.
+    """
     options = {
         "model": str(base),
         "data": str(data),

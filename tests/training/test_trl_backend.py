@@ -1,4 +1,6 @@
-"""TRL's trainers as the other backend: the same numbers as with tries, the same run folder, and refused settings."""
+"""Tests TRL's trainers as the other backend: the same numbers as with tries, the same run folder, and refused
+settings.
+"""
 
 from __future__ import annotations
 
@@ -52,13 +54,15 @@ def tiny_model(family: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random LLaVA, whose prompt differs from its processor's chat template."""
+    """Return the folder of a tiny random LLaVA, whose prompt differs from its processor's chat template."""
     return tiny_model("llava", tmp_path_factory.mktemp("llava") / "model")
 
 
 @pytest.fixture(scope="session")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 images with 1 pair each. Their ids are also ids of training images, but the images differ."""
+    """Return a data set of 8 images with 1 pair each. The ids are also ids of training images, but the images
+    differ.
+    """
     folder = tmp_path_factory.mktemp("held_out")
     pairs = make_pairs(8, 1)
     write_table(folder, ImageRecord, (ImageRecord(f"i{n}", drawing(n + 5), (p.chosen,)) for n, p in enumerate(pairs)))
@@ -67,12 +71,12 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def column(out: Path, name: str) -> list[float]:
-    """The values of a metric in the order of the rows."""
+    """Return the values of a metric in the order of the rows."""
     return [row[name] for row in read_jsonl(out / "metrics.jsonl") if name in row]
 
 
 def assert_same_run(trl: Path, trie: Path, names: list[str], tolerance: float = 1e-4) -> None:
-    """Both runs logged the same values in the same steps, and trained the same adapter."""
+    """Assert that both runs logged the same values in the same steps and trained the same adapter."""
     for name in names:
         pair = column(trl, name), column(trie, name)
         assert pair[0] == pytest.approx(pair[1], abs=tolerance), name
@@ -88,7 +92,9 @@ def assert_same_run(trl: Path, trie: Path, names: list[str], tolerance: float = 
 
 @pytest.mark.parametrize("family", ["llava", "internvl", "smolvlm", "molmo", "llava_next", "qwen3_vl", "gemma3"])
 def test_dpo_gives_the_losses_of_the_trie(family: str, data: Path, held_out: Path, tmp_path: Path) -> None:
-    """Two micro-batches per step, pairs grouped by image, held-out pairs with other images of the same ids."""
+    """There are two micro-batches per step, pairs grouped by image, and held-out pairs with other images of the same
+    ids.
+    """
     model = tiny_model(family, tmp_path / "model")
     options = OPTIONS | {"per_device_train_batch_size": 2, "eval_steps": 4}
     for backend in ("trie", "trl"):

@@ -1,4 +1,4 @@
-"""Batches built in worker processes: equal batches, one-line errors, signals, killed workers."""
+"""Tests batches built in worker processes: equal batches, one-line errors, signals, killed workers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def examples_of(data: Path) -> list[Example]:
 
 
 def tensors(batch: PairBatch) -> dict[str, Any]:
-    """The contents of a batch by name, with images by item."""
+    """Return the contents of a batch by name, with images by item."""
     tries = {field.name: getattr(batch.tries, field.name) for field in fields(batch.tries)}
     images = {f"{n} {name}": t for n, image in enumerate(tries.pop("images")) for name, t in (image or {}).items()}
     return {**tries, **images, "chosen": batch.chosen_P, "rejected": batch.rejected_P, "ids": batch.example_ids}

@@ -18,7 +18,7 @@ def tiny_internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def vlm(tiny_internvl: Path) -> Any:
-    """Tiny InternVL in float32 with a LoRA adapter whose two matrices are both random."""
+    """Return a tiny InternVL in float32 with a LoRA adapter whose two matrices are both random."""
     import peft
 
     from scramble import models

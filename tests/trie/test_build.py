@@ -1,4 +1,4 @@
-"""The trie's layout, by hand and against its definition.
+"""Tests the trie's layout, by hand and against its definition.
 
 The sequences are 1 2 3 4, 1 2 3 5 6 and 1 2 7. All tokens but the first are scored; 4, 6 and 7 are never inputs.
 
@@ -41,7 +41,7 @@ def test_branches_do_not_see_each_other() -> None:
 
 
 def read_back(trie: TokenTrie, n: int) -> list[tuple[list[int], int]]:
-    """For each scored token of a sequence: the tokens to which its predictor attends, in order, and the token."""
+    """Return for each scored token of a sequence the tokens to which its predictor attends, in order, and the token."""
     row_of = np.repeat(np.arange(len(trie.rows)), np.diff(trie.row_starts))
     result = []
     for target in trie.targets[n]:

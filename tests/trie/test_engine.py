@@ -1,4 +1,4 @@
-"""The amount of work that the engine does, and errors that name the item."""
+"""Tests the amount of work that the engine does, and errors that name the item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine with FlexAttention; on a GPU in bfloat16 against one sequence per row in float32."""
+"""Tests the engine with FlexAttention; on a GPU in bfloat16 against one sequence per row in float32."""
 
 from __future__ import annotations
 

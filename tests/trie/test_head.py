@@ -1,4 +1,4 @@
-"""The head's log-probabilities and all three gradients against log_softmax and autograd, in float64."""
+"""Tests the head's log-probabilities and all three gradients against log_softmax and autograd, in float64."""
 
 from __future__ import annotations
 

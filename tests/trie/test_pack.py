@@ -9,7 +9,7 @@ from scramble.trie.pack import assign_rows
 
 
 def make_item(length: int, branches: int = 2, name: str = "item") -> TrieItem:
-    """``branches`` sequences that share all but their last ten tokens."""
+    """Return an item of ``branches`` sequences that share all but their last ten tokens."""
     sequences = [[5] * (length - 10) + [10 + n] * 10 for n in range(branches)]
     return TrieItem(sequences, [[False] * (length - 10) + [True] * 10] * branches, None, name)
 
@@ -32,7 +32,7 @@ def test_batch_keeps_every_token_and_reports_padding(row_tokens: int | None) -> 
 
 
 def test_mask_by_hand() -> None:
-    """A row with a trie of two branches, a trie of one branch, and one token of padding."""
+    """The row contains a trie of two branches, a trie of one branch, and one token of padding."""
     end = torch.tensor([[3, 2, 3, 5, 5, 6]])
     expected = [
         [1, 0, 0, 0, 0, 0],
@@ -138,7 +138,9 @@ def test_bad_input_names_the_item() -> None:
 
 
 def test_a_batch_survives_pickling() -> None:
-    """As between worker processes: equal tensors of equal types, and images that items share stay one object."""
+    """After pickling, as between worker processes, the tensors are equal and images that items share are still one
+    object.
+    """
     import pickle
     from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""Paths of a trie for recurrent layers, with expected indices derived by hand."""
+"""Tests paths of a trie for recurrent layers, with expected indices derived by hand."""
 
 from __future__ import annotations
 

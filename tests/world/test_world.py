@@ -1,4 +1,4 @@
-"""The embedded world: determinism, drawing, grammar and judge, splits, questions, 2x2 items."""
+"""Tests the embedded world: determinism, drawing, grammar and judge, splits, questions, 2x2 items."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from scramble.storage.files import writing
 
 
 class SourceError(ValueError):
-    """Input data cannot be read. The message names the file and says how to fix it."""
+    """Raised if input data cannot be read. The message names the file and says how to fix it."""
 
 
 class BadRow(Exception):
-    """A row that cannot be used: the arguments of :meth:`BadRows.reject`."""
+    """Raised for a row that cannot be used, with arguments for :meth:`BadRows.reject`."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(kind)
@@ -26,7 +26,7 @@ class BadRows:
     """Collects the rejected rows of one input in ``rejected_rows.jsonl`` (file, row, reason) and counts the used rows.
 
     A source is always read from its start, so an earlier file at ``path`` is replaced. Without a path the rows are only
-    counted. Use it as a context manager, or call :meth:`close`.
+    counted. Use the object as a context manager, or call :meth:`close`.
     """
 
     def __init__(self, path: str | Path | None = None, max_fraction: float = 0.05) -> None:
@@ -72,18 +72,21 @@ class BadRows:
         ``images_key`` is the configuration key of the image folder, which the message about missing images names.
         """
         total = self.used + self.rejected
-        where = f"; all of them are listed in {self.path}" if self.path else ""
+        listed = f" {self.path} lists all errors." if self.path else ""
         if total == 0:
-            raise SourceError(f"{source}: the data set is empty")
+            raise SourceError(f"{source}: the data set is empty: choose a data set with rows")
         if self.used == 0:
             lost = images_key and set(self.reasons) == {"missing image"}
-            fix = f". Set the folder that the paths are relative to ({images_key}=...)" if lost else ""
-            raise SourceError(f"{source}: none of {total} rows can be used; the first: {self.first}{where}{fix}")
+            fix = f"Set {images_key} to the folder that the image paths are relative to" if lost else "Fix the rows"
+            raise SourceError(
+                f"{source}: none of the {total} rows can be used. The first error is: {self.first}.{listed} {fix}"
+            )
         if self.rejected > self.max_fraction * total:
             counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
             raise SourceError(
-                f"{source}: {self.rejected} of {total} rows cannot be used ({counts}), more than the allowed fraction "
-                f"{self.max_fraction:g}; the first: {self.first}{where}. Fix the rows, or raise data.max_rejected"
+                f"{source}: {self.rejected} of {total} rows cannot be used ({counts}), which is more than the allowed "
+                f"fraction {self.max_fraction:g}. The first error is: {self.first}.{listed} Fix the rows, or raise "
+                "data.max_rejected"
             )
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""The data set card: counts, sources with licences, the method that produced rejected texts, and the audit."""
+"""Renders the data set card, which states counts, sources with licences, the rules that produced rejected texts, and
+the audit.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def dataset_card(
 
     Args:
         licences: licence by source, or by the part of a source before its colon; overrides :data:`LICENCES`.
-        own_licence: licence of sources without an entry in either.
+        own_licence: licence of sources without an entry in ``licences`` or :data:`LICENCES`.
         audit: column names and rows of the audit's table.
         is_transfer: whether the audit's accuracies are those of classifiers fitted on pairs of other images.
         stage: the record of the data set (its ``stage.json``), which names the excluded benchmarks.
@@ -135,12 +137,12 @@ def citations() -> str:
     return resources.files("scramble.formats").joinpath("citations.bib").read_text(encoding="utf-8")
 
 
-# An absolute path at the start of a word, of its value or of an element of a list, but not "//", as in URLs.
+# This matches an absolute path at the start of a word, of a value or of an element of a list, but not "//" as in URLs.
 _LOCAL_PATH = re.compile(r"""(^|[=\[,:{"'])(?:~|[A-Za-z]:)?[/\\](?!/)[^,\]}"']*?([^,\]}"'/\\]*)[/\\]?(?=$|[,\]}"'])""")
 
 
 def without_folders(command: str) -> str:
-    """Replace the absolute paths in a command by ``path/to/<last part>``.
+    """Replace the absolute paths in a command with ``path/to/<last part>``.
 
     Absolute paths are useless to other people and contain names of users and machines.
     """

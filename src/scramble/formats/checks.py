@@ -21,7 +21,8 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
     """Return the image file at ``path``, as bytes (``embed``) or as an absolute path.
 
     Args:
-        embed: whether to store the encoded bytes, so that the data set does not depend on the folder, or the path.
+        embed: whether to store the encoded bytes instead of the path, so that the data set does not depend on the image
+            folder.
         verify: whether to decode the image once, to detect a truncated file before training.
 
     Raises:
@@ -69,7 +70,7 @@ def image_fault(file: Path) -> str:
 
 
 def verify_image(image: ImageFile) -> None:
-    """Decode an image completely. Raises RecordError naming it if that fails."""
+    """Decode an image completely. Raises RecordError if the image cannot be decoded; the message names the image."""
     from PIL import Image
 
     try:
@@ -144,7 +145,7 @@ def image_name(value: Any) -> str:
 def clean_id(value: Any) -> str:
     """Return the id of a row as a string.
 
-    Raises RecordError if it is missing, empty, or neither a string nor a number.
+    Raises RecordError if the id is missing, empty, or neither a string nor a number.
     """
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         raise RecordError("row without id")
@@ -154,7 +155,7 @@ def clean_id(value: Any) -> str:
 
 
 def clean_text(value: str, what: str) -> str:
-    """Return the text unchanged. Raises RecordError if no encoding can represent it."""
+    """Return the text unchanged. Raises RecordError if no encoding can represent the text."""
     if _SURROGATE.search(value):
         raise RecordError(f"{what} contains a lone surrogate, which is not valid Unicode")
     return value

@@ -1,4 +1,5 @@
-"""Conversations in rows of other projects: messages with the keys of OpenAI or ShareGPT, plain or typed content.
+"""Parse conversations in rows of other projects: messages with the keys of OpenAI or ShareGPT, and plain or typed
+content.
 
 A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the position of
 an image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``).
@@ -40,7 +41,7 @@ class Message:
 def messages_of(value: Any, what: str) -> list[Message]:
     """Return the messages of a conversation. A plain string is a message of the user.
 
-    Raises FormatError naming ``what`` for any other value.
+    Raises FormatError for any other value. The message calls the value ``what``.
     """
     value = _parsed(value)
     if isinstance(value, str):
@@ -82,7 +83,8 @@ def same_conversation(first: Sequence[Message], second: Sequence[Message]) -> bo
 def history_and_prompt(
     messages: Sequence[Message], num_images: int, check_images: bool
 ) -> tuple[tuple[Turn, ...], str]:
-    """Return the turns before the prompt, each with its number of images, and the prompt: the last message's text.
+    """Return the turns before the prompt, each with its number of images, and the prompt, which is the text of the last
+    message.
 
     Without placeholders, all images belong to the first message of the user.
 
@@ -110,7 +112,9 @@ def history_and_prompt(
 
 
 def plain(value: Any, what: str) -> str:
-    """Return the value, which must be a string. Raises FormatError naming ``what``."""
+    """Return the value, which must be a string. Raises FormatError for another value; the message calls the value
+    ``what``.
+    """
     if not isinstance(value, str):
         raise FormatError(f"{what} is not a string")
     return value

@@ -1,4 +1,4 @@
-"""Text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
+"""Read text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
 
 Rows are parsed strictly, one by one. With Python's reader alone, an unclosed quote would consume all rows up to the
 next quote, and an unquoted comma would end a caption. A row that cannot be parsed with certainty is rejected.
@@ -26,7 +26,8 @@ _IMAGE_FILE = re.compile(r"\S.*\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.I
 
 
 def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number (from 1) of the first line of each row, and its fields by column. The first row is the header.
+    """Yield the number (from 1) of the first line of each row, and the row's fields by column. The first row is the
+    header.
 
     The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``. White space around names
     and fields is removed. A quoted field may contain line breaks.
@@ -73,9 +74,9 @@ def require_columns(
     missing = [column for column in columns if column not in names]
     if missing and names:
         fix = f"Set the column names ({named_by})" if named_by else "Rename the column"
-        header = f" If this is a data row, add the line {','.join(columns)} before it." if table else ""
+        header = f" If the first line is a data row, add the line {','.join(columns)} before it." if table else ""
         listed = ", ".join(names) if len(", ".join(names)) <= 300 else f"{', '.join(names):.300}..."
-        raise SourceError(f"{file}: no column {', '.join(missing)}; it has {listed}.{header} {fix}")
+        raise SourceError(f"{file} has no column {', '.join(missing)}; it has {listed}.{header} {fix}")
 
 
 def _lines(file: Path) -> list[str]:
@@ -97,9 +98,11 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
     while start < len(lines) and not lines[start].strip():
         start += 1
     if start == len(lines):
-        raise SourceError(f"{file}: the data set is empty")
+        raise SourceError(f"{file}: the data set is empty: choose a file with rows")
     if "\0" in lines[start]:
-        raise SourceError(f"{file}: its header contains null characters, as in UTF-16 without a mark: save it as UTF-8")
+        raise SourceError(
+            f"{file}: the header contains null characters, as in UTF-16 without a byte-order mark: save it as UTF-8"
+        )
     headers = {}
     for delimiter in choices:
         try:
@@ -112,7 +115,7 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
                 raise SourceError(f"{file}: two columns are named {twice[0]}: rename one of them")
             return start + 1, delimiter, names
     if not headers:
-        raise SourceError(f"{file}, row {start + 1}: the header has an unclosed quote")
+        raise SourceError(f"{file}, row {start + 1}: the header has an unclosed quote: close the quote")
     require_columns(file, columns, max(headers.values(), key=len), table=True)
     raise AssertionError("one of the columns is missing with every delimiter")
 
@@ -123,7 +126,9 @@ def _bare(name: str) -> str:
 
 
 def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) -> tuple[list[str], int]:
-    """Return the fields of the row that starts on a line, and its number of lines. Raises csv.Error with the reason."""
+    """Return the fields of the row that starts on a line, and the row's number of lines. Raises csv.Error with the
+    reason.
+    """
     try:
         reader = _reader(lines, number, delimiter)
         row = next(reader)
@@ -146,7 +151,7 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
 
 
 def _names_an_image(field: str, like: str) -> bool:
-    """Return whether a field is the name of an image file, or of the same form as the row's image name ``like``."""
+    """Return whether a field is the name of an image file, or has the same form as the row's image name ``like``."""
     if _IMAGE_FILE.fullmatch(field):
         return True
     return not _IMAGE_FILE.fullmatch(like.strip()) and len(field.split()) == 1 == len(like.split())
@@ -180,7 +185,9 @@ def _reason(error: csv.Error) -> str:
 
 
 def csv_names(file: Path) -> set[str]:
-    """Return all column names in the header with any of :data:`DELIMITERS`. Raises SourceError if it cannot be read."""
+    """Return all column names in the header with any of :data:`DELIMITERS`. Raises SourceError if the file cannot be
+    read.
+    """
     lines = [line for line in _lines(file) if line.strip()]
     if lines and _EXCEL.fullmatch(lines[0]):
         del lines[0]

@@ -1,4 +1,5 @@
-"""LLaMA-Factory's ``dataset_info.json``: data sets by name, with the names of their columns and of the message keys.
+"""Read LLaMA-Factory's ``dataset_info.json``, which describes data sets by name, with the names of columns and message
+keys.
 
 Source: the documentation of LLaMA-Factory's data folder.
 """
@@ -29,7 +30,7 @@ class DataSetEntry:
     """One data set.
 
     Attributes:
-        file: its file of rows or its folder.
+        file: the file of rows, or the folder with the files of rows.
         columns: the file's column name for each of LLaMA-Factory's column names.
         tags: the keys of a message (``role_tag``, ``content_tag``), and the names of the roles.
     """
@@ -94,13 +95,13 @@ def read_entry(file: Path, name: str | None) -> DataSetEntry:
         for key, entry in read_json(file).items()
         if isinstance(entry, dict) and entry.get("ranking") and isinstance(entry.get("file_name"), str)
     }
-    listed = ", ".join(entries) or "none with ranking: true and a file_name"
+    if not entries:
+        raise FormatError(f"{file} has no preference data set, which is an entry with ranking: true and a file_name")
     if name is None and len(entries) == 1:
         (name,) = entries
     if name is None or name not in entries:
         what = f"no preference data set {name}" if name is not None else "several preference data sets"
-        what = what if entries else "no preference data set"
-        raise FormatError(f"{file} has {what}: choose one of them (data.name=...); it has {listed}")
+        raise FormatError(f"{file} has {what}: choose one of {', '.join(entries)} (data.name=...)")
     entry = entries[name]
     columns, tags = (entry.get(key) or {} for key in ("columns", "tags"))
     if not all(isinstance(part, dict) and all(isinstance(v, str) for v in part.values()) for part in (columns, tags)):

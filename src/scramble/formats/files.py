@@ -16,7 +16,7 @@ from scramble.storage.files import StoreError, atomic_path, read_json, write_jso
 from scramble.storage.jsonl import json_lines, json_values
 from scramble.storage.tables import ROW_GROUP
 
-# name -> file, function that writes a row
+# For each format, the name of the file and the function that converts a pair to a row.
 FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
     "trl": ("pairs.jsonl", rows.to_trl),
     "trl-parquet": ("pairs.parquet", rows.to_trl),
@@ -32,12 +32,12 @@ def write(
 ) -> tuple[Path, int]:
     """Write a pair data set in the format of another project.
 
-    Images are written with unchanged bytes to ``folder/images/`` (for ``trl-parquet``: into the file), and rows contain
-    their paths relative to ``folder``. For ``llama-factory``, ``dataset_info.json`` is also written, and for ``mmpr``,
-    ``meta.json``.
+    Images are written with unchanged bytes to ``folder/images/``, and rows contain the paths relative to ``folder``.
+    For ``trl-parquet``, the parquet file contains the images instead. For ``llama-factory``, ``dataset_info.json`` is
+    also written, and for ``mmpr``, ``meta.json``.
 
     Returns:
-        The file of rows, and its number of rows.
+        The file of rows, and the number of rows.
     Raises:
         FormatError: the format is unknown, a pair's image is missing, or the format cannot represent a pair.
     """
@@ -63,7 +63,7 @@ def write(
 
 
 def _write_lines(path: Path, stream: Iterable[dict[str, Any]], array: bool) -> int:
-    """Write one JSON object per line, as an array (still one row per line) if the format needs one JSON value."""
+    """Write one JSON object per line. With ``array``, the file is one JSON array, still with one row per line."""
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in stream:
@@ -134,11 +134,11 @@ def read_rows(path: Path, on_bad: OnBadRow | None = None) -> Iterator[tuple[int,
 
 
 OnBadRow = Callable[[Path, int | str, str], None]
-"""A function of the file, the row's number or key, and the reason why the row cannot be used."""
+"""A function that is called with the file, the row's number or key, and the reason why the row cannot be used."""
 
 
 def refuse(path: Path, row: int | str, reason: str) -> None:
-    """Raise FormatError for a row: the :data:`OnBadRow` of callers that do not accept bad rows."""
+    """Raise FormatError for a row. This is the :data:`OnBadRow` of callers that do not accept bad rows."""
     raise FormatError(f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}")
 
 
@@ -151,14 +151,16 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=ROW_GROUP):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise FormatError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise FormatError(
+            f"{path} is not a readable parquet file ({str(error).splitlines()[0]}): copy or download it again"
+        ) from error
 
 
 def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
     if not _holds_lines(path):
         content = read_json(path)
         if not isinstance(content, list):
-            raise FormatError(f"{path}: not a list of rows")
+            raise FormatError(f"{path} does not contain a list of rows")
         yield from enumerate(content, 1)
         return
     number = 0
@@ -206,7 +208,7 @@ def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
         answers = next((pair for pair in ANSWERS if set(pair) <= names), None)
         if answers is None:
             pairs_of_columns = " nor ".join(" and ".join(pair) for pair in ANSWERS)
-            raise FormatError(f"{path}: its header names neither {pairs_of_columns}")
+            raise FormatError(f"{path}: the header has neither {pairs_of_columns}: rename the columns")
         image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
         yield from csv_rows(path, [*image, *answers], Rows())
     except SourceError as error:

@@ -1,4 +1,4 @@
-"""Images of an exported data set: files in a folder, named by image id."""
+"""Writes the images of an exported data set as files in a folder, named by image id."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def names_of(pair: PreferencePair, names: Mapping[str, str]) -> list[str]:
     """Return the file names of a pair's images. Raises FormatError, which names the pair and the missing image."""
     missing = [image_id for image_id in pair.image_ids if image_id not in names]
     if missing:
-        raise FormatError(f"pair {pair.pair_id}: its image {missing[0]} is not in the data set's images")
+        raise FormatError(f"the image {missing[0]} of pair {pair.pair_id} is missing from the data set's images")
     return [names[image_id] for image_id in pair.image_ids]

@@ -1,4 +1,5 @@
-"""Read and write MMPR, the preference data of InternVL's MPO: a ``meta.json`` lists sets, each a JSONL file.
+"""Read and write MMPR, the preference data of InternVL's MPO. Its ``meta.json`` lists sets, and each set is a JSONL
+file.
 
 A ``meta.json`` is ``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``. A row is
 ``{image, question, chosen, rejected}``, where ``image`` is a path below ``root``, a list of paths, or missing. Source:
@@ -79,7 +80,7 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not content:
-        raise FormatError(f"{path}: not a meta.json of MMPR (sets by name)")
+        raise FormatError(f"{path} is not a meta.json of MMPR, which is a JSON object of sets by name")
     return [_set(path, name, entry) for name, entry in content.items()]
 
 
@@ -110,9 +111,11 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _set(path: Path, name: str, entry: Any) -> MmprSet:
     where = f"{path}, set {name!r}"
     if not isinstance(entry, dict):
-        raise FormatError(f"{where}: not a JSON object")
+        raise FormatError(f"{where}: the set is not a JSON object")
     if missing := [key for key in REQUIRED if not isinstance(entry.get(key), str)]:
-        raise FormatError(f"{where}: no {' and '.join(missing)}; a set has {', '.join(FIELDS)}")
+        raise FormatError(
+            f"{where}: the set has no {' and '.join(missing)}; the fields of a set are {', '.join(FIELDS)}"
+        )
     fields = {key: entry[key] for key in entry if key in FIELDS}
     checks = {
         "repeat_time": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0,
@@ -122,7 +125,7 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
     }
     for key, good in checks.items():
         if key in fields and not good(fields[key]):
-            raise FormatError(f"{where}: {key} is {fields[key]!r}")
+            raise FormatError(f"{where}: {key} has the invalid value {fields[key]!r}")
     return MmprSet(name, **fields, other={key: value for key, value in entry.items() if key not in fields})
 
 
@@ -131,7 +134,9 @@ def _is_whole_number(value: Any) -> bool:
 
 
 def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
-    """Return the content keys of a ``meta.json`` and of its sets' rows. Other, missing or broken files have no keys."""
+    """Return the content keys of a ``meta.json`` and of the files of its sets. Missing, broken and all other files have
+    no keys.
+    """
     meta = find_meta(path)
     if meta is None:
         return {}
@@ -164,7 +169,8 @@ def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0
     """Yield the (set, row) of every example of the mixed sets.
 
     The sets follow one another. With ``resample`` the total number is the same, but each example is from a set that is
-    drawn with the square root of its length as weight. The rows of a set keep their order and repeat from the start.
+    drawn with the square root of its length as weight. The rows of a set keep their order. After its last row, a set
+    starts again with its first row.
     """
     if not resample:
         for index, rows in enumerate(used):
@@ -185,7 +191,7 @@ def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0
 
 
 class LineFile:
-    """The lines of a text file by number, read on demand. Only their offsets are in memory."""
+    """The non-empty lines of a text file by number, read on demand. Only the offsets of the lines are in memory."""
 
     def __init__(self, path: str | Path) -> None:
         import numpy as np
@@ -217,8 +223,9 @@ class LineFile:
 def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path:
     """Resolve a path in a ``meta.json``.
 
-    The path is searched below ``root`` if given. Otherwise it is searched below the folder of the ``meta.json``, its
-    parent folders and the working directory. Released files have paths relative to the folder that contains ``MMPR/``.
+    The path is looked up relative to ``root`` if given. Otherwise it is looked up relative to the folder of the
+    ``meta.json``, two parents of this folder, and the working directory. Released files have paths relative to the
+    folder that contains ``MMPR/``.
 
     Raises:
         FormatError: the path does not exist. The message lists the searched folders.
@@ -229,4 +236,4 @@ def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path
         if (base / path).exists():
             return base / path
     looked = ", ".join(str(base) for base in dict.fromkeys(bases))
-    raise FormatError(f"{meta}: {path} is not below {looked}: set its folder (data.root=...)")
+    raise FormatError(f"{meta}: {path} is not below {looked}: set data.root to the folder that contains the path")

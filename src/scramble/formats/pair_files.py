@@ -24,13 +24,18 @@ SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
 def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
     """Yield the pairs of a data set folder or file. The format is detected from the content.
 
-    The input can be a data set of this project (a folder with ``pairs.parquet``), rows of any format in
-    :data:`scramble.formats.recognise.READABLE` as JSON, JSONL, CSV or parquet, an MMPR ``meta.json`` (each row of each
-    set once), or SugarCrepe's JSON (a file, or a folder with one file per kind). All JSON files of a folder are read,
-    or all files of rows if it has no JSON file.
+    The input can be:
+
+    - a data set of this project, which is a folder with ``pairs.parquet``;
+    - rows of any format in :data:`scramble.formats.recognise.READABLE`, as JSON, JSONL, CSV or parquet;
+    - an MMPR ``meta.json``, of which each row of each set is read once;
+    - SugarCrepe's JSON, as a file or as a folder with one file per kind.
+
+    All JSON files of a folder are read. If a folder has no JSON file, all its files of rows are read.
 
     Args:
-        on_bad: called for each row that cannot be used, which is then skipped. Without it, such a row is an error.
+        on_bad: called for each row that cannot be used; the row is then skipped. Without ``on_bad``, such a row is an
+            error.
 
     Raises:
         FormatError: the data cannot be read. The message names the file and, if possible, the row.
@@ -72,7 +77,9 @@ def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
 
 
 def _is_row(content: Mapping[str, Any]) -> bool:
-    """Return whether a JSON object is one row and not rows by key or columns: an answer is a string or a message."""
+    """Return whether a JSON object is a single row, and not rows by key or values by column. In a single row, an answer
+    is a string or a message.
+    """
     answers = {name for pair in ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
     values = [content[name] for name in answers & set(content)]
     return any(isinstance(value, str) or _is_message(value) for value in values)
@@ -96,7 +103,7 @@ def _row_pairs(
 
 
 def audited_pair(parsed: ParsedRow, names: ImageNames, root: str = "") -> PreferencePair:
-    """Return the pair of a row whose images are not opened."""
+    """Return the pair of a row without opening the row's images."""
     return parsed_pair(parsed, names.of_all(parsed.images, root), check_images=False)
 
 
@@ -144,8 +151,8 @@ def sugarcrepe_pairs(
     """
     path, on_bad, names = Path(path), on_bad or refuse, names or ImageNames()
     if content and not any(isinstance(row, Mapping) for row in content.values()):
-        columns = "; it contains columns: write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
-        raise FormatError(f"{path}: its keys ({', '.join(content):.200}) are not those of a pair file{columns}")
+        columns = "; they are columns: write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
+        raise FormatError(f"{path}: the keys ({', '.join(content):.200}) are not those of a pair file{columns}")
     operation, _, what = path.stem.partition("_")
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
     for key, row in content.items():
@@ -161,8 +168,8 @@ def sugarcrepe_pairs(
 class ImageNames:
     """Assigns ids to the images of rows without opening them.
 
-    The id of the first image with a base name is this name. The id of another image with the same base name
-    (ScienceQA's are all ``image.png``) is its path, without or with suffix. Embedded images with equal bytes are the
+    The id of the first image with a base name is this base name. The id of another image with the same base name (all
+    images of ScienceQA are ``image.png``) is its path, without or with suffix. Embedded images with equal bytes are the
     same image. An image without name and bytes is invalid.
     """
 

@@ -1,4 +1,6 @@
-"""The fields of a pair except its texts as one JSON value, with which an import restores an exported pair."""
+"""Converts the fields of a pair, except its texts, to one JSON value, from which an import restores an exported
+pair.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ COLUMN = "provenance"
 
 
 class FormatError(ValueError):
-    """A file does not have the expected format. The message names file and row in one line."""
+    """Raised if a file does not have the expected format. The message names file and row in one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # quoted content can contain line breaks
@@ -39,7 +41,8 @@ def pair_from(
 ) -> PreferencePair:
     """Create a pair from its texts (prompt, chosen, rejected) and its provenance, if any.
 
-    A row from other software has no provenance. Its id is a content key of images and texts, and its kind ``unknown``.
+    A row from other software has no provenance. The id of its pair is a content key of images and texts, and the kind
+    is ``unknown``.
 
     Raises:
         FormatError: the provenance was not written by this project.
@@ -47,7 +50,9 @@ def pair_from(
     if isinstance(record, str):
         record = json.loads(record) if record else None
     if record is not None and not isinstance(record, Mapping):
-        raise FormatError(f"{COLUMN} is not a JSON object")
+        raise FormatError(
+            f"the column {COLUMN} is not a JSON object: rename the column, because this project reserves the name"
+        )
     prompt, chosen, rejected = texts
     if not record:
         more = [part for part in (history, other_rejected) if part]
@@ -81,14 +86,14 @@ def _validated(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[st
     }
     for field in ("pair_id", "kind"):
         if field not in record:
-            raise FormatError(f"{COLUMN} has no {field}")
+            raise FormatError(f"the column {COLUMN} has no {field}")
     for field, value in record.items():
         if field not in checks:
-            raise FormatError(f"{COLUMN} has an unknown field {field}")
+            raise FormatError(f"the column {COLUMN} has an unknown field {field}")
         if not checks[field](value):
-            raise FormatError(f"{COLUMN}: {field} has the invalid value {value!r:.80}")
+            raise FormatError(f"the column {COLUMN} has the invalid value {value!r:.80} for {field}")
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise FormatError(f"{COLUMN} contains a lone surrogate, which is not valid Unicode") from error
+        raise FormatError(f"the column {COLUMN} contains a lone surrogate, which is not valid Unicode") from error
     return dict(record)

@@ -116,7 +116,9 @@ def from_trl(row: Row) -> ParsedRow:
 
 
 def from_llama_factory(row: Row) -> ParsedRow:
-    """Parse a row of LLaMA-Factory's ranking data: ``conversations``, or the columns of its Alpaca layout."""
+    """Parse a row of LLaMA-Factory's ranking data, with ``conversations`` or the columns of LLaMA-Factory's Alpaca
+    layout.
+    """
     if "conversations" not in row:
         return from_answers(row)
     messages = _with_columns(row, messages_of(row["conversations"], "conversations"))
@@ -152,7 +154,7 @@ def from_ms_swift(row: Row) -> ParsedRow:
 
 
 def from_mmpr(row: Row) -> ParsedRow:
-    """Parse a row of MMPR. Placeholders in the question are removed, because images precede it."""
+    """Parse a row of MMPR. Placeholders in the question are removed, because the images precede the question."""
     if row.get("video"):
         raise FormatError("videos are not supported")
     images = images_of(row)
@@ -168,7 +170,7 @@ def from_mmpr(row: Row) -> ParsedRow:
 def without_placeholders(text: str, images: int) -> str:
     """Return a question without its image placeholders.
 
-    Raises FormatError unless it has 0 or ``images`` placeholders.
+    Raises FormatError unless the question has 0 or ``images`` placeholders.
     """
     places = text.count(IMAGE)
     if places and places != images:
@@ -194,9 +196,11 @@ def from_rlhf_v(row: Row) -> ParsedRow:
 
 
 def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
-    """Parse the pairs of a VLFeedback row, which has answers of several models, with ratings (1 to 5) of their aspects.
+    """Parse the pairs of a VLFeedback row, which has answers of several models with ratings (1 to 5) of several
+    aspects.
 
-    An answer's rating is the mean over aspects. ``details`` contains the ratings of the chosen and rejected answers.
+    The rating of an answer is the mean over its aspects. ``details`` contains the ratings of the chosen and rejected
+    answers.
 
     Args:
         all_pairs: True pairs each answer with all answers of a lower rating; False pairs only the best with the worst.
@@ -272,16 +276,16 @@ def images_of(row: Row) -> list[Any]:
 
 
 def _images(row: Row, messages: Sequence[Message]) -> list[Any]:
-    """Return the images of a row or its messages, or the names of images if it contains only names."""
+    """Return the images of a row or of its messages. If there are none, return the name of the row's image, if any."""
     inline = [image for message in messages for image in message.images]
     return images_of(row) or inline or [row[name] for name in IMAGE_NAMES if row.get(name) not in (None, "")][:1]
 
 
 def _with_columns(row: Row, messages: list[Message], prompt: str = "") -> list[Message]:
-    """Return the conversation, extended by the columns of Alpaca's layout.
+    """Return the conversation, extended with the columns of the Alpaca layout.
 
-    These are ``system``, ``history`` as (question, answer) pairs, and ``input`` or ``query``, which continues the text
-    of ``instruction``.
+    These columns are ``system``, ``history`` as (question, answer) pairs, and ``input`` or ``query``, which continues
+    the text of ``instruction``.
     """
     system, history = row.get("system"), row.get("history")
     if prompt == "instruction" and len(messages) == 1:

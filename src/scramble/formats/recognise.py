@@ -88,7 +88,7 @@ def recognise(row: Row) -> str:
     for name, row_format in READABLE.items():
         if row_format.has_columns(row) and row_format.fits(row):
             return name
-    raise FormatError(f"its keys ({', '.join(row)}) match no known format: {nearest(row)}")
+    raise FormatError(f"the row's keys ({', '.join(row)}) match no known format: {nearest(row)}")
 
 
 def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:

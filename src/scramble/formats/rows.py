@@ -1,4 +1,4 @@
-"""Rows of other projects' formats: pure functions from a pair and its image paths to JSON.
+"""Convert pairs to rows of other projects' formats, with pure functions from a pair and its image paths to JSON.
 
 - TRL: ``prompt`` / ``chosen`` / ``rejected`` as messages, ``images``.
 - LLaMA-Factory: sharegpt ranking, ``conversations`` / ``chosen`` / ``rejected`` turns, ``images``.
@@ -7,8 +7,8 @@
 - MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` is a path, a list or missing.
 
 Image placeholders are ``<image>``, one per image, before the text. TRL's messages have typed parts instead. Several
-rejected answers are stored in the provenance, because a row of these formats has only one.
-:mod:`scramble.formats.readers` is the inverse.
+rejected answers are stored in the provenance, because a row of these formats has only one rejected answer.
+:mod:`scramble.formats.readers` contains the inverse functions.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
 
 
 def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """Return a row of MMPR. One image is a path, and several images are a list. Without images there is no key.
+    """Return a row of MMPR. ``image`` is a path for one image, a list for several images, and absent without images.
 
     Raises FormatError for a pair with earlier turns, which the format cannot represent.
     """

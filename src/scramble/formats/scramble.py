@@ -1,4 +1,4 @@
-"""SCRAMBLe's release format: ``{id, image, conversations, rejected_conversations}``, one image per row.
+"""Read and write SCRAMBLe's release format: ``{id, image, conversations, rejected_conversations}``, one image per row.
 
 Source: Mishra, Saenko, Saligrama, "SCRAMBLe", arXiv 2504.04740; the data file of its repository
 (``data/synthetic_data.json``, images of COCO 2017 train). A human turn is ``<image>\\ncaption:``.
@@ -29,7 +29,9 @@ class ReleaseRow:
 
     @property
     def kind(self) -> str:
-        """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, ``unknown`` for others, as in POVID."""
+        """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, and ``unknown`` for all other rows, for
+        example POVID's.
+        """
         if {self.chosen.lower().strip("."), self.rejected.lower().strip(".")} == YES_NO:
             return "yes-no"
         return "rearrange" if self.messages[-1].text == "caption:" else "unknown"
@@ -57,7 +59,7 @@ def release_row(row: Any) -> ReleaseRow:
     if (places := sum(message.num_places for message in messages)) > 1:
         raise RecordError(f"{places} image placeholders for 1 image")
     parsed = ReleaseRow(image, messages, chosen, rejected)
-    if parsed.kind == "rearrange":  # captions of COCO, some with line breaks
+    if parsed.kind == "rearrange":  # the answers are captions of COCO, and some contain line breaks
         parsed = replace(parsed, chosen=" ".join(chosen.split()), rejected=" ".join(rejected.split()))
     return parsed
 
@@ -81,9 +83,11 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
 
 
 def image_ids(paths: Iterable[str]) -> dict[str, str]:
-    """Return the ids of images by path: the file's name without suffix, or the path if files share that name.
+    """Return the ids of images by path. An id is the file's name without suffix, or the path if several files have this
+    name.
 
-    COCO's names are unique in all of its releases; ``0/image.png`` and ``1/image.png`` are examples of shared names.
+    COCO's file names are unique in all releases of COCO. Other data sets share names, for example ``0/image.png`` and
+    ``1/image.png``.
     """
     paths = list(dict.fromkeys(paths))
     stems = Counter(_posix(path).stem for path in paths)

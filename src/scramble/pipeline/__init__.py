@@ -1,4 +1,4 @@
-"""The stages that the scripts call. A stage takes plain values, writes a folder and reuses finished work.
+"""Contains the stages that the scripts call. A stage takes plain values, writes a folder and reuses finished work.
 
 A run folder contains ``data/`` (tables in ``train/``, ``val/`` and ``test/``), ``train/<arm>/``, ``evaluation/<arm>/``
 and ``report/``.
@@ -18,7 +18,7 @@ BASE = "base"
 
 
 class StageError(ValueError):
-    """Stages or settings that contradict each other. The message names the settings and says how to fix them."""
+    """Raised if stages or settings contradict each other. The message names the settings and says how to fix them."""
 
 
 def check_arm(run: str | Path, arm: str) -> Path:
@@ -33,7 +33,7 @@ def check_arm(run: str | Path, arm: str) -> Path:
     if arm in finished:
         return folder
     if finished:
-        raise StageError(f"{run} has no finished arm {arm}; name one of {', '.join(finished)} (run.arm=...)")
+        raise StageError(f"{run} has no finished arm {arm}: choose one of {', '.join(finished)} (run.arm=...)")
     if run.is_dir():
         raise StageError(f"{run} has no finished arm: train an arm first (scripts/train.py)")
     others = sorted({file.parents[2].name for file in run.parent.glob(f"*/train/*/{STAGE_FILE}")})
@@ -44,7 +44,7 @@ def check_arm(run: str | Path, arm: str) -> Path:
 
 
 def choose_arm(run: str | Path, arm: str | None) -> str:
-    """Return the given arm, or the run's only finished arm if None, or ``base`` if no arm is finished.
+    """Return the given arm. For None, return the run's only finished arm, or ``base`` if no arm is finished.
 
     Raises:
         StageError: if ``arm`` is None and several arms are finished, or if ``arm`` is not finished; the message names
@@ -76,10 +76,10 @@ def is_main_process() -> bool:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Parse ``"i/n"``, with i from 0 to n - 1, into two numbers; None selects the whole job."""
+    """Parse ``"i/n"``, with i from 0 to n - 1, into two numbers. Return None, which selects the whole job, for None."""
     if text is None:
         return None
     index, _, count = str(text).partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise StageError(f"shard={text}: write i/n with i from 0 to n - 1, as in shard=0/4")
+        raise StageError(f"shard={text} must be i/n with i from 0 to n - 1, for example shard=0/4")
     return int(index), int(count)

@@ -26,7 +26,7 @@ AUDITS = Path("runs", "audits")
 def audit(
     pairs: str | Path, out: str | Path | None = None, *, held_out: str | Path | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Audit a pair file or data set folder: print tables, write ``audit.json`` and ``audit.html`` to ``out``.
+    """Audit a pair file or data set folder, print tables, and write ``audit.json`` and ``audit.html`` to ``out``.
 
     Rows that cannot be used are skipped and listed in ``out/rejected_rows.jsonl``.
 
@@ -81,9 +81,9 @@ def audit(
 
 
 def _read(source: Path, rejected: Path, seed: int) -> tuple[ImageSample[PreferencePair], BadRows]:
-    """Read the usable pairs, or a sample of many.
+    """Read the usable pairs, or a sample if there are many.
 
-    The other rows are listed in ``rejected``, which exists only if there are such rows.
+    Rows that cannot be used are listed in the file ``rejected``, which exists only if there are such rows.
     """
     from scramble.formats import read_pairs
     from scramble.pairs.audit.text_only import sample_of_pairs
@@ -128,9 +128,10 @@ def _check_owner(folder: Path, source: Path) -> None:
 
 
 def text_only_accuracy(data: Path) -> dict[str, float]:
-    """Text-only accuracies from the data's audit: how often a classifier without image picks the chosen text (percent).
+    """Return the text-only accuracies from the data's audit: how often a classifier that does not see the image picks
+    the chosen text (percent).
 
-    These are the transfer accuracies if other splits have pairs, and otherwise the in-sample ones.
+    They are the transfer accuracies if other splits have enough pairs, and otherwise the in-sample accuracies.
     """
     summary = read_json(data / STAGE_FILE)["summary"]
     accuracies = summary.get("transfer") or summary.get("blind") or {}

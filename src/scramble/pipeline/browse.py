@@ -34,36 +34,36 @@ def browse(
     Args:
         runs: run folders to show.
         publish: folder of the website, which a web server, GitHub Pages or a Space of the hub can serve; None means
-            ``report/browser`` in a single run.
-        run, data: the run and the data set of the configuration; the data set may differ from ``<run>/data``.
-            Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that has them.
-        benchmarks: name -> options, as for evaluation; only benchmarks with results are loaded.
-        baselines: methods with which the others are compared. With several runs, a method is a baseline only within its
-            own run; ``<run>: <method>`` is a baseline for all runs.
+            ``report/browser`` in the folder of a single run.
+        run, data: the run folder and the data set folder of the configuration, which may be another folder than
+            ``<run>/data``. Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that has them.
+        benchmarks: options by name of the benchmark, as for evaluation. Only benchmarks with results are loaded.
+        baselines: methods with which the other methods are compared. With several runs, a method is a baseline only
+            within its own run; ``<run>: <method>`` is a baseline for all runs.
         items: maximum number of items per benchmark; None shows all; 0 shows none and loads no benchmark.
         pairs_per_split: maximum number of preference pairs per split; None shows all, 0 none.
         pixels: longer side of the images.
 
     Returns:
-        The page to open.
+        The path of the page to open.
 
     Raises:
         StageError: if a run has no results or is named twice, or if there are several runs and no ``publish``.
-        StoreError: if the folder contains another page.
+        StoreError: if the folder contains an ``index.html`` that was not written by this function.
     """
     from scramble.reporting.browser.site import SiteOptions, write_site
     from scramble.reporting.browser.sources import gather, run_names
 
     folders = [Path(folder) for folder in runs]
     if not folders:
-        raise StageError("runs=[] names no run: omit it, or name run folders (runs=[runs/quickstart])")
+        raise StageError("runs=[] names no run: omit runs, or name run folders (runs=[runs/quickstart])")
     for folder in folders:
         if not any((folder / "evaluation").glob("*/*/result.json")):
             raise StageError(f"{folder}/evaluation has no results: run scripts/evaluate.py for this run first")
     if len({folder.resolve() for folder in folders}) != len(folders):
         raise StageError("a run is named twice: name each run once (runs=[...])")
-    if publish is not None and not str(publish).strip():  # it would be the current folder
-        raise StageError("publish is empty: name a folder (publish=site), or null for report/browser in the run")
+    if publish is not None and not str(publish).strip():  # an empty path would be the current folder
+        raise StageError("publish is empty: set publish to a folder, or to null for report/browser in the run folder")
     if publish is None and len(folders) > 1:
         raise StageError("several runs need a folder for their website: set publish=<folder>")
     data_folders = {
@@ -86,14 +86,14 @@ def browse(
         publish=publish is not None,
     )
     for name, reason in reasons.items():
-        log.info(f"browser: items of {name} without texts and images: {reason}")
+        log.info(f"browser: the items of {name} are shown without texts and images: {reason}")
     log.info(f"browser (scores, items, pairs, training curves): {site / 'index.html'}")
     return site / "index.html"
 
 
 def _relocate(options: Mapping[str, Any], data: str | Path | None, data_folders: Sequence[Path]) -> dict[str, Any]:
-    """Return a benchmark's options, with a ``root`` in the configuration's data set replaced by one in the
-    shown runs.
+    """Return a benchmark's options. A ``root`` in the configuration's data set is replaced with the same folder in the
+    data set of a shown run.
     """
     root = options.get("root")
     if root is None or data is None or not Path(root).is_relative_to(data):
@@ -103,7 +103,9 @@ def _relocate(options: Mapping[str, Any], data: str | Path | None, data_folders:
 
 
 def _load(benchmarks: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Benchmark], dict[str, str]]:
-    """Load benchmarks by name, and collect why others cannot be read; their items then have no texts and images."""
+    """Return the benchmarks by name, and the reasons why other benchmarks cannot be read. The items of these other
+    benchmarks are shown without texts and images.
+    """
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.items import EvaluationError
 

@@ -1,4 +1,4 @@
-"""Stage 3: score the base model, the arms of a run and other adapters on benchmarks, and compare them."""
+"""Stage 3: scores the base model, the arms of a run and other adapters on benchmarks, and compares their scores."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_TOLERANCE = 1e-2
-"""Differences between batch sizes above this limit are reported (nats). Differences in float32 stay below 1e-4; those
-in bfloat16 may be larger."""
+"""Differences of log-probabilities between batch sizes are reported if they are larger than this (in nats). In float32,
+differences stay below 1e-4; in bfloat16, they may be larger.
+"""
 
 
 def results_folder(folder: str, limit: int | None) -> str:
-    """Return folder for results of ``limit`` items. It is a separate folder, so that partial results never replace full
-    results.
+    """Return the name of the folder for results of at most ``limit`` items. Partial results have a separate folder, so
+    that they never replace full results.
     """
     return folder if limit is None else f"{folder}-limit{limit}"
 
@@ -61,26 +62,26 @@ def evaluate(
     Args:
         run: the run folder.
         model: the base model's ``path`` and loading options.
-        benchmarks: benchmark name -> options (``root``, ...).
+        benchmarks: options (``root``, ...) by name of the benchmark.
         arms: folders in ``<run>/train``. ``base`` is the untrained model. ``all`` means base and every finished arm
             except the trials of a study.
-        adapter: additional adapters of the base model (folders or hub ids); their arms have the folders' names.
+        adapter: additional adapters of the base model (folders or hub ids). Each is an arm with the name of its folder.
         protocol: ``name`` of a protocol (``default`` uses each benchmark's own), and settings to change in it.
         limit: maximum number of items per benchmark; groups are kept complete. The results go to
             ``<folder>-limit<limit>``; the replies are stored with those of the full evaluation.
-        batch_tokens: positions per forward pass; None: 1,024 on a CPU, 8,192 on a GPU.
-        token_logprobs: store the log-probability of each token of scored answers, for the results browser.
-        engine: ``kind`` and options of an engine that generates instead of the model; ``arms`` then names the one arm
-            that it serves.
-        judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`; prompts are
-            paths of files.
-        export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` to export predictions in;
-            ``every_eval_ever`` is written to ``<run>/every_eval_ever``, with a limit to
-            ``<run>/every_eval_ever-limit<limit>``.
-        baselines: arms with which the printed table compares the others.
+        batch_tokens: token positions per forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
+        token_logprobs: whether to store the log-probability of each token of scored answers, for the results browser.
+        engine: ``kind`` and options of an engine that generates instead of the model. In this case, ``arms`` names the
+            one arm that the engine serves.
+        judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`. A prompt is
+            given as the path of a file.
+        export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` in which predictions are
+            exported. ``every_eval_ever`` is written to ``<run>/every_eval_ever``, or to
+            ``<run>/every_eval_ever-limit<limit>`` if there is a limit.
+        baselines: arms with which the printed table compares the other arms.
         folder: name of the results folder; use another one for a second protocol on the same benchmarks.
-        shard: (index, count): only generate the replies of this share of the items, and score nothing. When all shards
-            are done, a run without ``shard`` finds every reply on disk.
+        shard: (index, count). If it is given, only the replies for this share of the items are generated, and nothing
+            is scored. When all shards are done, a run without ``shard`` finds every reply on disk.
 
     Returns:
         The results of each arm, in the order of ``benchmarks``.
@@ -109,7 +110,7 @@ def evaluate(
         log_slow_threads()
     with ExitStack() as stack:
         stack.enter_context(
-            interrupt.resumable(lambda: "replies so far are stored; the same command requests the others")
+            interrupt.resumable(lambda: "the replies so far are stored; the same command requests the missing replies")
         )
         if engine is not None:
             models = [_served(stack, run / folder, engine, arms, process)]
@@ -144,8 +145,9 @@ def evaluate(
 
 
 def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None) -> Any:
-    """For each arm a function that loads its model, and the model's identity. The function is called only if a reply is
-    missing."""
+    """Yield for each arm a function that loads its model, and the model's identity. The function is called only if a
+    reply is missing.
+    """
     from scramble.evaluation import runner
 
     settings = {k: v for k, v in model.items() if k not in ("name", "path", "revision", "dtype", "new", "device")}
@@ -173,7 +175,9 @@ def _served(
     opened = stack.enter_context(open_engine(**engine))
     names = [arms] if isinstance(arms, str) else list(arms)
     if len(names) != 1:
-        raise StageError(f"the engine serves one model, but arms={names} names {len(names)}: run once per arm")
+        raise StageError(
+            f"the engine serves one model, but arms={names} names {len(names)} arms: run the command once per arm"
+        )
     name = names[0] if names[0] != "all" else re.sub(r"[^\w.-]+", "_", opened.model).strip("_.")
     store = stack.enter_context(ReplyStore(out / name / "replies", process))
     return EngineBackend(opened, store), runner.identify_served(opened, engine["kind"], name=name)
@@ -223,19 +227,21 @@ def _device(device: str | None) -> str | None:
 def arms_of(
     run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None
 ) -> dict[str, dict[str, str]]:
-    """Arm -> ``path`` of its model and, if it has one, the path of its ``adapter``."""
+    """Return for each arm the ``path`` of its model and, if the arm has an adapter, the path of the ``adapter``."""
     finished = finished_arms(run)
     trials = [arm for arm in finished if is_trial(arm)]
     for note in incomplete_notes(run) if arms == "all" else ():
         log.info(note)
     if arms == "all" and trials:
-        log.info(f"{len(trials)} trials of a study are not scored; name those to score, as in arms=[base,{trials[0]}]")
+        log.info(
+            f"{len(trials)} trials of a study are not scored; to score trials, name them (arms=[base,{trials[0]}])"
+        )
     default = [BASE, *(arm for arm in finished if arm not in trials)]
     selected = default if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
     if unknown := [arm for arm in selected if arm != BASE and arm not in finished]:
         raise StageError(
-            f"{run}/train has no finished arm {', '.join(unknown)}; it has {', '.join(finished) or 'none'}: "
-            "train it first (scripts/train.py), or name others (arms=[...])"
+            f"{run}/train has no finished arm {', '.join(unknown)} (finished: {', '.join(finished) or 'none'}): train "
+            "the arm first (scripts/train.py), or choose other arms (arms=[...])"
         )
     base = str(model["path"])
     models = {arm: arm_model(run, arm, base) for arm in selected}
@@ -243,7 +249,7 @@ def arms_of(
     for path in [*adapters, *([model["adapter"]] if model.get("adapter") else [])]:
         name = Path(path).parent.name if Path(path).name == "adapter" else Path(path).name
         if models.setdefault(name, {"path": base, "adapter": path}).get("adapter") != path:
-            raise StageError(f"two arms would have the name {name}: rename the folder of {path}")
+            raise StageError(f"two arms would have the name {name}: rename the folder of the adapter {path}")
     return models
 
 
@@ -253,14 +259,18 @@ def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | N
 
     if options.get("engine") is None:
         if options.get("faithfulness"):
-            raise StageError("judge.faithfulness=true needs a judge: engine@judge.engine=openai judge.engine.model=...")
+            raise StageError(
+                "judge.faithfulness=true needs a judge: set engine@judge.engine=openai and judge.engine.model=..."
+            )
         return None
     rest = {k: v for k, v in options.items() if k != "engine" and v is not None}
     for key in [key for key in rest if key.endswith("_prompt")]:
         try:
             rest[key] = Path(rest[key]).read_text(encoding="utf-8")
         except OSError as error:
-            raise StageError(f"judge.{key}={rest[key]}: {error.strerror or error}") from error
+            raise StageError(
+                f"judge.{key}={rest[key]} cannot be read ({error.strerror or error}): set it to a text file"
+            ) from error
     engine = stack.enter_context(open_engine(**options["engine"]))
     return Judge(engine, stack.enter_context(ReplyStore(run / "judge")), **rest)
 
@@ -308,7 +318,8 @@ def _export_predictions(
             )
         else:
             path = export_predictions.write(name, folder, arm, benchmark.name, items, outcomes)
-        log.info(f"{arm}: {benchmark.name} for {name}: {path or 'this format does not support such items'}")
+        written_to = path or "not written, because the format does not support these items"
+        log.info(f"{arm}: predictions on {benchmark.name} in the format {name}: {written_to}")
 
 
 def _compare(folders: Sequence[Path], baselines: Sequence[str]) -> None:

@@ -1,4 +1,6 @@
-"""External harnesses: exports the arms, writes the harness's commands, and reads its results once they exist."""
+"""Exports arms for an external harness, writes the commands that run the harness, and imports its results once they
+exist.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,10 @@ def external_harness(
     if not tasks:
         raise StageError("tasks=[] names no benchmark: name one, as in tasks=[mmstar]")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise StageError(f"batch_size={batch_size} must be a whole number of at least 1")
+        raise StageError(f"batch_size must be a whole number of at least 1, not {batch_size}")
     if harness_args is not None and not isinstance(harness_args, Mapping):
         raise StageError(
-            f"harness_args={harness_args}: set each argument separately, as in +harness_args.max_tokens=512"
+            f"harness_args={harness_args} is not a mapping: set each argument, as in +harness_args.max_tokens=512"
         )
     if harness == "lmms-eval" and harness_model is None:
         harness_model = harnesses.LMMS_EVAL_MODELS.get(model.get("family") or "", "huggingface")
@@ -99,13 +101,14 @@ def external_harness(
             log.info(f"{arm}: {result.benchmark['name']} imported from {harness}: {_first(result.scores)}")
         if not imported[arm]:
             where = f" in {harness}'s environment" if harness_python == "python" else ""
-            log.info(f"{arm}: run `sh {shlex.quote(str(script))}`{where}, then this command again")
+            log.info(f"{arm}: run `sh {shlex.quote(str(script))}`{where}, then run this command again")
     return imported
 
 
 def _export(folder: Path, model: Mapping[str, Any], paths: Mapping[str, str], key: str) -> Path:
-    """Export the arm, with its adapter merged, as a model folder, once. If the arm was retrained its key differs, and
-    the existing export is refused."""
+    """Export the arm as a model folder with the adapter merged, or reuse an existing export. If the arm was retrained,
+    its key differs, and the existing export is refused.
+    """
     from scramble.models.export import export_model
 
     def work(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MANY_STEPS = 3  # images, captions and negatives; more are listed on a separate line
+MANY_STEPS = 3  # images, captions and negatives; if there are more, all counts are on a separate line
 # What to change if a step leaves no pair.
 STEPS = {
     "filtered": "relax pairs.filters (train/skipped.jsonl lists the dropped pairs)",
@@ -99,11 +99,11 @@ def _splits(folder: Path) -> Iterator[Path]:
 
 
 def _make_pairs(method: PairMethod, split: Path) -> dict[str, Any]:
-    """Write a split's pairs and ``skipped.jsonl``; returns counts, the method's totals and the reasons of skips."""
+    """Write a split's pairs and ``skipped.jsonl``. Return counts, the method's totals and the reasons for skips."""
     from scramble.pairs.base import Skip
 
     skipped: Counter[str] = Counter()
-    (split / "skipped.jsonl").unlink(missing_ok=True)  # a killed run may have left it; all items are processed again
+    (split / "skipped.jsonl").unlink(missing_ok=True)  # a killed run may have left the file; all items are repeated
     with JsonLines(split / "skipped.jsonl", sync=False) as rows, open_table(split, PreferencePair) as table:
         for pair_or_skip in method.pairs(split):
             if isinstance(pair_or_skip, Skip):
@@ -119,7 +119,8 @@ def generate_shard(
 ) -> int:
     """Request and store a model's replies for a share of the images or questions, without making pairs.
 
-    When all shards are done, :func:`generate` finds every reply on disk; the result is the same as that of one job.
+    When all shards are done, :func:`generate` finds every reply on disk. The pairs are the same as those of a single
+    job.
 
     Args:
         folder, data, pairs, seed: as for :func:`generate`.
@@ -136,12 +137,12 @@ def generate_shard(
     with make_method(pairs, seed=seed, shard=shard) as method:
         if not method.asks_model:
             raise StageError(
-                f"shard: pairs of method {pairs['method']} use no model and are made in one job; omit shard"
+                f"shard={shard[0]}/{shard[1]}: the method {pairs['method']} uses no model and needs one job: omit shard"
             )
         _check_models(pairs, "pairs")
         method.prepare()
     folder = Path(folder)
-    # The first shard makes the images; the others wait for it.
+    # The first shard makes the images, and the other shards wait for it.
     config = {"data": dict(data), "seed": seed, "inputs": input_keys(data)}
     run_stage(folder / "images", config, lambda _: make_images(folder, data, seed))
     num_items = 0
@@ -153,9 +154,10 @@ def generate_shard(
 
 
 def audit_folder(folder: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Audit the training pairs, write ``audit.json`` and ``audit.html``.
+    """Audit the training pairs and write ``audit.json`` and ``audit.html``.
 
-    Classifiers of the transfer accuracy are fitted on the pairs of the other splits, which are never refined.
+    The classifiers of the transfer accuracy are fitted on the pairs of the other splits, because these pairs are never
+    refined.
 
     Returns:
         Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).
@@ -214,7 +216,7 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
 
     for split, counts in summary["splits"].items():
         numbers = listed_counts(counts)
-        empty = f"no images; raise data.{split}_fraction for more"
+        empty = f"no images; raise data.{f'n_{split}' if kind == 'world' else f'{split}_fraction'} for more"
         log.info(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
         if len(counts.get("steps", {})) > MANY_STEPS and not reused:
             log.info(f"data, {split}: {_listed(counts['steps'])}")

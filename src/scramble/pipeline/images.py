@@ -53,7 +53,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
     places: dict[type, array[int]] = {table: array("q") for table in tables}  # the group of each record
     written: set[str] = set()
     incoming = folder / "incoming"
-    shutil.rmtree(incoming, ignore_errors=True)  # a killed run may have left it
+    shutil.rmtree(incoming, ignore_errors=True)  # a killed run may have left the folder
     try:
         with sources.BadRows(folder / "rejected_rows.jsonl", allowed) as bad, ExitStack() as stack:
             writers = {table: stack.enter_context(open_table(incoming, table)) for table in tables}
@@ -65,7 +65,9 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
                     places[type(record)].append(group)
                 written.update(new)  # "|=" with the keys of a mapping copies the set
         if duplicates := groups.duplicates():
-            log.info(f"data: {duplicates:,} images have the same bytes as another; equal images are in the same split")
+            log.info(
+                f"data: {duplicates:,} images have the same bytes as another image; equal images are in the same split"
+            )
         split_of = groups.assign(fractions, seed)
         counts: dict[str, Any] = {split: {} for split in SPLITS}
         for table in tables:

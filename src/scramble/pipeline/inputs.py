@@ -1,4 +1,4 @@
-"""Content keys of the files and models from which a data set is made, to detect changed inputs."""
+"""Computes content keys of the files and models from which a data set is made, so that changed inputs are detected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _file_state(file: Path) -> str | int:
 
 
 def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the content keys of preference data: of each input of a mix, of all files of a pattern, of the sets of
+    """Return the content keys of preference data: of each input of a mix, of all files of a pattern, or of the sets of
     MMPR.
     """
     from scramble.formats import mmpr

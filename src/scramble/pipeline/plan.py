@@ -1,4 +1,4 @@
-"""``dry_run=true``: logs what a command would do and reuse, without writing, loading or downloading anything."""
+"""Logs for ``dry_run=true`` what a command would do and reuse, without writing, loading or downloading anything."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _plan_data(values: Mapping[str, Any]) -> None:
         log.info(f"plan: data in {folder} is finished and reused: {_pairs(stage):,} training pairs")
         return
     _check_paths(data)
-    how = "is resumed" if stage is not None else "is made"
-    log.info(f"plan: data {how} in {folder}: data={data['kind']}, pairs of method {pairs['method']}")
+    how = "is resumed" if stage is not None else "is generated"
+    log.info(f"plan: data {how} in {folder} from data={data['kind']}, with pairs of the method {pairs['method']}")
 
 
 def _check_paths(data: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ def _check_paths(data: Mapping[str, Any]) -> None:
         value = data.get(key)
         # Scene graphs name their files relative to data.path.
         if isinstance(value, str) and not Path(value).exists() and not (key != "path" and (path / value).exists()):
-            raise StageError(f"data.{key}={value} does not exist")
+            raise StageError(f"data.{key}={value} does not exist: set data.{key} to a file or folder that exists")
 
 
 def _check_pair_paths(data: Mapping[str, Any]) -> None:
@@ -74,9 +74,9 @@ def _check_pair_paths(data: Mapping[str, Any]) -> None:
     for one in data["mix"] or [data]:
         path = str(one["path"])
         if not Path(path).expanduser().exists() and not matches(path) and not is_hub_id(path):
-            raise StageError(f"data.path={path} does not exist")
+            raise StageError(f"data.path={path} does not exist: set data.path to a file or folder that exists")
         if one.get("images") is not None and not Path(one["images"]).expanduser().is_dir():
-            raise StageError(f"data.images={one['images']} does not exist")
+            raise StageError(f"data.images={one['images']} does not exist: set data.images to a folder that exists")
 
 
 def _plan_arm(values: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     start = "" if step is None else f", from the checkpoint of step {step}"
     log.info(f"plan: arm {run['arm']} is trained for {_steps(values)}{start}: {folder}")
     if model.get("new") is not None:
-        log.info(f"plan: a new {model['family']} model is made at {model['path']}")
+        log.info(f"plan: a new {model['family']} model is created in {model['path']}")
         return
     from scramble.models.family import ModelError
 
@@ -105,8 +105,8 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     num_checkpoints = trainer["save_total_limit"] or 1
     checkpoints = 3 * weights * num_checkpoints
     log.info(
-        f"plan: about {(weights + checkpoints) / 1e6:,.0f} MB of disk in {folder} (trained weights, {num_checkpoints} "
-        "checkpoints with the optimizer's state)"
+        f"plan: {folder} needs about {(weights + checkpoints) / 1e6:,.0f} MB of disk (for the trained weights and "
+        f"{num_checkpoints} checkpoints with the optimizer's state)"
     )
 
 
@@ -118,13 +118,17 @@ def _steps(values: Mapping[str, Any]) -> str:
     if trainer["max_steps"] > 0:
         return f"{trainer['max_steps']:,} steps of {batch} pairs"
     if stage_status(data) != "finished" or trainer["tables"] != ["pairs"]:
-        return f"{epochs:g} epochs, in steps of {batch} pairs"
+        return f"{_epochs(epochs)}, in steps of {batch} pairs"
     pairs = _pairs(read_json(data / STAGE_FILE))
     from scramble.training.sampler import num_steps
 
     steps = num_steps(pairs, batch, epochs, trainer["group_by_image"])
     # The number is approximate, because training may refuse rows.
-    return f"about {steps:,} steps ({epochs:g} epochs of {pairs:,} pairs, {batch} per step)"
+    return f"about {steps:,} steps ({_epochs(epochs)} of {pairs:,} pairs, {batch} per step)"
+
+
+def _epochs(number: float) -> str:
+    return "1 epoch" if number == 1 else f"{number:g} epochs"
 
 
 def _plan_scores(values: Mapping[str, Any]) -> None:
@@ -139,8 +143,10 @@ def _plan_scores(values: Mapping[str, Any]) -> None:
     for arm in arms:
         scored = [name for name in benchmarks if (folder / arm / name / "result.json").is_file()]
         unscored = [name for name in benchmarks if name not in scored]
-        reused = f"; results on {', '.join(scored)} exist and are reused if nothing has changed" if scored else ""
-        log.info(f"plan: {arm} is scored on {', '.join(unscored) or 'no further benchmark'}{reused}: {folder / arm}")
+        if unscored:
+            log.info(f"plan: {arm} is scored on {', '.join(unscored)}; the results are written to {folder / arm}")
+        if scored:
+            log.info(f"plan: {arm} has results on {', '.join(scored)}, which are reused if nothing has changed")
 
 
 def _stage(

@@ -30,8 +30,8 @@ def command_of(folder: Path) -> str | None:
 def write_command(folder: Path) -> None:
     """Write the command to a stage's folder, unless the stage was called from Python.
 
-    It is not in ``stage.json``, whose hash identifies a data set: other commands with the same settings make the same
-    data.
+    The command is not stored in ``stage.json``, because the hash of ``stage.json`` identifies a data set, and different
+    commands with the same settings make the same data.
     """
     if COMMAND in os.environ:
         write_text(folder / COMMAND_FILE, os.environ[COMMAND] + "\n")
@@ -44,8 +44,8 @@ def remember_command(argv: Sequence[str]) -> None:
 
 
 def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | None:
-    """Return a hint if other processes keep the cores busy. torch starts one thread per core, and on a busy machine
-    these wait for each other, which can make a step several times slower than with a single thread.
+    """Return a hint if other processes keep the cores busy, else None. torch starts one thread per core. On a busy
+    machine the threads wait for each other, and a step can take several times as long as with a single thread.
 
     Args:
         load: the machine's load average, see :func:`os.getloadavg`.
@@ -56,7 +56,7 @@ def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | N
         return None
     return (
         f"this machine is busy (load {load:.1f} on {cores} cores): if other work keeps running, "
-        "OMP_NUM_THREADS=1 in front of the command can make it several times faster"
+        "OMP_NUM_THREADS=1 in front of the command can make the command several times faster"
     )
 
 
@@ -99,7 +99,8 @@ def environment() -> dict[str, Any]:
 
 
 def _gpus() -> list[str]:
-    # Importing torch takes seconds; without a driver (NVIDIA, AMD, Windows Subsystem for Linux) it would find no GPU.
+    # Importing torch takes seconds, and without a driver (NVIDIA, AMD, Windows Subsystem for Linux) torch would find no
+    # GPU.
     if not any(Path("/dev", driver).exists() for driver in ("nvidiactl", "kfd", "dxg")):
         return []
     import torch

@@ -67,7 +67,9 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
 
 
 def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
-    """Draw a contact sheet of pairs of different images; returns no path if no pair has an image."""
+    """Draw a contact sheet of pairs with different images, and return its path. Return an empty list if no pair has an
+    image.
+    """
     from scramble.reporting.contact_sheet import contact_sheet, undrawable
     from scramble.storage.image_table import ImageTable
 
@@ -83,15 +85,15 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
     texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
     if number := undrawable(texts):
         log.info(
-            f"{path.name}: no installed font has all characters of {number} captions; missing ones are drawn as boxes "
-            "(install a font, for example Noto Sans, and run scripts/report.py again)"
+            f"{path.name}: {number} captions contain characters that no installed font has; these characters are drawn "
+            "as boxes. Install a font, for example Noto Sans, and run scripts/report.py again"
         )
     return [contact_sheet(list(pairs.values()), images, path)]
 
 
 CAPTIONS = {
     "training": "Training curves (each panel says which split it shows)",
-    "contact_sheet": "Training pairs: chosen captions in green, rejected ones in red",
+    "contact_sheet": "Training pairs: chosen captions in green, rejected captions in red",
 }
 
 
@@ -105,14 +107,15 @@ def _markdown(
 ) -> str:
     from scramble.reporting import comparison, headline, published
 
-    note = " Published numbers are listed next to ours; those marked were measured otherwise."
+    note = " Published numbers are listed next to ours; a mark means that a number is not comparable with ours."
     parts = [
         f"# Report of {run.name}\n",
         headline.as_markdown(main),
         *(f"{CAPTIONS[picture.stem]}:\n\n![{picture.stem}]({picture.name})\n" for picture in pictures),
         "## Main scores\n",
-        "Scores in percent, plus or minus a standard error over items; differences to baselines are paired by item "
-        f"(and seed), with 95 % intervals.{note if any(row.source for row in scores.rows) else ''}\n",
+        "Scores are in percent, plus or minus one standard error over items. Differences from the baselines are paired "
+        "by item (and by seed) and given in percentage points with 95 % intervals."
+        f"{note if any(row.source for row in scores.rows) else ''}\n",
         published.as_markdown(scores),
         "## All scores\n",
         comparison.score_table(rows, baselines).markdown(),
@@ -121,7 +124,7 @@ def _markdown(
 
 
 def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
-    """Print a table per benchmark with overall scores and group scores by kind. The files contain all scores."""
+    """Print a table per benchmark with overall scores and group scores by kind. The result files contain all scores."""
     from scramble.reporting.comparison import score_table
 
     for benchmark, members in groupby(rows, key=lambda row: row.benchmark):

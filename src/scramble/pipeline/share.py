@@ -21,9 +21,13 @@ log = logging.getLogger(__name__)
 
 KINDS = ("adapter", "model", "data")
 NAMES_OF_MODELS = ("base_model_name_or_path", "_name_or_path", "name_or_path")
-"""Fields of configuration files in which peft and transformers record from where a model was loaded."""
+"""Fields of configuration files in which peft and transformers record the path or hub id from which a model was
+loaded.
+"""
 SHARED = (".safetensors", ".json", ".jsonl", ".parquet", ".md", ".txt", ".jinja", ".model", ".png", ".jpg", ".jpeg")
-"""File types of a shared folder. Weights must be safetensors: formats that can run code on loading are refused."""
+"""File types of a shared folder. Weights must be safetensors, because formats that can run code on loading are
+refused.
+"""
 
 
 def share(
@@ -56,8 +60,8 @@ def share(
         name: title of the card.
         license: the hub's identifier of the licence.
         data_license: licence of data whose source has no known licence, as text for the card.
-        base_license: licence of the base model, as text for the card; None reads it from the model's own card, if that
-            is in the folder or in the hub's cache.
+        base_license: licence of the base model, as text for the card; None reads the licence from the model's own card,
+            if the card is in the model's folder or in the hub's cache.
         dtype: dtype of a merged model.
         notes: text to add to the card.
         push_to_hub: repository to create and upload to; None only writes the folder.
@@ -69,7 +73,7 @@ def share(
     """
     run, data = Path(run), Path(data)
     if what not in KINDS:
-        raise StageError(f"what={what}: choose one of {', '.join(KINDS)}")
+        raise StageError(f"what={what} cannot be shared: choose one of {', '.join(KINDS)}")
     out = run / "share" / ("data" if what == "data" else f"{arm}/{what}") if out is None else Path(out)
     if push_to_hub is not None:
         _check_repository(push_to_hub)
@@ -89,7 +93,9 @@ def share(
                 out.rmdir()
             folder.rename(out)
         elif file_key(out) != file_key(folder):
-            raise StoreError(f"{out} exists and has other content: choose another folder (out=...) or remove it")
+            raise StoreError(
+                f"{out} exists and has other content: choose another folder (out=...) or remove this folder"
+            )
     log.info(f"shared {what}: {out}{'' if is_new else ' (finished already)'}")
     if push_to_hub is not None:
         again = "Log in (hf auth login, or HF_TOKEN) and run the command again"
@@ -101,12 +107,15 @@ def check_files(folder: str | Path) -> None:
     """Raise StageError if a file is a link or has a type that is not shared."""
     for path in sorted(Path(folder).rglob("*")):
         if path.is_symlink() or (path.is_file() and path.suffix not in SHARED):
-            raise StageError(f"{path.name} cannot be shared: only files of the types {', '.join(SHARED)}, and no links")
+            raise StageError(
+                f"{path.name} cannot be shared, because it is a link or has another type than {', '.join(SHARED)}: "
+                "remove the file from the arm's folder"
+            )
 
 
-def _finished(folder: Path, how: str) -> dict[str, Any]:
+def _finished(folder: Path, script: str) -> dict[str, Any]:
     if stage_status(folder) != "finished":
-        raise StageError(f"{folder} is not finished: {how} first")
+        raise StageError(f"{folder} is not finished: run {script} first")
     return read_json(folder / STAGE_FILE)
 
 
@@ -145,7 +154,7 @@ def _model(
         arm,
         stage["config"],
         stage["summary"],
-        _finished(data, "make it (scripts/generate.py)"),
+        _finished(data, "scripts/generate.py"),
         read_json(environment) if environment.exists() else {},
         as_adapter,
         tuple(filter(None, (command_of(data), command_of(trained)))),
@@ -156,7 +165,7 @@ def _model(
 
 
 def _name_models(folder: Path) -> None:
-    """In configuration files, replace paths of models by the names that the card uses."""
+    """In configuration files, replace paths of models with the names that the card uses."""
     from scramble.reporting.model_card import public_name
 
     for file in sorted(folder.glob("*config.json")):
@@ -186,7 +195,7 @@ def _licence_of(model: str) -> str | None:
 def _data(data: Path, folder: Path, name: str, license: str, data_license: str | None, notes: str) -> str:
     from scramble import formats
 
-    stage = _finished(data, "make it (scripts/generate.py)")
+    stage = _finished(data, "scripts/generate.py")
     train = data / "train"
     formats.write("trl-parquet", read_table(train, ImageRecord), read_table(train, PreferencePair), folder)
     audit = read_json(data / "audit.json") if (data / "audit.json").exists() else None
@@ -205,7 +214,7 @@ def _data(data: Path, folder: Path, name: str, license: str, data_license: str |
 
 
 def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]] | None:
-    """Return the columns and rows of the table of text-only accuracies; None if the pairs were too few for them."""
+    """Return the columns and rows of the table of text-only accuracies; None if there were too few pairs."""
     from scramble.pairs.audit.audit import classifiers
 
     names, key = classifiers(dict(result)), "transfer" if result.get("held_out") else "blind"
@@ -220,7 +229,9 @@ def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]] | Non
 
 @contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder on the same file system as ``out``, so that it can be renamed to ``out``."""
+    """Yield a temporary folder on the same file system as ``out``, so that it can be moved to ``out`` by
+    renaming it.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
@@ -251,10 +262,10 @@ def push(
     token: str | None = None,
     revision: str | None = None,
 ) -> None:
-    """Create a repository of the hub, if it does not exist, and upload a folder.
+    """Create a repository on the hub, if it does not exist, and upload a folder.
 
-    Raises StageError if the upload fails; the message ends with ``again``, which explains how to repeat the upload. The
-    folder is kept.
+    Raises StageError if the upload fails. The message ends with ``again``, which explains how to repeat the upload. The
+    local folder is not removed.
     """
     from huggingface_hub import HfApi
 

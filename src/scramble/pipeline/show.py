@@ -1,4 +1,6 @@
-"""Shows one batch as the model sees it: its tries (or rows) as text, and a figure of image tiles and attention mask."""
+"""Shows one batch as the model sees it: the tries (or rows) as text, and a figure of the image tiles and the attention
+mask.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def show_batch(
     rows, length = batch.tries.input_ids_BL.shape
     log.info(
         f"batch: {len(selected)} examples, {len(items)} tries in {rows} rows of {length} tokens, "
-        f"{batch.tries.padding_fraction:.1%} padding, head on {len(batch.tries.rows_R)} positions"
+        f"{batch.tries.padding_fraction:.1%} padding, LM head on {len(batch.tries.rows_R)} positions"
     )
     path = _draw(batch, Path(run) / "batch.png")
     log.info(f"tiles and attention mask: {path}")
@@ -86,7 +88,7 @@ def _shapes(images: ImageInputs | None) -> dict[str, tuple[int, ...]]:
 
 
 def _words(ids: Sequence[int], vlm: VLM) -> str:
-    """Tokens as text on one line; runs of image placeholders are counted."""
+    """Return tokens as text on one line. A run of image placeholders is shown with its length."""
     parts, image_ids = [], vlm.family.feature_tokens(vlm.backbone.model.config)
     for is_image, run in groupby(ids, key=lambda token: token in image_ids):
         tokens = list(run)
@@ -97,12 +99,12 @@ def _words(ids: Sequence[int], vlm: VLM) -> str:
 def _print_item(item: TrieItem, vlm: VLM) -> None:
     tokens = sum(map(len, item.sequences))
     log.info(
-        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each were a row; "
+        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each sequence were a row; "
         f"images {_shapes(item.images)}"
     )
 
     def walk(numbers: list[int], start: int, indent: int) -> None:
-        """Print the tokens that these sequences share from ``start`` on, then each branch."""
+        """Print the tokens that the sequences ``numbers`` share from ``start`` on, then each branch."""
         stop = start
         first = item.sequences[numbers[0]]
         while stop < len(first) and all(

@@ -1,4 +1,4 @@
-"""Runs a stage: work in a folder that is done once, reused if its inputs are the same, and resumed after an
+"""Runs a stage. The work of a stage is done once in a folder, reused if the inputs are the same, and resumed after an
 interruption.
 
 A stage records the settings and the content keys of its inputs in ``stage.json``. A finished folder with the same
@@ -37,8 +37,8 @@ def run_stage(
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
     If an earlier call was killed, ``work`` resumes from the files in the folder. If an earlier call failed, another
-    configuration may use the folder. If several jobs need the same folder at the same time, the first one does the work
-    and the others wait for its result.
+    configuration may use the folder. If several jobs need the same folder at the same time, the first job does the work
+    and the other jobs wait for its result.
 
     Args:
         folder: folder of the stage.
@@ -47,8 +47,8 @@ def run_stage(
         work: does the work in the folder and returns a summary.
         main: whether this process writes ``stage.json``; only one of several processes of a job does.
         instead: what the error message suggests to choose for another configuration.
-        defaults: returns the values of settings that a configuration omits; called only if the folder's
-            configuration is not literally the same.
+        defaults: function that returns the values of settings that a configuration omits. It is called only if the
+            folder's configuration is not literally the same.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -65,8 +65,8 @@ def run_stage(
 
 
 def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
-    """Return the error message for a folder with other settings: the keys that differ, and what to choose
-    ``instead``.
+    """Return the error message for a folder with other settings. The message names the keys that differ, and what to
+    choose ``instead``.
     """
     return (
         f"{folder} was made with another configuration: {', '.join(changed)}. Choose {instead}, restore the settings, "
@@ -75,10 +75,10 @@ def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
 
 
 def discard_if_empty(run: Path) -> None:
-    """Remove a run folder if the command that created it failed before it made anything.
+    """Remove a run folder if the command that created the folder failed before it made anything.
 
-    Such a folder contains only the log, locks, records of failed stages and empty files. Without this, other scripts
-    would suggest it as a run.
+    Such a folder contains only the log, locks, records of failed stages and empty files. If the folder remained, other
+    scripts would suggest it as a run.
     """
     for file in (path for path in run.rglob("*") if not path.is_dir()):
         failed = file.name == STAGE_FILE and read_json(file)["status"] == "failed"

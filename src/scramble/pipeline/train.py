@@ -35,7 +35,7 @@ def train_arm(
     trainer: Mapping[str, Any],
     peft: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Train one arm into ``<run>/train/<arm>``: an adapter (or a whole model), metrics and checkpoints.
+    """Train one arm, and write an adapter (or a whole model), metrics and checkpoints to ``<run>/train/<arm>``.
 
     Args:
         run: the run folder.
@@ -43,8 +43,8 @@ def train_arm(
         data: data set folder made by :func:`generate`.
         model: ``name``, ``path`` and loading options, see :func:`scramble.models.load_vlm`.
         objective: ``name`` of the objective.
-        trainer: fields of :class:`scramble.training.PreferenceConfig`, and ``watch``: benchmarks on the validation
-            split to score at each evaluation (``limit`` items each).
+        trainer: fields of :class:`scramble.training.PreferenceConfig`, and ``watch``, which names benchmarks on the
+            validation split to score at each evaluation (``limit`` items per benchmark).
         peft: fields of ``peft.LoraConfig`` for a new adapter, or None.
 
     Returns:
@@ -106,7 +106,7 @@ def train_arm(
 
     def resumes() -> str:
         step = newest_step(folder / "checkpoints")
-        return "starts again: no checkpoint yet" if step is None else f"resumes from the checkpoint of step {step}"
+        return "starts again (no checkpoint yet)" if step is None else f"resumes from the checkpoint of step {step}"
 
     with interrupt.resumable(lambda: f"the same command {resumes()}"):
         summary, how = run_stage(
@@ -122,7 +122,8 @@ def train_arm(
 
 
 def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> None:
-    """Check that the model of an arm can be loaded, before data is generated for it. Skipped for a finished arm.
+    """Check that the model of an arm can be loaded, before data is generated for the arm. A finished arm is not
+    checked.
 
     Raises:
         ModelError: if the model's configuration, the weights in a local folder, or the configuration of its adapter
@@ -140,7 +141,9 @@ def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> No
 
 
 def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, Any]:
-    """Return the model's settings, with a content key of a local folder, so that a retrained base counts as changed."""
+    """Return the model's settings. The settings of a local folder include its content key, so that a retrained base
+    counts as changed.
+    """
     content = dict(model)
     if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = folder_key(model["path"])
@@ -148,15 +151,15 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
 
 
 def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that affect the trained weights; see :data:`scramble.training.fields.OPERATION` for the
-    others.
+    """Return the settings that affect the trained weights. :data:`scramble.training.fields.OPERATION` lists the other
+    settings.
     """
     free = operation_fields(bool(trainer.get("load_best_model_at_end")))
     return {name: value for name, value in trainer.items() if name not in free and name != "watch"}
 
 
 def option_defaults() -> dict[str, Any]:
-    """Return the defaults of the options of trainer and adapter that a configuration omits, as JSON values."""
+    """Return the defaults of all options of trainer and adapter, as JSON values."""
     from peft import LoraConfig
 
     from scramble.training import PreferenceConfig
@@ -168,14 +171,18 @@ def option_defaults() -> dict[str, Any]:
 
 
 def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:
-    """Log the memory and disk that the job needs; raise ModelError if it cannot fit. Nothing large is loaded before."""
+    """Log the memory and disk that the job needs, and raise ModelError if the job cannot fit. Nothing large is
+    loaded.
+    """
     need = needs(model, trainer, peft)
     log.info(need.line())
     need.check()
 
 
 def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> Any:
-    """Estimate memory and disk for training from the model's configuration. Raises ModelError if it cannot be read."""
+    """Estimate memory and disk for training from the model's configuration. Raises ModelError if the configuration
+    cannot be read.
+    """
     from scramble.models.preflight import preflight
 
     return preflight(

@@ -12,7 +12,7 @@ def watch(run: str | Path, *, once: bool = False, seconds: float = 2.0) -> None:
 
     Args:
         run: the run folder.
-        once: print one frame and return, as without a terminal.
+        once: whether to print one frame and return. Without a terminal, this is always done.
         seconds: time between two readings of the folder.
     """
     from rich.console import Console

@@ -20,7 +20,9 @@ SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
 
 
 class Bundled(NamedTuple):
-    """A source whose images come with other records: the function that reads it, and the types of those records."""
+    """A source whose images come with other records: the function that reads the source, and the types of the other
+    records.
+    """
 
     read: Callable[..., Iterator[Bundle]]
     tables: tuple[type, ...]
@@ -56,7 +58,7 @@ def read(
         raise SourceError(f"unknown source {kind!r}: choose one of {', '.join({**SOURCES, **BUNDLES})}")
     if bad is None:
         bad = BadRows()
-    if kind == "hf" and limit is not None:  # hf reads the rows of all images before it yields one
+    if kind == "hf" and limit is not None:  # hf reads the rows of all images before it yields the first image
         options["limit"] = limit
     yield from islice(SOURCES[kind](path, bad, **options), limit)
     check(kind, path, bad)

@@ -1,4 +1,4 @@
-"""Records that belong to the same split: images with the pairs or questions about them."""
+"""Defines bundles: records that belong to the same split, which are images with the pairs or questions about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from scramble.records import ImageRecord, PreferencePair, Question
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Images, pairs and questions. ``key`` determines the split: the first image's id, or the row's id without images.
+    """Images, pairs and questions. ``key`` determines the split: it is the id of the first image, or the id of the row
+    if there are no images.
 
     An image can be in several bundles; the table of a split contains it once.
     """

@@ -1,4 +1,6 @@
-"""Captions in text files next to the images: ``a.jpg`` and ``a.txt``, as img2dataset and many trainers write them."""
+"""Read captions in text files next to the images: ``a.jpg`` and ``a.txt``, as img2dataset and many trainers
+write them.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 
 
 def has_caption_files(folder: Path) -> bool:
-    """Return whether an image in the folder or below it has a text file of the same name."""
+    """Return whether an image in the folder or its sub-folders has a text file with the image's name."""
     return any(_caption_file(image).is_file() for image in _images(folder))
 
 
 def caption_rows(folder: Path, bad: BadRows) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the path and the row (``image``, ``caption``) of each image below a folder, in the order of the paths.
 
-    Each line of the text file is a caption. ``bad`` collects the images without a text file, and the text files that
-    cannot be read.
+    Each line of an image's text file is a caption. ``bad`` collects the images without a text file, and the text files
+    that cannot be read.
     """
     for image in sorted(_images(folder)):
         name = image.relative_to(folder).as_posix()

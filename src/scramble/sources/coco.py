@@ -1,4 +1,4 @@
-"""COCO captions in their official layout: ``annotations/captions_<split>.json`` and ``<split>/*.jpg``."""
+"""Read COCO captions in the official layout: ``annotations/captions_<split>.json`` and ``<split>/*.jpg``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(
 ) -> Iterator[ImageRecord]:
     """Stream COCO images with their captions, in the order of the file.
 
-    An image's id is its number in COCO with twelve digits (``000000000724``). It is the same in the 2014 and 2017
+    An image's id is its number in COCO with twelve digits (``000000000724``). The id is the same in the 2014 and 2017
     releases and in the benchmarks built on COCO, so that overlaps can be detected.
 
     Args:
@@ -43,7 +43,7 @@ def read(
 def _captions(file: Path, content: dict[str, Any], bad: BadRows) -> dict[str, list[str]]:
     """Return the captions of each image.
 
-    Removes the annotations from the content, because they need more memory than the captions.
+    The annotations are removed from ``content``, because they need more memory than the captions.
     """
     captions: dict[str, list[str]] = {}
     seen_annotations: set[str] = set()
@@ -123,13 +123,16 @@ def _key(value: Any) -> str:
 def _layout(path: Path, split: str, images: str | Path | None) -> tuple[Path, Path]:
     file = path / "annotations" / f"captions_{split}.json" if path.is_dir() else path
     if not file.is_file():
-        raise SourceError(f"{file} does not exist: COCO's captions_*.json is needed (data.path=..., data.split=...)")
+        raise SourceError(
+            f"{file} does not exist: set data.path to COCO's root folder or to a captions_*.json, and data.split to a "
+            "split in the root folder"
+        )
     if images is None:
         name = file.stem.removeprefix("captions_")
         candidates = [file.parent.parent / name, file.parent / name, file.parent.parent / "images" / name]
         images = next((folder for folder in candidates if folder.is_dir()), None)
         if images is None:
-            raise SourceError(f"no folder {name} with the images of {file}: set data.images to the folder")
+            raise SourceError(f"there is no folder {name} with the images of {file}: set data.images to their folder")
     if not Path(images).is_dir():
         raise SourceError(f"{images} is not a folder: set data.images to the folder of COCO's images")
     return file, Path(images)
@@ -141,5 +144,8 @@ def _content(file: Path) -> dict[str, Any]:
     except StoreError as error:
         raise SourceError(str(error)) from error
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
-        raise SourceError(f"{file}: not a COCO caption file (it needs the lists images and annotations)")
+        raise SourceError(
+            f"{file} is not a COCO caption file, because it lacks the lists images and annotations: set data.path to "
+            "COCO's root folder or to a captions_*.json"
+        )
     return content

@@ -11,7 +11,7 @@ from scramble.formats.bad_rows import SourceError
 
 log = logging.getLogger(__name__)
 
-# The first name takes precedence. The others are the names of imagefolder (`file_name`, `text`), Flickr30k
+# The first name takes precedence. The other names are those of imagefolder (`file_name`, `text`), Flickr30k
 # (`image_name`, `comment`), img2dataset and WebDataset (`jpg`, `txt`), and of common captioning data on the hub.
 IMAGE_COLUMNS = (
     *("image", "file_name", "image_name", "image_path", "image_file", "img", "img_path", "file", "file_path"),
@@ -33,14 +33,14 @@ def find_columns(path: str | Path, names: Collection[str], image: str | None, ca
         caption: the configured caption column; None selects one of :data:`CAPTION_COLUMNS`.
 
     Raises:
-        SourceError: several columns have usual names, and none of them has the first one.
+        SourceError: several columns have usual names, and none of them has the first usual name.
     """
     found = (
         image or _usual(path, names, IMAGE_COLUMNS, "image"),
         caption or _usual(path, names, CAPTION_COLUMNS, "caption"),
     )
     if found != (image or IMAGE_COLUMNS[0], caption or CAPTION_COLUMNS[0]) and set(found) <= set(names):
-        log.info(f"data: {path}: the images are in column {found[0]}, the captions in column {found[1]}")
+        log.info(f"data: {path} has the images in the column {found[0]} and the captions in the column {found[1]}")
     return found
 
 
@@ -50,8 +50,8 @@ def _usual(path: str | Path, names: Collection[str], usual: Sequence[str], what:
     present = matching(names, usual)
     if len(present) > 1 and _plain(present[0]) != usual[0]:
         raise SourceError(
-            f"{path}: the {what} may be in column {' or '.join(present)}: set data.{what}_column={present[0]}, or "
-            "another of them"
+            f"{path}: the {what} may be in the column {' or '.join(present)}: choose one of them "
+            f"(data.{what}_column={present[0]})"
         )
     return present[0] if present else usual[0]
 

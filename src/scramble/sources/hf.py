@@ -1,6 +1,7 @@
-"""Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
+"""Read Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
 
-Local files are read in place (:mod:`scramble.sources.tables`); the ``datasets`` library streams or downloads hub ids.
+Local files are read in place (:mod:`scramble.sources.tables`). The ``datasets`` library streams or downloads data sets
+on the hub.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ def read(
     The caption column contains a string or a list of strings. The image column contains a ``datasets`` image, encoded
     bytes, or a path. Rows belong to the same image if they have the same id in ``id_column``. Without this column, they
     must have the same bytes or path, and the image's id is the number of its first row. Captions are loaded into
-    memory, but images are read one at a time, so the data set is read twice (for a hub id, over the network).
+    memory, but images are read one at a time, so the data set is read twice (if it is on the hub, over the network).
 
     Args:
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, a folder of parquet files, or
             WebDataset shards (:func:`tar_files`).
-        image_column: the column of the image; None: see :func:`scramble.sources.columns.find_columns`.
-        caption_column: the column of the caption; None likewise.
+        image_column: the column of the image; None selects it with :func:`scramble.sources.columns.find_columns`.
+        caption_column: the column of the caption; None selects it in the same way.
         split: one of the data set's splits. In a folder of parquet files, its name is part of the names of files or
             folders (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
@@ -156,8 +157,8 @@ class HubTable:
                     rows = rows.cast_column(column, datasets.Image(decode=False))
         except Exception as error:  # hub, file system and pyarrow raise exceptions of many types
             raise SourceError(
-                f"data.path={path} cannot be opened as a data set ({one_line(error)}). It must be a local file, a "
-                "folder, or a hub id that this machine can reach (HF_TOKEN set for gated ones)"
+                f"data.path={path} cannot be opened as a data set ({one_line(error)}): set it to a local file, a "
+                "folder, or a hub id that this machine can reach (gated data sets need HF_TOKEN)"
             ) from error
         self._rows = rows
         self.columns = list(rows.column_names or features)
@@ -180,8 +181,8 @@ def _open(
         for key, value in (("name", name), ("revision", revision)):
             if value is not None:
                 raise SourceError(
-                    f"{path} is a local copy, which has no {key}: remove data.{key}, or set data.path to the folder of "
-                    "the intended part"
+                    f"{path} is a local copy, which has no {key}: remove data.{key}, or set data.path to the "
+                    "intended folder in this copy"
                 )
         if tars:
             return HubTable(str(path), split, None, None, tars=tars)
@@ -190,7 +191,9 @@ def _open(
 
 
 def tar_files(path: str | Path) -> list[Path]:
-    """Return the WebDataset shards that a path names: a .tar file, a folder of them, or a pattern (``cc3m/*.tar``)."""
+    """Return the WebDataset shards that a path names: a .tar file, a folder of .tar files, or a pattern
+    (``cc3m/*.tar``).
+    """
     pattern = Path(path) / "*.tar" if Path(path).is_dir() else Path(path)
     if pattern.suffix != ".tar":
         return []
@@ -201,7 +204,7 @@ def _require(path: str | Path, columns: list[str], names: list[str]) -> None:
     missing = [column for column in columns if column not in names]
     if missing and names:
         raise SourceError(
-            f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}. Set the column names "
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(names)}: set the column names "
             "(data.image_column=..., data.caption_column=..., data.id_column=...)"
         )
 
@@ -209,7 +212,7 @@ def _require(path: str | Path, columns: list[str], names: list[str]) -> None:
 def _fields(value: Any) -> tuple[bytes | None, str | None]:
     """Return the bytes and path in an image field, which may be a list with one image.
 
-    Raises RecordError if it has neither.
+    Raises RecordError if the field has neither.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

@@ -44,10 +44,11 @@ def read(
         path: the file (``.jsonl``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
             :mod:`scramble.formats.csv_file`), or a folder (:func:`find_input`).
         bad: collects rejected rows.
-        images: the folder that the image paths are relative to; by default the file's folder, or the only folder in it
-            that contains the first image.
-        image_column: the column of the image's path; None: see :func:`scramble.sources.columns.find_columns`.
-        caption_column: the column of the caption; None likewise.
+        images: the folder that the image paths are relative to; by default the file's folder, or the only sub-folder
+            that contains one of the first images.
+        image_column: the column of the image's path; None selects it with
+            :func:`scramble.sources.columns.find_columns`.
+        caption_column: the column of the caption; None selects it in the same way.
         embed: see :func:`scramble.formats.checks.load_image`.
         verify: see :func:`scramble.formats.checks.load_image`.
 
@@ -96,8 +97,8 @@ def read(
 def find_input(path: str | Path, image_column: str | None = None) -> Path:
     """Return the caption file at or in ``path``, or the folder ``path`` if it has text files next to its images.
 
-    In a folder, :data:`FILE_NAMES` take precedence over other tables, of which those with an image column count.
-    Raises SourceError if there is no input, or more than one.
+    In a folder, :data:`FILE_NAMES` take precedence over other tables. A table with another name must have an image
+    column. Raises SourceError if there is no input, or more than one.
     """
     path = Path(path)
     if path.is_file():
@@ -113,8 +114,7 @@ def find_input(path: str | Path, image_column: str | None = None) -> Path:
         what = "none of them" if not files else " and ".join(file.name for file in files)
         raise SourceError(
             f"{path} must contain exactly one of {', '.join(FILE_NAMES)} (or another table with an image column, or a "
-            f".txt file with captions next to each image), but contains {what}; or set data.path to the caption file "
-            "itself"
+            f".txt file with captions next to each image), but contains {what}: set data.path to the caption file"
         )
     return files[0]
 
@@ -131,10 +131,10 @@ def _is_table(file: Path, image_column: str | None) -> bool:
 
 
 def _names(file: Path) -> Collection[str]:
-    """Return the names of a table's columns: those of the first object of a JSONL file, or of the header."""
+    """Return the names of a table's columns, from the first object of a JSONL file or from the header."""
     if file.suffix.lower() in CSV_SUFFIXES:
         return csv_names(file)
-    with suppress(StoreError):  # reading the rows reports it
+    with suppress(StoreError):  # the code that reads the rows reports the error
         for _, line in json_lines(file):
             with suppress(ValueError):
                 for row in json_values(line):
@@ -144,7 +144,8 @@ def _names(file: Path) -> Collection[str]:
 
 
 def _image_folder(file: Path, names: Sequence[str]) -> Path:
-    """Return the folder that image paths are relative to: the file's, or the only folder in it that has the images.
+    """Return the folder that image paths are relative to: the file's folder, or its only sub-folder that has one of the
+    images.
 
     The first five paths are tested.
     """
@@ -178,7 +179,8 @@ def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, d
         yield from jsonl_rows(file, columns, bad)
     else:
         raise SourceError(
-            f"{file}: captions are read from .jsonl files (one object per line) and .csv, .tsv or .txt tables"
+            f"{file} is not a caption file: set data.path to a .jsonl file with one object per line, or to a .csv, "
+            ".tsv or .txt table"
         )
 
 

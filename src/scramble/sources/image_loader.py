@@ -9,7 +9,7 @@ from scramble.records import ImageFile, RecordError
 
 
 class ImageLoader:
-    """Loads image files for rows that share them.
+    """Loads image files for rows that share images.
 
     Args:
         embed, verify: see :func:`scramble.formats.checks.load_image`.
@@ -20,7 +20,9 @@ class ImageLoader:
         self._faults: dict[Path, str] = {}
 
     def load(self, file: Path) -> ImageFile:
-        """Return the image. Raises RecordError if it cannot be read; later calls raise the same error again."""
+        """Return the image in a file. Raises RecordError if the file cannot be read; later calls raise the same error
+        again.
+        """
         if self._faults.get(file):
             raise RecordError(self._faults[file])
         try:

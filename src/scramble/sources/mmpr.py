@@ -1,4 +1,6 @@
-"""Read MMPR: sets of preference pairs with no, one or several images, mixed as in InternVL's trainer."""
+"""Read MMPR, which consists of sets of preference pairs with any number of images. The sets are mixed as in InternVL's
+trainer.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,14 @@ def bundles(
     """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
 
     A row that is used several times gets a different id each time. A row is unusable if it is not JSON, lacks a text,
-    has the wrong number of image placeholders, or has a missing or broken image. It is added to ``bad`` only once.
+    has the wrong number of image placeholders, or has a missing or broken image. An unusable row is added to ``bad``
+    only once.
 
     Args:
         path: the ``meta.json``, or its folder.
         root: folder that the paths in ``meta.json`` are relative to; None searches for it from ``path``.
-        resample: whether to draw sets by the square root of their length (:func:`scramble.formats.mmpr.mixture`).
+        resample: whether to draw sets with the square roots of their lengths as weights
+            (:func:`scramble.formats.mmpr.mixture`).
         seed: seed for drawing sets; the rows of a set are shuffled with the set's index as seed.
         limit: stop after this many pairs.
 
@@ -85,12 +89,14 @@ def _log_ignored_settings(sets: list[_Set]) -> None:
     for one in sets:
         entry = one.entry
         if entry.length is not None and entry.length != len(one.lines):
-            log.info(f"mmpr: set {entry.name} has {len(one.lines)} rows, but its meta.json says {entry.length}")
+            log.info(
+                f"mmpr: the set {entry.name} has {len(one.lines)} rows, but its length in meta.json is {entry.length}"
+            )
         if entry.data_augment:
-            log.info(f"mmpr: set {entry.name} has data_augment, which is not supported and ignored")
+            log.info(f"mmpr: data_augment=true of the set {entry.name} is ignored, because it is not supported")
     patches = {one.entry.max_dynamic_patch for one in sets} - {None}
     if patches:
-        log.info(f"mmpr: max_dynamic_patch is {sorted(patches)}; model.max_tiles applies to all sets instead")  # type: ignore[type-var]
+        log.info(f"mmpr: max_dynamic_patch={sorted(patches)} is ignored, because model.max_tiles applies to all sets")  # type: ignore[type-var]
 
 
 def _bundles(sets: list[_Set], order: Iterator[tuple[int, int]], images: ImageLoader, bad: BadRows) -> Iterator[Bundle]:
@@ -154,7 +160,7 @@ def _name(value: Any) -> str:
 def _named(
     pair: PreferencePair, parsed: ParsedRow, ids: tuple[str, ...], one: _Set, row: int, time: int
 ) -> PreferencePair:
-    """Return the pair with a unique id, and with the ids that its images have here."""
+    """Return the pair with a unique id, and with ``ids`` as the ids of its images."""
     again = f"#{time}" if time > 1 else ""
     name = one.entry.name
     if parsed.provenance:  # an export of this project: all other fields are kept

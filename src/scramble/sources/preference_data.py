@@ -39,7 +39,8 @@ class PairInput:
         columns: the file's column name for each name that the format expects.
         images: folder that image paths are relative to; None means the folder of the rows.
         root, resample: see :func:`scramble.sources.mmpr.bundles`.
-        ratings: which pairs of rated answers to use: the best with the worst answer, or all pairs of unequal rating.
+        ratings: which pairs of rated answers to use: the best and the worst answer (``best_worst``), or all pairs of
+            answers with different ratings (``all``).
         weight: relative weight of this input in the mix.
     """
 
@@ -71,7 +72,7 @@ def bundles(
 
     Args:
         path: see :func:`scramble.sources.row_files.open_rows`. A data set folder of this project and an MMPR
-            ``meta.json`` are also supported. None with ``mix``.
+            ``meta.json`` are also supported. It is None if ``mix`` is given.
         mix: several inputs, each a mapping of :class:`PairInput`'s fields; see :func:`interleave`.
         seed: seed of MMPR's mixture.
         limit: stop after this many bundles.
@@ -104,7 +105,7 @@ def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], na
         bundle = next(streams[number], None)
         if bundle is None:
             listed = ", ".join(f"{count:,} of {name}" for name, count in zip(names, counts, strict=True))
-            log.info(f"data: the mix ends because {names[number]} has no more pairs: {listed}")
+            log.info(f"data: the mix ends because {names[number]} has no more pairs. Pairs used: {listed}")
             return
         counts[number] += max(1, len(bundle.pairs))
         yield bundle
@@ -135,7 +136,7 @@ class _Reader:
                 continue
             first = [row for row in first if isinstance(row, Mapping)]
             name = _format(file, one, opened, first)
-            log.info(f"data: {file}: format {name}")
+            log.info(f"data: {file} has the format {name}")
             if name == "scramble" and file.path is not None and not any(COLUMN in row for row in first):
                 given = scramble_release.bundles(
                     file.path, self._bad, columns=one.columns, images=one.images, **self._image_options()
@@ -146,7 +147,7 @@ class _Reader:
                 yield from self._row(number, one, file, place, row, name, names, by_name)
 
     def _adopted(self, number: int, bundles: Iterator[Bundle]) -> Iterator[Bundle]:
-        """Yield bundles that have their own ids, which become unique in a mix."""
+        """Return the bundles of an input that has its own ids. In a mix, the ids are made unique."""
         return bundles if self._alone else (self._renamed(number, bundle) for bundle in bundles)
 
     def _image_options(self) -> dict[str, Any]:
@@ -159,14 +160,16 @@ class _Reader:
             return None
         meta = mmpr_meta.find_meta(path) if one.format in (None, "mmpr") else None
         if meta is not None:
-            log.info(f"data: {meta}: format mmpr, a meta.json of sets")
+            log.info(f"data: {meta} has the format mmpr (a meta.json of sets)")
             if one.images is not None:
-                raise SourceError(f"{meta}: data.images is not used for a meta.json of MMPR: set data.root")
+                raise SourceError(f"{meta}: data.images is not used for a meta.json of MMPR: set data.root instead")
             self.images_key = "data.root"
             options = self._image_options()
             return mmpr.bundles(meta, self._bad, root=one.root, resample=one.resample, seed=self._seed, **options)
         if one.root is not None or one.resample:
-            raise SourceError(f"{one.path}: data.root and data.resample are only for MMPR's meta.json: remove them")
+            raise SourceError(
+                f"{one.path} is not a meta.json of MMPR: remove data.root and data.resample, which apply only to MMPR"
+            )
         folder = path if path.is_dir() else path.parent
         if not path.is_dir() and path != table_path(folder, PreferencePair):
             return None
@@ -174,7 +177,7 @@ class _Reader:
             folder = path / one.split
         if not is_own_table(table_path(folder, PreferencePair)):
             return None
-        log.info(f"data: {folder}: tables of this project")
+        log.info(f"data: {folder} contains tables of this project")
         return self._own_tables(folder)
 
     def _own_tables(self, folder: Path) -> Iterator[Bundle]:
@@ -227,7 +230,7 @@ class _Reader:
             yield from bundles
 
     def _image(self, value: Any, one: PairInput, file: RowFile, by_name: dict[Path, str]) -> ImageFile:
-        """Return the image of a row's field. Raises BadRow if it cannot be found or decoded."""
+        """Return the image of a row's field. Raises BadRow if the image cannot be found or decoded."""
         data = value if isinstance(value, bytes) else value.get("bytes") if isinstance(value, Mapping) else None
         path = value.get("path") if isinstance(value, Mapping) else value
         try:
@@ -266,7 +269,7 @@ class _Reader:
         return Bundle(ids[0] if ids else pair.pair_id, tuple(records.values()), (pair,))
 
     def _renamed(self, number: int, bundle: Bundle) -> Bundle:
-        """Replace the ids of an input's bundle by ids that are unique in the mix."""
+        """Replace the ids of an input's bundle with ids that are unique in the mix."""
         ids = {one.image_id: self._image_id(number, one.image_id, one.image_id, one.image) for one in bundle.images}
         images = tuple(replace(one, image_id=ids[one.image_id]) for one in bundle.images)
         pairs = (replace(pair, image_ids=tuple(ids[name] for name in pair.image_ids)) for pair in bundle.pairs)
@@ -292,14 +295,16 @@ class _Reader:
 
 
 def _rows(file: RowFile, one: PairInput, opened: OpenedRows, bad: BadRows) -> Iterator[tuple[int, Any]]:
-    """Yield the number and content of each row, with columns renamed to those that its format expects."""
+    """Yield the number and content of each row, with columns renamed to the names that the row's format expects."""
     for number, row in file.rows(bad):
         row = renamed(row, one.columns)
         yield number, row if opened.entry is None else opened.entry.sharegpt(row)
 
 
 def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:
-    """Set the pair's source, and its kind to the data set that the row names. Pairs exported by us keep both."""
+    """Set the pair's source, and set its kind to the name of the data set in the row, if any. A pair that this project
+    exported keeps its source and kind.
+    """
     if parsed.provenance:
         return pair
     kind = next((row[key] for key in ("origin_dataset", "ds_name") if isinstance(row.get(key), str)), pair.kind)
@@ -316,13 +321,13 @@ def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Ro
     seen = ", ".join(dict.fromkeys(str(name) for row in rows for name in row)) or "none: its rows are not JSON objects"
     for own, name in one.columns.items():
         if rows and not any(own in row for row in rows):
-            raise SourceError(f"data.columns.{own}={name}: {file} has no such column; it has {seen}")
+            raise SourceError(f"data.columns.{own}={name} is not a column of {file}: choose one of {seen}")
     if one.format is not None:
         row_format = READABLE[one.format]
         if not any(row_format.has_columns(row) for row in rows):
             needed = " or ".join(" and ".join(names) for names in row_format.needs)
             raise SourceError(
-                f"data.format={one.format} needs the columns {needed}, but {file} has {seen}: name them "
+                f"data.format={one.format} needs the columns {needed}, but {file} has {seen}: name the columns "
                 "(data.columns.<needed>=<name>), or set data.format=null to detect the format"
             )
         return one.format
@@ -330,6 +335,6 @@ def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Ro
         if any(row_format.has_columns(row) and row_format.fits(row) for row_format in READABLE.values()):
             return recognise(row)
     raise SourceError(
-        f"{file}: its columns ({seen}) match no known format; {nearest(rows[0] if rows else ())}. Name the "
-        f"columns (data.columns.<needed>=<name>); formats: {', '.join(READABLE)}"
+        f"{file}: the columns ({seen}) match no known format; {nearest(rows[0] if rows else ())}. Name the columns "
+        f"(data.columns.<needed>=<name>). The known formats are {', '.join(READABLE)}"
     )

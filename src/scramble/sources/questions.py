@@ -31,7 +31,7 @@ def bundles(
     A row has ``question`` and ``answer`` (a text or number, not needed for DropoutNTP). Optional fields are ``image``
     or ``images`` (a path or a list of paths), ``answers`` (all accepted answers), ``choices`` (options in letter
     order), ``kind`` (the rule that grades answers, or any name) and ``id``. Image placeholders in the question are
-    removed, because images precede it.
+    removed, because the images precede the question.
 
     Args:
         path: the ``.jsonl`` file.

@@ -76,7 +76,7 @@ def open_rows(path: str, *, name: str | None = None, split: str = "train", revis
         revision: the commit of a hub data set.
 
     Raises:
-        SourceError: no file or data set exists. The message names the key.
+        SourceError: no file or data set exists. The message names the key to change.
     """
     place = Path(path).expanduser()
     if exists(place):
@@ -91,12 +91,12 @@ def open_rows(path: str, *, name: str | None = None, split: str = "train", revis
                 raise SourceError(f"{path} is a local copy, which has no {key}: remove data.{key}")
         place = place if entry is None else entry.file
         if not place.exists():
-            raise SourceError(f"{info}: its file_name {place} does not exist")
+            raise SourceError(f"{info} names the file {place}, which does not exist: correct file_name")
         files = [place] if place.is_file() else _in_folder(place, split)
         return OpenedRows([RowFile(file) for file in files], entry)
     if is_pattern(path):
         if not (files := matches(path)):
-            raise SourceError(f"data.path={path}: no file of rows matches ({', '.join(ROW_FILES)})")
+            raise SourceError(f"data.path={path} matches no file of rows ({', '.join(ROW_FILES)}): correct the pattern")
         return OpenedRows([RowFile(file) for file in files])
     if not is_hub_id(path):
         raise SourceError(f"data.path={path} does not exist: use a file of rows, its folder, a pattern or a hub id")

@@ -1,4 +1,4 @@
-"""Read GQA and Visual Genome: images with scene graphs, and questions about them."""
+"""Read GQA and Visual Genome: images with scene graphs, and questions about the images."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream each image that has a scene graph, with its questions, in the order of the graph file.
 
-    Both files are loaded into memory (see :mod:`scramble.scenegraphs.files`). Graphs are not changed; their defects are
-    counted when they are used.
+    The files of graphs and questions are loaded into memory (see :mod:`scramble.scenegraphs.files`). Graphs are not
+    changed; the defects of a graph are counted when the graph is used.
 
     Args:
         path: the folder that contains everything.
-        graphs: file of scene graphs, GQA's or Visual Genome's, relative to ``path``.
-        questions: file of questions, GQA's (``{id: {imageId, question, answer}}``) or Visual Genome's
+        graphs: file of scene graphs in the layout of GQA or Visual Genome, relative to ``path``.
+        questions: file of questions in the layout of GQA (``{id: {imageId, question, answer}}``) or Visual Genome
             (``[{id, qas: [{qa_id, question, answer}]}]``); None reads only images.
-        images: folder of images relative to ``path`` (by default ``path``). Images are searched by id in this folder
+        images: folder of images relative to ``path`` (by default ``path``). Images are looked up by id in this folder
             and its sub-folders.
         limit: stop after this many images.
     Raises:
@@ -114,7 +114,9 @@ def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
             if isinstance(qa, Mapping)
         ]
     if not rows:
-        raise SourceError(f"{file} does not contain questions of GQA or Visual Genome")
+        raise SourceError(
+            f"{file} has no questions in the layout of GQA or Visual Genome: set data.questions to such a file"
+        )
     questions_of: dict[str, list[Question]] = {}
     seen: set[str] = set()
     for number, (key, image_id, row) in enumerate(rows, 1):

@@ -33,8 +33,8 @@ def bundles(
     Args:
         path: the file of rows. It is loaded into memory (58,000 pairs need about 40 MB); images are read one at a time.
         columns: the file's column name for each name that the format expects.
-        images: the folder of COCO images. An image is searched by its path, and then by its file name if no other image
-            has the same name.
+        images: the folder of COCO images. An image is looked up by its path, and then by its file name if no other
+            image has the same file name.
         limit: stop after this many images.
 
     Raises:

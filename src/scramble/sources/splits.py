@@ -26,7 +26,7 @@ class Groups:
         self._images: dict[bytes, set[str]] = {}
 
     def add(self, key: str, images: Mapping[str, ImageFile]) -> int:
-        """Add the bundle with this key and return its group. ``images`` are its images by id."""
+        """Add the bundle with this key and return its group. ``images`` are the bundle's images by id."""
         contents = [self._content(image_id, image) for image_id, image in images.items()]
         contents = contents or [hashlib.sha256(key.encode()).digest()]
         joined = [self._find(self._by_content[content]) for content in contents if content in self._by_content]
@@ -44,9 +44,9 @@ class Groups:
     def assign(self, fractions: Mapping[str, float], seed: int) -> list[str]:
         """Return the split of each group.
 
-        A group's split depends only on its first key and the seed, so that additional images do not move the others.
-        There is one exception: every split with a fraction above 0 gets a group, in the order of :data:`FILLED_FIRST`
-        if there are few groups.
+        A group's split depends only on its first key and the seed, so that added images do not move other groups to
+        another split. There is one exception: every split with a fraction above 0 gets at least one group. If there are
+        fewer groups than such splits, the splits are filled in the order of :data:`FILLED_FIRST`.
         """
         roots = [self._find(group) for group in range(len(self._parent))]
         places = {root: _place(self._keys[root], seed) for root in dict.fromkeys(roots)}
@@ -78,7 +78,9 @@ class Groups:
             split[nearest] = name
 
     def _content(self, image_id: str, image: ImageFile) -> bytes:
-        """Return the hash of an image's bytes, or of its path if the file cannot be read (without ``verify``)."""
+        """Return the hash of an image's bytes. If the file cannot be read, which only happens without ``verify``,
+        return the hash of its path.
+        """
         content = self._by_path.get(image.path or "") if image.bytes is None else None
         if content is None:
             try:

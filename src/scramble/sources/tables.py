@@ -59,13 +59,18 @@ class LocalTable:
         for file in self.files:
             names, batches = _open(file)
             if missing := [column for column in columns if column not in names]:
-                raise SourceError(f"{file}: no column {', '.join(missing)}; it has {', '.join(names)}")
+                raise SourceError(
+                    f"{file} has no column {', '.join(missing)}; it has {', '.join(names)}: all files of a split must "
+                    "have the same columns"
+                )
             while True:
                 try:
                     batch = next(batches, None)
                     rows = [] if batch is None else batch.select(list(dict.fromkeys(columns))).to_pylist()
                 except Exception as error:  # broken files raise exceptions of many types
-                    raise SourceError(f"{file} cannot be read after row {number} ({one_line(error)})") from error
+                    raise SourceError(
+                        f"{file} cannot be read after row {number} ({one_line(error)}): copy or download it again"
+                    ) from error
                 if batch is None:
                     break
                 for row in rows:
@@ -101,15 +106,15 @@ def open_local(path: Path, split: str) -> LocalTable:
 def _check_one_configuration(path: Path, files: list[Path]) -> None:
     """Raise SourceError if several folders each contain the split.
 
-    Hub data sets store their configurations like this (such as other captions of the same images), which are separate
-    tables.
+    Hub data sets store their configurations in separate folders (for example other captions of the same images). Each
+    configuration is a separate table.
     """
     folders = sorted({_above_split(file.relative_to(path)) for file in files})
     if len(folders) > 1:
         named = ", ".join(str(folder) for folder in folders)
         raise SourceError(
-            f"{path} has this split in {len(folders)} folders, which may be configurations of one data set: {named}. "
-            f"Choose one of them (data.path={path / folders[0]})"
+            f"{path} has this split in {len(folders)} folders, which may be configurations of one data set: choose one "
+            f"of {named} (data.path={path / folders[0]})"
         )
 
 
@@ -137,7 +142,7 @@ def _is(split: str, names: set[str | None]) -> bool:
 
 
 def _refuse(path: Path, split: str, names: list[str]) -> list[Path]:
-    raise SourceError(f"{path} has no split {split}; it has {', '.join(names)} (data.split=...)")
+    raise SourceError(f"{path} has no split {split}: choose one of {', '.join(names)} (data.split=...)")
 
 
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
@@ -159,7 +164,7 @@ def _splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
         named.setdefault(_split_of(file.relative_to(folder)), []).append(file)
     if set(named) <= {None}:
         return {"train": files} if files else {}
-    for file in named.pop(None, []):  # if there are named splits, each is a separate split
+    for file in named.pop(None, []):  # if some names have a split, each file without one is a separate split
         named.setdefault(file.stem, []).append(file)
     return {name: paths for name, paths in named.items() if name is not None}
 
@@ -180,18 +185,20 @@ def _split_of(file: Path) -> str | None:
 
 
 def _saved(path: Path, split: str) -> LocalTable:
-    """Return a data set written by ``save_to_disk``, whose metadata may contain the split."""
+    """Return the table of a ``Dataset`` written by ``save_to_disk``, whose metadata may name the split."""
     state, files = _state(path)
     own = re.split(r"[\[+]", str(state.get("_split") or "train"))[0]
     return LocalTable(path, files if _is(split, {own}) else _refuse(path, split, [own]))
 
 
 def _saved_splits(path: Path, split: str) -> LocalTable:
-    """Return a folder of data sets by split, which ``save_to_disk`` writes for a ``DatasetDict``."""
+    """Return the table of one split in a folder that ``save_to_disk`` wrote for a ``DatasetDict``."""
     try:
         names = [str(name) for name in read_json(path / "dataset_dict.json")["splits"]]
     except (StoreError, KeyError, TypeError) as error:
-        raise SourceError(f"{path} cannot be read as a folder of save_to_disk ({one_line(error)})") from error
+        raise SourceError(
+            f"{path} is not a complete DatasetDict ({one_line(error)}): write it again with DatasetDict.save_to_disk"
+        ) from error
     match = next((name for name in names if _is(split, {name})), None)
     return LocalTable(path, _state(path / match)[1] if match is not None else _refuse(path, split, names))
 
@@ -201,7 +208,9 @@ def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
         state = read_json(folder / "state.json")
         files = [folder / row["filename"] for row in state["_data_files"]]
     except (StoreError, KeyError, TypeError) as error:
-        raise SourceError(f"{folder} cannot be read as a folder of save_to_disk ({one_line(error)})") from error
+        raise SourceError(
+            f"{folder} is not a complete Dataset ({one_line(error)}): write it again with Dataset.save_to_disk"
+        ) from error
     if state.get("_indices_files"):
         raise SourceError(f"{folder} stores rows by reference: save it again with the datasets library's save_to_disk")
     return state, files
@@ -225,7 +234,9 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
         parquet = pq.ParquetFile(file, memory_map=True, page_checksum_verification=True)
         return parquet.schema_arrow.names, iter(parquet.iter_batches(batch_size=BATCH, use_threads=False))
     except Exception as error:  # broken files raise exceptions of many types
-        raise SourceError(f"{file} cannot be read as a {file.suffix.lstrip('.')} file ({one_line(error)})") from error
+        raise SourceError(
+            f"{file} is not a readable {file.suffix.lstrip('.')} file ({one_line(error)}): copy or download it again"
+        ) from error
 
 
 def _parts(batch: Any) -> Iterator[Any]:

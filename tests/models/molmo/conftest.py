@@ -1,4 +1,4 @@
-"""Molmo v1: recorded models, and a tiny model whose answers depend on its input."""
+"""Provides recorded models of Molmo v1, and a tiny model whose answers depend on the model's input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 
 
 def golden_config(name: str) -> MolmoConfig:
-    """The recorded sizes; their nested ``vision`` block is ``vision_config`` here."""
+    """Return the recorded sizes. Their nested ``vision`` block is ``vision_config`` here."""
     values = json.loads((GOLDEN / name / "config.json").read_text())
     values["vision_config"] = values.pop("vision")
     return MolmoConfig(**values)
@@ -25,13 +25,15 @@ def golden_config(name: str) -> MolmoConfig:
 
 @pytest.fixture(scope="session")
 def golden_folder() -> Path:
-    """Recorded values; see molmo.md in that folder."""
+    """Return the folder of recorded values, which molmo.md in this folder describes."""
     return GOLDEN
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[..., Any]:
-    """A fresh recorded model, ``molmo_model`` or ``molmo_model_o``; options go to ``from_pretrained``."""
+    """Return a function that loads a recorded model, ``molmo_model`` or ``molmo_model_o``, with options of
+    ``from_pretrained``.
+    """
 
     def load(name: str = "molmo_model", **options: Any) -> Any:
         return MolmoForCausalLM.from_pretrained(GOLDEN / name, config=golden_config(name), **options)
@@ -41,7 +43,7 @@ def golden() -> Callable[..., Any]:
 
 @pytest.fixture
 def inputs() -> dict[str, torch.Tensor]:
-    """The recorded batch of two prompts, with three and two crops; the second text is padded on the right."""
+    """Return the recorded batch of two prompts, with three and two crops. The second text is padded on the right."""
     names = ("input_ids", "images", "image_masks", "image_input_idx", "attention_mask")
     recorded = load_file(GOLDEN / "molmo_model" / "io.safetensors")
     return {name: recorded[name] for name in names}
@@ -49,13 +51,13 @@ def inputs() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def processor(tiny: Callable[[str], Path]) -> MolmoProcessor:
-    """The tiny model's processor."""
+    """Return the processor of the tiny model."""
     return MolmoProcessor.from_pretrained(tiny("molmo"))
 
 
 @pytest.fixture(scope="session")
 def lively(tiny: Callable[[str], Path]) -> MolmoForCausalLM:
-    """The tiny model with large weights, so that greedy answers depend on image, prompt and position."""
+    """Return the tiny model with large weights, so that greedy answers depend on image, prompt and position."""
     model = MolmoForCausalLM.from_pretrained(tiny("molmo")).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""Greedy generation: with and without a cache, alone and in a batch."""
+"""Tests greedy generation: with and without a cache, alone and in a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def answers(model: Any, batch: Any, **options: Any) -> list[list[int]]:
 
 
 def test_answers_vary(lively: MolmoForCausalLM, processor: MolmoProcessor, images: list[Image.Image]) -> None:
-    """Otherwise the comparisons below would be meaningless."""
+    """If all answers were equal, the comparisons below would be meaningless."""
     first = answers(lively, processor(images=images[0], text=PROMPTS[0]))[0]
     assert len(set(first)) > 4
     assert answers(lively, processor(images=images[1], text=PROMPTS[0]))[0] != first
@@ -50,7 +50,9 @@ def test_images_are_encoded_once_with_a_cache(
 def test_a_batch_of_two_equals_each_alone(
     lively: MolmoForCausalLM, processor: MolmoProcessor, images: list[Image.Image]
 ) -> None:
-    """Texts of different lengths, images of different numbers of crops, padded on the left."""
+    """The texts have different lengths, the images have different numbers of crops, and the batch is padded on the
+    left.
+    """
     pair = [images[0], images[3]]
     batch = processor(images=pair, text=list(PROMPTS), padding_side="left")
     alone = [processor(images=image, text=text) for image, text in zip(pair, PROMPTS, strict=True)]

@@ -1,4 +1,4 @@
-"""Loading of released folders, saving, reloading, merging adapters."""
+"""Tests loading of released folders, saving, reloading, merging adapters."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ TEXT = " User: describe the image Assistant:"
 
 @pytest.fixture
 def release(tmp_path: Path, golden_folder: Path, tiny: Callable[[str], Path]) -> Path:
-    """The released configuration files with their remote code's ``auto_map``, tiny sizes, weights in shards.
+    """Return a folder with the released configuration files, including their ``auto_map``, but with tiny sizes.
 
-    As on the hub there is no chat template, and the tokenizer's settings do not mention the processor.
+    The weights are in shards. As on the hub there is no chat template, and the tokenizer's settings do not mention the
+    processor.
     """
     folder = save_tiny_molmo(tmp_path / "release", ["describe the image"], seed=3, max_shard_size="1MB")
     assert len(list(folder.glob("model-*.safetensors"))) > 2 and (folder / "model.safetensors.index.json").exists()

@@ -42,7 +42,7 @@ def test_parameters_carry_the_released_names(golden: Golden, golden_folder: Path
 
 
 def test_defaults_are_7b_d() -> None:
-    """Shapes on the meta device: 8.02 billion parameters, the hub's count for Molmo-7B-D-0924."""
+    """A model on the meta device has 8.02 billion parameters, which is the hub's count for Molmo-7B-D-0924."""
     with torch.device("meta"):
         model = MolmoForCausalLM(MolmoConfig())
     transformer, vision = model.model.transformer, model.model.vision_backbone
@@ -54,7 +54,7 @@ def test_defaults_are_7b_d() -> None:
 
 
 def test_72b_is_the_same_design_at_qwen2_72b_size() -> None:
-    """Qwen2-72B has 72.7 billion parameters, tower and projector have 0.6 billion."""
+    """Qwen2-72B has 72.7 billion parameters; tower and projector together have 0.6 billion."""
     sizes: dict[str, Any] = {
         "hidden_size": 8192,
         "num_hidden_layers": 80,

@@ -1,4 +1,4 @@
-"""Grids with an odd side and 2 x 2 pooling, against a simple reimplementation of allenai/molmo at 793fa38.
+"""Tests grids with an odd side and 2 x 2 pooling, against a simple reimplementation of allenai/molmo at 793fa38.
 
 Pooling: olmo/model.py, ``MolmoVisionBackbone.forward``. Tokens and order of the features:
 olmo/data/model_preprocessor.py, ``image_to_patches_and_tokens``.
@@ -28,12 +28,12 @@ TEXTS = ["describe the image", "a red circle above a blue square"]
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Molmo with 9 x 9 patches per crop, pooled to 5 x 5."""
+    """Return a tiny Molmo with 9 x 9 patches per crop, pooled to 5 x 5."""
     return save_tiny_molmo(tmp_path_factory.mktemp("odd") / "model", TEXTS, image_size=54)
 
 
 def pooled_plainly(backbone: MolmoVisionBackbone, states_PX: Tensor, side: int) -> Tensor:
-    """Features (F, D) of one crop, window by window: absent patches are zero vectors, one head at a time."""
+    """Compute the features (F, D) of one crop, window by window and head by head. Absent patches are zero vectors."""
     attention = backbone.image_pooling_2d
     grid, zero = states_PX.view(side, side, -1), states_PX.new_zeros(states_PX.shape[-1])
     features = []
@@ -79,7 +79,7 @@ def test_zeros_enter_mean_and_attention(side: int) -> None:
 
 
 def order_plainly(processor: MolmoImageProcessor, tiling: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """The original's numbering of features, crop by crop, and the (rows, columns) of its tokens."""
+    """Return the original's numbering of features, crop by crop, and the (rows, columns) of the original's tokens."""
     left, right = processor.overlap_margins
     side = processor.image_token_length_h
     patches = processor.base_image_input_size[0] // processor.image_patch_size

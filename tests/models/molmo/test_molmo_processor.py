@@ -1,4 +1,4 @@
-"""Model inputs from images and texts: recorded cases, and properties for any size."""
+"""Tests model inputs from images and texts: recorded cases, and properties for any size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def picture(height: int, width: int, seed: int = 0) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def released(shared: Path) -> MolmoProcessor:
-    """The released tokenizer and settings."""
+    """Return the released tokenizer and settings."""
     from transformers import AutoTokenizer
 
     return MolmoProcessor(MolmoImageProcessor(), AutoTokenizer.from_pretrained(shared / "tokenizers" / "molmo-7b-d"))
@@ -221,7 +221,9 @@ def test_conversations_of_several_turns(processor: MolmoProcessor) -> None:
 
 
 def test_features_in_token_order() -> None:
-    """Two crops of three features at positions (5, 2, dropped) and (7, dropped, 3): order 2, 3, 5, 7."""
+    """Two crops have three features each, at the positions (5, 2, dropped) and (7, dropped, 3). The order is 2, 3, 5,
+    7.
+    """
     features = torch.arange(6.0).view(2, 3, 1)
     positions = torch.tensor([[5, 2, -100], [7, -1, 3]])
     assert in_token_order(features, positions).flatten().tolist() == [1.0, 5.0, 0.0, 3.0]

@@ -1,4 +1,4 @@
-"""A scripted vision server and small images for the tests of the data engine."""
+"""Provides a scripted vision server and small images for the tests of the data engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The data engine on a data set folder: splits, limits, shards, the table of format pairs, contradictory settings."""
+"""Tests the data engine on a data set folder: splits, limits, shards, the table of format pairs, contradictory
+settings.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ def train(tmp_path: Path, images: dict[str, ImageFile]) -> Path:
 
 
 def answer(payload: dict[str, Any]) -> str:
-    """The seed determines the reply: right in the requested form, wrong, or right in another form."""
+    """Return a reply that depends on the seed: right in the requested form, wrong, or right in another form."""
     number = payload["seed"]
     return [f"Step {number}.\nNext.\nFinal answer: 5", "Well.\nYes.\nFinal answer: 7", f"{number}. Final answer: 5"][
         number % 3

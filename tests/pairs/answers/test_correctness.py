@@ -1,4 +1,6 @@
-"""Correctness pairs from a scripted vision server: right and wrong answers, separate format pairs, counted reasons."""
+"""Tests correctness pairs from a scripted vision server: right and wrong answers, separate format pairs, counted
+reasons.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def run(
 
 
 def script(server: Loopback, *lines: str) -> None:
-    """The n-th request of a question gets the n-th line, starting over after the last."""
+    """Let the server answer the n-th request of a question with the n-th line, and start again after the last line."""
     server.answer = lambda text: lines[(len(server.payloads) - 1) % len(lines)].format(n=len(server.payloads))
 
 

@@ -1,4 +1,4 @@
-"""DropoutNTP with a scripted vision server: the first part with the image, the continuation without it."""
+"""Tests DropoutNTP with a scripted vision server: the first part with the image, the continuation without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompt of each style, and how well-formed and malformed replies are parsed."""
+"""Tests the prompt of each style, and how well-formed and malformed replies are parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refinement: which pairs are kept and why; results for small sets, different seeds and different orders."""
+"""Tests refinement: which pairs are kept and why; results for small sets, different seeds and different orders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ COLOURS = ("red", "blue", "green", "black")
 
 
 def make(number: int, kind: str, rng: random.Random, images: int, share: float = 0.7) -> PreferencePair:
-    """A colour swap of a random caption; the chosen side starts with "A" rather than "One" in a share of the pairs."""
+    """Return a colour swap of a random caption. In a share of the pairs, the chosen side starts with "A" rather than
+    "One".
+    """
     (a, b), (x, y) = rng.sample(COLOURS, 2), rng.sample(THINGS, 2)
     opening = "A" if rng.random() < share else "One"
     other = "One" if opening == "A" else "A"

@@ -1,4 +1,4 @@
-"""Text-only classifiers, refinement and the audit."""
+"""Tests text-only classifiers, refinement and the audit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pair(number: int, chosen: str, rejected: str, kind: str = "swap-object", ima
 
 
 def leaky(count: int, share: float, seed: int = 0) -> list[PreferencePair]:
-    """Pairs, a share ``share`` of which can be recognised by the word order "cat ... dog"."""
+    """Return pairs, a share ``share`` of which can be recognised by the word order "cat ... dog"."""
     rng = random.Random(seed)
     pairs = []
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Pairs from images: bad captions, support by other captions, selection, yes/no questions."""
+"""Tests pairs from images: bad captions, support by other captions, selection, yes/no questions."""
 
 from __future__ import annotations
 

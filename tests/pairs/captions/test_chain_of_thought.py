@@ -1,4 +1,4 @@
-"""The language-model generator with a server that gives good replies, bad replies, or no reply."""
+"""Tests the language-model generator with a server that gives good replies, bad replies, or no reply."""
 
 from __future__ import annotations
 

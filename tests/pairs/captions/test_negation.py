@@ -1,4 +1,7 @@
-"""Negation: nothing within its scope is edited, but words outside are. Tested with each installed pipeline."""
+"""Tests negation: nothing within the scope of a negation is edited, but words outside are.
+
+Each installed pipeline is tested.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from scramble.pairs.captions.surface import normalise
 
 @pytest.fixture(scope="module", params=["offline", "en_core_web_sm"])
 def name(request, pipeline: str) -> str:
-    """A pipeline's name: the offline one, and the one that users install (skipped if it is not installed)."""
+    """Return the name of a pipeline: the offline pipeline, and the pipeline that users install (skipped if not
+    installed).
+    """
     if request.param == "offline":
         return pipeline
     import spacy

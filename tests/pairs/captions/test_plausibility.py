@@ -1,4 +1,4 @@
-"""Plausibility: relations of captions, lifts by hand, and candidates that a generator drops after learning."""
+"""Tests plausibility: relations of captions, lifts by hand, and candidates that a generator drops after learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Swap and replace rules: what they change, what they do not change, and the failure modes of earlier generators."""
+"""Tests swap and replace rules: what they change, what they do not change, and the failure modes of earlier
+generators.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world's swap and replace negatives: false according to the judge, exact edits, equal lengths."""
+"""Tests the world's swap and replace negatives: false according to the judge, exact edits, equal lengths."""
 
 from __future__ import annotations
 

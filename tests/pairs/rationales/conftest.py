@@ -1,4 +1,4 @@
-"""Scenes with questions, and a small English graph, as inputs of interventions."""
+"""Provides scenes with questions, and a small English graph, as inputs of interventions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from scramble.world.scenes import draw_scene
 
 
 def _world_cases(count: int, start: int = 0) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Every kind of question about ``count`` scenes of two to four objects, half of them with look-alikes."""
+    """Yield every kind of question about ``count`` scenes of two to four objects. Half of the scenes have
+    look-alikes.
+    """
     for index in range(start, start + count):
         rng = random.Random(f"scenealign/{index}")
         scene = draw_scene(rng, objects=(2, 4), lookalikes=0.4 * (index % 2))
@@ -33,13 +35,15 @@ def _world_cases(count: int, start: int = 0) -> Iterator[tuple[Case, dict[str, A
 
 @pytest.fixture(scope="session")
 def world_cases() -> Callable[..., Iterator[tuple[Case, dict[str, Any]]]]:
-    """``world_cases(count, start=0)``: questions about scenes, each with the scene's graph."""
+    """Return the function ``world_cases(count, start=0)``, which returns questions about scenes, each with the scene's
+    graph.
+    """
     return _world_cases
 
 
 @pytest.fixture(scope="session")
 def english() -> SceneGraph:
-    """A dog on a bench, a cat next to it, and a man who holds a fire hydrant."""
+    """Return the graph of a dog on a bench, a cat next to the bench, and a man who holds a fire hydrant."""
     return read_graph(
         {
             "objects": [
@@ -62,7 +66,7 @@ def english() -> SceneGraph:
 
 @pytest.fixture(scope="session")
 def english_cases(english: SceneGraph) -> list[Case]:
-    """Answerable questions, of which the first two have rationales."""
+    """Return answerable questions, of which the first two have rationales."""
     rows = [
         ("q1", "What animal is on the bench?", "dog", ("There is a wooden bench.", "A brown dog is on the bench.")),
         ("q2", "What is by the bench?", "cat", ("I see a bench.", "An animal, a cat, is to the left of the bench.")),

@@ -1,5 +1,6 @@
-"""English rationales: mentions are aligned, words are replaced by rule or language model, other changes are
-rejected."""
+"""Tests English rationales: mentions are aligned, words are replaced by rule or language model, other changes are
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +103,7 @@ def test_questions_and_rationales_outside_of_the_graph_are_counted(
 
 
 def obedient(prompt: str) -> str:
-    """The steps of the prompt with its facts changed, as a good model would write them."""
+    """Return the steps of the prompt with the prompt's facts changed, as a good model would write them."""
     steps = re.findall(r"^\d+\. (.+)$", prompt, re.M)
     removed = re.findall(r"no longer true: (?:(.+) is )?(.+)$", prompt, re.M)
     new = re.findall(r"true instead: (?:(.+) is )?(.+)$", prompt, re.M)

@@ -1,4 +1,6 @@
-"""Graphs and rewritten rationales from models, with good replies of a scripted server and replies of a random model."""
+"""Tests graphs and rewritten rationales from models, with good replies of a scripted server and replies of a random
+model.
+"""
 
 from __future__ import annotations
 

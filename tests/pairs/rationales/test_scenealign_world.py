@@ -1,4 +1,4 @@
-"""Embedded world: rationales are derived from graphs, changed in one recorded way, and judged."""
+"""Tests the embedded world: rationales are derived from graphs, changed in one recorded way, and judged."""
 
 from __future__ import annotations
 
