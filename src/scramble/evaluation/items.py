@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationError(ValueError):
-    """Data, settings or results that cannot be evaluated. The message names the cause and says how to fix it."""
+    """Raised if data, settings or results cannot be evaluated. The message names the cause and the fix."""
 
 
 Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
@@ -139,8 +139,8 @@ class Query:
     """One question to the model about some images. The model scores the ``candidates`` as answers; without candidates,
     it generates an answer.
 
-    ``score_end`` is true if the end-of-turn token counts as part of an answer; ``image_px`` is the side of the
-    square to which images are resized first (None: they are not resized).
+    ``score_end`` is true if the end-of-turn token counts as part of an answer; ``image_px`` is the side of the square
+    to which images are resized first (None: images are not resized).
     """
 
     query_id: str
@@ -188,8 +188,8 @@ class ModelBackend(Protocol):
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
-    """Return the items. Log a warning if no model can answer some of them. Raises EvaluationError, which names the
-    first faulty items, if there are no items, an id occurs twice, or a group is incomplete.
+    """Return the items. Log a warning if some items cannot be answered by any model. Raises EvaluationError, which
+    names the first faulty items, if there are no items, an id occurs twice, or a group is incomplete.
     """
     items = tuple(items)
     if not items:

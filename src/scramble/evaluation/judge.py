@@ -6,7 +6,7 @@ MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1. S
 times and reports the mean with 1.96 standard errors over the repetitions. For MathVista, MathVerse and LogicVista, the
 judge extracts the final answer from the response (:mod:`scramble.evaluation.judge_extraction`). The faithfulness of a
 chain of thought is the share of its statements that the judge, which sees the image, calls true.
-:mod:`scramble.evaluation.judge_tasks` describes the other tasks.
+:mod:`scramble.evaluation.judge_tasks` describes the judging of all other benchmarks.
 
 The prompts are this project's own. For scores comparable with published ones, use the benchmark's original prompt and
 judge. A result's protocol records the judge and prompt as ``grading``.

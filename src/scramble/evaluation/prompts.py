@@ -1,4 +1,4 @@
-"""Encode queries (prompts and candidate answers) as tries or rows, score them, and open their images."""
+"""Encode and score queries (prompts and candidate answers) as tries or rows, and open the images of queries."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def score_queries(
     *,
     batch_tokens: int | None = None,
 ) -> Iterator[list[SequenceScore]]:
-    """Yield the scores of all candidates of each group, in order. A group consists of queries on the same images, and
-    these images. Each group is scored as one trie or, if the family has no trie, as one row per candidate.
+    """Yield the scores of all candidates of each group, in order. A group is a pair: a list of queries on the same
+    images, and the images. Each group is scored as one trie or, if the family has no trie, as one row per candidate.
 
     Raises NonFiniteError as described in :func:`scramble.trie.score.iter_scores` and
     :func:`scramble.models.rows.iter_scores`.

@@ -128,7 +128,7 @@ def _read(name: str) -> Protocol:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """Return the settings of a file merged over those of the files in its defaults list, as Hydra composes them."""
+    """Return the settings of a file, merged over the settings of the files in its defaults list as in Hydra."""
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     parents = [parent for parent in values.pop("defaults", ()) if parent != "_self_"]
     return {key: value for parent in parents for key, value in _settings(parent).items()} | values

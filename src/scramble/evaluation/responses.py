@@ -23,7 +23,7 @@ def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> 
     """Return the content key of a reply: a hash of the model and adapter, the prompt, the candidates, the settings and
     the bytes of the images.
     """
-    # not dataclasses.asdict, which copies every value and takes most of the time of a repeated evaluation
+    # dataclasses.asdict copies every value, which takes most of the time of a repeated evaluation.
     values = {name: getattr(query, name) for name in CONTENT}
     return content_key(SCHEMA, model_key, values, [image_hashes[i] for i in query.image_ids])
 

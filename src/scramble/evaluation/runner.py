@@ -126,7 +126,8 @@ def evaluate(
     Args:
         model: the loaded model, a model behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`),
             or a function that returns either. The function is called only if a reply is missing.
-        protocol: a protocol, its name, or its name with changed settings; ``default`` selects each benchmark's own.
+        protocol: a protocol, its name, or its name with changed settings; ``default`` selects each benchmark's default
+            protocol.
         model_id: identity of the model (:func:`identify`), which is part of the key of every reply.
         limit: maximum number of items per benchmark, exceeded if necessary to keep groups complete.
         batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. Different values can change
@@ -388,6 +389,6 @@ def _broken_images(groups: Sequence[Sequence[Query]], images: Mapping[str, Image
     for image_id in dict.fromkeys(image_id for group in groups for image_id in group[0].image_ids):
         try:
             images[image_id].open()
-        except (EvaluationError, RecordError) as error:  # an EvaluationError for a crop outside its image
+        except (EvaluationError, RecordError) as error:  # EvaluationError: a crop is outside the image
             faults[image_id] = str(error)
     return faults

@@ -85,7 +85,7 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
     if unknown := sorted(set(options) - set(parameters)):
         raise EvaluationError(f"{name} has no option {unknown[0]!r} {nearest(unknown[0], set(parameters))}")
     if root is None and needs_files(name):
-        raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to their folder")
+        raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to the folder of these files")
     try:
         return load(root, **options)
     except EvaluationError as error:

@@ -1,10 +1,10 @@
 """CRPE: multiple choice about subject, predicate and object of relations, with four rotations of the options.
 
 Paper: Wang et al., ECCV 2024 (The All-Seeing Project V2, arXiv 2402.19474). Data: ``crpe_relation.jsonl`` and
-``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, its ``abnormal_images`` and COCO's val2017 images. A missing file is
-skipped. Counts: 7,576 rows about relations (four rotations of 1,894 questions); not published for existence. The files
-have changed without a version number, so the data version contains a hash. Chance: 25 per row; 0.39 per question under
-independent guesses. Human: not published.
+``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, the folder ``abnormal_images`` of this data set, and COCO's val2017 images.
+A missing file is skipped. Counts: 7,576 rows about relations (four rotations of 1,894 questions); not published for
+existence. The files have changed without a version number, so the data version contains a hash. Chance: 25 per row;
+0.39 per question under independent guesses. Human: not published.
 
 Scores: ``circular_accuracy`` is the share of questions whose four rotations are all answered correctly, by category
 (existence, subject, predicate, object). ``overall`` is the published number, the mean over subject, predicate and

@@ -142,7 +142,7 @@ def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
 
 
 def without_images(rows: Any) -> Any:
-    """Return the rows without their image columns, which makes reading the texts fast."""
+    """Return the rows without the image columns, so that texts can be read without reading images."""
     from datasets import Image
 
     images = [
@@ -165,7 +165,7 @@ def find_file(name: str, root: str | Path, *patterns: str) -> Path:
 
 
 def load_json(name: str, path: Path) -> Any:
-    """Return the content of a JSON file, or the rows of a JSON lines file, whatever its suffix.
+    """Return the content of a JSON file, or the rows of a JSON lines file, regardless of the suffix.
 
     Raises EvaluationError, which names the file and the damaged line, if the file is truncated or damaged.
     """

@@ -16,11 +16,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class FolderImages(Mapping[str, ImageFile]):
-    """Images below a folder by the paths that a benchmark gives them. A name without a suffix matches any suffix.
+    """Images below a folder, by the names in a benchmark's file. A name without a suffix matches any suffix.
 
-    If a file with exactly this path exists, it is used. Otherwise the only file whose path ends with the name is used
-    ("val2017/1.jpg" for "1.jpg") or, if ``folder`` is a sub-folder, the file whose path is the end of the name ("1.jpg"
-    for "val2017/1.jpg"). A file with the same base name in a different folder is never used.
+    The file whose path equals the name is used, if it exists. Otherwise the only file whose path ends with the name is
+    used ("val2017/1.jpg" for "1.jpg") or, if ``folder`` is a sub-folder, the file whose path is the end of the name
+    ("1.jpg" for "val2017/1.jpg"). A file with the same base name in a different folder is never used.
 
     Args:
         name: name of the benchmark.

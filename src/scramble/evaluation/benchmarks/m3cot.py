@@ -67,7 +67,7 @@ def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
     (question,) = texts("m3cot", row, where, "question")
     (answer,) = whole_ids("m3cot", row, where, "answer")
     choices = lettered.listed("m3cot", where, "choices", row.get("choices"))
-    if answer.isascii() and answer.isdigit() and int(answer) < len(choices):  # MPO's copy
+    if answer.isascii() and answer.isdigit() and int(answer) < len(choices):  # the answer is an index in MPO's copy
         answer = LETTERS[int(answer)]
     letter = lettered.letter("m3cot", where, answer, choices)
     domain, topic = (str(row.get(name) or "") for name in ("domain", "topic"))

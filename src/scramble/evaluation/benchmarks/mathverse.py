@@ -84,7 +84,7 @@ def _item(row: dict[str, Any], number: int, query: str) -> Item:
     )
     prompt, question = str(row.get(query) or ""), str(row.get("question_for_eval") or row.get("question") or "")
     if query != "question" and not prompt.strip():
-        raise EvaluationError(f"mathverse: {where}: {query} is empty; download the data again")
+        raise EvaluationError(f"mathverse: {where}: {query} is empty: download the data again")
     if kind == "multi-choice":
         answer = one_of("mathverse", where, "answer", answer.strip(), LETTERS[:OPTIONS])
     choices = ("",) * OPTIONS if kind == "multi-choice" else ()

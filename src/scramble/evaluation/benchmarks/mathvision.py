@@ -83,7 +83,7 @@ def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
     if choices:
         answer = lettered.letter("mathvision", where, answer, choices)
         if len(choices) != len(DRAWN):
-            raise EvaluationError(f"mathvision: {where}: {len(choices)} options, not {len(DRAWN)} or none")
+            raise EvaluationError(f"mathvision: {where}: there are {len(choices)} options, not {len(DRAWN)} or none")
     drawn = "".join(choices) == DRAWN
     options = "" if drawn else "".join(f"({letter}) {c}\n" for letter, c in zip(LETTERS, choices, strict=False))
     record = Question(key, (data.image_id(number, where),), f"{question}\n{options}", answer, subject, choices=choices)

@@ -66,7 +66,7 @@ def load(
     rows = json_rows("object_halbench", path)
     wanted = set()
     for row in rows:
-        with suppress(EvaluationError):  # raised again for its row below
+        with suppress(EvaluationError):  # raised again below, where the message names the row
             wanted.add(coco_objects.image_number("object_halbench", "", row))
     coco = coco_objects.read("object_halbench", annotations or path.parent, objects.object_halbench(), wanted)
     pictures = RowImages()

@@ -162,7 +162,7 @@ def _number(text: str) -> int | float | None:
 
 
 class _Lines:
-    """The lines of a UTF-8 file, with the number of bytes that have been read and their digest."""
+    """The lines of a UTF-8 file, with the number and the digest of the bytes that have been read."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path

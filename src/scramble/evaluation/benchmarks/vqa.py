@@ -139,7 +139,9 @@ def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _split_of(path: Path, content: Mapping[str, Any]) -> str | None:
-    """Return the split of an official file, ``train``, ``val`` or ``test``, by its fields or else by its name."""
+    """Return the split of an official file (``train``, ``val`` or ``test``), read from the fields that name it or, if
+    there are none, from the file name. Return None if neither names a split.
+    """
     label = str(content.get("data_subtype") or content.get("dataset_type") or path.stem)
     match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", label.lower().replace("validation", "val"))
     return match[1] if match else None

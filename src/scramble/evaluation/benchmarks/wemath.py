@@ -113,7 +113,7 @@ def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
     if torn and not partial:
         raise EvaluationError(
             f"wemath: {path}: problem {torn[0]!r} has the steps {', '.join(sorted(steps[torn[0]]))}, not "
-            f"{', '.join(expected[torn[0]]) or 'those of a 2steps or 3steps problem'} ({len(torn)} such problems); "
+            f"{', '.join(expected[torn[0]]) or 'those of a 2steps or 3steps problem'} ({len(torn)} such problems): "
             "download the file again, or set benchmark.wemath.partial=true to skip such problems"
         )
     return [item for item in items if item.group not in torn]

@@ -26,7 +26,9 @@ from scramble.storage.files import write_json, write_text
 SCHEMA_VERSION = "0.3.0"
 LIBRARY = "scramble"
 SCORE_NAMES = {("hallusionbench", "accuracy"): "a_acc"}
-"""Names of scores that differ from the name of the item value whose mean they are, by benchmark and item value."""
+"""Name of the score that is the mean of an item value, by benchmark and item value. Only names that differ are
+listed.
+"""
 POINTS = 6.0
 """The highest rating of MMHal-Bench."""
 RANGES: dict[tuple[str, str], tuple[float | str, float | str]] = {

@@ -1,7 +1,7 @@
 """Use external evaluation harnesses: build the command line of lmms-eval or VLMEvalKit, and read the harness's results.
 
 Each result is read as a :class:`scramble.evaluation.scoring.results.Result` whose ``source`` and protocol name the
-harness. Tables therefore show it next to our results and never compute a difference between the two.
+harness. Tables therefore show external results next to our results but never compute a difference between the two.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
         scores = {}
         for key, value in table.items():
             metric, _, choice = key.partition(",")
-            # Next to `<metric>_stderr` there are `_stderr_clt` and `_stderr_clustered`.
+            # In addition to `<metric>_stderr`, lmms-eval writes `_stderr_clt` and `_stderr_clustered`.
             if "_stderr" in metric or not _is_number(value):
                 continue
             error = table.get(f"{metric}_stderr,{choice}")
@@ -275,7 +275,9 @@ def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
     with path.open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     if not table:
-        raise EvaluationError(f"{path} has no rows, because the evaluation in VLMEvalKit has not finished: repeat it")
+        raise EvaluationError(
+            f"{path} has no rows, because the evaluation in VLMEvalKit has not finished: repeat the command"
+        )
     numbers = [{key: float(value) for key, value in row.items() if _is_number(value)} for row in table]
     if not any(numbers):
         raise EvaluationError(

@@ -37,4 +37,4 @@ def judge_reply(item: Item, text: str) -> Judged:
         return judge_world(text, item.details["graph"], item.record)
     if item.details["judge"] == "parser":
         return judge_parsed(text, item.details["graph"], item.record, item.details.get("pipeline"))
-    raise EvaluationError(f"item {item.item_id}: unknown judge of rationales {item.details['judge']!r}")
+    raise EvaluationError(f"item {item.item_id}: judge is {item.details['judge']!r}, not world or parser")

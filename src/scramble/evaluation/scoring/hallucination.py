@@ -101,8 +101,9 @@ def chair(outcomes: Outcomes) -> dict[str, Ratio]:
 
 def object_halbench(outcomes: Outcomes) -> dict[str, Ratio]:
     """Compute Object HalBench's scores. ``response_rate`` is the share of responses with a hallucination among the
-    responses that mention an object of COCO, and ``chair_s`` is their share among all responses. ``mention_rate`` is
-    the share of hallucinated mentions, and ``recall`` is the share of the image's categories that are mentioned.
+    responses that mention an object of COCO, and ``chair_s`` is the share of such responses among all responses.
+    ``mention_rate`` is the share of hallucinated mentions, and ``recall`` is the share of the image's categories that
+    are mentioned.
     """
     rows = _objects(outcomes)
     return {

@@ -33,9 +33,9 @@ class Outcome:
         cluster: label that statistically dependent items have in common: the group or, for an item without a group, its
             first image.
         values: outcome by metric, in [0, 1].
-        status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade it), ``unread`` (the
-            judge's reply cannot be read: the item is excluded from the scores) or ``unscored`` (the answer is not
-            public).
+        status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade the answer), ``unread``
+            (the judge's reply cannot be read, so the item is excluded from the scores) or ``unscored`` (the answer is
+            not public).
         ties: number of tied comparisons.
     """
 
@@ -173,7 +173,7 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
     if item.details.get("rule") == "unscored":
         return _outcome(item, {}, text.strip(), "", "unscored", details=details)
     if item.style == "short":
-        # A marked answer may be wrapped ("**red**."): the first right form counts, beginning with the unchanged answer.
+        # A marked answer may be wrapped ("**red**."), so the first right form counts, starting with the unchanged text.
         # Under all other protocols, replies are parsed unchanged, as for the published numbers.
         marked = is_marked and final_answers.find(reply.text) is not None
         readings = [
@@ -214,7 +214,7 @@ def short_answer(item: Item, record: Question, text: str, protocol: Protocol) ->
     if rule == "mathverse":
         read = math_answers.extract_mathverse(text, tuple(item.options))
         return float(math_answers.mathverse_equal(read, record.answer)), read
-    raise EvaluationError(f"item {item.item_id}: unknown answer rule {rule!r}")
+    raise EvaluationError(f"item {item.item_id}: the answer rule {rule!r} is unknown")
 
 
 def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:

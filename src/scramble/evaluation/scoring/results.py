@@ -94,7 +94,7 @@ def read_outcomes(folder: str | Path) -> list[Outcome]:
     return list(_outcomes(path, path.stat().st_mtime_ns)) if path.exists() else []
 
 
-@lru_cache(maxsize=64)  # the outcomes of a method are read again for each method that is compared with it
+@lru_cache(maxsize=64)  # each comparison with another method reads the outcomes of a method
 def _outcomes(path: Path, modified: int) -> tuple[Outcome, ...]:
     return tuple(Outcome(**{**row, "tags": tuple(row["tags"])}) for row in read_jsonl(path))
 

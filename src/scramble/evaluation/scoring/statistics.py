@@ -244,8 +244,8 @@ def paired_bootstrap(
     """Return the difference of two methods' scores on the same clusters, which are resampled together. Scores are
     averaged over seeds.
 
-    The p-value is twice the share of resampled differences on the other side of zero, at least 2 / (resamples + 1).
-    Seeds are not resampled, so the interval only covers the variance over items.
+    The p-value is twice the smaller of two shares of resampled differences, those up to zero and those from zero, and
+    at least 2 / (resamples + 1). Seeds are not resampled, so the interval only covers the variance over items.
     """
 
     def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
