@@ -1,4 +1,4 @@
-"""Read and write pair data sets in the formats of other projects, and write their data set card."""
+"""Reads and writes pair data sets in the formats of other projects, and writes the data set card."""
 
 from __future__ import annotations
 

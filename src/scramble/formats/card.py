@@ -112,7 +112,9 @@ def dataset_card(
 
 
 def source_licence(source: str, own_licence: str | None = None, licences: Mapping[str, str] = LICENCES) -> str:
-    """Return the licence of a source of images such as ``coco:train2017``, or ``own_licence`` if it is unknown."""
+    """Return the licence of a source of images such as ``coco:train2017``, or ``own_licence`` if the licence is
+    unknown.
+    """
     return licences.get(source) or licences.get(source.partition(":")[0]) or own_licence or UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""Checks shared by all sources: whether images are readable and captions are valid."""
+"""Checks for all sources whether images are readable and captions are valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parse conversations in rows of other projects: messages with the keys of OpenAI or ShareGPT, and plain or typed
+"""Parses conversations in rows of other projects: messages with the keys of OpenAI or ShareGPT, and plain or typed
 content.
 
 A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the position of
@@ -19,7 +19,7 @@ from scramble.formats.provenance import FormatError
 from scramble.records import Turn
 
 IMAGE = "<image>"
-ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names; all others are OpenAI's
+ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names; all other names are OpenAI's
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def history_and_prompt(
     Without placeholders, all images belong to the first message of the user.
 
     Args:
-        check_images: whether to compare the number of placeholders with ``num_images``. The audit does not, because it
-            opens no images. Without the check, all images belong to the prompt if the numbers differ.
+        check_images: whether to compare the number of placeholders with ``num_images``. The audit does not compare
+            them, because it opens no images. Without the check, all images belong to the prompt if the numbers differ.
 
     Raises:
         FormatError: the last message is not the user's, or the number of placeholders is not ``num_images``.

@@ -1,4 +1,4 @@
-"""Read text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
+"""Reads text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
 
 Rows are parsed strictly, one by one. With Python's reader alone, an unclosed quote would consume all rows up to the
 next quote, and an unquoted comma would end a caption. A row that cannot be parsed with certainty is rejected.
@@ -33,7 +33,7 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
     and fields is removed. A quoted field may contain line breaks.
 
     Args:
-        file: the file, in UTF-8 or in the encoding of its byte-order mark. It is loaded into memory.
+        file: the file, in UTF-8 or in the encoding of its byte-order mark. The whole file is loaded into memory.
         columns: the columns that the header must have; the first is the image's path.
         bad: collects rows with a wrong number of fields or an unclosed quote.
 

@@ -1,4 +1,4 @@
-"""Read LLaMA-Factory's ``dataset_info.json``, which describes data sets by name, with the names of columns and message
+"""Reads LLaMA-Factory's ``dataset_info.json``, which describes data sets by name, with the names of columns and message
 keys.
 
 Source: the documentation of LLaMA-Factory's data folder.

@@ -1,4 +1,4 @@
-"""Write and read pair data sets in the file formats of other projects, with image files or embedded images."""
+"""Writes and reads pair data sets in the file formats of other projects, with image files or embedded images."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        # Verify page checksums if the file has them. Otherwise a damaged page could be read as a different text.
+        # Verify page checksums if the file has checksums. Otherwise a damaged page could be read as a different text.
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=ROW_GROUP):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
@@ -177,7 +177,8 @@ def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 
 
 def _holds_lines(path: Path) -> bool:
-    """Return whether a JSON file has one row per line: its first line is a JSON object, and other lines follow.
+    """Return whether a JSON file has one row per line, which is the case if its first line is a JSON object and other
+    lines follow.
 
     A ``.jsonl`` file also counts as having one row per line, unless it starts with ``[``.
     """

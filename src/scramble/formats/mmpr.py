@@ -1,4 +1,4 @@
-"""Read and write MMPR, the preference data of InternVL's MPO. Its ``meta.json`` lists sets, and each set is a JSONL
+"""Reads and writes MMPR, the preference data of InternVL's MPO. Its ``meta.json`` lists sets, and each set is a JSONL
 file.
 
 A ``meta.json`` is ``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``. A row is
@@ -67,7 +67,7 @@ def write_meta(path: str | Path, sets: Iterable[MmprSet]) -> None:
 
 
 def read_meta(path: str | Path) -> list[MmprSet]:
-    """Return the sets of a ``meta.json``, in its order.
+    """Return the sets of a ``meta.json``, in the order of the file.
 
     Raises:
         FormatError: the file is not a ``meta.json``. The message names set and field.

@@ -1,4 +1,4 @@
-"""Read pairs without their images from any pair file, to audit data sets of other projects."""
+"""Reads pairs without their images from any pair file, to audit data sets of other projects."""
 
 from __future__ import annotations
 

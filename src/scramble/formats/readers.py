@@ -1,4 +1,4 @@
-"""Parse rows of other projects' preference data: pure functions from a row to texts, conversation and images.
+"""Parses rows of other projects' preference data: pure functions from a row to texts, conversation and images.
 
 The layouts follow the documentation of the projects: TRL's vision preference data, LLaMA-Factory's ranking data,
 ms-swift's RLHF data, MMPR, RLAIF-V, RLHF-V, VLFeedback, and SCRAMBLe's release, whose layout POVID shares.

@@ -1,4 +1,4 @@
-"""Recognise the format of preference data from the columns of a row, and rename columns."""
+"""Recognises the format of preference data from the columns of a row, and renames columns."""
 
 from __future__ import annotations
 

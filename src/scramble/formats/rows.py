@@ -1,4 +1,4 @@
-"""Convert pairs to rows of other projects' formats, with pure functions from a pair and its image paths to JSON.
+"""Converts pairs to rows of other projects' formats, with pure functions from a pair and its image paths to JSON.
 
 - TRL: ``prompt`` / ``chosen`` / ``rejected`` as messages, ``images``.
 - LLaMA-Factory: sharegpt ranking, ``conversations`` / ``chosen`` / ``rejected`` turns, ``images``.

@@ -1,4 +1,5 @@
-"""Read and write SCRAMBLe's release format: ``{id, image, conversations, rejected_conversations}``, one image per row.
+"""Reads and writes SCRAMBLe's release format: ``{id, image, conversations, rejected_conversations}``, one image per
+row.
 
 Source: Mishra, Saenko, Saligrama, "SCRAMBLe", arXiv 2504.04740; the data file of its repository
 (``data/synthetic_data.json``, images of COCO 2017 train). A human turn is ``<image>\\ncaption:``.

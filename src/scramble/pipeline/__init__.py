@@ -61,7 +61,7 @@ def choose_arm(run: str | Path, arm: str | None) -> str:
 
 
 def arm_model(run: str | Path, arm: str, base: str) -> dict[str, str]:
-    """Return the ``path`` of an arm's model and, if it has one, the path of its ``adapter``."""
+    """Return the ``path`` of an arm's model and, if the arm has an adapter, the path of the ``adapter``."""
     folder = Path(run) / "train" / arm
     if arm == BASE:
         return {"path": base}

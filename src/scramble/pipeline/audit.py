@@ -33,12 +33,12 @@ def audit(
     Args:
         pairs: a file of pairs, or a data set folder.
         out: output folder; by default a folder in :data:`AUDITS` that is unique to this file.
-        held_out: file or folder with pairs of other images; the classifiers of the transfer accuracy are fitted on
-            them.
+        held_out: file or folder with pairs of other images, on which the classifiers of the transfer accuracy are
+            fitted.
         seed: seed of the classifiers' folds.
 
     Raises:
-        FormatError: if the file does not exist, or none of its rows can be used.
+        FormatError: if the file does not exist, or no row in the file can be used.
         StoreError: if ``out`` contains the audit of other pairs.
     """
     from scramble.formats import FormatError
@@ -131,7 +131,7 @@ def text_only_accuracy(data: Path) -> dict[str, float]:
     """Return the text-only accuracies from the data's audit: how often a classifier that does not see the image picks
     the chosen text (percent).
 
-    They are the transfer accuracies if other splits have enough pairs, and otherwise the in-sample accuracies.
+    The transfer accuracies are returned if other splits have enough pairs, otherwise the in-sample accuracies.
     """
     summary = read_json(data / STAGE_FILE)["summary"]
     accuracies = summary.get("transfer") or summary.get("blind") or {}

@@ -55,7 +55,7 @@ def evaluate(
     folder: str = "evaluation",
     shard: tuple[int, int] | None = None,
 ) -> dict[str, list[Result]]:
-    """Score arms on benchmarks and print a table that compares them.
+    """Score arms on benchmarks and print a table that compares the arms.
 
     Results are written to ``<run>/<folder>/<arm>/<benchmark>/``. Replies that are already on disk are reused.
 
@@ -66,7 +66,8 @@ def evaluate(
         arms: folders in ``<run>/train``. ``base`` is the untrained model. ``all`` means base and every finished arm
             except the trials of a study.
         adapter: additional adapters of the base model (folders or hub ids). Each is an arm with the name of its folder.
-        protocol: ``name`` of a protocol (``default`` uses each benchmark's own), and settings to change in it.
+        protocol: ``name`` of a protocol (``default`` uses each benchmark's own protocol), and settings to change in
+            this protocol.
         limit: maximum number of items per benchmark; groups are kept complete. The results go to
             ``<folder>-limit<limit>``; the replies are stored with those of the full evaluation.
         batch_tokens: token positions per forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
@@ -80,8 +81,8 @@ def evaluate(
             ``<run>/every_eval_ever-limit<limit>`` if there is a limit.
         baselines: arms with which the printed table compares the other arms.
         folder: name of the results folder; use another one for a second protocol on the same benchmarks.
-        shard: (index, count). If it is given, only the replies for this share of the items are generated, and nothing
-            is scored. When all shards are done, a run without ``shard`` finds every reply on disk.
+        shard: (index, count). With a shard, only the replies for this share of the items are generated, and nothing is
+            scored. When all shards are done, a run without ``shard`` finds every reply on disk.
 
     Returns:
         The results of each arm, in the order of ``benchmarks``.
@@ -184,7 +185,9 @@ def _served(
 
 
 class _Models:
-    """Loads the models of arms. The base model is loaded once; adapters are attached to it one at a time."""
+    """Loads the models of arms. The base model is loaded once, and adapters are attached to the base model one at a
+    time.
+    """
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         self._options = {k: v for k, v in model.items() if k not in ("name", "path", "new", "adapter")}

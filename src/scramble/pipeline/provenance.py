@@ -22,7 +22,7 @@ COMMAND_FILE = "command.txt"
 
 
 def command_of(folder: Path) -> str | None:
-    """Return the command that made the result of a stage; None if it was made from Python."""
+    """Return the command that made the result of a stage; None if the result was made from Python."""
     file = folder / COMMAND_FILE
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 

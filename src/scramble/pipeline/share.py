@@ -165,7 +165,7 @@ def _model(
 
 
 def _name_models(folder: Path) -> None:
-    """In configuration files, replace paths of models with the names that the card uses."""
+    """Replace paths of models in configuration files with the names that the card uses."""
     from scramble.reporting.model_card import public_name
 
     for file in sorted(folder.glob("*config.json")):
@@ -229,8 +229,8 @@ def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]] | Non
 
 @contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder on the same file system as ``out``, so that it can be moved to ``out`` by
-    renaming it.
+    """Yield a temporary folder on the same file system as ``out``, so that the folder can be moved to ``out`` by
+    renaming.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +262,7 @@ def push(
     token: str | None = None,
     revision: str | None = None,
 ) -> None:
-    """Create a repository on the hub, if it does not exist, and upload a folder.
+    """Create a repository on the hub, unless the repository exists, and upload a folder.
 
     Raises StageError if the upload fails. The message ends with ``again``, which explains how to repeat the upload. The
     local folder is not removed.

@@ -42,13 +42,14 @@ def run_stage(
 
     Args:
         folder: folder of the stage.
-        config: everything that the result depends on, including content keys of the inputs, as plain JSON. It is stored
-            in ``stage.json`` before the work starts, and again with the summary when the work ends.
+        config: everything that the result depends on, including content keys of the inputs, as plain JSON. The
+            configuration is stored in ``stage.json`` before the work starts, and again with the summary when the work
+            ends.
         work: does the work in the folder and returns a summary.
         main: whether this process writes ``stage.json``; only one of several processes of a job does.
         instead: what the error message suggests to choose for another configuration.
-        defaults: function that returns the values of settings that a configuration omits. It is called only if the
-            folder's configuration is not literally the same.
+        defaults: function that returns the values of settings that a configuration omits. The function is called only
+            if the folder's configuration is not literally the same.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -77,8 +78,8 @@ def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
 def discard_if_empty(run: Path) -> None:
     """Remove a run folder if the command that created the folder failed before it made anything.
 
-    Such a folder contains only the log, locks, records of failed stages and empty files. If the folder remained, other
-    scripts would suggest it as a run.
+    Such a folder contains only the log, locks, records of failed stages and empty files. Other scripts would suggest
+    such a folder as a run.
     """
     for file in (path for path in run.rglob("*") if not path.is_dir()):
         failed = file.name == STAGE_FILE and read_json(file)["status"] == "failed"

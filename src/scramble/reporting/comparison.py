@@ -119,8 +119,8 @@ def own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
     """Return the baselines of ``method``: a dictionary from the given names to the names of methods. A name without a
     run denotes a method of the same run as ``method``.
 
-    The method itself is excluded. If it is a baseline, the baselines after it are excluded too, because their
-    differences are the same with the opposite sign.
+    The method itself is excluded. If ``method`` is itself a baseline, later baselines are excluded too, because their
+    differences from ``method`` are shown with the opposite sign.
     """
     run, _ = split_run(method)
     start = f"{run}{RUN_SEPARATOR}" if run else ""
@@ -239,7 +239,7 @@ def uncertainty(standard_error: float | None, n: int | None) -> str:
 
 
 def shown(test: Mapping[str, Any] | None) -> str:
-    """Return a difference in points with its interval and p-value, which are omitted if there are too few items."""
+    """Return a difference in points with its interval and its p-value. Both are omitted if there are too few items."""
     if test is None:
         return ""
     p = test["p_value"]

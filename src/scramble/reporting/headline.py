@@ -41,7 +41,7 @@ _SCORES = {
 
 @dataclass(frozen=True)
 class HeadlineRow:
-    """One method: its name, its label, its score, and the difference to its baseline as text.
+    """One method: its name, its label, its score, and the difference from its baseline as text.
 
     ``sign`` is ``good`` or ``bad`` if the difference is statistically significant, else empty.
     """
@@ -134,9 +134,9 @@ def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
 def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]:
     """Return the benchmark and the name of the main score.
 
-    The main score is the group score of a 2x2 benchmark. If the benchmark also scores kinds that were not trained, it
-    is the group score of a trained kind. Without a 2x2 benchmark, the main score is that of the held-out pairs. Without
-    held-out pairs, it is the main score of the first benchmark.
+    The main score is the group score of a 2x2 benchmark. If the benchmark also scores kinds that were not trained, the
+    main score is the group score of a trained kind. Without a 2x2 benchmark, the main score is that of the held-out
+    pairs. Without held-out pairs, the main score of the first benchmark is used.
     """
     main = _main_scores(rows)
     for benchmark, score in main.items():
@@ -153,7 +153,7 @@ def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]
 
 
 def _main_scores(rows: Sequence[ScoreRow]) -> dict[str, str]:
-    """Return the main score of each benchmark. It is the group score if there are text, image and group scores."""
+    """Return the main score of each benchmark, which is the group score if there are text, image and group scores."""
     return {column.benchmark: column.score for column in published.headlines(rows)}
 
 

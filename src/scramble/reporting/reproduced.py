@@ -180,7 +180,7 @@ def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> st
 
 def _as_in_paper(column: PaperColumn) -> str:
     """Return a remark on whether the measured protocol of a column is the paper's. Return "" if the table does not
-    state this, or if it measures another benchmark than the paper.
+    state whether the protocols agree, or if it measures another benchmark than the paper.
     """
     measured, published = column.measured, column.published
     if column.deviation is None or not measured or not published or measured.benchmark != published.benchmark:

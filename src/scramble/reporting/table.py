@@ -68,7 +68,9 @@ def listed_counts(counts: Mapping[str, Any]) -> str:
 
 
 def objective_text(config: Mapping[str, Any]) -> str:
-    """Return the name of an arm's objective, with its losses if there are several: ``mpo (0.8 sigmoid + 1 sft)``."""
+    """Return the name of an arm's objective, followed by the losses if the objective has several losses: ``mpo (0.8
+    sigmoid + 1 sft)``.
+    """
     trainer, name = config.get("trainer", {}), str(config.get("objective", {}).get("name", ""))
     losses = trainer.get("loss_type") or []
     weights = trainer.get("loss_weights") or [1.0] * len(losses)

@@ -306,7 +306,7 @@ def shown(value: Any, digits: int) -> str:
 
 
 def _with_change(values: Sequence[float]) -> str:
-    """Return the mean of the last values and its change since the mean of the first ones.
+    """Return the mean of the last values, and the difference from the mean of the first values.
 
     Single rows show no trend, because each row is measured on different pairs and log-probabilities depend on the
     lengths of the texts.

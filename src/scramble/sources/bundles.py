@@ -1,4 +1,6 @@
-"""Defines bundles: records that belong to the same split, which are images with the pairs or questions about them."""
+"""Defines bundles: records that belong to the same split. A bundle contains images with the pairs or questions about
+these images.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from scramble.records import ImageRecord, PreferencePair, Question
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Images, pairs and questions. ``key`` determines the split: it is the id of the first image, or the id of the row
-    if there are no images.
+    """Images, pairs and questions. ``key``, which determines the split, is the id of the first image, or the id of the
+    row if there are no images.
 
     An image can be in several bundles; the table of a split contains it once.
     """

@@ -1,5 +1,5 @@
-"""Read captions in text files next to the images: ``a.jpg`` and ``a.txt``, as img2dataset and many trainers
-write them.
+"""Reads captions in text files next to the images: ``a.jpg`` and ``a.txt``, as img2dataset and many trainers write
+them.
 """
 
 from __future__ import annotations

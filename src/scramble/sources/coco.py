@@ -1,4 +1,4 @@
-"""Read COCO captions in the official layout: ``annotations/captions_<split>.json`` and ``<split>/*.jpg``."""
+"""Reads COCO captions in the official layout: ``annotations/captions_<split>.json`` and ``<split>/*.jpg``."""
 
 from __future__ import annotations
 

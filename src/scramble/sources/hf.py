@@ -1,4 +1,4 @@
-"""Read Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
+"""Reads Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
 
 Local files are read in place (:mod:`scramble.sources.tables`). The ``datasets`` library streams or downloads data sets
 on the hub.

@@ -1,4 +1,6 @@
-"""Read images and their captions from a folder: a JSONL or CSV file of paths and captions, or a text file per image."""
+"""Reads images and their captions from a folder: a JSONL or CSV file of paths and captions, or a text file per
+image.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def read(
         verify: see :func:`scramble.formats.checks.load_image`.
 
     Raises:
-        SourceError: the file is missing, its content does not match its suffix, or it lacks a column.
+        SourceError: the file is missing, its content does not match its suffix, or a column is missing.
     """
     file = find_input(path, image_column)
     rows: Iterator[tuple[int | str, dict[str, Any]]]

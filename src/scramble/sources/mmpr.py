@@ -1,4 +1,4 @@
-"""Read MMPR, which consists of sets of preference pairs with any number of images. The sets are mixed as in InternVL's
+"""Reads MMPR, which consists of sets of preference pairs with any number of images. The sets are mixed as in InternVL's
 trainer.
 """
 

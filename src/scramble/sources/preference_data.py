@@ -1,4 +1,6 @@
-"""Read preference data of any supported format: pairs with their images, from one input or a weighted mix of inputs."""
+"""Reads preference data of any supported format: pairs with their images, from one input or a weighted mix of
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ def bundles(
 
     Args:
         path: see :func:`scramble.sources.row_files.open_rows`. A data set folder of this project and an MMPR
-            ``meta.json`` are also supported. It is None if ``mix`` is given.
+            ``meta.json`` are also supported. ``path`` is None if ``mix`` is given.
         mix: several inputs, each a mapping of :class:`PairInput`'s fields; see :func:`interleave`.
         seed: seed of MMPR's mixture.
         limit: stop after this many bundles.

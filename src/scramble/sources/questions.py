@@ -1,4 +1,4 @@
-"""Read a JSONL file of questions with answers, about one image, several images, or none."""
+"""Reads a JSONL file of questions with answers, about one image, several images, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open preference data as files of rows: a file, a folder, a pattern of files, or a data set on the hub."""
+"""Opens preference data as files of rows: a file, a folder, a pattern of files, or a data set on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read GQA and Visual Genome: images with scene graphs, and questions about the images."""
+"""Reads GQA and Visual Genome: images with scene graphs, and questions about the images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read SCRAMBLe's released preference pairs over COCO images."""
+"""Reads SCRAMBLe's released preference pairs over COCO images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def bundles(
     """Stream each image of a release file with its pairs, in the order of the images' first rows.
 
     Args:
-        path: the file of rows. It is loaded into memory (58,000 pairs need about 40 MB); images are read one at a time.
+        path: the file of rows, which is loaded into memory (58,000 pairs need about 40 MB). Images are read one at a
+            time.
         columns: the file's column name for each name that the format expects.
         images: the folder of COCO images. An image is looked up by its path, and then by its file name if no other
             image has the same file name.

@@ -1,4 +1,4 @@
-"""Assign images and their records to splits by image content, so that no image is in two splits."""
+"""Assigns images and their records to splits by image content, so that no image is in two splits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Read local tables in place: parquet files, arrow files, folders of them, and folders written by ``save_to_disk``.
+"""Reads local tables in place: parquet files, arrow files, folders of them, and folders written by ``save_to_disk``.
 
-The ``datasets`` library is not used here, because it copies such files into its cache before it reads them, interprets
-brackets and stars in their paths as patterns, and merges a folder's splits if it gets a list of files.
+The ``datasets`` library is not used here, because it copies local files into its cache before it reads them, interprets
+brackets and stars in paths as patterns, and merges a folder's splits if it gets a list of files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scramble.storage.files import StoreError, read_json
 
 log = logging.getLogger(__name__)
 
-BATCH = 64  # rows in memory at a time; they may contain photographs
+BATCH = 64  # rows in memory at a time; a row may contain a photograph
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-(\d{5})(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
 _ARROW = (".arrow", ".feather")

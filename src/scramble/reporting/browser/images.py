@@ -48,8 +48,8 @@ class SiteImages:
     def _write(self, name: str, data: bytes) -> None:
         """Write a file and rename it, without waiting for the disk as :func:`~scramble.storage.files.atomic_path` does.
 
-        Waiting takes 6 ms per file, which is ten times as long as writing. The next call writes a file again if it was
-        lost in a crash.
+        Waiting takes 6 ms per file, which is ten times as long as writing. A file that is lost in a crash is written
+        again by the next call.
         """
         with writing(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Converts the items of a benchmark to rows for the browser, with texts, images, and every arm's verdict, margin,
 scores and reply.
 
-A row has only the keys for which it has values:
+Keys without a value are omitted from a row:
 
 =========== ===========================================================================================================
 ``id``      id of the item
@@ -88,8 +88,8 @@ def item_table(
         name: the benchmark.
         folders: result folders by method, one per seed.
         order: methods in the order of the columns.
-        benchmark: the benchmark, for texts and images. If it is None, or if no arm was evaluated on its data version,
-            the rows contain no texts and images.
+        benchmark: the benchmark, for texts and images. If ``benchmark`` is None, or if no arm was evaluated on its data
+            version, the rows contain no texts and images.
         images: receives the images.
         limit: maximum number of items; more are sampled with a fixed seed.
         missing: why ``benchmark`` is None.

@@ -79,8 +79,8 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
 def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[PreferencePair]) -> tuple[list[float], str]:
     """Return the log-odds with which a bigram classifier that does not see the images picks the chosen text.
 
-    The classifier is fitted on ``others``, which are pairs of other images. If there are too few of these, it is fitted
-    out of fold on ``pairs``.
+    The classifier is fitted on ``others``, which are pairs of other images. If ``others`` are too few, the classifier
+    is fitted out of fold on ``pairs``.
 
     Returns:
         One score per pair, and a description of the pairs on which the classifier was fitted. There are no scores if

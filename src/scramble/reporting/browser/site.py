@@ -27,7 +27,7 @@ SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", 
 TOKEN_PART = 100
 """Number of items per file of log-probabilities of tokens. Such a file has about 0.5 MB."""
 OWN_DATA = re.compile(r"site\.js|(items|pairs|tokens)-[\d-]+\.js")
-"""Matches the names of the files that this module writes to ``data/``, so that it removes no other files."""
+"""Matches the names of the files that this module writes to ``data/``. No other files are removed."""
 GENERATOR = "scramble results browser"
 """Identifies the ``index.html`` of an earlier site, so that no other page is overwritten."""
 SPACE = """---
@@ -201,8 +201,8 @@ def _write_tokens(folder: Path, number: int, table: ItemTable) -> dict[str, str]
 
 
 def _write_script(path: Path, name: str, value: Any) -> None:
-    # The text is ASCII, because json.dumps escapes all other characters by default. It therefore does not depend on the
-    # encoding that a server declares. NaN is not allowed, because it is not JSON and would be a name in JavaScript.
+    # The text is ASCII, because json.dumps escapes all other characters by default. The encoding that a server declares
+    # therefore has no effect. NaN is not allowed, because it is not JSON and would be a name in JavaScript.
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     write_text(path, f"Browser.receive({json.dumps(name)}, {text});\n")
 

@@ -51,7 +51,9 @@ def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> N
 
 
 def _not_a_method(value: Any) -> Any:
-    """Return ``value``. Raise TypeError if it is a method, because jinja2 reads ``{{ row.items }}`` as a method."""
+    """Return ``value``. Raise TypeError if ``value`` is a method, because jinja2 reads ``{{ row.items }}`` as a
+    method.
+    """
     if isinstance(value, BuiltinMethodType | MethodType):
         raise TypeError(
             f"the template prints the method {value.__name__} instead of a value: rename the key, because jinja2 reads "
