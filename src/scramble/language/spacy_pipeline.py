@@ -40,7 +40,7 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str, setting: str
             f"spaCy pipeline {str(name)!r} is not installed: run `python -m spacy download {DEFAULT_PIPELINE}` "
             f"(offline: see docs/own_data.md), or set {setting} to an installed pipeline or its folder"
         ) from error
-    if missing := [part for part in needs if not any(part in vlm for vlm in nlp.pipe_names)]:
+    if missing := [part for part in needs if not any(part in name for name in nlp.pipe_names)]:
         raise PipelineError(
             f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: set {setting} to another pipeline"
         )

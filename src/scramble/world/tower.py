@@ -82,7 +82,7 @@ def teach_vision(
 def _heads(width: int, seed: int) -> nn.ModuleDict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        sizes = {**{word: len(values) for word, values in WORDS.items()}, "something": 1, "column": BINS, "row": BINS}
+        sizes = {**{word: len(values) for word, values in WORDS.items()}, "is_object": 1, "column": BINS, "row": BINS}
         return nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
