@@ -101,7 +101,7 @@ def test_nothing_is_left_of_what_cannot_be_read(here: Path) -> None:
 def test_the_script_says_it_in_one_line(tmp_path: Path, script: Run) -> None:
     (tmp_path / "x.csv").write_text("chosen;rejected\nA cat, a dog;A dog, a cat\nA hen;A fox\n")
     done = script("audit", f"path={tmp_path / 'x.csv'}", f"out={tmp_path / 'out'}")
-    assert f"audit: {tmp_path / 'out' / 'audit.html'}" in done.stdout
+    assert f"audit: the results are in {tmp_path / 'out' / 'audit.html'}" in done.stdout
     (tmp_path / "y.csv").write_text("chosen,rejected\nA cat,A cat\n,A fox\n")
     done = script("audit", f"path={tmp_path / 'y.csv'}", f"out={tmp_path / 'other'}", status=1)
     assert "none of the 2 rows can be used. The first error is:" in done.stderr and len(done.stderr.splitlines()) == 1

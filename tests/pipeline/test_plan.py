@@ -17,8 +17,8 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: R
     tiny = ("data=world_tiny", f"run.dir={run}", "trainer.global_batch_size=4", "trainer.save_total_limit=2")
     planned = script("train", *tiny, "-m", "objective=dpo,sft", "dry_run=true").stdout  # an option among overrides
     assert planned.count(f"new run {run}") == 1
-    assert f"plan: data is generated in {run / 'data'} from data=world" in planned
-    assert f"plan: arm sft-seed0 is trained for 1 epoch, in steps of 4 pairs: {run / 'train' / 'sft-seed0'}" in planned
+    assert f"plan: the data is generated in {run / 'data'} from data=world" in planned
+    assert f"arm sft-seed0 in {run / 'train' / 'sft-seed0'} is trained for 1 epoch, in steps of 4 pairs" in planned
     assert "GiB of memory" in planned and "MB of disk" in planned
     assert not (run / "data").exists() and not (run / "train").exists()
     assert not (run / "run.json").exists() and not (run / "log.txt").exists()

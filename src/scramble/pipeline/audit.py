@@ -76,7 +76,7 @@ def audit(
             f"audit: no transfer accuracy, because {held_out} has too few pairs of other images than {source}: "
             f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
         )
-    log.info(f"audit: {folder / 'audit.html'}")
+    log.info(f"audit: the results are in {folder / 'audit.html'}")
     return result
 
 

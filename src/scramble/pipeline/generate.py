@@ -228,7 +228,7 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
-            log.info(f"data, {split}: no pair for: {reasons}; see {folder / split / 'skipped.jsonl'}")
+            log.info(f"data, {split}: no pair was made for {reasons}; see {folder / split / 'skipped.jsonl'}")
     if summary.get("blind"):
         transfer = summary.get("transfer")
         accuracies = transfer or summary["blind"]
@@ -247,7 +247,7 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
             f"needed); see {folder / 'audit.html'}"
         )
     if summary["rejected_rows"]:
-        log.info(f"data: {summary['rejected_rows']} rows could not be used, see {folder / 'rejected_rows.jsonl'}")
+        log.info(f"data: {summary['rejected_rows']} rows could not be used; see {folder / 'rejected_rows.jsonl'}")
 
 
 def _listed(steps: Mapping[str, int]) -> str:

@@ -44,11 +44,11 @@ def _plan_data(values: Mapping[str, Any]) -> None:
     folder, data, pairs = Path(values["run"]["data"]), values["data"], values["pairs"]
     stage = _stage(folder, {"data": data, "pairs": pairs, "seed": values["data_seed"]})
     if stage is not None and stage["status"] == "finished":
-        log.info(f"plan: data in {folder} is finished and reused: {_pairs(stage):,} training pairs")
+        log.info(f"plan: the data in {folder} ({_pairs(stage):,} training pairs) is finished and reused")
         return
     _check_paths(data)
     how = "is resumed" if stage is not None else "is generated"
-    log.info(f"plan: data {how} in {folder} from data={data['kind']}, with pairs of the method {pairs['method']}")
+    log.info(f"plan: the data {how} in {folder} from data={data['kind']}, with pairs of the method {pairs['method']}")
 
 
 def _check_paths(data: Mapping[str, Any]) -> None:
@@ -85,11 +85,11 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     config = {"objective": values["objective"], "trainer": trainer_content(trainer), "peft": values["peft"]}
     stage = _stage(folder, config, ANOTHER_ARM, option_defaults)
     if stage is not None and stage["status"] == "finished":
-        log.info(f"plan: arm {run['arm']} is finished and reused: {folder}")
+        log.info(f"plan: the arm {run['arm']} in {folder} is finished and reused")
         return
     step = newest_step(folder / "checkpoints")
-    start = "" if step is None else f", from the checkpoint of step {step}"
-    log.info(f"plan: arm {run['arm']} is trained for {_steps(values)}{start}: {folder}")
+    start = "" if step is None else f", starting from the checkpoint of step {step}"
+    log.info(f"plan: the arm {run['arm']} in {folder} is trained for {_steps(values)}{start}")
     if model.get("new") is not None:
         log.info(f"plan: a new {model['family']} model is created in {model['path']}")
         return

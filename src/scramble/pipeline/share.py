@@ -141,7 +141,7 @@ def _model(
     adapter, whole = trained / "adapter", trained / "model"
     if as_adapter:
         if not adapter.is_dir():
-            raise StageError(f"{arm} trained all weights and has no adapter: share the model (what=model)")
+            raise StageError(f"the arm {arm} trained all weights and has no adapter: share the model (what=model)")
         shutil.copytree(adapter, folder)
     elif whole.is_dir():
         shutil.copytree(whole, folder)

@@ -65,7 +65,7 @@ def show_batch(
         f"{batch.tries.padding_fraction:.1%} padding, LM head on {len(batch.tries.rows_R)} positions"
     )
     path = _draw(batch, Path(run) / "batch.png")
-    log.info(f"tiles and attention mask: {path}")
+    log.info(f"the tiles and the attention mask are drawn in {path}")
     return path
 
 

@@ -117,7 +117,7 @@ def train_arm(
     last = summary["last"]
     numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)
     progress = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
-    log.info(f"{arm}: {progress}; {numbers} -> {folder}")
+    log.info(f"{arm}: {progress}; {numbers}; the results are in {folder}")
     return summary
 
 
