@@ -42,10 +42,10 @@ def make_pairs(
 
     Args:
         out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
-        data: one of: rows with ``image`` (a PIL image or a path) and ``caption`` (a string or a list of strings), for
-            example a ``datasets`` data set with these columns; the path of a ``captions.jsonl`` or ``captions.csv``
-            file, or of a folder with such a file; the name of a source in ``configs/data`` (``coco``,
-            ``world_quickstart``, ...).
+        data: rows, a path or a source. Rows have ``image`` (a PIL image or a path) and ``caption`` (a string or a list
+            of strings), as in a ``datasets`` data set with these columns. A path names a ``captions.jsonl`` or
+            ``captions.csv`` file, or a folder with such a file. A source is the name of a file in ``configs/data``
+            (``coco``, ``world_quickstart``, ...).
         method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline.
         seed: seed of the splits and of the choice of negatives.
         data_settings: values that replace those of the source's file in ``configs/data``. For rows and paths, this file

@@ -1,7 +1,7 @@
 """Runs the stages of the scripts: checks the composed configuration, starts the work and reports errors.
 
-An exception class of this package, and a ValueError raised by this package, is a user error. The script prints a user
-error as one line and ends with status 1. Any other error is a bug and is shown with its traceback.
+Exceptions of this package's own classes, and ValueErrors that this package raises, are user errors. The script prints a
+user error as one line and ends with status 1. Any other error is a bug and is shown with its traceback.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def errors_as_messages() -> Iterator[None]:
 def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
     """Run the points of a sweep sequentially in this process, or with the configured launcher.
 
-    All points are checked before the first one starts.
+    All points are checked before the first point starts.
 
     Args:
         main: a script's main, decorated by :func:`stage_main`.
@@ -231,7 +231,9 @@ def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
     )
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
-        raise ConfigError(f"these keys have no value: {', '.join(missing)}. Set them on the command line: {example}")
+        raise ConfigError(
+            f"these keys have no value: {', '.join(missing)}. Set these keys on the command line: {example}"
+        )
     return {s: shipped_values(_value(cfg, s)) for s in sections}
 
 

@@ -26,7 +26,7 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
     Args:
         root: the script's name.
         sections: sections of the configuration that the script reads.
-        arguments: other overrides on the command line; the help shows the keys and values that result from them.
+        arguments: overrides on the command line; the help shows the resulting keys and values.
         about: the script's docstring.
     """
     from hydra import compose, initialize_config_dir

@@ -24,7 +24,7 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
 
     Args:
         root: the script's name.
-        arguments: its command line, without the script.
+        arguments: the command line, without the script.
         sections: sections of the configuration that the script reads; only the keys of these sections are suggested for
             misspelt keys. Empty means all sections.
     """

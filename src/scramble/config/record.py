@@ -59,7 +59,7 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
 
 
 def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
-    """Fill ``cfg`` in place with the settings recorded in its run folder that the command line does not set.
+    """Fill ``cfg`` in place with recorded settings of the run folder that the command line does not set.
 
     Args:
         cfg: a composed configuration.
@@ -106,13 +106,12 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     if not restored:
         return None
     with open_dict(cfg):
-        # Name and folders may be interpolations of settings that change below. Resolve them now, so that they do not
-        # change.
+        # Resolve name and folders now, because they may be interpolations of settings that change below.
         cfg.name, cfg.run.dir, cfg.run.data = name, str(run), str(data)
         for section, value in restored.items():
             if section == "run.data":
                 continue  # set above
-            if section == "objective":  # its name, and the keys that its file sets in the section trainer
+            if section == "objective":  # the objective's name, and the trainer keys that its file sets
                 cfg.objective = {"name": value["name"]}
                 cfg.trainer.update({key: item for key, item in value.items() if key != "name"})
             else:
@@ -122,7 +121,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
 
 
 def _has_folders(cfg: DictConfig) -> bool:
-    """Return whether the configuration names a run folder and its data folder."""
+    """Return whether the configuration names a run folder and a data folder."""
     from omegaconf import OmegaConf
 
     folders = [OmegaConf.select(cfg, key, throw_on_resolution_failure=False) for key in ("run.dir", "run.data")]
@@ -130,7 +129,7 @@ def _has_folders(cfg: DictConfig) -> bool:
 
 
 def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
-    """Record the run's model, and a data folder outside the run, in the run's folder if it exists.
+    """Record the run's model, and a data folder outside the run, in the run's folder if this folder exists.
 
     The script ``train`` records the model that it uses. The script ``generate`` records only a model that the command
     line sets.
@@ -186,7 +185,7 @@ def _objectives(run: Path) -> list[Any]:
 
 
 def _objective(objective: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an objective's name with the fields of the trainer that define it."""
+    """Return an objective's name with the fields of the trainer that define the objective."""
     return {"name": objective["name"], **{key: trainer[key] for key in LOSS_FIELDS if key in trainer}}
 
 
@@ -223,7 +222,7 @@ def _set_keys(overrides: Sequence[str], section: str, root: str) -> list[str]:
 
 
 def names_model(overrides: Sequence[str]) -> bool:
-    """Return whether the command line selects a model. Loading options (``model.device=cpu``) do not select one."""
+    """Return whether the command line selects a model. Loading options (``model.device=cpu``) do not select a model."""
     return not _keys(overrides).isdisjoint({"model", *(f"model.{key}" for key in MODEL_KEYS)})
 
 

@@ -149,7 +149,7 @@ class Model(Section):
 
 @dataclass(frozen=True)
 class Recommended(Section):
-    """Hyper-parameters recommended for a model's size; the trainer uses them as defaults."""
+    """Hyper-parameters recommended for a model's size; the trainer uses these values as defaults."""
 
     learning_rate: Positive
     beta: Positive

@@ -1,6 +1,6 @@
 """Defines the sections ``trainer``, ``peft`` and ``model.quantization`` with fields of TRL, PEFT and transformers.
 
-The fields that ``configs/`` sets are defined here, so that they can be checked without importing torch. All other
+The fields that ``configs/`` sets are defined here, so that values can be checked without importing torch. All other
 fields of :class:`scramble.training.config.PreferenceConfig` (which derives from ``trl.DPOConfig``), ``peft.LoraConfig``
 and ``transformers.BitsAndBytesConfig`` are looked up in those classes, which are imported only if such a field is set.
 """
@@ -371,11 +371,11 @@ def _only(default: Any, reason: str) -> Bound:
 
 
 def _kind(annotation: Any) -> Any:
-    """Convert an annotation to one that the checks support, or to Any, which skips the check."""
+    """Convert an annotation to an annotation that the checks support, or to Any, which skips the check."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         kinds = [_kind(arg) for arg in args if arg is not NoneType]
-        # Enumerations are configured by their values. A str in the same union would accept any text, so drop it.
+        # Enumerations are configured by their values. A str in the same union would accept any text, so drop the str.
         named = [kind for kind in kinds if get_origin(kind) is Literal]
         kinds = named or kinds
         if Any in kinds:

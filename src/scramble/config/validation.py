@@ -74,4 +74,4 @@ def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
 
 def _no_value(keys: Sequence[str]) -> str:
     example = " ".join(f"{key}=..." for key in keys)
-    return f"these keys have no value: {', '.join(keys)}. Set them on the command line: {example}"
+    return f"these keys have no value: {', '.join(keys)}. Set these keys on the command line: {example}"

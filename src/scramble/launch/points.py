@@ -68,7 +68,7 @@ def make_points(
         folder: parent of the points' folders.
 
     Raises:
-        LaunchError: two points would write to the same folder.
+        LaunchError: two points would write to the same folder, or need different data in the same data folder.
     """
     varied = varying_overrides(overrides)
     configs = [

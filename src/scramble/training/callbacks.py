@@ -243,7 +243,8 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         signal = interrupt.stop_signal()
         if dist.is_available() and dist.is_initialized():
-            # All processes must stop, because a process that stopped alone would block the others in a collective call.
+            # All processes must stop, because a process that stopped alone would block all other processes in a
+            # collective call.
             any_signal = torch.tensor(float(signal is not None), device=args.device)
             dist.all_reduce(any_signal, op=dist.ReduceOp.MAX)
             if any_signal.item() and signal is None:

@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 
 def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
-    """Turn the working folder of a step into its checkpoint: write checksums and settings, then rename it.
+    """Turn the working folder of a step into its checkpoint: write checksums and settings, then rename the folder.
 
     Raises StoreError if the disk is full or the folder cannot be written; earlier checkpoints are kept.
     """

@@ -75,7 +75,7 @@ class TrieCollator:
 
         The prompts of a group have the same tokens up to and including the last image token. Image tokens are then
         computed once, and bidirectional image blocks (Molmo2) are identical in all sequences. Each example adds a
-        sequence for its chosen answer and, with ``with_rejected``, one for its rejected answer.
+        sequence for its chosen answer and, with ``with_rejected``, a sequence for its rejected answer.
 
         Returns:
             The items, and for each item the indices of its examples. The sequences of an item are in the order of these

@@ -245,7 +245,7 @@ class PreferenceConfig(DPOConfig):
             )
 
     def _check_scheduler(self) -> None:
-        """Create the schedule as a test; raise ValueError if its options are missing or unknown."""
+        """Create the schedule as a test, and raise ValueError if an option of the schedule is missing or unknown."""
         kind = _plain(self.lr_scheduler_type)
         kwargs = self.lr_scheduler_kwargs
         if kwargs is not None and not isinstance(kwargs, Mapping):

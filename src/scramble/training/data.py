@@ -69,7 +69,7 @@ def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
 
 
 def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """Yield one example per question with a rationale: its steps and the answer, without a rejected answer."""
+    """Yield one example per question with a rationale. The chosen answer has the steps and the answer."""
     for question in questions:
         if question.rationale:
             text = rationales.write(question.rationale, question.answer)

@@ -94,7 +94,7 @@ def data_loader(
 ) -> DataLoader[Any]:
     """Return a loader that applies ``work`` to each element of ``dataset``, or to each batch, in worker processes.
 
-    ``encoder`` is the encoder that ``work`` uses; the workers share its memory limit.
+    ``encoder`` is the encoder that ``work`` uses; the workers share the memory limit of the encoder.
 
     The loader yields mappings, which :func:`unwrap` reads. If ``work`` fails for an element, ``unwrap`` raises the
     original error in the main process when the element is due. torch itself would add the worker's traceback to the

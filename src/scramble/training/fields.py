@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-# Fields that define the training loss; each file in configs/objective sets them together.
+# Fields that define the training loss; each file in configs/objective sets these fields together.
 LOSS_FIELDS = (
     "loss_type",
     "loss_weights",

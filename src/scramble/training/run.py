@@ -72,7 +72,7 @@ def train(
         out: folder for ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/`` and ``rejected_rows.jsonl``.
         args: settings.
         eval_data: held-out pairs whose loss and rewards are logged as ``eval_...``.
-        callbacks: transformers' callbacks; they may add values to ``metrics`` in ``on_evaluate``.
+        callbacks: transformers' callbacks, which may add values to ``metrics`` in ``on_evaluate``.
 
     Returns:
         A summary: steps, examples, rejected rows, last logged values, seconds, and the path of the result.

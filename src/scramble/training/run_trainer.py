@@ -1,7 +1,7 @@
 """Defines the parts of a trainer that do not depend on the loss: order of batches, log rows, checkpoints, evaluation.
 
 Both backends derive from this class: :mod:`scramble.training.trainer` trains on tries, and
-:mod:`scramble.training.trl_backend` uses it as a base class of TRL's trainers.
+:mod:`scramble.training.trl_backend` uses the class as a base class of TRL's trainers.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class RunTrainer(Trainer):
         return data_loader(data, collator, self.encoder, Workers.of(self.args), batch_sampler=self.order)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> tuple[list[Any], Any]:
-        """Return the micro-batches of an optimizer step, and measure the time spent waiting for them.
+        """Return the micro-batches of an optimizer step, and measure the time spent waiting for these micro-batches.
 
         Raises the error of a micro-batch that a worker could not build (see :func:`unwrap`).
         """
@@ -114,7 +114,7 @@ class RunTrainer(Trainer):
         return result
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Return the gradient norm. Raises NonFiniteError if it is NaN or infinite.
+        """Return the gradient norm. Raises NonFiniteError if the norm is NaN or infinite.
 
         transformers calls this method between the backward pass and the optimizer step, when the weights are still
         valid.
@@ -190,7 +190,7 @@ class RunTrainer(Trainer):
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def log_state(self) -> dict[str, Any]:
-        """Return the state of the unfinished log row of this process as JSON values. Subclasses extend it."""
+        """Return the state of the unfinished log row of this process as JSON values. Subclasses extend this state."""
         return {"last": self.last_log}
 
     def load_log_state(self, state: Mapping[str, Any]) -> None:
@@ -204,7 +204,7 @@ class RunTrainer(Trainer):
         """Read the state that :meth:`save_loss_state` wrote."""
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint to a working folder, seal it with checksums, and rename it into place."""
+        """Write a checkpoint to a working folder, seal the folder with checksums, and rename it into place."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         working = working_path(folder, step)
         main = self.is_world_process_zero()

@@ -170,8 +170,8 @@ def _linear_in_vision(backbone: Backbone) -> list[str]:
 def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False) -> None:
     """Raise ModelError unless ``targets`` matches linear layers of the language model and nothing else.
 
-    ``targets`` is a regular expression over whole module names. With ``vision`` it may also match linear layers of
-    tower and projector.
+    ``targets`` is a regular expression over whole module names. With ``vision``, the expression may also match linear
+    layers of tower and projector.
     """
     try:
         pattern = re.compile(targets)

@@ -47,7 +47,8 @@ def trl_trainer(
     settings: Mapping[str, Any],
     callbacks: list[TrainerCallback],
 ) -> RunTrainer:
-    """Return TRL's trainer for the objective: ``SFTTrainer`` for ``sft`` alone, ``DPOTrainer`` for all others.
+    """Return TRL's trainer for the objective: ``SFTTrainer`` for ``sft`` alone, and ``DPOTrainer`` for all other
+    objectives.
 
     Args:
         vlm: the model to start from. TRL adds the adapter of ``args.peft``, and computes the reference with the
@@ -90,7 +91,7 @@ def _example(row: Mapping[str, Any]) -> Example:
 
 @dataclass(frozen=True)
 class RowCollator:
-    """Collates examples into the batches of TRL's trainers: all chosen answers, then all rejected ones.
+    """Collates examples into the batches of TRL's trainers: all chosen answers, then all rejected answers.
 
     The keys are those of TRL's ``DataCollatorForPreference`` (with ``completion_mask``) or
     ``DataCollatorForLanguageModeling`` (with ``labels``), and the family's image inputs.

@@ -62,7 +62,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def gathered(vlm: VLM) -> dict[str, torch.Tensor] | None:
-    """Return the full weights for :func:`save_trained` if they are sharded (FSDP2, ZeRO-3), else None.
+    """Return the full weights for :func:`save_trained` if the weights are sharded (FSDP2, ZeRO-3), else None.
 
     Every process must call this collective operation.
     """
