@@ -54,7 +54,7 @@ class ImageFile:
         except OSError as error:
             raise RecordError(f"image {self.path} cannot be read: {error.strerror or error}") from error
         if not data:
-            raise RecordError(f"image {self.path}: the file is empty")
+            raise RecordError(f"image {self.path} cannot be read: the file is empty")
         return data
 
     def open(self) -> Image.Image:
