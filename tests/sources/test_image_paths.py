@@ -125,5 +125,5 @@ def test_images_that_are_all_missing_point_to_the_key_of_their_folder(kind: str,
 def test_a_file_that_is_not_an_image_gets_the_same_message_each_time(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"<!DOCTYPE html><html>404</html>")
     path, options = image_folder(tmp_path, "a.jpg")
-    with pytest.raises(SourceError, match=r"a.jpg: cannot be decoded .not an image, or in a format that Pillow"):
+    with pytest.raises(SourceError, match=r"a.jpg cannot be decoded .not an image, or in a format that Pillow"):
         list(images("image_folder", path, BadRows(), options))

@@ -81,7 +81,7 @@ def verify_image(image: ImageFile) -> None:
     except RecordError:
         raise
     except Exception as error:  # Pillow raises exceptions of many types for broken files
-        raise RecordError(f"image {image.path or '<bytes>'}: cannot be decoded ({decoding_fault(error)})") from error
+        raise RecordError(f"image {image.path or '<bytes>'} cannot be decoded ({decoding_fault(error)})") from error
 
 
 def clean_caption(value: Any) -> str:
