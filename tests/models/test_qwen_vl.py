@@ -89,7 +89,7 @@ def test_max_pixels(name: str, tiny: Callable[[str], Path]) -> None:
 def test_very_long_image_is_refused(tiny: Callable[[str], Path]) -> None:
     vlm = load_vlm(tiny("qwen2_5_vl"))
     with pytest.raises(
-        ModelError, match=r"1000 x 4 px is too long, because qwen2_5_vl accepts a ratio of the sides of at most 200"
+        ModelError, match=r"1000 x 4 px is too elongated, because qwen2_5_vl accepts aspect ratios up to 200"
     ):
         vlm.family.encode_prompt(vlm.processor, "describe", [Image.new("RGB", (1000, 4))])
     with pytest.raises(ModelError, match="at most 200"):

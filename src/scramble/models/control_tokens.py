@@ -1,8 +1,8 @@
 """Finds control tokens in texts, such as ends of turns, role markers and image placeholders.
 
-A tokenizer converts the characters ``<|im_end|>`` into the id that ends a turn, anywhere in a text. In an answer, this
-id would end the turn early. In a question, it would insert a false turn. Tokenizers have no option to treat all such
-tokens as plain text, so texts that contain them are refused.
+Wherever the characters ``<|im_end|>`` occur in a text, a tokenizer converts them into the id that ends a turn. In an
+answer, this id would end the turn early. In a question, it would insert a false turn. Tokenizers have no option to
+treat all such tokens as plain text, so texts that contain them are refused.
 """
 
 from __future__ import annotations

@@ -321,7 +321,9 @@ class Family:
         return 1
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Return the token embeddings (..., D) of ids (...), before features replace those of image placeholders."""
+        """Return the token embeddings (..., D) of ids (...). Image placeholders have their own embeddings here, not
+        features.
+        """
         return model.get_input_embeddings()(input_ids)
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:

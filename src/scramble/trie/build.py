@@ -232,9 +232,9 @@ def _blocks(sequences: Sequence[Sequence[int]], ids: IntArray, rules: TokenRules
         count = sum(token in rules.block for token in tokens)
         if count != nodes:
             raise TrieError(
-                f"{where}, sequence {n}: the sequences do not share the whole image block (this sequence has {count} "
-                f"image tokens, the trie has {nodes}), although the image tokens of this family attend "
-                "bidirectionally: put such sequences into separate items"
+                f"{where}, sequence {n}: the sequence has {count} image tokens, but the trie has {nodes}. Image tokens "
+                "of this family attend bidirectionally, so all sequences of an item must have the same image tokens: "
+                "put sequences with different image tokens into separate items"
             )
     starts = members & ~np.append(False, members[:-1])
     numbers = np.cumsum(starts) - 1 if rules.block_per_run else np.zeros(len(ids), np.int64)

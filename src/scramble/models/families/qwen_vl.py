@@ -139,8 +139,8 @@ class QwenVL(Family):
         height, width = self.image_options.size(size)
         if max(height, width) > LONGEST_RATIO * min(height, width):
             raise ModelError(
-                f"an image of {width} x {height} px is too long, because {self.name} accepts a ratio of the sides of "
-                f"at most {LONGEST_RATIO}: remove the image, or set model.square_padding=true"
+                f"an image of {width} x {height} px is too elongated, because {self.name} accepts aspect ratios up to "
+                f"{LONGEST_RATIO}: remove the image, or set model.square_padding=true"
             )
 
     def positions(self, config: Any) -> Positions:

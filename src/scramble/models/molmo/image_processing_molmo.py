@@ -170,8 +170,9 @@ class MolmoImageProcessor(BaseImageProcessor):
         pool = self._pool
         if height != width or self.image_token_length_h != self.image_token_length_w:
             raise ValueError(
-                f"crops must be square, but base_image_input_size is {self.base_image_input_size} and a crop has "
-                f"{self.image_token_length_h} x {self.image_token_length_w} tokens"
+                f"crops must be square, but base_image_input_size={self.base_image_input_size}, "
+                f"image_token_length_h={self.image_token_length_h} and image_token_length_w="
+                f"{self.image_token_length_w}: set equal heights and widths in preprocessor_config.json"
             )
         patches = height // self.image_patch_size
         if height % self.image_patch_size or -(-patches // pool) != self.image_token_length_h:
