@@ -216,8 +216,10 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
 
     for split, counts in summary["splits"].items():
         numbers = listed_counts(counts)
-        empty = f"no images; raise data.{f'n_{split}' if kind == 'world' else f'{split}_fraction'} for more"
-        log.info(f"data, {split}: {numbers or empty}" + (" (finished already)" if reused else ""))
+        log.info(
+            f"data, {split}: {numbers or f'no images; {_more_images(split, kind)}'}"
+            + (" (finished already)" if reused else "")
+        )
         if len(counts.get("steps", {})) > MANY_STEPS and not reused:
             log.info(f"data, {split}: {_listed(counts['steps'])}")
         if reused:  # otherwise a sweep would repeat all lines for each arm
@@ -252,6 +254,15 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
 
 def _listed(steps: Mapping[str, int]) -> str:
     return "steps: " + ", ".join(f"{count:,} {name}" for name, count in steps.items())
+
+
+def _more_images(split: str, kind: str) -> str:
+    """Return the advice for a split without images."""
+    if kind == "world":
+        return f"raise data.n_{split} for more"
+    if split == "train":
+        return "lower data.val_fraction or data.test_fraction, or add images"
+    return f"raise data.{split}_fraction for more"
 
 
 def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
