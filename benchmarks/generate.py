@@ -8,10 +8,10 @@
 ``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows (one row per
 caption, sorted by image); ``--pipeline`` is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
 
-``transfer`` divides the images into two halves. Each half is refined separately. Text-only classifiers that are fitted
-on the other half, before and after its refinement, are tested on it. The last lines report the highest of all
-accuracies, and the highest accuracy of a classifier on the pairs of all seeds and both directions, with intervals over
-images.
+``transfer`` divides the images into two halves, differently for each seed. Each half is refined separately. Text-only
+classifiers that are fitted on the other half, before and after its refinement, are tested on it. The last lines report
+the highest of all accuracies, and the highest accuracy of a classifier on the pairs of all seeds and both directions,
+with intervals over images.
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scramble.pairs.audit.refine import TextOnlyOdds, family_of, refine, select
+from scramble.pairs.audit.refine import EXPONENT, TextOnlyOdds, family_of, refine, select
 from scramble.pairs.audit.text_only import CLASSIFIERS, Scorer, group_of, measured
 from scramble.pairs.base import CandidateSet, Skip, seeded
 from scramble.pairs.captions.assemble import caption_candidates, caption_pairs
 from scramble.pairs.captions.rules.generator import RuleGenerator
-from scramble.pairs.captions.rules.plausibility import MIN_LIFT, MIN_REPLACEMENT_LIFT, MIN_REPLACEMENT_ODDS
+from scramble.pairs.captions.rules.plausibility import (
+    MIN_LIFT,
+    MIN_REPLACEMENT_LIFT,
+    MIN_REPLACEMENT_ODDS,
+    MIN_SWAP_ODDS,
+)
 from scramble.records import ImageFile, ImageRecord, PreferencePair
 from scramble.storage.files import read_json
 from scramble.storage.jsonl import read_jsonl
@@ -103,7 +108,8 @@ def draw_sample(args: argparse.Namespace) -> None:
     for path in args.exclude:
         with path.open(newline="", encoding="utf-8") as file:
             seen |= {(row["chosen"], row["rejected"]) for row in csv.DictReader(file)}
-    pairs = refine(candidates_of(args, list(images_of(args.captions)), args.seed), seed=args.seed)
+    candidates = candidates_of(args, list(images_of(args.captions)), args.seed)
+    pairs = refine(candidates, seed=args.seed, exponent=args.exponent)
     pairs = [pair for pair in pairs if (pair.chosen, pair.rejected) not in seen]
     drawn: list[PreferencePair] = []
     for family in ("swap", "replace"):
@@ -206,11 +212,11 @@ def pooled(members: Sequence[Transfer]) -> Iterator[Transfer]:
 def measure_transfer(args: argparse.Namespace) -> None:
     """Print the transfer accuracy of each family and classifier by exponent, seed and direction."""
     images = list(images_of(args.captions))
-    seeded(0, "halves").shuffle(images)
     groups: dict[tuple[str, str, str], list[Transfer]] = {}
     accuracies: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
     for seed in args.seeds:
-        halves = [Half(args, half, seed) for half in (images[::2], images[1::2])]
+        order = seeded(seed, "halves").sample(images, len(images))
+        halves = [Half(args, half, seed) for half in (order[::2], order[1::2])]
         for each in chain(transfers(*halves), transfers(*halves[::-1])):
             accuracy = each.accuracy(seed)
             print(f"seed {seed}, {each.family}, {each.selection}, {len(each.scores)} pairs: {accuracy[1]}", flush=True)
@@ -284,11 +290,13 @@ def main() -> None:
     parser.add_argument(
         "--min-replacement-odds", type=float, default=MIN_REPLACEMENT_ODDS, help="of new words against old ones"
     )
+    parser.add_argument("--min-swap-odds", type=float, default=MIN_SWAP_ODDS, help="of moved numbers and attributes")
     parser.add_argument("--size", type=int, default=100, help="sample: pairs per family")
+    parser.add_argument("--exponent", type=float, default=EXPONENT, help="sample: of the refinement")
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="sample: CSV files of pairs to exclude")
     parser.add_argument("--per-caption", type=int, default=2, help="sample, transfer: negatives per caption")
     parser.add_argument("--exponents", type=float, nargs="+", default=[0.0, 2.0], help="transfer: of the refinement")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="transfer: of draws and refinement")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="transfer: of halves, draws and refinement")
     parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions of the larger memory run")
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))
     args = parser.parse_args()
@@ -297,6 +305,7 @@ def main() -> None:
         min_lift=args.min_lift,
         min_replacement_lift=args.min_replacement_lift,
         min_replacement_odds=args.min_replacement_odds,
+        min_swap_odds=args.min_swap_odds,
     )
     COMMANDS[args.command](args)
 

@@ -171,6 +171,7 @@ class RulesOptions(Section):
     min_lift: float = -2.0
     min_replacement_lift: float = -0.5
     min_replacement_odds: float = -2.0
+    min_swap_odds: float = -2.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from scramble.language.parse import Sentence, parse
 from scramble.language.spacy_pipeline import load_pipeline
 from scramble.pairs.base import Caption, Negative
 from scramble.pairs.captions.rules.generator import RuleGenerator
-from scramble.pairs.captions.rules.plausibility import SelectionalTables, relations
+from scramble.pairs.captions.rules.plausibility import SelectionalTables
+from scramble.pairs.captions.rules.relations import relations
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,29 @@ def test_a_man_does_not_ride_two_horses(sentences):
     tables = SelectionalTables(sentences(*captions))
     (sentence,) = sentences("Two men riding a horse.")
     assert tables.number_lift(sentence, *sentence.phrases) == pytest.approx(math.log(1 / 21))
+
+
+def test_odds_of_exchanged_numbers(sentences):
+    """Twice 1 / 31 for the nouns, once for the relation, and twice for the first and the later phrase."""
+    tables = SelectionalTables(sentences(*["Two dogs on a bed."] * 30))
+    (sentence,) = sentences("Two dogs on a bed.")
+    assert tables.number_odds(sentence, *sentence.phrases) == pytest.approx(5 * math.log(1 / 31))
+    (sentence,) = sentences("A dog on a bed.")
+    assert tables.number_odds(sentence, *sentence.phrases) == 0
+
+
+def test_odds_of_a_moved_attribute(sentences):
+    """In the other captions, 39 of 49 cats and 10 of 50 couches are black; cats come first."""
+    captions = ["A black cat on a couch."] * 40 + ["A cat on a black couch."] * 10
+    tables = SelectionalTables(sentences(*captions))
+    (sentence,) = sentences("A black cat on a couch.")
+    cat, couch = sentence.phrases
+    nouns, positions = (10.5 / 60) / (39.5 / 59), (11 / 51) / (41 / 51)
+    assert tables.move_odds(sentence, "black", cat, couch) == pytest.approx(math.log(nouns * positions))
+    (sentence,) = sentences("A cat on a black couch.")
+    cat, couch = sentence.phrases
+    nouns = (40.5 / 60) / (9.5 / 59)
+    assert tables.move_odds(sentence, "black", couch, cat) == pytest.approx(math.log(nouns / positions))
 
 
 def test_lifts_of_new_nouns_and_verbs(sentences):
@@ -143,6 +167,24 @@ def test_a_generator_learns_which_replacements_are_rare(pipeline: str):
     assert "A rabbit on a bed." in texts(lenient, "A dog on a bed.", "replace.object")
     assert "A rabbit on a bed." not in texts(generator, "A dog on a bed.", "replace.object")
     assert texts(lenient, "A slice of pizza.", "replace.object") == {"A slice of cake."}
+
+
+def test_a_generator_learns_which_swaps_are_recognised(pipeline: str):
+    """In these captions two people are frequent and two benches are not, and black cats are more frequent than black
+    benches."""
+    training = ["Two women on a bench."] * 20 + ["Two women on two benches.", "A woman on two benches."] * 2
+    training += ["A black cat on a bench."] * 20 + ["A cat on a black bench."] * 2
+    generator, lenient = RuleGenerator(pipeline), RuleGenerator(pipeline, min_lift=-99.0, min_swap_odds=-99.0)
+    plausible = RuleGenerator(pipeline, min_lift=-99.0)
+    for one in (generator, lenient, plausible):
+        one.learn(training)
+    for caption, rule, swap in (
+        ("Two women on a bench.", "swap.numbers", "A woman on two benches."),
+        ("A black cat on a bench.", "swap.move-attribute", "A cat on a black bench."),
+    ):
+        assert texts(lenient, caption, rule) == {swap}
+        assert texts(generator, caption, rule) == texts(plausible, caption, rule) == set()
+    assert "Two women on a bench." in texts(generator, "A woman on two benches.", "swap.numbers")
 
 
 def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):

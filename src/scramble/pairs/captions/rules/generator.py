@@ -22,6 +22,7 @@ from scramble.pairs.captions.rules.plausibility import (
     MIN_LIFT,
     MIN_REPLACEMENT_LIFT,
     MIN_REPLACEMENT_ODDS,
+    MIN_SWAP_ODDS,
     SelectionalTables,
 )
 from scramble.pairs.captions.rules.replace import replacements
@@ -41,12 +42,13 @@ def candidates(
     min_lift: float = MIN_LIFT,
     min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
     min_replacement_odds: float = MIN_REPLACEMENT_ODDS,
+    min_swap_odds: float = MIN_SWAP_ODDS,
 ) -> list[Negative]:
     """Return all distinct candidates of a parsed caption, in a fixed order."""
     negatives: dict[str, Negative] = {}
     for rule in rules:
         for negative in (
-            swaps(sentence, lexicon, tables, min_lift)
+            swaps(sentence, lexicon, tables, min_lift, min_swap_odds)
             if rule == "swap"
             else replacements(sentence, lexicon, tables, min_replacement_lift, min_replacement_odds)
         ):
@@ -70,6 +72,8 @@ class RuleGenerator:
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_lift`).
         min_replacement_odds: lowest log-odds of a new word against the old word in its place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_odds`).
+        min_swap_odds: lowest log-odds of a moved number or attribute against the caption
+            (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.move_odds`).
     """
 
     def __init__(
@@ -82,12 +86,13 @@ class RuleGenerator:
         min_lift: float = MIN_LIFT,
         min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
         min_replacement_odds: float = MIN_REPLACEMENT_ODDS,
+        min_swap_odds: float = MIN_SWAP_ODDS,
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
             raise ValueError(f"pairs.kinds: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
         self.name = "+".join(rules)
-        thresholds = (min_lift, min_replacement_lift, min_replacement_odds)
+        thresholds = (min_lift, min_replacement_lift, min_replacement_odds, min_swap_odds)
         self._worker = _Worker(pipeline, tuple(rules), lexicon, thresholds)
         self._processes = processes
         if processes == 1:
@@ -146,7 +151,7 @@ class _Worker:
     """Parses texts and lists their candidates. Each process loads the pipeline at the first call."""
 
     def __init__(
-        self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, thresholds: tuple[float, float, float]
+        self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, thresholds: tuple[float, ...]
     ) -> None:
         self._pipeline, self._rules, self._lexicon = str(pipeline), rules, lexicon
         self._thresholds = thresholds

@@ -11,24 +11,15 @@ the caption itself, which never contains the changed words. This lowers a lift b
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from scramble.language.lexicon import Adjective, Noun
 from scramble.language.parse import Phrase, Sentence
+from scramble.pairs.captions.rules.relations import AUXILIARY, Place, nearest, relations, verb_stem
 
-_SKIPPED = frozenset({"DT", "PRP$", "PDT", "RB", "RBR", "MD", "WDT", "WP", "EX", "CD", "JJ", "PRP", "POS"})
-_AUXILIARY = frozenset({"is", "are", "was", "were", "be", "been", "being", "has", "have", "'s", "that", "which", "who"})
-# Parts of prepositions, which taggers often tag as adverbs or adjectives.
-_RELATIONAL = frozenset(
-    {"next", "away", "out", "off", "above", "below", "behind", "inside", "outside", "front", "top", "under"}
-)
 _NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns have typical colours
-_ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
-_SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 # Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md shows the curves. The threshold of
 # replacements is higher, because a caption has many replacements and few swaps.
 MIN_LIFT = -2.0
@@ -36,13 +27,15 @@ MIN_REPLACEMENT_LIFT = -0.5
 # A replacement is dropped if the log-odds of the new word against the old word in its place are below this value. A
 # much rarer word is nearly always the rejected one, so refinement would drop most of these pairs.
 MIN_REPLACEMENT_ODDS = -2.0
+# A number or an attribute is not moved to another noun if the log-odds of the swap against the caption are below this
+# value. Refinement would drop most of these swaps.
+MIN_SWAP_ODDS = -2.0
+UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories whose nouns get no colour
 # A distribution with fewer observations than this depends more on its back-off than on its counts.
 _STRENGTH = 5.0
 _COMPANY = 0.5  # added to the observed and to the expected number of captions with two words
+_PRIOR = (0.5, 10.0)  # occurrences with an adjective, and all occurrences, that are added to those of a noun
 _ATTESTED = 2  # minimum number of captions in which a noun has an adjective that is possible for few nouns
-
-Relation = tuple[Phrase | None, str, Phrase | None]
-Place = tuple[str, str]  # side of a relation ("left", "right") or "adjective", and the relation's or adjective's words
 
 
 class SelectionalTables:
@@ -59,6 +52,7 @@ class SelectionalTables:
         self._frequency: Counter[str] = Counter()
         self._by_category: Counter[str] = Counter()
         self._numbers: Counter[tuple[str, bool]] = Counter()  # of lemmas, and of places after relations
+        self._positions: Counter[tuple[bool, Place]] = Counter()  # of quantities and adjectives in first phrases or not
         self._triples: Counter[tuple[str, str, str]] = Counter()
         self._category_triples: Counter[tuple[str, str, str]] = Counter()
         self._company: Counter[tuple[str, str]] = Counter()
@@ -69,9 +63,10 @@ class SelectionalTables:
 
     def add(self, s: Sentence) -> None:
         """Count the nouns of a caption."""
-        for phrase in s.phrases:
+        for index, phrase in enumerate(s.phrases):
             if phrase.noun is None:
                 continue
+            self._positions.update((index == 0, place) for place in _positioned(s, phrase))
             self._frequency[phrase.noun.lemma] += 1
             self._by_category[phrase.noun.category] += 1
             self._numbers[phrase.noun.lemma, phrase.plural] += 1
@@ -88,7 +83,7 @@ class SelectionalTables:
             if left is None or right is None or left.noun is None or right.noun is None:
                 continue
             self._triples[left.noun.lemma, words, right.noun.lemma] += 1
-            for relation in {words, _nearest(("right", words))[1]}:
+            for relation in {words, nearest(("right", words))[1]}:
                 for first in ("", left.noun.category):
                     for last in ("", right.noun.category):
                         self._category_triples[first, relation, last] += 1
@@ -105,9 +100,9 @@ class SelectionalTables:
         heads = {p.last: p.noun.lemma for p in s.phrases if p.noun is not None}
         changed = range(without.nominal, without.last + 1) if without is not None else ()
         return {
-            _verb(s, i, s.lower[i]) if tag[0] == "V" else heads.get(i, s.lower[i].removesuffix("s"))
+            verb_stem(s, i, s.lower[i]) if tag[0] == "V" else heads.get(i, s.lower[i].removesuffix("s"))
             for i, tag in enumerate(s.tag)
-            if tag[0] in "NV" and i not in changed and s.lower[i] not in _AUXILIARY
+            if tag[0] in "NV" and i not in changed and s.lower[i] not in AUXILIARY
         }
 
     def _company_lift(self, noun: str, word: str) -> float:
@@ -116,7 +111,7 @@ class SelectionalTables:
         return math.log((self._company[noun, word] + _COMPANY) / (expected + _COMPANY))
 
     def _count(self, noun: Noun, place: Place) -> None:
-        for context in {place, _nearest(place)}:
+        for context in {place, nearest(place)}:
             self._places[context] += 1
             self._nouns[context, noun.lemma] += 1
             self._categories[context, noun.category] += 1
@@ -186,7 +181,7 @@ class SelectionalTables:
         Args:
             words: the new words by token; "" removes a token.
         """
-        verbs = [_verb(s, i, word) for i, word in words.items() if s.tag[i].startswith("V")]
+        verbs = [verb_stem(s, i, word) for i, word in words.items() if s.tag[i].startswith("V")]
         nouns = {phrase.noun.lemma for phrase in s.phrases if phrase.noun is not None}
         company = (self._company_lift(noun, verb) for noun in nouns for verb in verbs)
         return min(self._relations_lift(s, {}, words), *company, math.inf)
@@ -236,8 +231,48 @@ class SelectionalTables:
         Captions seldom mention several skies, one grape, or a man who rides several horses. The result is the lower of
         two sums: over the nouns, and over the relations with their two sides.
         """
-        if u.noun is None or v.noun is None or u.plural == v.plural:
+        return min(self._number_odds(s, u, v))
+
+    def number_odds(self, s: Sentence, u: Phrase, v: Phrase) -> float:
+        """Return the log-odds of a caption with exchanged numbers against the caption.
+
+        They are summed over the nouns, the relations, and the positions of the quantities: "two" is six times as
+        frequent in the first phrase of a COCO caption as in a later one.
+        """
+        odds = sum(self._number_odds(s, u, v))
+        if u.plural != v.plural and u is s.phrases[0]:
+            to_later, to_first = (("quantity", _quantity(s, phrase)) for phrase in (u, v))
+            odds += self._position_odds(to_later) - self._position_odds(to_first)
+        return odds
+
+    def move_odds(self, s: Sentence, adjective: str, giver: Phrase, receiver: Phrase) -> float:
+        """Return the log-odds of a caption whose adjective has moved to another noun against the caption.
+
+        They compare how often each of the two nouns has the adjective in other captions, and how often the first phrase
+        and later phrases have it.
+        """
+        if giver.noun is None or receiver.noun is None:
             return 0.0
+        place, odds = ("adjective", adjective), 0.0
+        for noun, sign, own in ((receiver.noun, 1, 0), (giver.noun, -1, 1)):
+            count = max(0, self._nouns[place, noun.lemma] - own) + _PRIOR[0]
+            odds += sign * math.log(count / (max(0, self._frequency[noun.lemma] - own) + _PRIOR[1]))
+        if s.phrases[0] in (giver, receiver):
+            odds += self._position_odds(place) * (1 if giver is s.phrases[0] else -1)
+        return odds
+
+    def _position_odds(self, place: Place) -> float:
+        """Return the log-odds of a quantity or adjective in a phrase that is not the first of a caption."""
+        later, first = (
+            (self._positions[is_first, place] + 1) / (self._positions[is_first, (place[0], "")] + 1)
+            for is_first in (False, True)
+        )
+        return math.log(later / first)
+
+    def _number_odds(self, s: Sentence, u: Phrase, v: Phrase) -> tuple[float, float]:
+        """Return the log-odds of exchanged numbers over the relations and over the nouns."""
+        if u.noun is None or v.noun is None or u.plural == v.plural:
+            return 0.0, 0.0
         other = {id(u): v, id(v): u}
         odds = 0.0
         for left, words, right in relations(s):
@@ -248,7 +283,7 @@ class SelectionalTables:
         nouns = [
             (self._numbers[p.noun.lemma, not p.plural], self._numbers[p.noun.lemma, p.plural]) for p in (u, v) if p.noun
         ]
-        return min(odds, sum(math.log((new + 1) / (old + 1)) for new, old in nouns))
+        return odds, sum(math.log((new + 1) / (old + 1)) for new, old in nouns)
 
     def _lift(self, phrase: Phrase, place: Place) -> float:
         if phrase.noun is None:
@@ -258,11 +293,11 @@ class SelectionalTables:
         if not total or not nouns or not self._frequency[lemma]:
             return 0.0
         share = nouns / total
-        for context in dict.fromkeys((_nearest(place), place)):
+        for context in dict.fromkeys((nearest(place), place)):
             share = (self._categories[context, category] + _STRENGTH * share) / (self._places[context] + _STRENGTH)
         inside = self._frequency[lemma] / nouns
         probability = share * inside
-        for context in dict.fromkeys((_nearest(place), place)):
+        for context in dict.fromkeys((nearest(place), place)):
             probability = (self._nouns[context, lemma] + _STRENGTH * probability) / (self._places[context] + _STRENGTH)
         return math.log(probability * total / self._frequency[lemma])
 
@@ -270,79 +305,30 @@ class SelectionalTables:
         """Return the log-probability of two categories around a relation, relative to independent categories."""
         counts = self._category_triples
         lift = 1.0
-        for context in (_nearest(("right", words))[1], words):
+        for context in (nearest(("right", words))[1], words):
             total = counts["", context, ""]
             expected = counts[left, context, ""] * counts["", context, right] / total if total else 0.0
             lift = (counts[left, context, right] + _STRENGTH * lift) / (expected + _STRENGTH)
         return math.log(lift)
 
 
+def _positioned(s: Sentence, phrase: Phrase) -> Iterator[Place]:
+    """Yield the quantity of a phrase, the adjectives of a phrase that can get a colour, and a place for each total."""
+    yield from (("quantity", _quantity(s, phrase)), ("quantity", ""))
+    if phrase.noun is not None and phrase.noun.category not in UNMOVED:
+        yield "adjective", ""
+        yield from (("adjective", attribute.adjective.word) for attribute in phrase.attributes)
+
+
+def _quantity(s: Sentence, phrase: Phrase) -> str:
+    if not phrase.plural:
+        return "one"
+    if phrase.partitive:
+        return s.lower[phrase.slot]
+    return s.lower[phrase.number] if phrase.number >= 0 else phrase.opener or "bare"
+
+
 def _number_place(left: Phrase | None, words: str) -> str:
     """Return the place after a relation, by the number of the phrase before it."""
     number = "" if left is None else "several " if left.plural else "one "
     return f"{number}{words}"
-
-
-def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Iterator[Relation]:
-    """Yield the relations of a caption: the phrase before, the words (verb stems, prepositions), and the phrase after.
-
-    The words are those between two consecutive phrases. The phrase before is the phrase on which the first of these
-    words depends, if any: in "a man in a hat riding a horse" the man rides. Coordinations are not relations.
-
-    Args:
-        new: words that replace tokens of the caption; "" removes a token.
-    """
-    owner = {i: p for p in s.phrases for i in range(p.first, p.last + 1)}
-    for index, phrase in enumerate(s.phrases):
-        following = s.phrases[index + 1] if index + 1 < len(s.phrases) else None
-        end = following.first if following is not None else len(s.tag)
-        tokens = [i for i in range(phrase.last + 1, end) if i not in owner and _relates(s, i)]
-        if tokens and s.tag[tokens[0]] != "CC":
-            words = " ".join(filter(None, (_stem(s, i, new.get(i, s.lower[i])) for i in tokens if s.tag[i] != "CC")))
-            yield _governor(s, tokens[0], phrase, owner), words, following
-
-
-def _relates(s: Sentence, i: int) -> bool:
-    if s.lower[i] in _RELATIONAL:
-        return True
-    return s.tag[i][0].isalpha() and s.tag[i] not in _SKIPPED and s.lower[i] not in _AUXILIARY
-
-
-def _stem(s: Sentence, i: int, word: str) -> str:
-    if not s.tag[i].startswith("V"):
-        return word
-    stem = _ENDING.sub("", word) or word
-    return stem[:-1] if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "sl" else stem
-
-
-def _verb(s: Sentence, i: int, word: str) -> str:
-    """Return the stem of a verb, marked as a verb, because "herd" is also a noun."""
-    return f"to {_stem(s, i, word)}"
-
-
-def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]) -> Phrase:
-    """Return the phrase that governs a verb or preposition, by dependency arcs or else the nearest phrase before it."""
-    token = first
-    for _ in range(4):
-        if s.tag[token].startswith("V"):
-            subjects = [i for i, dep in enumerate(s.dep) if s.head[i] == token and dep in _SUBJECTS and i in owner]
-            if subjects:
-                return owner[subjects[0]]
-        head = s.head[token]
-        if head == token or head > first:
-            break
-        if head in owner:
-            return owner[head] if owner[head].last < first else nearest
-        token = head
-    return nearest
-
-
-def _nearest(place: Place) -> Place:
-    """Return the place with only the word of its relation that is nearest to the noun."""
-    side, words = place
-    if side in ("adjective", "partitive"):
-        return place
-    if side == "left":
-        return "nearest left", words.split(" ")[0]
-    last = words.split(" ")[-2:]
-    return "nearest right", " ".join(last if last[-1] in ("of", "to") else last[-1:])

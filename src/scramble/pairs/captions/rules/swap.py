@@ -13,9 +13,9 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
-from scramble.language.inflect import article, capitalised, plural, word_set
+from scramble.language.inflect import article, capitalised
 from scramble.language.lexicon import Lexicon
-from scramble.language.parse import NO_HEADLINE, PRONOUNS, QUANTIFIERS, Attribute, Phrase, Sentence
+from scramble.language.parse import PRONOUNS, Attribute, Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import (
     Change,
@@ -25,10 +25,10 @@ from scramble.pairs.captions.rules.edit import (
     moved_text,
     span_change,
 )
-from scramble.pairs.captions.rules.plausibility import MIN_LIFT, SelectionalTables
+from scramble.pairs.captions.rules.number_swaps import inflected_head, swap_numbers
+from scramble.pairs.captions.rules.plausibility import MIN_LIFT, MIN_SWAP_ODDS, UNMOVED, SelectionalTables
 from scramble.pairs.captions.rules.swap_conditions import (
     JOINERS,
-    SEPARATORS,
     between,
     have_equal_roles,
     in_title,
@@ -40,28 +40,27 @@ from scramble.pairs.captions.rules.swap_conditions import (
     swap_weight,
 )
 
-_UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories whose nouns get no colour
 _RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # colours that are rare for scenes
 # A brown pole is rare in captions but not absurd, so the lift with adjectives may be lower by this number.
 _RARE_ATTRIBUTE = 4.0
-_GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
-_FIXED_NUMBER = word_set("""
-    ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
-    town lawn jungle desert
-""")
 _SORTS = frozenset({"type", "kind", "sort", "style"})
 _HAS = frozenset({"has", "have", "had", "having", "with"})
 
 
 def swaps(
-    s: Sentence, lexicon: Lexicon, tables: SelectionalTables | None = None, min_lift: float = MIN_LIFT
+    s: Sentence,
+    lexicon: Lexicon,
+    tables: SelectionalTables | None = None,
+    min_lift: float = MIN_LIFT,
+    min_odds: float = MIN_SWAP_ODDS,
 ) -> list[Negative]:
     """Return all swap candidates of a parsed caption.
 
     Args:
         tables: counts of nouns in the user's captions. A swap of phrases or heads is dropped if a noun has a log-lift
             below ``min_lift`` in its new place. The same applies to the log-lift of attributes and the log-odds of
-            numbers. None drops no swap.
+            numbers. Numbers and attributes are also not moved if the log-odds of the whole caption are below
+            ``min_odds``. None drops no swap.
     """
     negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not in_title(s, p, lexicon)]
@@ -72,7 +71,7 @@ def swaps(
         joints = between(s, u, v)
         words = [s.lower[i] for i in joints]
         linked = not keeps_meaning(s, u, v, joints, words, lexicon)
-        likely = _AttributePlausibility(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE)
+        likely = _AttributePlausibility(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE, min_odds)
         if max(lemmas[u.noun.lemma], lemmas[v.noun.lemma]) <= 2:
             negatives += _swap_attributes(s, u, v, linked, likely)
         if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
@@ -85,8 +84,8 @@ def swaps(
             continue
         if u.plural != v.plural and (must_be_plural(s, u) or must_be_plural(s, v)):
             continue  # "in between a child"
-        if tables is None or tables.number_lift(s, u, v) >= min_lift:
-            negatives += _swap_numbers(s, u, v, lexicon)
+        if tables is None or (tables.number_lift(s, u, v) >= min_lift and tables.number_odds(s, u, v) >= min_odds):
+            negatives += swap_numbers(s, u, v, lexicon)
         weight = swap_weight(u.noun, v.noun)
         if weight and not is_generic(u.noun, v.noun, lexicon):
             whole = _swap_phrases(s, u, v, linked, weight) if have_equal_roles(u.noun, v.noun) else []
@@ -111,6 +110,12 @@ class _AttributePlausibility:
     children: frozenset[str]
     tables: SelectionalTables | None
     min_lift: float
+    min_odds: float
+
+    def can_move(self, attribute: Attribute, giver: Phrase, receiver: Phrase) -> bool:
+        """Return whether a text-only classifier would not easily recognise that an attribute has moved."""
+        word = attribute.adjective.word
+        return self.tables is None or self.tables.move_odds(self.s, word, giver, receiver) >= self.min_odds
 
     def __call__(self, phrase: Phrase, attribute: Attribute) -> bool:
         if attribute.adjective.cls == "age" and self.s.lower[phrase.last] in self.children:
@@ -181,9 +186,11 @@ def _move_attribute(
         a = giver.attributes[0]
         if s.lower[a.last + 1] in _SORTS:
             continue  # "orange type food"
-        if receiver.noun.category in _UNMOVED and not (receiver.noun.category == "scene" and a.adjective.word in _RARE):
+        if receiver.noun.category in UNMOVED and not (receiver.noun.category == "scene" and a.adjective.word in _RARE):
             continue
         if a.adjective.cls not in ("colour", "pattern") or not _can_have(receiver, a) or not likely(receiver, a):
+            continue
+        if not likely.can_move(a, giver, receiver):
             continue
         if any(
             b.adjective.cls not in ("size", "age", "state") for b in receiver.attributes
@@ -256,7 +263,7 @@ def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) 
         return []  # "a white toilet and tub"
     if not linked and any(a.adjective.cls not in ("colour", "pattern") for a in u.attributes + v.attributes):
         return []  # "a man and a young girl": the man may also be young
-    first, second = _form(s, v, u.plural), _form(s, u, v.plural)
+    first, second = inflected_head(s, v, u.plural), inflected_head(s, u, v.plural)
     if not first or not second:
         return []
     changes = [
@@ -289,106 +296,9 @@ def _attributes_fit_both(s: Sentence, u: Phrase, v: Phrase) -> bool:
     return all(_can_have(v, a) for a in u.attributes) and all(_can_have(u, a) for a in v.attributes)
 
 
-def _form(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
-    """Return the head (with compounds) of a phrase in another number; "" if it has no such form."""
-    text = moved_text(s, phrase.nominal, phrase.last)
-    if phrase.plural == to_plural:
-        return text
-    if (
-        phrase.noun is None
-        or not phrase.noun.count
-        or phrase.nominal != phrase.last
-        or phrase.noun.lemma in _FIXED_NUMBER
-    ):
-        return ""
-    if s.headline != NO_HEADLINE:
-        text = text.lower()
-    return s.styled(plural(text) if to_plural else phrase.noun.lemma)
-
-
 def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
     """Return whether the two phrases are subject and object of one verb, with only that verb between them."""
     between = range(u.last + 1, v.first)
     return bool(between) and all(
         s.tag[i].startswith("V") or s.tag[i] in ("RP", "MD", "RB", "WDT", "TO") for i in between
     )
-
-
-def _swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Negative | None]:
-    """Swap the numbers of two nouns: "two dogs and three cats" becomes "three dogs and two cats".
-
-    "two men and a dog" becomes "a man and two dogs", and "a group of men and a dog" becomes "a man and a group of
-    dogs".
-    """
-    if u.noun is None or v.noun is None or {u.noun.category, v.noun.category} & {"part", "sport", "clothing"}:
-        return []  # clothing: "three people in a black shirt"
-    if is_generic(u.noun, v.noun, lexicon):
-        return []
-    if "VB" in (s.tag[p.last + 1] for p in (u, v) if p.last + 1 < len(s.tag)):
-        return []  # a compound whose last word was tagged as a verb: "the light post"
-    if u.number >= 0 and v.number >= 0 and not (u.partitive or v.partitive):
-        if {s.lower[u.number], s.lower[v.number]} & QUANTIFIERS:
-            return []  # "two people on many benches"
-        if s.lower[u.number] == s.lower[v.number] or u.plural != v.plural or s.lower[u.last + 1] in SEPARATORS:
-            return []  # "three people, two wearing hats": the second number is a part of the first
-        changes = [
-            span_change(s, u.number, u.number, moved_text(s, v.number, v.number)),
-            span_change(s, v.number, v.number, moved_text(s, u.number, u.number)),
-        ]
-        return [build(s, changes, "swap-number", "swap.numbers", 2.0)]
-    many, one = (u, v) if _quantity(s, u) else (v, u)
-    quantity = _quantity(s, many)
-    if (
-        not quantity
-        or one.plural
-        or one.opener not in ("a", "an", "the")
-        or one.partitive
-        or not (one.noun and one.noun.count)
-    ):
-        return []
-    end, words = quantity[0], s.styled(quantity[1])
-    follower = one.last + 1
-    if one.noun.category == "scene" and words.startswith("a "):
-        return []
-    if follower + 1 < len(s.tag) and s.tag[follower] == "VBG" and s.tag[follower + 1] in ("NN", "NNS"):
-        return []  # "a doughnut making factory"
-    if follower + 1 < len(s.tag) and s.lower[follower] == "and" and s.tag[follower + 1] in ("NN", "NNS"):
-        return []  # "a suit and tie"
-    singular, plural_form = _form(s, many, False), _form(s, one, True)
-    verbs_one, verbs_many = agreement_changes(s, one, True), agreement_changes(s, many, False)
-    if not singular or not plural_form or verbs_one is None or verbs_many is None:
-        return []
-    alone = " ".join(filter(None, (_middle(s, end + 1, many.nominal), singular)))
-    changes = [
-        span_change(
-            s, one.first, one.last, " ".join(filter(None, (words, _middle(s, one.first + 1, one.nominal), plural_form)))
-        ),
-        span_change(s, many.first, many.last, f"{s.styled(article(alone))} {alone}"),
-        *verbs_one,
-        *verbs_many,
-    ]
-    return [build(s, changes, "swap-number", "swap.numbers", 1.0)]
-
-
-def _middle(s: Sentence, first: int, nominal: int) -> str:
-    """Return the text between a phrase's determiner and its head."""
-    return moved_text(s, first, nominal - 1) if first < nominal else ""
-
-
-def _quantity(s: Sentence, phrase: Phrase) -> tuple[int, str] | None:
-    """Return the last token of a phrase's quantity words, and these words for another noun ("" if there are none)."""
-    if not phrase.plural:
-        return None
-    if phrase.partitive:
-        word = _GROUPS.get(s.lower[phrase.slot])
-        if word and phrase.slot == phrase.first + 1 and phrase.opener == "a" and phrase.number < 0:
-            return phrase.slot + 1, f"a {word} of"
-        return None
-    if phrase.opener == "some" and phrase.number < 0:
-        return phrase.first, "some"
-    if phrase.opener or s.lower[phrase.first] in ("one", "other", "different", "various", "multiple", "few"):
-        return None
-    if phrase.number < 0:
-        before = s.tag[phrase.first - 1] if phrase.first else "IN"
-        return (phrase.first - 1, "") if (before[:1] in "VI" and before != "VBN") or before == "CC" else None
-    return (phrase.number, moved_text(s, phrase.number, phrase.number)) if phrase.number == phrase.first else None
