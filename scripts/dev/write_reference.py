@@ -36,7 +36,7 @@ key or value is refused with a one-line error before any work starts.
 
 **required** means that a key has no default. `${...}` is the value of another key. If the default of a key is in
 parentheses, no file in `configs/` contains the key. If an error asks for a plus, write one before such a key
-(`+pairs.refine.exponent=2`)."""
+(`+trainer.log_entropy=true`)."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
 (`trainer.adam_beta2=0.95`). A field that this trainer does not support raises an error that states the reason and, if
