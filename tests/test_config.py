@@ -155,6 +155,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("share", "what=modell", "what=modell must be one of adapter, model, data (did you mean model?)"),
         ("share", "push_to_hub=mine", "push_to_hub=mine must be owner/name"),
         ("export", "dtype=int8", "dtype=int8 must be one of"),
+        ("study", "+study.number=eval_loss", "study.number: there is no such key; use metric"),
         ("study", "study.trials=0", "study.trials=0 must be at least 1"),
         ("study", "study.space={trainer.lr: [1]}", "the configuration has no key trainer.lr"),
         ("study", "study.space={trainer.beta: [-1]}", "trainer.beta=-1 must be above 0"),

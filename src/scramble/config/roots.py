@@ -1,8 +1,8 @@
 """Defines the typed configuration: one dataclass per script has the names, types and ranges of all settings.
 
 The YAML files in ``configs/`` contain the values and describe the settings. The classes of the sections are in
-``sections.py``, ``source_sections.py``, ``data_sections.py``, ``pair_step_sections.py``, ``evaluation_sections.py`` and
-``trainer.py``.
+``sections.py``, ``source_sections.py``, ``data_sections.py``, ``pair_step_sections.py``, ``evaluation_sections.py``,
+``study_section.py`` and ``trainer.py``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from scramble.config.sections import (
     Texts,
 )
 from scramble.config.source_sections import Data
+from scramble.config.study_section import Search
 from scramble.config.trainer import Peft, Positive, Trainer
 from scramble.training.fields import vision_fault
 
@@ -295,36 +296,6 @@ class ExternalHarness(Root):
     def faults(self, at: str) -> Iterator[str]:
         """The arms must exist."""
         yield from arm_faults(Path(self.run["dir"]), self.arms)  # type: ignore[index]
-
-
-@dataclass(frozen=True)
-class Search(Section):
-    """A hyper-parameter search with Optuna."""
-
-    trials: Count
-    number: Text
-    direction: Literal["minimize", "maximize"]
-    space: dict[str, Any] | None
-    storage: Text
-
-    def faults(self, at: str) -> Iterator[str]:
-        """Each key must have a list of choices, or a lower and an upper bound."""
-        for key, choice in (self.space or {}).items():
-            setting = f"{at}.space.{key}={show(choice)}"
-            if isinstance(choice, list):
-                if not choice:
-                    yield f"{setting} must contain at least one choice"
-                continue
-            if not isinstance(choice, Mapping) or not {"low", "high"} <= set(choice) <= {"low", "high", "log", "int"}:
-                yield f"{setting} must be a list, or a mapping with low and high (and optionally log, int)"
-                continue
-            low, high = choice["low"], choice["high"]
-            messages = [c for name in ("low", "high") for c in check(choice[name], float, f"{at}.space.{key}.{name}")]
-            yield from messages
-            if not messages and not low <= high:
-                yield f"{setting}: low must not be above high"
-            if not messages and choice.get("log") and low <= 0:
-                yield f"{setting}: low must be above 0 on a logarithmic scale"
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ SPACE: Mapping[str, Any] = {
 
 
 def search(
-    cfg: DictConfig, *, trials: int, number: str, direction: str, space: Mapping[str, Any] | None, storage: str
+    cfg: DictConfig, *, trials: int, metric: str, direction: str, space: Mapping[str, Any] | None, storage: str
 ) -> dict[str, Any]:
     """Run trials until ``trials`` of them are finished. An interrupted study resumes.
 
     Args:
         cfg: a composed configuration of ``scripts/train.py``.
         trials: number of trials that must be finished, including those of an interrupted search.
-        number: name of the metric to optimise. The last value that a trial logs counts.
+        metric: name of the metric to optimise. The last value that a trial logs counts.
         direction: ``minimize`` or ``maximize``.
         space: for each configuration key, a list of choices or a mapping with ``low``, ``high`` and optionally ``log``
             and ``int``. None means :data:`SPACE`.
@@ -62,7 +62,7 @@ def search(
 
     def run(trial: Trial) -> float:
         values = {key: _suggest(trial, key, choice) for key, choice in (space or SPACE).items()}
-        return _run_trial(cfg, trial.number, values, number)
+        return _run_trial(cfg, trial.number, values, metric)
 
     def finished() -> int:
         return len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)))
@@ -70,7 +70,7 @@ def search(
     def report(_: Any, trial: Any) -> None:
         if trial.value is not None:
             log.info(
-                f"trial {trial.number} ({finished()} of {trials}): {number} is {trial.value:.4g} with {trial.params}"
+                f"trial {trial.number} ({finished()} of {trials}): {metric} is {trial.value:.4g} with {trial.params}"
             )
 
     while finished() < trials:
@@ -78,7 +78,7 @@ def search(
         study.sampler = optuna.samplers.TPESampler(seed=100_000 * cfg.seed + len(study.trials))
         study.optimize(run, n_trials=1, callbacks=[report])
     best = study.best_trial
-    log.info(f"trial {best.number} is the best: {number} is {best.value:.4g} with {best.params}")
+    log.info(f"trial {best.number} is the best: {metric} is {best.value:.4g} with {best.params}")
     return {"value": best.value, "params": best.params, "arm": f"trial{best.number:03d}-seed{cfg.seed}"}
 
 
@@ -105,7 +105,7 @@ def _suggest(trial: Trial, key: str, choice: Any) -> Any:
         raise LaunchError(f"study.space.{key}={choice} must be a list, or have low and high ({error})") from error
 
 
-def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: str) -> float:
+def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], metric: str) -> float:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -123,6 +123,6 @@ def _run_trial(cfg: DictConfig, trial: int, values: Mapping[str, Any], number: s
     script = Path(sys.argv[0]).with_name("train.py")
     launch(script, [resolved], [[]], Path(cfg.run.dir) / "jobs", launcher)
     last = read_json(Path(cfg.run.dir) / "train" / arm / STAGE_FILE)["summary"]["last"]
-    if number not in last:
-        raise LaunchError(f"study.number={number} is not logged: choose one of {', '.join(sorted(last))}")
-    return float(last[number])
+    if metric not in last:
+        raise LaunchError(f"study.metric={metric} is not logged: choose one of {', '.join(sorted(last))}")
+    return float(last[metric])
