@@ -172,19 +172,19 @@ def test_a_generator_learns_which_replacements_are_rare(pipeline: str):
 def test_a_generator_learns_which_swaps_are_recognised(pipeline: str):
     """In these captions two people are frequent and two benches are not, and black cats are more frequent than black
     benches."""
-    training = ["Two women on a bench."] * 20 + ["Two women on two benches.", "A woman on two benches."] * 2
+    training = ["Two women near a bench."] * 20 + ["Two women near two benches.", "A woman near two benches."] * 2
     training += ["A black cat on a bench."] * 20 + ["A cat on a black bench."] * 2
     generator, lenient = RuleGenerator(pipeline), RuleGenerator(pipeline, min_lift=-99.0, min_swap_odds=-99.0)
     plausible = RuleGenerator(pipeline, min_lift=-99.0)
     for one in (generator, lenient, plausible):
         one.learn(training)
     for caption, rule, swap in (
-        ("Two women on a bench.", "swap.numbers", "A woman on two benches."),
+        ("Two women near a bench.", "swap.numbers", "A woman near two benches."),
         ("A black cat on a bench.", "swap.move-attribute", "A cat on a black bench."),
     ):
         assert texts(lenient, caption, rule) == {swap}
         assert texts(generator, caption, rule) == texts(plausible, caption, rule) == set()
-    assert "Two women on a bench." in texts(generator, "A woman on two benches.", "swap.numbers")
+    assert "Two women near a bench." in texts(generator, "A woman near two benches.", "swap.numbers")
 
 
 def test_a_generator_learns_which_swaps_are_absurd(pipeline: str):

@@ -7,6 +7,7 @@ from scramble.language.lexicon import Lexicon
 from scramble.language.parse import NO_HEADLINE, QUANTIFIERS, Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import agreement_changes, build, moved_text, span_change
+from scramble.pairs.captions.rules.relations import relations
 from scramble.pairs.captions.rules.swap_conditions import SEPARATORS, is_generic
 
 _GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
@@ -14,6 +15,9 @@ _FIXED_NUMBER = word_set("""
     ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
     town lawn jungle desert
 """)
+# Words between a thing and what it is in or on, or what it rides: one thing is not in, on or riding several.
+_CARRIED = frozenset({"in", "on", "inside", "aboard", "into", "onto", "rid"})
+_DISTINCT = frozenset({"different", "various", "assorted", "separate", "matching", "identical", "similar"})
 
 
 def inflected_head(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
@@ -66,6 +70,8 @@ def swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Ne
         or not (one.noun and one.noun.count)
     ):
         return []
+    if _puts_one_on_many(s, one, many) or not _DISTINCT.isdisjoint(s.lower[many.first : many.last]):
+        return []  # "a man riding two elephants", "a different colored cat"
     end, words = quantity[0], s.styled(quantity[1])
     follower = one.last + 1
     if one.noun.category == "scene" and words.startswith("a "):
@@ -88,6 +94,14 @@ def swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Ne
         *verbs_many,
     ]
     return [build(s, changes, "swap-number", "swap.numbers", 1.0)]
+
+
+def _puts_one_on_many(s: Sentence, one: Phrase, many: Phrase) -> bool:
+    """Return whether a single thing is in, on or riding the noun ``one`` once it is plural and ``many`` is singular."""
+    return any(
+        right is one and words.split(" ")[-1] in _CARRIED and left is not None and (left is many or not left.plural)
+        for left, words, right in relations(s)
+    )
 
 
 def _middle(s: Sentence, first: int, nominal: int) -> str:
