@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from scramble.app import addable
 from scramble.config import data_sections, sections, source_sections, trainer
 from scramble.config.binding import ConfigError, hints
 from scramble.config.keys import known_keys
@@ -292,3 +293,48 @@ def test_a_value_in_place_of_a_section_is_one_line(root: str, argument: str, cla
     done = subprocess.run([sys.executable, str(script), argument, "dry_run=true"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ") and clause in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("choices", "argument"),
+    [
+        ("data=pairs data.path=x.jsonl", "data.columns.chosen=good"),
+        ("data=pairs data.path=x.jsonl", "data.columns={chosen: good, image: photo}"),
+        ("data=pairs data.path=x.jsonl", "+data.columns.chosen=good"),
+        ("data=pairs data.path=x.jsonl", "+data.columns={chosen: good, image: photo}"),
+        ("data=world", "data.styles.count=1"),
+        ("pairs=world", "pairs.options={check: false}"),
+        ("pairs=world", "pairs.options.check=false"),
+        ("pairs=world", "pairs.refine.exponent=3"),
+        ("pairs=world", "pairs.exclude_benchmarks.winoground=null"),
+        ("pairs=scenealign", "pairs.options.kinds={shorten: 0}"),
+        ("pairs=scenealign", "pairs.options.edits={4: 1}"),
+        ("pairs=scenealign", "pairs.options.edits.4=1"),
+    ],
+)
+def test_free_mappings_and_optional_sections_need_no_plus(
+    choices: str, argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The overrides are those that scripts/generate.py passes to Hydra."""
+    overrides = [addable(word, "generate") for word in (*choices.split(), argument)]
+    assert actual("generate", *overrides) == []
+
+
+@pytest.mark.parametrize(
+    ("root", "argument", "clause"),
+    [
+        ("generate", "data.columns.chosen=good", "data.columns: there is no such key; data has kind, n_train"),
+        (
+            "generate",
+            "pairs.options.chek=false",
+            "pairs.options.chek: there is no such key; did you mean pairs.opt",
+        ),
+        ("generate", "pairs.options.shard=[0,2]", "write shard=i/n"),
+        ("reproduce", "paths.cocoo=x", "paths.cocoo: there is no such key; did you mean"),
+        ("audit", "data.columns.chosen=good", "the configuration has path, held_out"),
+    ],
+)
+def test_a_misspelt_key_is_reported_without_a_plus(root: str, argument: str, clause: str) -> None:
+    script = Path(__file__).resolve().parents[1] / "scripts" / f"{root}.py"
+    done = subprocess.run([sys.executable, str(script), argument], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and clause in done.stderr, done.stderr

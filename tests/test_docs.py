@@ -95,7 +95,7 @@ def test_the_commands_that_are_shown_compose(script: str) -> None:
             if has_sweep(overrides) and not {"-m", "--multirun"} & set(words):
                 raise ValueError("several values without -m: quote a value with a comma")
             with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-                compose(script, overrides=first_points([addable(word) for word in overrides]))
+                compose(script, overrides=first_points([addable(word, script) for word in overrides]))
         except Exception as error:  # Hydra raises exceptions of many types; each is a failure
             failures.append(f"{where}: {command}\n    {str(error).splitlines()[0]}")
     assert not failures, "\n".join(failures)

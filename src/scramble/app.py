@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
 from scramble.config.binding import ConfigError
+from scramble.config.keys import is_optional
 from scramble.config.record import complete, remember
+from scramble.config.roots import ROOTS
 from scramble.config.validation import check_root, validate
 from scramble.console import log_heading, log_to_run, log_to_terminal
 from scramble.pipeline.provenance import COMMAND, remember_command
@@ -185,8 +187,8 @@ def start(main: Callable[..., None]) -> None:
 
     remember_command(sys.argv)
     options, overrides = split_options(sys.argv[1:])
-    sys.argv[1:] = [*options, *map(addable, overrides)]
     root = Path(sys.argv[0]).stem
+    sys.argv[1:] = [*options, *(addable(argument, root) for argument in overrides)]
     with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
         if help_flags := {"--help", "-h"} & set(sys.argv[1:]):
             from scramble.config.help import help_text
@@ -202,10 +204,13 @@ def start(main: Callable[..., None]) -> None:
 OPEN_SECTIONS = ("trainer.", "peft.", "model.quantization.")
 
 
-def addable(argument: str) -> str:
-    """Prefix an override of an open section with ``++``, which Hydra requires for keys that no file sets."""
-    key = argument.lstrip("+")
-    return f"++{key}" if key.startswith(OPEN_SECTIONS) else argument
+def addable(argument: str, root: str) -> str:
+    """Prefix an override with ``++``, which Hydra requires for keys that no file sets, if the key may be such a key: a
+    key of an open section, or an optional key (:func:`scramble.config.keys.is_optional`) of the script ``root``.
+    """
+    text = argument.lstrip("+")
+    key = text.partition("=")[0]
+    return f"++{text}" if key.startswith(OPEN_SECTIONS) or is_optional(key, ROOTS[root]) else argument
 
 
 def _is_message(error: Exception) -> bool:

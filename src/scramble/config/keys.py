@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
 from scramble.config.binding import Section, Variants, hints, join, near
 
@@ -29,6 +31,63 @@ def _section_of(kind: Any, value: Any) -> type[Section] | None:
         if isinstance(mark, Variants):
             return mark.classes.get(value.get(mark.key, "")) if isinstance(value, Mapping) else None
     return next((cls for part in getattr(kind, "__args__", ()) if (cls := _section_of(part, value))), None)
+
+
+# Mappings whose entries are named in configs/: any other entry is a mistake, which Hydra reports.
+CLOSED = ("benchmark", "protocol", "table", "paths")
+
+
+def is_optional(key: str, cls: type[Section]) -> bool:
+    """Return whether a key is a free mapping (``data.columns``), an optional section (``pairs.refine``), or inside one.
+
+    No file in ``configs/`` may set such a key, and Hydra accepts it only with a plus. If a variant of a section has the
+    key, it counts for all variants, because the later check of the configuration reports a key of another variant.
+    """
+    parts = tuple(key.split("."))
+    return parts[0] not in CLOSED and any(
+        len(parts) == len(pattern) or (is_open and len(parts) > len(pattern))
+        for pattern, is_open in _optional_keys(cls)
+        if all(part in (expected, "*") for expected, part in zip(parts, pattern, strict=False))
+    )
+
+
+@cache
+def _optional_keys(cls: type) -> frozenset[tuple[tuple[str, ...], bool]]:
+    """Return the optional keys as patterns, in which ``*`` is any name, and whether every key below is optional too."""
+    found = set(_patterns(cls, (), False, False))
+    # A mapping of one variant that is a section in other variants (pairs.options) is not free.
+    sections = {pattern[:-1] for pattern, _ in found}
+    return frozenset((pattern, is_open and pattern not in sections) for pattern, is_open in found)
+
+
+def _patterns(kind: Any, at: tuple[str, ...], nullable: bool, inside: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield the patterns of a value. ``inside`` means that the value is inside an optional section or mapping."""
+    args = get_args(kind)
+    if get_origin(kind) is Annotated:
+        variants = next((mark for mark in args[1:] if isinstance(mark, Variants)), None)
+        for each in (args[0],) if variants is None else variants.classes.values():
+            # A section with variants needs the key that selects the variant, so it cannot be created key by key.
+            yield from _patterns(each, at, nullable and variants is None, inside)
+    elif get_origin(kind) is dict:
+        is_plain = _section_of(args[1], None) is None and not _has_variants(args[1])
+        yield at, is_plain
+        if not is_plain:
+            yield from _patterns(args[1], (*at, "*"), False, True)
+    elif isinstance(kind, type) and issubclass(kind, Section):
+        optional = len(at) > 1 and (nullable or inside)
+        if optional:
+            yield at, False
+        for name, field in hints(kind).items():
+            yield from _patterns(field, (*at, name), False, optional)
+    elif NoneType in args or len(args) > 1:
+        for each in args:
+            yield from _patterns(each, at, NoneType in args, inside)
+    elif inside:
+        yield at, False
+
+
+def _has_variants(kind: Any) -> bool:
+    return any(isinstance(mark, Variants) for mark in getattr(kind, "__metadata__", ()))
 
 
 def key_hint(name: str, keys: Iterable[str]) -> str:
@@ -57,5 +116,10 @@ def key_hint(name: str, keys: Iterable[str]) -> str:
         ][:2]
     if close:
         return f"did you mean {' or '.join(close)}?"
+    shorter = name.partition(".")[2]  # scripts/audit.py has the key columns instead of data.columns
+    if shorter in keys or shorter.rpartition(".")[0] in keys:
+        return f"did you mean {shorter}?"
+    while group and not any(key.startswith(f"{group}.") for key in keys):
+        group = group.rpartition(".")[0]
     inside = [key for key in keys if key.rpartition(".")[0] == group]
     return f"{group or 'the configuration'} has {', '.join(key.rpartition('.')[2] for key in inside)}"

@@ -211,7 +211,7 @@ def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collect
         values = values if isinstance(values, Mapping) else {}
         keys = known_keys(values, ROOTS[root])
         if key in keys:  # Hydra requires a plus to add a key that no file sets
-            return f"{text}: {key} is not set yet, so write +{text}"
+            return f"{text}: {key} is not set yet, so write {shlex.quote(f'+{text}')}"
         used = [k for k in keys if k.partition(".")[0] in (*sections, *SHARED)] if sections and "." not in key else keys
         return f"{key}: there is no such key; {key_hint(key, used)}"
     return f"{text}: {_first_lines(error)}"
