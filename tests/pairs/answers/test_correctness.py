@@ -88,6 +88,20 @@ def test_the_number_of_pairs_is_limited_and_every_response_is_used_before_one_is
     assert len({(p.chosen, p.rejected) for p in outcome.correctness}) == 12
 
 
+@pytest.mark.parametrize(("num_right", "num_wrong"), [(2, 5), (5, 2), (2, 4), (3, 3)])
+def test_every_response_is_used_before_one_is_reused(
+    server: Loopback, tmp_path: Path, images: dict[str, ImageFile], num_right: int, num_wrong: int
+) -> None:
+    total = num_right * num_wrong
+    script(server, *[RIGHT] * num_right, *["Step {n}.\nNext.\nFinal answer: 7"] * num_wrong)
+    question = Question("q1", ("red",), "How many?", "5")
+    _, [(_, outcome)] = run(server, tmp_path, [question], images, samples=num_right + num_wrong, pairs=total)
+    pairs = [(p.chosen, p.rejected) for p in outcome.correctness]
+    assert len(set(pairs)) == len(pairs) == total
+    assert len({chosen for chosen, _ in pairs[:num_right]}) == num_right
+    assert len({rejected for _, rejected in pairs[:num_wrong]}) == num_wrong
+
+
 def test_a_second_run_asks_nothing_and_gives_the_same(
     server: Loopback, tmp_path: Path, images: dict[str, ImageFile]
 ) -> None:

@@ -8,6 +8,7 @@ Source: MPO, arXiv 2411.10442. docs/mpo_data.md describes the released pipeline.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,9 +180,10 @@ class CorrectnessPairs:
         self, question: Question, style: Style, rule: str, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
         """Return at most ``pairs`` pairs. No response is reused before all responses of its side have been used."""
-        couples = (
-            (chosen, other[(n + turn) % len(other)]) for turn in range(len(other)) for n, chosen in enumerate(correct)
-        )
+        # Both sides advance with each pair. After each common multiple of their lengths the pairs would repeat, so the
+        # other side is shifted by one.
+        total, period = len(correct) * len(other), math.lcm(len(correct), len(other))
+        couples = ((correct[n % len(correct)], other[(n + n // period) % len(other)]) for n in range(total))
         pairs: list[PreferencePair] = []
         for chosen, rejected in couples:
             if kind == KIND and contained(chosen.parsed.answer or "", rejected.parsed.answer):

@@ -90,7 +90,8 @@ class RuleGenerator:
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
-            raise ValueError(f"pairs.kinds: no rule {sorted(unknown)}; choose from {sorted(RULES)}")
+            fault = f"there is no rule {', '.join(sorted(unknown))}" if unknown else "it must name a rule"
+            raise ValueError(f"pairs.options.rules: {fault}: choose from {', '.join(sorted(RULES))}")
         self.name = "+".join(rules)
         thresholds = (min_lift, min_replacement_lift, min_replacement_odds, min_swap_odds)
         self._worker = _Worker(pipeline, tuple(rules), lexicon, thresholds)
