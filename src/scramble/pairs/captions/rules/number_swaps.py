@@ -97,10 +97,15 @@ def swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Ne
 
 
 def _puts_one_on_many(s: Sentence, one: Phrase, many: Phrase) -> bool:
-    """Return whether a single thing is in, on or riding the noun ``one`` once it is plural and ``many`` is singular."""
+    """Return whether a single thing is in, on or riding several once ``one`` is plural and ``many`` is singular."""
+
+    def is_plural(phrase: Phrase | None) -> bool:
+        return phrase is one or (phrase is not many and phrase is not None and phrase.plural)
+
     return any(
-        right is one and words.split(" ")[-1] in _CARRIED and left is not None and (left is many or not left.plural)
+        words.split(" ")[-1] in _CARRIED and left is not None and is_plural(right) and not is_plural(left)
         for left, words, right in relations(s)
+        if left is many or right is one
     )
 
 

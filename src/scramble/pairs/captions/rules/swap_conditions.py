@@ -35,6 +35,7 @@ _GROUND = word_set("""
 _MOUNTS = frozenset({"vehicle", "animal", "tool", "sport"})
 _ON = frozenset({"on", "in", "atop", "onto", "upon", "top", "of", "with", "using"})
 _AMONG = frozenset({"between", "among", "amongst", "amid", "amidst"})
+_TOGETHER = frozenset({"lined", "gathered", "grouped", "huddled", "stacked", "bunched", "clustered"})
 _FILLERS = word_set("""
     a an the of to its then
 """)
@@ -82,9 +83,10 @@ def keeps_meaning(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: l
         return False
     if words[-1] == "with" and set(words[:-1]) <= _PLACES | _STILL and _are_animate(u, v):
         return True  # "a person sleeping on a bed with a cat"
-    if set(words) & _PLACES:
-        return False
-    if mutual or any(words[-n:] and " ".join(words[-n:]) in symmetric for n in (1, 2, 3)):
+    last = next((n for n in (3, 2, 1) if " ".join(words[-n:]) in symmetric), 0)  # words of a symmetric relation
+    if set(words) & _PLACES and not (last and set(words[:-last]) <= _PLACES | _STILL and _are_animate(u, v)):
+        return False  # the exception: "a man sitting on a train next to a woman"
+    if mutual or last:
         before = s.lower[u.first - 1] if u.first else ""
         free = before in symmetric or before == "of" or before in _STILL
         governed = u.first > 0 and not free and (before in _PLACES or s.tag[u.first - 1].startswith("V"))
@@ -132,8 +134,9 @@ def is_mounted(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 
 def must_be_plural(s: Sentence, phrase: Phrase) -> bool:
-    """Return whether a phrase must be plural: "in between two children"."""
-    return phrase.first > 0 and s.lower[phrase.first - 1] in _AMONG and phrase.plural
+    """Return whether a phrase must be plural: "in between two children", "several refrigerators are lined up"."""
+    before = s.lower[phrase.first - 1] if phrase.first else ""
+    return phrase.plural and (before in _AMONG or not _TOGETHER.isdisjoint(s.lower[phrase.last + 1 : phrase.last + 3]))
 
 
 def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
