@@ -294,7 +294,7 @@ def test_asked_to_stop_it_saves_and_goes_on_even_where_the_last_checkpoint_is_cu
     last = max((arm / "checkpoints").glob("step-*"))
     assert stopped.returncode == 75 and "Traceback" not in stopped.stderr
     assert f"stopped by SIGUSR1 and saved at step {int(last.name[5:])} of {STEPS}" in stopped.stderr
-    assert json.loads((arm / "stage.json").read_text())["status"] == "running"
+    assert json.loads((arm / "stage.json").read_text())["status"] == "stopped"
     weights = last / "weights" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     done = script("train", *overrides)

@@ -18,6 +18,7 @@ from rich.console import Console
 from scramble.pipeline.watch import watch
 from scramble.reporting.watch import duration, frame, log_lines, read_progress, sparkline
 from scramble.storage.files import write_json
+from scramble.storage.locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,6 +103,21 @@ def test_an_arm_without_news_is_not_active_for_ever(run: Path) -> None:
         os.utime(file, (hours_ago, hours_ago))
     (mpo,) = (progress for progress in read_progress(run) if progress.name == "mpo-seed0")
     assert not mpo.is_active and mpo.status == "running"
+
+
+def test_a_stopped_or_killed_arm_is_not_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A killed process cannot write its status, but its lock is released."""
+    for name, status in (("a", "running"), ("b", "running"), ("c", "stopped")):
+        folder = arm(tmp_path, name, status, 20, {"max_steps": 40})
+        with locked(folder):
+            pass
+    with locked(tmp_path / "train" / "a"):
+        arms = {progress.name: progress for progress in read_progress(tmp_path)}
+        assert [progress.status for progress in arms.values()] == ["running", "killed", "stopped"]
+        assert [progress.is_active for progress in arms.values()] == [True, False, False]
+        watch(tmp_path, once=True)
+    shown = capsys.readouterr().out
+    assert "b: killed; to resume, repeat its command" in shown and "c: stopped; to resume" in shown
 
 
 def test_the_script_prints_one_frame_without_a_terminal(run: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, RecordError, TwoByTwoItem
-from scramble.storage.files import StoreError, atomic_path, read_json
+from scramble.storage.files import StoreError, atomic_path, read_json, stage_status
 from scramble.storage.hashing import content_key, file_key
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import JsonLines, read_jsonl
@@ -234,6 +234,7 @@ def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_stage(tmp_path, {"seed": 1}, work)
+    assert stage_status(tmp_path) == "stopped"
     assert run_stage(tmp_path, {"seed": 1}, work) == ({"n": 3}, "resumed")
     assert run_stage(tmp_path, {"seed": 1}, work) == ({"n": 3}, "reused")
     assert len(calls) == 2

@@ -151,7 +151,9 @@ def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
 
 def _data_record(data: Path) -> dict[str, Any]:
     stage = _read(data, STAGE_FILE)
-    if stage.get("status") not in ("running", "finished") or not {"data", "pairs", "seed"} <= set(stage["config"]):
+    if stage.get("status") not in ("running", "stopped", "finished") or not {"data", "pairs", "seed"} <= set(
+        stage["config"]
+    ):
         return {}
     config = stage["config"]
     return {"data": config["data"], "pairs": config["pairs"], "data_seed": config["seed"]}
@@ -180,7 +182,7 @@ def _read(folder: Path, name: str = RECORD_FILE) -> dict[str, Any]:
 def _objectives(run: Path) -> list[Any]:
     """Return the objectives of the run's arms, without arms that failed."""
     stages = [_read(file.parent, STAGE_FILE) for file in sorted(run.glob(f"train/*/{STAGE_FILE}"))]
-    configs = [stage["config"] for stage in stages if stage.get("status") in ("running", "finished")]
+    configs = [stage["config"] for stage in stages if stage.get("status") in ("running", "stopped", "finished")]
     return [_objective(config["objective"], config["trainer"]) for config in configs]
 
 

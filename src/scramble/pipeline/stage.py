@@ -36,9 +36,9 @@ def run_stage(
 ) -> tuple[dict[str, Any], str]:
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
-    If an earlier call was killed, ``work`` resumes from the files in the folder. If an earlier call failed, another
-    configuration may use the folder. If several jobs need the same folder at the same time, the first job does the work
-    and the other jobs wait for its result.
+    If an earlier call was stopped or killed, ``work`` resumes from the files in the folder. If an earlier call failed,
+    another configuration may use the folder. If several jobs need the same folder at the same time, the first job does
+    the work and the other jobs wait for its result.
 
     Args:
         folder: folder of the stage.
@@ -121,6 +121,10 @@ def _do_stage(
     write_json(marker, {"status": "running", "config": config})
     try:
         summary = work(folder)
+    except KeyboardInterrupt:  # a stop signal (scramble.interrupt); the same command resumes
+        with suppress(OSError, StoreError):
+            write_json(marker, {"status": "stopped", "config": config})
+        raise
     except Exception:
         with suppress(OSError, StoreError):  # the work may have failed because the disk is full
             write_json(marker, {"status": "failed", "config": config})

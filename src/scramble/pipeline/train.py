@@ -65,8 +65,9 @@ def train_arm(
         from scramble.training.callbacks import DataFacts, ScoreBenchmarks
 
         if is_main_process():
-            if state == "running":
-                log.info(f"{arm}: an earlier run was interrupted; this one {resumes()} ({folder})")
+            # With a checkpoint, scramble.training.run says from which checkpoint the run resumes.
+            if state in ("running", "stopped") and newest_step(folder / "checkpoints") is None:
+                log.info(f"{arm}: an earlier run was interrupted; this one {resumes()}")
             write_json(folder / "environment.json", environment())
             log_slow_threads()
         options = dict(trainer)
@@ -114,9 +115,13 @@ def train_arm(
         )
     if not is_main_process():
         return summary
+    from scramble.reporting.table import counted
+
     last = summary["last"]
     numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)
-    progress = "finished already" if how == "reused" else f"{summary['steps']} steps in {summary['seconds']:.0f} s"
+    progress = (
+        "finished already" if how == "reused" else f"{counted(summary['steps'], 'steps')} in {summary['seconds']:.0f} s"
+    )
     log.info(f"{arm}: {progress}; {numbers}; the results are in {folder}")
     return summary
 

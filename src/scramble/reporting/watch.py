@@ -19,6 +19,7 @@ from scramble.console import LOG_FILE
 from scramble.reporting.arms import arm_markers
 from scramble.storage.files import STAGE_FILE, StoreError, read_json
 from scramble.storage.jsonl import read_jsonl
+from scramble.storage.locks import is_locked
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -114,8 +115,11 @@ def _read_arm(marker: Path, job: Mapping[str, Any]) -> ArmProgress:
 
 def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmProgress:
     status = str(stage["status"])
-    if status == "running" and job:  # the job's record also states whether the job was stopped or killed
+    if status in ("running", "stopped") and job:  # the job's record also states whether it was killed or resubmitted
         status = str(job["status"])
+    elif status == "running" and is_locked(folder) is False:
+        stage = read_json(folder / STAGE_FILE)  # again, because the arm may have ended since the first reading
+        status = "killed" if stage["status"] == "running" else str(stage["status"])
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if _is_finite(row.get("step"))]
     training = [row for row in rows if "loss" in row]
     files = [folder / name for name in ("metrics.jsonl", STAGE_FILE) if (folder / name).exists()]
@@ -186,6 +190,8 @@ def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
         parts += [Text(f"warning, {arm.name}: {text}", style="yellow") for text in arm.warnings]
         if arm.error:
             parts.append(Text(f"error, {arm.name}: {arm.error}", style="red"))
+        elif arm.status in ("stopped", "killed"):
+            parts.append(Text(f"{arm.name}: {arm.status}; to resume, repeat its command"))
         elif arm.status == "running" and arm.age is not None and arm.age > SILENT:
             text = f"{arm.name}: nothing was logged for {duration(arm.age)}; if the job ended, repeat its command"
             parts.append(Text(text, style="yellow"))

@@ -83,8 +83,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def stage_status(folder: str | Path) -> str | None:
-    """Return the status in the record of a stage's folder (``running``, ``failed``, ``finished``), or None without a
-    record.
+    """Return the status in the record of a stage's folder (``running``, ``stopped``, ``failed`` or ``finished``), or
+    None without a record.
     """
     file = Path(folder) / STAGE_FILE
     return str(read_json(file)["status"]) if file.is_file() else None

@@ -35,6 +35,21 @@ def locked(folder: str | Path) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: str | Path) -> bool | None:
+    """Return whether a job holds the lock on ``folder``, without waiting; None if that cannot be determined.
+
+    The check takes a shared lock for a moment, for which the file need not be writable.
+    """
+    try:
+        with (Path(folder) / LOCK_FILE).open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or a file system without locks
+        return None
+    return False
+
+
 def wait_for(path: str | Path, ready: Callable[[], bool], seconds: float = 24 * 3600) -> None:
     """Wait until ``ready()`` while another process of the job creates ``path``. Raises StoreError after ``seconds``."""
     end = time.monotonic() + seconds
