@@ -22,8 +22,15 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: R
     assert "GiB of memory" in planned and "MB of disk" in planned
     assert not (run / "data").exists() and not (run / "train").exists()
     assert not (run / "run.json").exists() and not (run / "log.txt").exists()
+    planned = script("train", *tiny, "trainer.max_steps=1", "dry_run=true").stdout
+    assert "is trained for 1 step of 4 pairs" in planned
     script("generate", *tiny)
     before = sorted(tmp_path.rglob("*"))
+    few = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.global_batch_size=500")
+    assert "is trained for about 1 step (1 epoch of " in few.stdout
+    assert "warning: plan: the run has only 1 step for " in few.stderr and "trainer.num_train_epochs" in few.stderr
+    done = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.global_batch_size=2")
+    assert "the run has only" not in done.stderr
     planned = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.global_batch_size=4").stdout
     assert "data=world" in planned and "is finished and reused" in planned
     assert "is trained for about " in planned and " pairs, 4 per step)" in planned

@@ -89,7 +89,10 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
         return
     step = newest_step(folder / "checkpoints")
     start = "" if step is None else f", starting from the checkpoint of step {step}"
-    log.info(f"plan: the arm {run['arm']} in {folder} is trained for {_steps(values)}{start}")
+    steps, warning = _steps(values)
+    log.info(f"plan: the arm {run['arm']} in {folder} is trained for {steps}{start}")
+    if warning:
+        log.warning(f"plan: {warning}")
     if model.get("new") is not None:
         log.info(f"plan: a new {model['family']} model is created in {model['path']}")
         return
@@ -110,21 +113,26 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     )
 
 
-def _steps(values: Mapping[str, Any]) -> str:
+def _steps(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the number of training steps as text, and a warning if there are few ("" otherwise)."""
+    from scramble.reporting.table import counted
+
     trainer, data = values["trainer"], Path(values["run"]["data"])
     batch, epochs = trainer["global_batch_size"], trainer["num_train_epochs"]
     if batch is None:
         batch = (trainer["per_device_train_batch_size"] or 8) * (trainer["gradient_accumulation_steps"] or 1)
     if trainer["max_steps"] > 0:
-        return f"{trainer['max_steps']:,} steps of {batch} pairs"
+        return f"{counted(trainer['max_steps'], 'steps')} of {counted(batch, 'pairs')}", ""
     if stage_status(data) != "finished" or trainer["tables"] != ["pairs"]:
-        return f"{_epochs(epochs)}, in steps of {batch} pairs"
+        return f"{_epochs(epochs)}, in steps of {counted(batch, 'pairs')}", ""
     pairs = _pairs(read_json(data / STAGE_FILE))
-    from scramble.training.sampler import num_steps
+    from scramble.training.sampler import few_steps_warning, num_steps
 
     steps = num_steps(pairs, batch, epochs, trainer["group_by_image"])
     # The number is approximate, because training may refuse rows.
-    return f"about {steps:,} steps ({_epochs(epochs)} of {pairs:,} pairs, {batch} per step)"
+    text = f"about {counted(steps, 'steps')} ({_epochs(epochs)} of {counted(pairs, 'pairs')}, {batch} per step)"
+    has_warmup = bool(trainer.get("warmup_ratio") or trainer.get("warmup_steps"))
+    return text, few_steps_warning(steps, pairs, has_warmup=has_warmup)
 
 
 def _epochs(number: float) -> str:

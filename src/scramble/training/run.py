@@ -41,17 +41,13 @@ from scramble.training.fields import trl_faults
 from scramble.training.losses import needs_pairs
 from scramble.training.policy import Policy, router_coefficient
 from scramble.training.reference import StartingModel, reference_logps
-from scramble.training.sampler import num_steps
+from scramble.training.sampler import few_steps_warning, num_steps
 from scramble.training.trainable import check_model, select_trained_weights, turn_off_dropout
 from scramble.training.trainer import PreferenceTrainer
 from scramble.training.weights import check_base
 from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
-
-FEW_STEPS = 20
-"""A run with fewer steps than this logs a warning unless the user has set the number of steps. With warm-up, the first
-step of a run has learning rate 0."""
 
 
 def train(
@@ -140,13 +136,15 @@ def train(
     check_sharding(trainer.accelerator, scores_benchmarks=any(isinstance(c, ScoreBenchmarks) for c in callbacks))
     checkpoint = trainer.restore()
     if checkpoint is not None:
-        log.info("%s: resuming from %s", out, checkpoint.name)
+        step = int(checkpoint.name.partition("-")[2])
+        log.info(f"{out.name}: an earlier run was interrupted; this one resumes from the checkpoint of step {step}")
 
     def lost() -> str:
         step, saved = trainer.state.global_step, newest_step(str(args.output_dir))
         if saved is None:
             return "there is no checkpoint yet, so all steps are lost and the same command starts again"
-        return f"{step - saved} steps since the checkpoint of step {saved} are lost; the same command resumes there"
+        steps = "1 step" if step - saved == 1 else f"{step - saved} steps"
+        return f"the work since the checkpoint of step {saved} ({steps}) is lost; the same command resumes there"
 
     with wandb_run(args, out), interrupt.deferred(lost), explain_worker_failures(lost):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -291,13 +289,9 @@ def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> 
     epoch = num_steps(num_examples, batch, 1.0, args.group_by_image)
     if args.max_steps <= 0:
         args.max_steps = num_steps(num_examples, batch, args.num_train_epochs, args.group_by_image)
-        if args.process_index == 0 and args.max_steps < FEW_STEPS:
-            first = ", the first at learning rate 0 (trainer.warmup_ratio)" if args.warmup_steps else ""
-            log.warning(
-                f"the run has only {args.max_steps} step{'s' * (args.max_steps > 1)} for {num_examples} "
-                f"examples{first}, so the model hardly changes: set trainer.num_train_epochs or trainer.max_steps to "
-                "train longer"
-            )
+        warning = few_steps_warning(args.max_steps, num_examples, has_warmup=bool(args.warmup_steps))
+        if warning and args.process_index == 0:
+            log.warning(warning)
     for kind in ("logging", "save", "eval"):
         if getattr(args, f"{kind}_strategy") == "epoch":
             setattr(args, f"{kind}_strategy", type(getattr(args, f"{kind}_strategy"))("steps"))

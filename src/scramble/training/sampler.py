@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+FEW_STEPS = 20  # a run with fewer steps logs a warning, unless the user has set the number of steps
 LOOK_AHEAD = 64  # this many images are searched for one whose pairs fit into the rest of a micro-batch
 
 
@@ -20,6 +21,20 @@ def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bo
     if group_by_image:
         return max(1, math.ceil(epochs * num_pairs / batch_size))
     return max(1, math.ceil(epochs * math.ceil(num_pairs / batch_size)))
+
+
+def few_steps_warning(steps: int, num_examples: int, *, has_warmup: bool) -> str:
+    """Return a warning if a run, whose length follows from the data, has fewer than :data:`FEW_STEPS` steps, else "".
+
+    With warm-up, the first step of a run has learning rate 0.
+    """
+    if steps >= FEW_STEPS:
+        return ""
+    first = ", the first at learning rate 0 (trainer.warmup_ratio)" if has_warmup else ""
+    return (
+        f"the run has only {steps} step{'s' * (steps > 1)} for {num_examples:,} examples{first}, so the model hardly "
+        "changes: set trainer.num_train_epochs or trainer.max_steps to train longer"
+    )
 
 
 class MicroBatches(Sampler[list[int]]):
