@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scramble.console import LOG_FILE, log_to_run, log_to_terminal
+from scramble.console import LOG_FILE, log_to_run, log_to_terminal, show
+from scramble.reporting.table import Column, Table
 
 log = logging.getLogger("scramble.somewhere")
 
@@ -62,3 +63,15 @@ def test_library_code_prints_nothing_itself() -> None:
         text = path.read_text(encoding="utf-8")
         lines = [line.strip() for line in text.splitlines() if line.strip().startswith(("print(", "warnings.warn("))]
         assert not lines or path.name in allowed, f"{path}: {lines}"
+
+
+def test_a_wide_table_is_broken_at_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    """Headings and row names stay whole if the columns can be narrow enough, and the table fits the width."""
+    titles = ["length", "surface", "unigram", "bigram", "trigram", "character", "boosting", "language model"]
+    columns = [Column("kind"), *(Column(title, align="right") for title in titles)]
+    show(Table([*columns, Column("remarks")], [["replace-attribute", *["66.7 (6.1)"] * 8, "two words " * 9]]).rich())
+    show(Table([*columns, *columns], [["replace-attribute", *["66.7 (6.1)"] * 8] * 2]).rich())
+    printed = capsys.readouterr().out
+    fits = printed[: printed.index("└")]
+    assert all(word in fits for title in [*titles, "replace-attribute", "remarks"] for word in title.split())
+    assert max(map(len, printed.splitlines())) <= 120

@@ -172,10 +172,13 @@ def test_a_new_run_is_announced_with_similar_names(tmp_path: Path) -> None:
         overrides = [f"run.dir={tmp_path / name}"]
         return complete(composed(root, *overrides), root, overrides)
 
-    assert line("train", "fotos") == f"new run {tmp_path / 'fotos'} (there is also name=photos)"
+    for name in ("phtos", "photo", "photoes", "phoots", "Photos"):
+        assert line("train", name) == f"new run {tmp_path / name} (there is also name=photos)"
+    for name in ("fotos", "photos2", "photos_b"):
+        assert line("train", name) == f"new run {tmp_path / name}"
     assert line("generate", "mine") == f"new run {tmp_path / 'mine'}"
     assert line("train", "photos") is None
-    assert line("report", "fotos") is None  # this script starts no run, and validation reports the missing one
+    assert line("report", "photo") is None  # this script starts no run, and validation reports the missing one
 
 
 def test_another_runs_data_folder_is_remembered(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -117,13 +117,43 @@ def log_heading(line: str) -> None:
 
 
 def show(table: Any) -> None:
-    """Log a rich table, rendered for the terminal's width (120 columns without a terminal)."""
+    """Log a rich table, rendered for the terminal's width (120 columns without a terminal).
+
+    A table that is too wide has no padding. If it is still too wide, words in its headings and row names are broken.
+    """
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, color_system=None)
+    if _width(table).maximum > console.width:
+        _fit(table, console.width)
     with console.capture() as captured:
         console.print(table)
     log.info(captured.get().rstrip("\n"))
+
+
+def _fit(table: Any, width: int) -> None:
+    """Set the widths of the columns so that only spaces are broken, if the columns' minimum widths fit.
+
+    Rich itself would reduce the widest columns first, even below their minimum widths.
+    """
+    if _width(table).minimum > width:
+        table.padding = (0, 0)
+    free = width - _width(table).minimum
+    if free < 0:
+        for column in table.columns:
+            column.min_width = None
+        return
+    longest = [max((_width(cell).maximum for cell in column.cells), default=0) for column in table.columns]
+    missing = [max(0, most - (column.min_width or 0)) for column, most in zip(table.columns, longest, strict=True)]
+    for column, more in zip(table.columns, missing, strict=True):
+        column.width = (column.min_width or 0) + free * more // max(1, sum(missing))
+
+
+def _width(renderable: Any) -> Any:
+    """Return the smallest and the greatest width (``minimum``, ``maximum``) of a rich object."""
+    from rich.console import Console
+
+    return Console(width=1000).measure(renderable)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

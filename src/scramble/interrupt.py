@@ -110,7 +110,9 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop_signal is None:
         _stop_signal = name
         if number == signal.SIGINT:
-            _write(f"\nthe run saves and stops after this step. A second Ctrl-C stops it immediately: {_loss()}\n")
+            _write(
+                f"\nthe run saves and stops after the current step. A second Ctrl-C stops it immediately: {_loss()}\n"
+            )
     elif number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third Ctrl-C ends even a process that hangs
         raise Stopped(f"stopped immediately by a second Ctrl-C: {_loss()}", EXIT_AT_ONCE)

@@ -69,6 +69,7 @@ def test_a_row_of_another_length_is_an_error() -> None:
 def test_counts_and_objectives_in_words() -> None:
     counts = {"images": 1037, "pairs": 46, "pairs_before_refinement": 72, "quads": 3, "questions": 0, "skipped": {}}
     assert listed_counts(counts) == "1,037 images, 46 pairs (72 before refinement), 3 2x2 items"
+    assert listed_counts({"images": 4, "pairs": 9, "pairs_before_refinement": 9}) == "4 images, 9 pairs"
     assert listed_counts({"images": 1, "pairs": 1, "quads": 1}) == "1 image, 1 pair, 1 2x2 item"
     assert listed_counts({"images": 0, "pairs": 0}) == ""
     assert listed_counts({"images": 2, "pairs": 0, "questions": 0}) == "2 images, 0 pairs"

@@ -75,11 +75,31 @@ def is_run(folder: Path) -> bool:
 def new_run(folder: Path) -> str:
     """Return the message that announces a new run folder.
 
-    The message lists existing runs with similar names, because the name may be misspelt.
+    The message lists existing runs whose names differ in one letter, because the name may be misspelt.
     """
-    close = near(folder.name, _run_names(folder.parent))
+    close = sorted(name for name in _run_names(folder.parent) if _is_misspelt(folder.name, name))
     similar = f" (there is also {', '.join(f'name={name}' for name in close)})" if close else ""
     return f"new run {folder}{similar}"
+
+
+def _is_misspelt(name: str, other: str) -> bool:
+    """Return whether two names differ in one inserted, removed, replaced or transposed character, or only in case.
+
+    Names of one or two characters and names that differ in a digit are not misspelt: ``run1`` and ``run2`` are two
+    runs.
+    """
+    a, b = name.lower(), other.lower()
+    start = _num_equal(a, b)
+    a, b = a[start:], b[start:]
+    end = _num_equal(a[::-1], b[::-1])
+    a, b = a[: len(a) - end], b[: len(b) - end]
+    has_one_edit = max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
+    return min(len(name), len(other)) > 2 and has_one_edit and not any(c.isdigit() for c in a + b)
+
+
+def _num_equal(a: str, b: str) -> int:
+    """Return the number of equal characters at the start of two texts."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _run_names(parent: Path) -> list[str]:

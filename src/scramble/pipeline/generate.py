@@ -14,7 +14,7 @@ from scramble.pipeline.images import make_images
 from scramble.pipeline.inputs import input_keys, model_keys
 from scramble.pipeline.stage import run_stage
 from scramble.records import SPLITS, ImageRecord, PreferencePair
-from scramble.storage.files import STAGE_FILE, stage_status, write_json
+from scramble.storage.files import STAGE_FILE, read_json, stage_status, write_json
 from scramble.storage.jsonl import JsonLines
 from scramble.storage.locks import wait_for
 from scramble.storage.tables import open_table, read_table, table_path
@@ -73,7 +73,7 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
                 counts[split.name] |= _make_pairs(method, split)
     _check_not_empty(folder, summary)
     if pairs.get("audit", True):
-        summary |= audit_folder(folder, seed)
+        summary |= audit_folder(folder, seed, is_refined=_is_refined(counts.get("train", {})))
     return summary
 
 
@@ -153,11 +153,11 @@ def generate_shard(
     return num_items
 
 
-def audit_folder(folder: Path, seed: int) -> dict[str, dict[str, float]]:
+def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> dict[str, dict[str, float]]:
     """Audit the training pairs and write ``audit.json`` and ``audit.html``.
 
     The classifiers of the transfer accuracy are fitted on the pairs of the other splits, because these pairs are never
-    refined.
+    refined. ``is_refined`` says whether the training pairs were refined; None if unknown.
 
     Returns:
         Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).
@@ -178,7 +178,14 @@ def audit_folder(folder: Path, seed: int) -> dict[str, dict[str, float]]:
         log.info(note)
     images = ImageTable(folder / "train")
     write_json(folder / "audit.json", result)
-    write_page(folder / "audit.html", result, pairs.items, open_image=lambda name: images[name].open(), seed=seed)
+    write_page(
+        folder / "audit.html",
+        result,
+        pairs.items,
+        open_image=lambda name: images[name].open(),
+        seed=seed,
+        is_refined=is_refined,
+    )
     whole = result["kinds"]["all"]
     return {key: {name: row["accuracy"] for name, row in whole[key].items()} for key in ("blind", "transfer")}
 
@@ -237,8 +244,11 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
         fitted = (
             "pairs of other images" if transfer else "these pairs, because too few pairs of other images are held out"
         )
+        best = max(accuracies, key=accuracies.__getitem__)
+        row = read_json(folder / "audit.json")["kinds"]["all"]["transfer" if transfer else "blind"][best]
         log.info(
-            f"audit: a text-only classifier picks the chosen text {max(accuracies.values()):.0f} % of the time (50 % = "
+            f"audit: the most accurate of {len(accuracies)} text-only classifiers ({best}) picks the chosen text "
+            f"{row['accuracy']:.0f} % of the time (95 % interval: {row['low']:.0f} to {row['high']:.0f} %; 50 % = "
             f"chance). It was fitted on {fitted}; see {folder / 'audit.html'}"
         )
         listed = ", ".join(f"{name} {accuracy:.1f} %" for name, accuracy in accuracies.items())
@@ -276,17 +286,36 @@ def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:
-    """Log which kinds of training pairs were too small to be refined separately."""
+    """Log which kinds of training pairs were too small to be refined separately, or that nothing was refined."""
     from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
 
-    parts = {"": counts} | {f" of {name}": part for name, part in counts.get("parts", {}).items()}
-    for part, numbers in parts.items():
+    for name, numbers in _parts(counts).items():
+        part = f" of {name}" if name else ""
+        if "pairs_before_refinement" in numbers and not _is_refined(numbers):
+            log.info(
+                f"data, train: the pairs{part} were not refined, because refinement needs at least {MIN_PAIRS} pairs "
+                f"from {FOLDS} images for a family of kinds (such as swap or replace)"
+            )
+            continue
         clauses = []
         for key, label in (("refined_together", "refined together"), ("not_refined", "not refined")):
-            if kinds := numbers.get(key):
-                clauses.append(f"{label}: {', '.join(f'{kind} ({count})' for kind, count in kinds.items())}")
+            if kinds := [f"{kind} ({count})" for kind, count in numbers.get(key, {}).items() if count]:
+                clauses.append(f"{label}: {', '.join(kinds)}")
         if clauses:
             log.info(
                 f"data, train: kinds{part} with fewer than {MIN_PAIRS} pairs or {FOLDS} images are too small to refine "
                 f"separately; {'; '.join(clauses)}"
             )
+
+
+def _parts(counts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the counts of a split, with the name "", and those of the parts of a mix by name."""
+    return {"": counts, **counts.get("parts", {})}
+
+
+def _is_refined(counts: Mapping[str, Any]) -> bool:
+    """Return whether any pairs of a split were refined: whether they belong to a family with enough pairs."""
+    return any(
+        numbers.get("pairs_before_refinement", 0) > sum(numbers.get("not_refined", {}).values())
+        for numbers in _parts(counts).values()
+    )

@@ -36,6 +36,7 @@ def write_page(
     title: str = "Audit of preference pairs",
     examples: int = 40,
     seed: int = 0,
+    is_refined: bool | None = None,
 ) -> None:
     """Write the page of an :func:`~scramble.pairs.audit.audit.audit` result.
 
@@ -47,6 +48,7 @@ def write_page(
         title: title of the page.
         examples: maximum number of pairs shown per kind, sampled with the seed.
         seed: seed of the sample.
+        is_refined: whether the pairs were refined; None if unknown.
     """
     by_kind: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
@@ -61,7 +63,8 @@ def write_page(
         TEMPLATES,
         "audit.html.j2",
         title=title,
-        audit=result,
+        audit={**result, "kinds": _shown_kinds(result)},
+        is_refined=is_refined,
         classifiers=classifiers(result),
         needed=f"{MIN_PAIRS} pairs and {FOLDS} images",
         faults=FAULTS,
@@ -98,13 +101,21 @@ def _text_only(result: dict[str, Any], key: str, title: str) -> Table | None:
     return Table(
         _numeric("kind", "pairs", "images")
         + [Column(name, _accuracy, "right") for name in names]
-        + [Column("same bag %", "{:.0f}".format, "right")],
+        + [Column("same words", "{:.0f} %".format, "right")],
         [
             [kind, row["n"], row["images"], *(row[key].get(name) for name in names), row["same_bag"]]
-            for kind, row in result["kinds"].items()
+            for kind, row in _shown_kinds(result).items()
         ],
         title,
     )
+
+
+def _shown_kinds(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the statistics by kind. The kind ``unknown`` is omitted if it is the only kind, because its row would
+    repeat the row ``all``.
+    """
+    kinds = result["kinds"]
+    return {"all": kinds["all"]} if set(kinds) == {"all", "unknown"} else kinds
 
 
 def _numeric(label: str, *counts: str) -> list[Column]:

@@ -62,7 +62,7 @@ def listed_counts(counts: Mapping[str, Any]) -> str:
     }
     unrefined = numbers.pop("pairs_before_refinement", None)
     texts = [counted(count, _COUNT_NAMES.get(key, key)) for key, count in numbers.items()]
-    if unrefined is not None and "pairs" in numbers:
+    if unrefined not in (None, numbers.get("pairs")) and "pairs" in numbers:
         texts[list(numbers).index("pairs")] += f" ({unrefined:,} before refinement)"
     return ", ".join(texts)
 
@@ -145,8 +145,11 @@ class Table:
         from rich.text import Text
 
         table = RichTable(title=escape(self.caption) or None)
-        for column in self.columns:
-            table.add_column(Text(column.title), justify=column.align or "left", overflow="fold")
+        for number, column in enumerate(self.columns):
+            # Otherwise, rich would break these words; scramble.console.show permits this in narrow terminals.
+            unbroken = [column.title, *(row[0] for row in self.texts())] if number == 0 else [column.title]
+            longest = max((len(word) for text in unbroken for word in text.split()), default=0)
+            table.add_column(Text(column.title), justify=column.align or "left", overflow="fold", min_width=longest)
         for number, row in enumerate(self.texts()):
             if number in self.sections:
                 table.add_section()

@@ -222,6 +222,22 @@ def test_audit_of_sugarcrepe_finds_its_length_and_period_leaks(shared):
     assert len(audit_tables(result)) == 3
 
 
+def test_a_file_without_kinds_has_one_row_and_only_refined_pairs_have_the_note(tmp_path):
+    pairs, note = leaky(200, 0.8), "in-sample accuracy"
+    result = audit([replace(p, kind="unknown") for p in pairs])
+    assert [row[0] for row in audit_tables(result)[0].rows] == ["all"]
+    assert "<td>unknown</td>" not in _page(tmp_path, result, pairs)
+    assert [row[0] for row in audit_tables(audit(pairs))[0].rows] == ["all", "swap-object"]
+    pages = [_page(tmp_path, result, pairs, is_refined=is_refined) for is_refined in (None, True, False)]
+    assert [page.count(note) for page in pages] == [1, 1, 0]
+    assert "accuracy of refined pairs is too low" in pages[0] and "accuracy is too low" in pages[1]
+
+
+def _page(folder, result, pairs, **options):
+    write_page(folder / "audit.html", result, pairs, **options)
+    return (folder / "audit.html").read_text()
+
+
 def test_page_is_self_contained_and_escapes_texts(tmp_path):
     from PIL import Image
 
