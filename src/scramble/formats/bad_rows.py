@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
 from scramble.storage.files import writing
+
+_CAPTION_FAULT = re.compile("(row without|empty) caption|caption is .*")
 
 
 class SourceError(ValueError):
@@ -66,28 +69,40 @@ class BadRows:
             self._file.write(json.dumps({"file": str(file), "row": row, "reason": reason}, ensure_ascii=False) + "\n")
             self._file.flush()
 
-    def check(self, source: str | Path, images_key: str = "") -> None:
+    def check(self, source: str | Path, images_key: str = "", caption_key: str = "") -> None:
         """Check the counts at the end of the input. Raises SourceError if no row is usable or too many were rejected.
 
-        ``images_key`` is the configuration key of the image folder, which the message about missing images names.
+        ``images_key`` is the configuration key of the image folder, which the message about missing images names, and
+        ``caption_key`` is the key of the caption column.
         """
         total = self.used + self.rejected
         listed = f" {self.path} lists all errors." if self.path else ""
         if total == 0:
             raise SourceError(f"{source}: the data set is empty: choose a data set with rows")
+        counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
         if self.used == 0:
-            lost = images_key and set(self.reasons) == {"missing image"}
-            fix = f"Set {images_key} to the folder that the image paths are relative to" if lost else "Fix the rows"
+            several = f" ({counts})" if len(self.reasons) > 1 else ""
             raise SourceError(
-                f"{source}: none of the {total} rows can be used. The first error is: {self.first}.{listed} {fix}"
+                f"{source}: none of the {total} rows can be used{several}. The first error is: {self.first}.{listed} "
+                f"{self._fix(images_key, caption_key)}"
             )
         if self.rejected > self.max_fraction * total:
-            counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
             raise SourceError(
                 f"{source}: {self.rejected} of {total} rows cannot be used ({counts}), which is more than the allowed "
                 f"fraction {self.max_fraction:g}. The first error is: {self.first}.{listed} Fix the rows, or raise "
                 "data.max_rejected"
             )
+
+    def _fix(self, images_key: str, caption_key: str) -> str:
+        """Return how to fix an input without a usable row: by a setting, if one would fix most of the rows."""
+        images = self.reasons["missing image"]
+        captions = Counter({kind: rows for kind, rows in self.reasons.items() if _CAPTION_FAULT.fullmatch(kind)})
+        if images_key and images > self.rejected / 2:
+            return f"Set {images_key} to the folder that the image paths are relative to"
+        if caption_key and captions.total() > self.rejected / 2:
+            key = ", or to a key of a column of dictionaries (column.key)" if "dict" in " ".join(captions) else ""
+            return f"Set {caption_key} to the column of the captions{key}"
+        return "Fix the rows"
 
     def close(self) -> None:
         if self._file is not None:

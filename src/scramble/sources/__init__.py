@@ -36,6 +36,7 @@ BUNDLES: dict[str, Bundled] = {
 }
 
 IMAGES_SETTING = ("image_folder", "coco", "questions")  # sources with data.images
+CAPTION_SETTING = ("image_folder", "hf")  # sources with data.caption_column
 
 __all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "check", "read"]
 
@@ -66,4 +67,8 @@ def read(
 
 def check(kind: str, path: str | Path, bad: BadRows) -> None:
     """Call :meth:`BadRows.check` at the end of a source."""
-    bad.check(path, "data.images" if kind in IMAGES_SETTING else "")
+    bad.check(
+        path,
+        images_key="data.images" if kind in IMAGES_SETTING else "",
+        caption_key="data.caption_column" if kind in CAPTION_SETTING else "",
+    )
