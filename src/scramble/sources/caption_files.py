@@ -4,12 +4,15 @@ them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import BadRows
 from scramble.storage.files import StoreError, read_text
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
@@ -25,7 +28,16 @@ def caption_rows(folder: Path, bad: BadRows) -> Iterator[tuple[str, dict[str, An
     Each line of an image's text file is a caption. ``bad`` collects the images without a text file, and the text files
     that cannot be read.
     """
-    for image in sorted(_images(folder)):
+    images = sorted(_images(folder))
+    files = {file for file in folder.rglob("*.txt") if file.is_file()}
+    paired = files & {_caption_file(image) for image in images}
+    log.info(f"data: {folder}: captions from {len(paired):,} .txt files next to the images")
+    if unpaired := sorted(files - paired):
+        log.warning(
+            f"data: {folder}: {len(unpaired):,} .txt files have no image with the same name and are not used; the "
+            f"first is {unpaired[0].relative_to(folder)}"
+        )
+    for image in images:
         name = image.relative_to(folder).as_posix()
         file = _caption_file(image)
         if not file.is_file():
