@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from scramble.pipeline.inputs import input_keys
@@ -101,25 +105,150 @@ def test_a_changed_text_file_of_the_same_size_changes_the_input(tmp_path: Path) 
     assert input_keys({"kind": "image_folder", "path": str(tmp_path)}) != before
 
 
+def test_text_files_and_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path, "a.jpg", "b.jpg")
+    for name in ("a", "b", "c", "readme"):
+        (tmp_path / f"{name}.txt").write_text("A red square.")
+    with caplog.at_level("INFO"):
+        assert len(captions("image_folder", tmp_path)) == 2
+    assert "captions from 2 .txt files next to the images" in caplog.text
+    assert "2 .txt files have no image with the same name and are not used; the first is c.txt" in caplog.text
+
+
+def test_a_folder_with_splits_names_the_setting(tmp_path: Path) -> None:
+    """The folder of a data set in the layout of imagefolder contains one folder and one table per split."""
+    for split in ("test", "train"):
+        write_images(tmp_path / split, "a.png")
+        (tmp_path / split / "metadata.csv").write_text("file_name,text\na.png,A red square.\n")
+    train = re.escape(str(tmp_path / "train"))
+    with pytest.raises(SourceError, match=rf"its sub-folders do \(train, test\).*\(data.path={train}\)"):
+        list(read("image_folder", tmp_path))
+    with pytest.raises(SourceError, match=rf"use data=image_folder data.path={train} "):
+        list(read("hf", tmp_path))
+    assert captions("image_folder", tmp_path / "train") == {"a.png": ("A red square.",)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "fix"),
+    [
+        (
+            [{"image": "no.png", "caption": "Red."}, {"image": "no2.png", "caption": "Red."}, {"image": "a.png"}],
+            "Set data.images to the folder that the image paths are relative to",
+        ),
+        (
+            [{"image": "a.png", "caption": 1}, {"image": "a.png"}, {"image": "no.png", "caption": "Red."}],
+            "Set data.caption_column to the column of the captions",
+        ),
+        (
+            [{"image": "a.png", "caption": {"en": "Red."}}],
+            "to the column of the captions, or to a key of a column of dictionaries (column.key)",
+        ),
+        ([{"image": "a.png"}, {"image": "no.png", "caption": "Red."}], "Fix the rows"),
+    ],
+)
+def test_the_error_names_the_setting_that_fixes_most_rows(tmp_path: Path, rows: list[Any], fix: str) -> None:
+    write_images(tmp_path, "a.png")
+    write_jsonl(tmp_path / "captions.jsonl", rows)
+    with pytest.raises(SourceError, match=f"{re.escape(fix)}$"):
+        list(read("image_folder", tmp_path))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_captions_in_a_column_of_dictionaries(tmp_path: Path, as_text: bool) -> None:
+    def stored(value: dict[str, str]) -> Any:
+        return json.dumps(value) if as_text else value
+
+    write_images(tmp_path, "a.png")
+    rows = [{"image": "a.png", "json": stored({"key": "7", "Caption": "Red.", "title": "Square."})}]
+    write_jsonl(tmp_path / "captions.jsonl", rows)
+    bytes_rows = [{**row, "image": {"bytes": encoded("red"), "path": "a.png"}} for row in rows]
+    pq.write_table(pa.Table.from_pylist(bytes_rows), tmp_path / "train.parquet")
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "json"], ["a.png", json.dumps({"caption": "Red.", "title": "Square."})]])
+    for kind, name in [("image_folder", "captions.jsonl"), ("image_folder", "rows.csv"), ("hf", "train.parquet")]:
+        assert list(captions(kind, tmp_path / name).values()) == [("Red.",)]
+        named = captions(kind, tmp_path / name, caption_column="json.title")
+        assert list(named.values()) == [("Square.",)]
+        with pytest.raises(
+            SourceError, match=r"no column json.heading; .*json has the keys .*title: set data.caption_c"
+        ):
+            captions(kind, tmp_path / name, caption_column="json.heading")
+    assert list(captions("hf", tmp_path / "train.parquet", id_column="json.key")) == ["7"]
+
+
+def write_shard(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows of fields: images as their colors, other fields as text or as JSON."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number, row in enumerate(rows):
+            for suffix, value in row.items():
+                if suffix in ("jpg", "png", "webp"):
+                    data = encoded(value, {"jpg": "JPEG"}.get(suffix, suffix.upper()))
+                else:
+                    data = (json.dumps(value) if suffix == "json" else str(value)).encode()
+                member = tarfile.TarInfo(f"{path.stem}{number:04d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
 @pytest.mark.parametrize("path", ["shards", "shards/*.tar", "shards/00000.tar"])
-def test_webdataset_shards(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "shards").mkdir()
-    for shard in range(2):
-        with tarfile.open(tmp_path / "shards" / f"{shard:05d}.tar", "w") as tar:
-            for number, color in enumerate(("red", "green") if shard == 0 else ("blue", "white")):
-                content = {
-                    "jpg": encoded(color, "JPEG"),
-                    "json": json.dumps({"caption": color}).encode(),
-                    "txt": f"A {color} square.".encode(),
-                }
-                for suffix, data in content.items():
-                    member = tarfile.TarInfo(f"{shard:05d}{number:04d}.{suffix}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+def test_webdataset_shards(tmp_path: Path, path: str) -> None:
+    for shard, pair in enumerate([("red", "green"), ("blue", "white")]):
+        rows = [{"jpg": color, "json": {"caption": color}, "txt": f"A {color} square."} for color in pair]
+        write_shard(tmp_path / "shards" / f"{shard:05d}.tar", rows)
     records = list(read("hf", tmp_path / path))
     colors = ["red", "green", "blue", "white"][: 2 if path.endswith("00000.tar") else 4]
     assert [record.captions for record in records] == [(f"A {color} square.",) for color in colors]
     assert [record.image.bytes for record in records] == [encoded(color, "JPEG") for color in colors]
     keys = input_keys({"kind": "hf", "path": str(tmp_path / path)})
     assert list(keys) == ["00000.tar", "00001.tar"][: len(colors) // 2]
+
+
+def test_shards_with_different_fields(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first: list[dict[str, Any]] = [
+        {"jpg": "red", "txt": "Red."},
+        {"png": "green", "json": {"caption": "Green.", "exif": None}},
+    ]
+    second: list[dict[str, Any]] = [
+        {"webp": "blue", "json": {"caption": "Blue.", "exif": {"iso": 1}}},
+        {"jpg": "white", "text": "White."},
+    ]
+    write_shard(tmp_path / "00000.tar", first)
+    write_shard(tmp_path / "00001.tar", second)
+    with caplog.at_level("INFO"):
+        records = list(read("hf", tmp_path, id_column="__key__"))
+    assert {record.image_id: record.captions for record in records} == {
+        "000000000": ("Red.",),
+        "000000001": ("Green.",),
+        "000010000": ("Blue.",),
+        "000010001": ("White.",),
+    }
+    fields = "the images in jpg or png or webp and the captions in txt or json.caption or text"
+    assert f"the shards have {fields}" in caplog.text
+    named = list(read("hf", tmp_path, bad=BadRows(max_fraction=0.5), image_column="jpg"))
+    assert [record.captions for record in named] == [("Red.",), ("White.",)]
+
+
+def test_shards_whose_captions_cannot_be_recognised(tmp_path: Path) -> None:
+    write_shard(tmp_path / "keys.tar", [{"jpg": "red", "json": {"headline": "Red.", "width": 40}}])
+    with pytest.raises(
+        SourceError, match=r"no column caption; it has jpg, json, .* json has the keys headline, width: "
+    ):
+        captions("hf", tmp_path / "keys.tar")
+    assert list(captions("hf", tmp_path / "keys.tar", caption_column="json.headline").values()) == [("Red.",)]
+    write_shard(tmp_path / "both.tar", [{"jpg": "red", "text": "Red.", "txt": "Square."}])
+    with pytest.raises(
+        SourceError, match=r"both.tar: the caption may be in the column text or txt: choose one of them"
+    ):
+        captions("hf", tmp_path / "both.tar")
+    assert list(captions("hf", tmp_path / "both.tar", caption_column="txt").values()) == [("Square.",)]
+
+
+def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
+    write_shard(tmp_path / "cut.tar", [{"txt": "Red.", "jpg": "red"}])
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "cut.tar").read_bytes()[:1700])
+    with pytest.raises(SourceError, match=r"cut.tar cannot be read completely .*: copy or download it again"):
+        captions("hf", tmp_path / "cut.tar")
+    (tmp_path / "text.tar").write_text("no shard" * 200)
+    with pytest.raises(SourceError, match=r"text.tar cannot be read completely"):
+        captions("hf", tmp_path / "text.tar")

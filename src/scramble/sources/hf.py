@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.records import ImageFile, ImageRecord, RecordError
-from scramble.sources.columns import find_columns
+from scramble.sources.columns import find_columns, stored_column, value_at
+from scramble.sources.shards import Shards
 from scramble.sources.tables import LocalTable, one_line, open_local
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def read(
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, a folder of parquet files, or
             WebDataset shards (:func:`tar_files`).
         image_column: the column of the image; None selects it with :func:`scramble.sources.columns.find_columns`.
-        caption_column: the column of the caption; None selects it in the same way.
+        caption_column: the column of the caption, or a key of a column of dictionaries (``json.caption``); None selects
+            it in the same way.
         split: one of the data set's splits. In a folder of parquet files, its name is part of the names of files or
             folders (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
@@ -64,15 +66,18 @@ def read(
         SourceError: the data set cannot be opened, has no such split, or lacks a column.
     """
     data = _open(path, split, name, revision, streaming)
-    image_column, caption_column = find_columns(path, data.columns, image_column, caption_column)
-    columns = [image_column, caption_column] + ([id_column] if id_column else [])
+    image_column, caption_column = find_columns(
+        path, data.columns, image_column, caption_column, lambda column: (row[column] for _, row in data.rows([column]))
+    )
+    selected = [image_column, caption_column] + ([id_column] if id_column else [])
+    columns = [stored_column(column, data.columns) for column in selected]
     _require(path, columns, data.columns)
     images: dict[str, _Image] = {}
     for number, row in data.rows(columns):
         try:
-            captions = clean_captions(row[caption_column])
-            content = _content(row[image_column])
-            key = clean_id(row[id_column]) if id_column else content
+            captions = clean_captions(value_at(row, caption_column))
+            content = _content(value_at(row, image_column))
+            key = clean_id(value_at(row, id_column)) if id_column else content
         except RecordError as error:
             bad.reject(path, number, str(error))
             continue
@@ -86,7 +91,7 @@ def read(
         image.captions |= dict.fromkeys(captions)
     if not id_column:
         _log_shared_images(path, images)
-    yield from _records(path, data, columns, images, bad, embed, verify)
+    yield from _records(path, data, columns, image_column, images, bad, embed, verify)
 
 
 @dataclass(slots=True)
@@ -100,7 +105,14 @@ class _Image:
 
 
 def _records(
-    path: str | Path, data: Any, columns: list[str], images: dict[str, _Image], bad: BadRows, embed: bool, verify: bool
+    path: str | Path,
+    data: Any,
+    columns: list[str],
+    image_column: str,
+    images: dict[str, _Image],
+    bad: BadRows,
+    embed: bool,
+    verify: bool,
 ) -> Iterator[ImageRecord]:
     source = f"hf:{Path(path).name if Path(path).exists() else path}"
     pending = {image.first: (key, image) for key, image in images.items()}
@@ -109,7 +121,7 @@ def _records(
             continue
         key, image = pending.pop(number)
         try:
-            file = _load(row[columns[0]], Path(path), embed, verify)
+            file = _load(value_at(row, image_column), Path(path), embed, verify)
         except RecordError as error:
             bad.reject(path, number, "unreadable image", str(error), rows=image.rows)
         else:
@@ -130,7 +142,7 @@ def _log_shared_images(path: str | Path, images: dict[str, _Image]) -> None:
 
 
 class HubTable:
-    """A data set on the hub, or local WebDataset shards, read row by row with encoded images."""
+    """A data set on the hub, read row by row with encoded images."""
 
     def __init__(
         self,
@@ -140,17 +152,12 @@ class HubTable:
         revision: str | None,
         *,
         streaming: bool = True,
-        tars: Sequence[Path] = (),
     ) -> None:
         import datasets
 
         self.path = path
-        files = {"data_files": {split: [str(tar) for tar in tars]}} if tars else {}
-        builder = "webdataset" if tars else path
         try:
-            rows: Any = datasets.load_dataset(
-                builder, name, split=split, revision=revision, streaming=streaming, **files
-            )
+            rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
             features = rows.features or {}
             for column, feature in features.items():
                 if isinstance(feature, datasets.Image):
@@ -175,7 +182,7 @@ class HubTable:
 
 def _open(
     path: str | Path, split: str, name: str | None, revision: str | None, streaming: bool
-) -> LocalTable | HubTable:
+) -> LocalTable | HubTable | Shards:
     tars = tar_files(path)
     if tars or Path(path).exists():
         for key, value in (("name", name), ("revision", revision)):
@@ -185,7 +192,7 @@ def _open(
                     "intended folder in this copy"
                 )
         if tars:
-            return HubTable(str(path), split, None, None, tars=tars)
+            return Shards(path, tars)
         return open_local(Path(path), split)
     return HubTable(str(path), split, name, revision, streaming=streaming)
 

@@ -15,7 +15,7 @@ from scramble.formats.checks import clean_captions, clean_id, exists, find_image
 from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_names, csv_rows, require_columns
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.caption_files import caption_rows, has_caption_files
-from scramble.sources.columns import IMAGE_COLUMNS, find_columns, matching
+from scramble.sources.columns import IMAGE_COLUMNS, find_columns, matching, stored_column, value_at
 from scramble.storage.files import StoreError
 from scramble.storage.jsonl import json_lines, json_values
 
@@ -50,7 +50,8 @@ def read(
             that contains one of the first images.
         image_column: the column of the image's path; None selects it with
             :func:`scramble.sources.columns.find_columns`.
-        caption_column: the column of the caption; None selects it in the same way.
+        caption_column: the column of the caption, or a key of a column of dictionaries (``json.caption``); None selects
+            it in the same way.
         embed: see :func:`scramble.formats.checks.load_image`.
         verify: see :func:`scramble.formats.checks.load_image`.
 
@@ -63,14 +64,22 @@ def read(
         image_column, caption_column, id_column = "image", "caption", None
         rows = caption_rows(file, bad)
     else:
-        image_column, caption_column = find_columns(file, _names(file), image_column, caption_column)
-        rows = _rows(file, [image_column, caption_column] + ([id_column] if id_column else []), bad)
+        names = _names(file)
+        image_column, caption_column = find_columns(
+            file,
+            names,
+            image_column,
+            caption_column,
+            lambda column: (row.get(column) for _, row in _rows(file, [column], BadRows())),
+        )
+        selected = [image_column, caption_column] + ([id_column] if id_column else [])
+        rows = _rows(file, [stored_column(column, names) for column in selected], bad)
     grouped: dict[str, tuple[str, list[int | str], list[str]]] = {}  # id -> path, its rows, its captions
     for number, row in rows:
         try:
-            name = image_name(row.get(image_column))
-            image_id = clean_id(row.get(id_column)) if id_column else name
-            captions = clean_captions(row.get(caption_column))
+            name = image_name(value_at(row, image_column))
+            image_id = clean_id(value_at(row, id_column)) if id_column else name
+            captions = clean_captions(value_at(row, caption_column))
         except RecordError as error:
             bad.reject(file, number, str(error), _detail(row, image_column, caption_column))
             continue
@@ -112,6 +121,11 @@ def find_input(path: str | Path, image_column: str | None = None) -> Path:
         files = [file for file in sorted(path.iterdir()) if _is_table(file, image_column)]
     if not files and has_caption_files(path):
         return path
+    if not files and (below := inputs_below(path, image_column)):
+        raise SourceError(
+            f"{path} contains no captions, but its sub-folders do ({', '.join(below)}): set data.path to one of them "
+            f"(data.path={path / below[0]})"
+        )
     if len(files) != 1:
         what = "none of them" if not files else " and ".join(file.name for file in files)
         raise SourceError(
@@ -119,6 +133,15 @@ def find_input(path: str | Path, image_column: str | None = None) -> Path:
             f".txt file with captions next to each image), but contains {what}: set data.path to the caption file"
         )
     return files[0]
+
+
+def inputs_below(path: Path, image_column: str | None = None) -> list[str]:
+    """Return the names of the sub-folders with a table of captions, such as the splits of ``imagefolder``: ``train``
+    comes first.
+    """
+    folders = (folder for folder in path.iterdir() if folder.is_dir())
+    names = [folder.name for folder in folders if any(_is_table(file, image_column) for file in folder.iterdir())]
+    return sorted(names, key=lambda name: (name != "train", name))
 
 
 def _is_table(file: Path, image_column: str | None) -> bool:
@@ -168,10 +191,10 @@ def _image_folder(file: Path, names: Sequence[str]) -> Path:
 
 def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
     """Return the part of a rejected row that shows its fault."""
-    missing = [column for column in (image_column, caption_column) if column not in row]
+    missing = [column for column in (image_column, caption_column) if stored_column(column, row) not in row]
     if missing:
         return f"no {' and '.join(missing)} among {', '.join(row)} (data.image_column=..., data.caption_column=...)"
-    return f"image {row[image_column]}"
+    return f"image {value_at(row, image_column)}"
 
 
 def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import SourceError
+from scramble.sources.image_folder import inputs_below
 from scramble.storage.files import StoreError, read_json
 
 log = logging.getLogger(__name__)
@@ -93,9 +94,11 @@ def open_local(path: Path, split: str) -> LocalTable:
     if (path / "dataset_dict.json").exists():
         return _saved_splits(path, split)
     if not (parquet := parquet_files(path)):
+        below = inputs_below(path)
+        folder = f" data.path={path / below[0]} (the sub-folders {', '.join(below)} have one)" if below else ""
         raise SourceError(
             f"{path} has no parquet file and was not written by save_to_disk; for image files with a table of captions "
-            "use data=image_folder"
+            f"use data=image_folder{folder}"
         )
     files = files_of_split(path, parquet, split)
     _check_one_configuration(path, files)
