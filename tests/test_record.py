@@ -157,6 +157,20 @@ def test_an_experiment_counts_as_given_where_something_is_made(run: Path) -> Non
     assert cfg.data.kind == "image_folder"
 
 
+def test_debug_does_not_take_the_data_from_the_folder(run: Path) -> None:
+    """``+debug=tiny`` selects the embedded world, so that all keys of the data and pairs differ."""
+    overrides = ["name=mine", f"run.dir={run}", "+debug=tiny"]
+    with pytest.raises(ConfigError) as error:
+        recall(composed("train", *overrides), "train", overrides)
+    message = str(error.value)
+    assert message.startswith(f"{run} was made with other settings: data.kind (image_folder -> world)")
+    assert "data.path" not in message and "pairs.method" not in message and len(message) < 800
+    assert "repeat the arguments of data and pairs of the first command" in message and f"run.dir={run}" in message
+    assert "Leave out" not in message
+    repeated = ["name=mine", f"run.dir={run}", *OWN, "+debug=tiny"]
+    recall(composed("train", *repeated), "train", repeated)
+
+
 def test_the_record_holds_what_was_given(tmp_path: Path) -> None:
     remember(composed("generate", f"run.dir={tmp_path}"), "generate", [])
     assert not (tmp_path / "run.json").exists(), "a default that nobody chose binds nobody"

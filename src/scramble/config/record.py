@@ -97,12 +97,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     except OmegaConfBaseException:
         return None  # validation reports the missing value later
     if refused:
-        # A group on the command line (data=coco) also sets its defaults, which are not on the command line.
-        sections = " and ".join(dict.fromkeys(difference.split()[0].split(".")[0] for difference in refused))
-        raise ConfigError(
-            f"{run} was made with other settings: {', '.join(refused)}. Leave out all arguments of {sections}, which "
-            f"the folder records, or choose another run folder (name=... or run.dir=...), or remove {run}"
-        )
+        raise ConfigError(_contradiction(run, refused, overrides))
     if not restored:
         return None
     with open_dict(cfg):
@@ -118,6 +113,31 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
                 cfg[section] = OmegaConf.create(value) if isinstance(value, dict) else value
     listed = [f"{section}={_label(value)}" for section, value in restored.items() if section != "recommended"]
     return f"{run}: {', '.join(listed)} as recorded in the run folder" if listed else None
+
+
+def _contradiction(run: Path, refused: Sequence[str], overrides: Sequence[str]) -> str:
+    """Return the error message for differences between the command line and the record, as ``key (old -> new)``."""
+    sections = list(dict.fromkeys(difference.split()[0].split(".")[0] for difference in refused))
+    keys = [difference.split()[0] for difference in refused]
+    # If the source differs, nearly all keys differ, and so do the pairs.
+    for kind, dependent in (("data.kind", ("data.", "pairs.")), ("pairs.method", ("pairs.",))):
+        if kind in keys:
+            pairs = zip(keys, refused, strict=True)
+            refused = [each for key, each in pairs if key == kind or not key.startswith(dependent)]
+            break
+    message = f"{run} was made with other settings: {', '.join(refused)}. "
+    debug = next((each for each in overrides if each.lstrip("+").startswith("debug=")), None)
+    if debug is not None and not {"data", "pairs"}.isdisjoint(sections):
+        return (
+            f"{message}With {debug}, data and pairs are not taken from the folder: repeat the arguments of data and "
+            f"pairs of the first command, or replace {debug} and name=... by run.dir={run}, which does not reduce the "
+            "number of training steps"
+        )
+    # A group on the command line (data=coco) also sets its defaults, which are not on the command line.
+    return (
+        f"{message}Leave out all arguments of {' and '.join(sections)}, which the folder records, or choose another "
+        f"run folder (name=... or run.dir=...), or remove {run}"
+    )
 
 
 def _has_folders(cfg: DictConfig) -> bool:
