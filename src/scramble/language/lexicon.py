@@ -18,6 +18,9 @@ WORDS = Path(__file__).parent / "words"
 VERB_TAGS = ("VB", "VBP", "VBZ", "VBG", "VBD", "VBN")
 MAX_ALTERNATIVES = 8  # maximum number of co-hyponyms per noun, most frequent first
 
+# American and British spellings of the words that rules insert. The lexicon's entries have the American spelling.
+SPELLINGS = {"gray": "grey", "donut": "doughnut"}
+
 
 class LexiconError(ValueError):
     """Raised if a word list is malformed. The message names the file and the line."""

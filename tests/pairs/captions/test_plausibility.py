@@ -15,6 +15,7 @@ from scramble.pairs.base import Caption, Negative
 from scramble.pairs.captions.rules.generator import RuleGenerator
 from scramble.pairs.captions.rules.plausibility import SelectionalTables
 from scramble.pairs.captions.rules.relations import relations
+from scramble.pairs.captions.rules.replace import replacements
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +233,23 @@ def test_worker_processes_have_the_same_tables(pipeline: str):
     for generator in (one, two):
         generator.learn(["A dog near a cat.", "A man near a horse."] * 20)
     assert list(one.negatives(captions)) == list(two.negatives(captions))
+
+
+@pytest.mark.parametrize(
+    ("caption", "captions", "used"),
+    [
+        ("A red car next to a tree.", "A grey car next to a tree.", "grey car"),
+        ("A red car next to a tree.", "A gray car next to a tree.", "gray car"),
+        ("A red car next to a grey wall.", "A gray car next to a tree.", "grey car"),
+        ("A red car next to a gray wall.", "A grey car next to a tree.", "gray car"),
+        ("A cupcake on a plate.", "A doughnut on a plate.", "A doughnut on"),
+        ("Two cupcakes on a plate.", "Two doughnuts on a plate.", "Two doughnuts on"),
+    ],
+)
+def test_a_replacement_has_the_spelling_of_the_caption_or_of_the_captions(sentences, caption, captions, used):
+    tables = SelectionalTables(sentences(*[captions, "A red car.", "A cupcake on a plate."] * 30))
+    (sentence,) = sentences(caption)
+    negatives = " ".join(n.text for n in replacements(sentence, load_lexicon(), tables, min_lift=-9, min_odds=-9))
+    spellings = {"grey car", "gray car", "doughnut", "donut"}
+    assert used in negatives
+    assert not any(spelling in negatives for spelling in spellings if spelling not in used)

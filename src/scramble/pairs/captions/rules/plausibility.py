@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from scramble.language.lexicon import Adjective, Noun
+from scramble.language.lexicon import SPELLINGS, Adjective, Noun
 from scramble.language.parse import Phrase, Sentence
 from scramble.pairs.captions.rules.relations import AUXILIARY, Place, nearest, relations, verb_stem
 
@@ -38,6 +38,11 @@ _PRIOR = (0.5, 10.0)  # occurrences with an adjective, and all occurrences, that
 _ATTESTED = 2  # minimum number of captions in which a noun has an adjective that is possible for few nouns
 
 
+def spellings_in(s: Sentence) -> set[str]:
+    """Return the words of a caption that have an American and a British spelling, in the singular."""
+    return {word.removesuffix("s") for word in s.lower} & {*SPELLINGS, *SPELLINGS.values()}
+
+
 class SelectionalTables:
     """Counts of nouns by their places in captions.
 
@@ -58,11 +63,13 @@ class SelectionalTables:
         self._company: Counter[tuple[str, str]] = Counter()
         self._words: Counter[str] = Counter()
         self._captions = 0
+        self._spellings: Counter[str] = Counter()  # number of captions with each spelling of SPELLINGS
         for sentence in sentences:
             self.add(sentence)
 
     def add(self, s: Sentence) -> None:
         """Count the nouns of a caption."""
+        self._spellings.update(spellings_in(s))
         for index, phrase in enumerate(s.phrases):
             if phrase.noun is None:
                 continue
@@ -93,6 +100,10 @@ class SelectionalTables:
         self._words.update(content)
         nouns = {phrase.noun.lemma for phrase in s.phrases if phrase.noun is not None}
         self._company.update((noun, word) for noun in nouns for word in content if word != noun)
+
+    def spelling(self, american: str, british: str) -> str:
+        """Return the spelling that more captions use, by default the American spelling."""
+        return british if self._spellings[british] > self._spellings[american] else american
 
     @staticmethod
     def _content(s: Sentence, without: Phrase | None = None) -> set[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scramble.language.inflect import plural
-from scramble.language.lexicon import Adjective, Lexicon, Noun
+from scramble.language.lexicon import SPELLINGS, Adjective, Lexicon, Noun
 from scramble.language.parse import Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import article_change, build, word_change
@@ -20,6 +20,7 @@ from scramble.pairs.captions.rules.plausibility import (
     MIN_REPLACEMENT_LIFT,
     MIN_REPLACEMENT_ODDS,
     SelectionalTables,
+    spellings_in,
 )
 
 _GENDERED = frozenset({"man", "woman", "boy", "girl"})
@@ -67,6 +68,19 @@ class _Plausibility:
     tables: SelectionalTables | None
     min_lift: float
     min_odds: float
+
+    def spelled(self, s: Sentence, word: str) -> str:
+        """Return a word of the lexicon in the spelling of the caption, or else in the usual spelling of the captions.
+
+        Otherwise, an unusual spelling would show which caption was edited.
+        """
+        if word not in SPELLINGS:
+            return word
+        both = (word, SPELLINGS[word])
+        used = spellings_in(s).intersection(both)
+        if len(used) == 1:
+            return used.pop()
+        return word if self.tables is None else self.tables.spelling(*both)
 
     def noun(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
         if self.tables is None:
@@ -129,7 +143,8 @@ def _replace_object(
             continue
         if not fits.noun(s, phrase, other):
             continue
-        new = plural(other.lemma) if phrase.plural else other.lemma
+        new = fits.spelled(s, other.lemma)
+        new = plural(new) if phrase.plural else new
         changes = [word_change(s, first, phrase.last, new), *article_change(s, first, new)]
         negatives.append(build(s, changes, "replace-object", "replace.object", other.weight))
     return negatives
@@ -153,11 +168,12 @@ def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Pl
         if category in ("scene", "") and a.adjective.cls == "colour":
             continue
         for other in lexicon.adjective_swaps.get(word, []):
-            if other.word in present or f"{other.word} {s.lower[a.last + 1]}" in lexicon.phrases["frozen"]:
+            new = fits.spelled(s, other.word)
+            if new in present or f"{new} {s.lower[a.last + 1]}" in lexicon.phrases["frozen"]:
                 continue
             if not fits.adjective(phrase, a.adjective, other):
                 continue
-            changes = [word_change(s, a.first, a.last, other.word), *article_change(s, a.first, other.word)]
+            changes = [word_change(s, a.first, a.last, new), *article_change(s, a.first, new)]
             negatives.append(build(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
     return negatives
 
