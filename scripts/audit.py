@@ -1,7 +1,8 @@
 """Audit any pair file: measure how often text-only classifiers, which do not see the image, pick the chosen answer.
 
 python scripts/audit.py path=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
-python scripts/audit.py path=runs/quickstart/data/train out=runs/quickstart/audit
+python scripts/audit.py path=runs/quickstart/data out=runs/quickstart/audit
+python scripts/audit.py path=mine.csv columns='{chosen: good, rejected: bad}' images=photos    # your column names
 python scripts/audit.py path=mine/train.jsonl held_out=mine/test.jsonl   # also the transfer accuracy
 """
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("path", "held_out", "out", "seed")
+SECTIONS = ("path", "held_out", "format", "columns", "images", "out", "seed")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="audit")
@@ -21,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.pipeline.audit import audit
 
-    audit(values["path"], values["out"], held_out=values["held_out"], seed=values["seed"])
+    audit(values.pop("path"), values.pop("out"), **values)
 
 
 if __name__ == "__main__":

@@ -105,3 +105,56 @@ def test_the_script_says_it_in_one_line(tmp_path: Path, script: Run) -> None:
     (tmp_path / "y.csv").write_text("chosen,rejected\nA cat,A cat\n,A fox\n")
     done = script("audit", f"path={tmp_path / 'y.csv'}", f"out={tmp_path / 'other'}", status=1)
     assert "none of the 2 rows can be used. The first error is:" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+COLUMNS = "{chosen: good, rejected: bad, prompt: question, image: photo}"
+
+
+def own_columns(folder: Path, count: int = 25, extra: str = "") -> Path:
+    from PIL import Image
+
+    (folder / "photos").mkdir()
+    rows = []
+    for n in range(count):
+        a, b = ANIMALS[n % 5], ANIMALS[(n + 1 + n // 5 % 3) % 5]
+        Image.new("RGB", (16, 16), (n * 9, 0, 0)).save(folder / "photos" / f"{n}.png")
+        texts = {"good": f"A {a} and a {b} {n}.", "bad": f"A {b} and a {a} {n}."}
+        rows.append({"photo": f"{n}.png", "question": "p", **texts, "rater": "r"})
+    path = folder / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + extra)
+    return path
+
+
+def test_the_script_audits_columns_with_other_names(tmp_path: Path, script: Run) -> None:
+    bad = '{"photo": "0.png", "question": "p", "good": "a", "bad": null}\n'
+    path, out = own_columns(tmp_path, extra=bad), tmp_path / "out"
+    done = script("audit", f"path={path}", f"out={out}", f"columns={COLUMNS}", f"images={tmp_path / 'photos'}")
+    assert "1 of 26 rows cannot be used and are skipped (1 x rejected (column bad) is not a string)" in done.stdout
+    assert (out / "audit.html").read_text().count("data:image/png") == 25
+
+
+@pytest.mark.full
+def test_data_of_a_run_are_audited_by_their_training_split(tmp_path: Path, script: Run) -> None:
+    path, run = own_columns(tmp_path), tmp_path / "run"
+    keys = (f"data.columns={COLUMNS}", "data.columns.image=photo", f"data.images={tmp_path / 'photos'}")
+    script("generate", "data=pairs", f"data.path={path}", *keys, f"run.dir={run}")
+    for folder in (run / "data", run):
+        done = script("audit", f"path={folder}", f"out={tmp_path / 'own'}")
+        assert f"its training split {run / 'data' / 'train'} is audited" in done.stdout
+    assert (tmp_path / "own" / "audit.html").read_text().count("data:image/png") > 10
+    script("audit", f"path={path}", f"held_out={run}", f"out={tmp_path / 'mixed'}", f"columns={COLUMNS}")
+
+
+def test_errors_about_columns_name_the_columns_of_the_file(tmp_path: Path, script: Run) -> None:
+    path = own_columns(tmp_path, 3)
+    columns = "photo, question, good, bad, rater"
+    for keys, clause in (
+        ([], "Name your columns (columns.<needed>=<your column>)"),
+        (["columns.chosen=good"], f"the columns ({columns}) match no known format; the nearest is mmpr"),
+        (["columns.chosen=god"], f"columns.chosen=god: {path} has no column god: choose one of {columns}"),
+        (["columns.good=chosen"], "The name in the format comes first: write columns.chosen=good"),
+        (["format=trl"], f"format=trl needs the columns chosen and rejected, but {path} has the columns {columns}"),
+        (["images=/nowhere"], "images=/nowhere is not a folder"),
+    ):
+        done = script("audit", f"path={path}", f"out={tmp_path / 'out'}", *keys, status=1)
+        assert clause in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

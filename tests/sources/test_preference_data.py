@@ -152,10 +152,10 @@ def test_columns_are_renamed_and_formats_forced(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"columns \(pic, q, good, bad\) match no known format; the nearest"):
         pairs_of(path)
     with pytest.raises(
-        SourceError, match=r"data.columns.chosen=best is not a column of .*: choose one of pic, q, good, bad"
+        SourceError, match=r"data.columns.chosen=best: .* has no column best: choose one of pic, q, good, bad"
     ):
         pairs_of(path, columns={"chosen": "best"})
-    with pytest.raises(SourceError, match=r"data.format=ms-swift needs the columns messages and rejected_response or"):
+    with pytest.raises(SourceError, match=r"ms-swift needs either the columns messages and rejected_response, or"):
         pairs_of(path, format="ms-swift")
 
 

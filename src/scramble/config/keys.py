@@ -37,7 +37,7 @@ def _section_of(kind: Any, value: Any) -> type[Section] | None:
 CLOSED = ("benchmark", "protocol", "table", "paths")
 
 
-def is_optional(key: str, cls: type[Section]) -> bool:
+def is_optional(key: str, cls: type) -> bool:
     """Return whether a key is a free mapping (``data.columns``), an optional section (``pairs.refine``), or inside one.
 
     No file in ``configs/`` may set such a key, and Hydra accepts it only with a plus. If a variant of a section has the

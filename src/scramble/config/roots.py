@@ -35,7 +35,7 @@ from scramble.config.sections import (
     Temperature,
     Texts,
 )
-from scramble.config.source_sections import Data
+from scramble.config.source_sections import Data, PairFormat
 from scramble.config.study_section import Search
 from scramble.config.trainer import Peft, Positive, Trainer
 from scramble.training.fields import vision_fault
@@ -357,6 +357,9 @@ class Audit(Section):
 
     path: Text
     held_out: Text | None
+    format: PairFormat | None
+    columns: dict[Text, Text]
+    images: Text | None
     out: Text | None
     seed: Seed
 

@@ -69,11 +69,11 @@ class BadRows:
             self._file.write(json.dumps({"file": str(file), "row": row, "reason": reason}, ensure_ascii=False) + "\n")
             self._file.flush()
 
-    def check(self, source: str | Path, images_key: str = "", caption_key: str = "") -> None:
+    def check(self, source: str | Path, images_key: str = "", caption_key: str = "", columns_key: str = "") -> None:
         """Check the counts at the end of the input. Raises SourceError if no row is usable or too many were rejected.
 
-        ``images_key`` is the configuration key of the image folder, which the message about missing images names, and
-        ``caption_key`` is the key of the caption column.
+        ``images_key`` is the configuration key of the image folder, which the message about missing images names,
+        ``caption_key`` is the key of the caption column, and ``columns_key`` is the key of the names of all columns.
         """
         total = self.used + self.rejected
         listed = f" {self.path} lists all errors." if self.path else ""
@@ -84,7 +84,7 @@ class BadRows:
             several = f" ({counts})" if len(self.reasons) > 1 else ""
             raise SourceError(
                 f"{source}: none of the {total} rows can be used{several}. The first error is: {self.first}.{listed} "
-                f"{self._fix(images_key, caption_key)}"
+                f"{self._fix(images_key, caption_key, columns_key)}"
             )
         if self.rejected > self.max_fraction * total:
             raise SourceError(
@@ -93,7 +93,7 @@ class BadRows:
                 "data.max_rejected"
             )
 
-    def _fix(self, images_key: str, caption_key: str) -> str:
+    def _fix(self, images_key: str, caption_key: str, columns_key: str) -> str:
         """Return how to fix an input without a usable row: by a setting, if one would fix most of the rows."""
         images = self.reasons["missing image"]
         captions = Counter({kind: rows for kind, rows in self.reasons.items() if _CAPTION_FAULT.fullmatch(kind)})
@@ -102,6 +102,9 @@ class BadRows:
         if caption_key and captions.total() > self.rejected / 2:
             key = ", or to a key of a column of dictionaries (column.key)" if "dict" in " ".join(captions) else ""
             return f"Set {caption_key} to the column of the captions{key}"
+        unknown = sum(rows for kind, rows in self.reasons.items() if "match no known format" in kind)
+        if columns_key and unknown > self.rejected / 2:
+            return f"Name your columns ({columns_key}.<needed>=<your column>)"
         return "Fix the rows"
 
     def close(self) -> None:

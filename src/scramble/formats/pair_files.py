@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scramble.formats import mmpr
 from scramble.formats.conversations import Message
 from scramble.formats.files import ROW_FILES, OnBadRow, read_rows, refuse
+from scramble.formats.layout import LOOK_AHEAD, Layout
 from scramble.formats.provenance import FormatError
 from scramble.formats.readers import ANSWERS, ParsedRow, parsed_pair
 from scramble.formats.recognise import parse, recognise
@@ -21,12 +23,19 @@ from scramble.storage.tables import read_table, table_path
 SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
 
 
-def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
+def read_pairs(
+    path: str | Path,
+    on_bad: OnBadRow | None = None,
+    *,
+    layout: Layout | None = None,
+    names: ImageNames | None = None,
+) -> Iterator[PreferencePair]:
     """Yield the pairs of a data set folder or file. The format is detected from the content.
 
     The input can be:
 
-    - a data set of this project, which is a folder with ``pairs.parquet``;
+    - a data set of this project, which is a folder with ``pairs.parquet``, or a data folder, of which the training
+      split is read;
     - rows of any format in :data:`scramble.formats.recognise.READABLE`, as JSON, JSONL, CSV or parquet;
     - an MMPR ``meta.json``, of which each row of each set is read once;
     - SugarCrepe's JSON, as a file or as a folder with one file per kind.
@@ -36,44 +45,59 @@ def read_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[Pre
     Args:
         on_bad: called for each row that cannot be used; the row is then skipped. Without ``on_bad``, such a row is an
             error.
+        layout: format and column names of files of rows. None detects the format of each row.
+        names: assigns the ids of the images and records their paths.
 
     Raises:
         FormatError: the data cannot be read. The message names the file and, if possible, the row.
     """
-    path, on_bad = Path(path), on_bad or refuse
+    path, on_bad, layout = training_split(Path(path)), on_bad or refuse, layout or Layout()
     if path.is_dir() and table_path(path, PreferencePair).exists():
         path = table_path(path, PreferencePair)
     if path.is_dir() and (path / mmpr.META).exists():
         path = path / mmpr.META
-    names = ImageNames()
+    names = names or ImageNames()
     if not path.is_dir():
-        yield from _file_pairs(path, on_bad, names)
+        yield from _file_pairs(path, on_bad, names, layout)
         return
     row_files = sorted(f for f in path.iterdir() if f.suffix.lower() in ROW_FILES and f.name not in NO_ROWS)
     files = [file for file in row_files if file.suffix.lower() == ".json"] or row_files
     if not files:
-        train = table_path(path / "train", PreferencePair)
-        hint = f"{train.parent}" if train.exists() else "the pair file itself"
-        raise FormatError(f"{path} has neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): use {hint}")
+        raise FormatError(
+            f"{path} has neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): use the pair file itself"
+        )
     for file in files:
-        yield from _file_pairs(file, on_bad, names)
+        yield from _file_pairs(file, on_bad, names, layout)
+
+
+def training_split(path: Path) -> Path:
+    """Return the folder of the training split of a data folder or run folder of this project; otherwise ``path``."""
+    if table_path(path, PreferencePair).exists():
+        return path
+    for split in (path / "train", path / "data" / "train"):
+        if is_own_table(table_path(split, PreferencePair)):
+            return split
+    return path
 
 
 NO_ROWS = ("dataset_info.json",)  # LLaMA-Factory's description of the other files
 
 
-def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[PreferencePair]:
-    if path.suffix.lower() == ".json" and path.is_file() and isinstance(content := _json(path), dict):
-        if mmpr.is_meta(content):
-            yield from mmpr_pairs(path, on_bad)
-        elif _is_row(content):  # a JSONL file with only one row
-            yield from _row_pairs([(1, content)], path, on_bad, names)
-        else:
-            yield from sugarcrepe_pairs(content, path, on_bad, names)
-    elif path.name == table_path("", PreferencePair).name and is_own_table(path):
+def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames, layout: Layout) -> Iterator[PreferencePair]:
+    content = _json(path) if path.suffix.lower() == ".json" and path.is_file() else None
+    is_table = path.name == table_path("", PreferencePair).name and is_own_table(path)
+    if isinstance(content, dict) and _is_row(layout.renamed(content)):  # a JSONL file with only one row
+        yield from _row_pairs([(1, content)], path, on_bad, names, layout)
+    elif layout and (is_table or isinstance(content, dict)):
+        raise FormatError(f"{path} is not a file of rows: remove the keys format and columns")
+    elif isinstance(content, dict) and mmpr.is_meta(content):
+        yield from mmpr_pairs(path, on_bad)
+    elif isinstance(content, dict):
+        yield from sugarcrepe_pairs(content, path, on_bad, names)
+    elif is_table:
         yield from read_table(path.parent, PreferencePair)
     else:
-        yield from _row_pairs(read_rows(path, on_bad), path, on_bad, names)
+        yield from _row_pairs(read_rows(path, on_bad), path, on_bad, names, layout)
 
 
 def _is_row(content: Mapping[str, Any]) -> bool:
@@ -91,13 +115,17 @@ def _is_message(value: Any) -> bool:
 
 
 def _row_pairs(
-    numbered: Iterable[tuple[int, Any]], path: Path, on_bad: OnBadRow, names: ImageNames
+    numbered: Iterable[tuple[int, Any]], path: Path, on_bad: OnBadRow, names: ImageNames, layout: Layout
 ) -> Iterator[PreferencePair]:
-    for number, row in numbered:
+    numbered = iter(numbered)
+    first = list(islice(numbered, LOOK_AHEAD)) if layout else []
+    name = layout.format_of(path, [row for _, row in first]) if first else None
+    for number, row in chain(first, numbered):
         try:
-            pairs = [audited_pair(parsed, names) for parsed in parse(recognise(row), row)]
+            row = layout.renamed(row)
+            pairs = [audited_pair(parsed, names) for parsed in parse(name or recognise(row), row)]
         except ROW_ERRORS as error:
-            on_bad(path, number, reason_of(error))
+            on_bad(path, number, layout.reason(reason_of(error)))
             continue
         yield from pairs
 
@@ -176,6 +204,7 @@ class ImageNames:
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
         self._owner: dict[str, str] = {}
+        self.paths: dict[str, str] = {}  # id -> path of the image in the rows, with the root
 
     def of_all(self, images: Sequence[Any], root: str = "") -> tuple[str, ...]:
         """Return the ids of a row's images. ``root`` distinguishes images of the same name in several folders.
@@ -198,6 +227,8 @@ class ImageNames:
             return ""
         if key not in self._ids:
             self._ids[key] = self._free(key, path, root)
+            if not data and len(str(path)) <= LONGEST:
+                self.paths[self._ids[key]] = str(PurePosixPath(root) / path)
         return self._ids[key]
 
     def _free(self, key: str, path: PurePosixPath, root: str) -> str:

@@ -88,7 +88,7 @@ def recognise(row: Row) -> str:
     for name, row_format in READABLE.items():
         if row_format.has_columns(row) and row_format.fits(row):
             return name
-    raise FormatError(f"the row's keys ({', '.join(row)}) match no known format: {nearest(row)}")
+    raise FormatError(f"the row's keys ({', '.join(row)}) match no known format: {nearest(row)[1]}")
 
 
 def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
@@ -108,13 +108,16 @@ def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
     return parsed if isinstance(parsed, list) else [parsed]
 
 
-def nearest(columns: Collection[str]) -> str:
-    """Describe the format with the fewest missing columns."""
+def nearest(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
+    """Return the columns of the format of which the smallest share of columns is missing, and a description.
+
+    If no format has any of the columns, the result is TRL's format.
+    """
     sets = [(name, needed) for name, row_format in READABLE.items() for needed in row_format.needs]
-    name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)), -len(set(one[1]) & set(columns))))
+    name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)) / len(one[1]), one[0] != "trl"))
     missing = [column for column in needed if column not in columns]
     verb = f"also needs {' and '.join(missing)}" if missing else "needs other values in these columns"
-    return f"the nearest is {name} ({', '.join(needed)}), which {verb}"
+    return needed, f"the nearest is {name} ({', '.join(needed)}), which {verb}"
 
 
 def renamed(row: Any, columns: Mapping[str, str]) -> Any:

@@ -15,10 +15,11 @@ from typing import Any, Literal
 from scramble.formats import mmpr as mmpr_meta
 from scramble.formats.bad_rows import BadRow, BadRows, SourceError
 from scramble.formats.checks import exists, find_image, image_fault, image_name, verify_image
+from scramble.formats.layout import LOOK_AHEAD, Layout
 from scramble.formats.pair_files import ROW_ERRORS, ImageNames, is_own_table, reason_of
-from scramble.formats.provenance import COLUMN
+from scramble.formats.provenance import COLUMN, FormatError
 from scramble.formats.readers import ParsedRow, Row, parsed_pair
-from scramble.formats.recognise import READABLE, nearest, parse, recognise, renamed
+from scramble.formats.recognise import parse
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources import mmpr, scramble_release
 from scramble.sources.bundles import Bundle
@@ -28,8 +29,6 @@ from scramble.storage.image_table import ImageTable
 from scramble.storage.tables import read_table, table_path
 
 log = logging.getLogger(__name__)
-
-LOOK_AHEAD = 20  # number of rows from which the format of a file is detected
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,11 @@ class PairInput:
     revision: str | None = None
     ratings: Literal["best_worst", "all"] = "best_worst"
     weight: float = 1.0
+
+    @property
+    def layout(self) -> Layout:
+        """The format and the column names."""
+        return Layout(self.format, self.columns, "data.")
 
 
 def bundles(
@@ -133,13 +137,13 @@ class _Reader:
         opened = open_rows(one.path, name=one.name, split=one.split, revision=one.revision)
         names, by_name = ImageNames(), dict[Path, str]()
         for file in opened.files:
-            first = [row for _, row in islice(_rows(file, one, opened, BadRows()), LOOK_AHEAD)]
+            first = [row for _, row in islice(file.rows(BadRows()), LOOK_AHEAD)]
             if not first:
                 continue
-            first = [row for row in first if isinstance(row, Mapping)]
             name = _format(file, one, opened, first)
             log.info(f"data: {file} has the format {name}")
-            if name == "scramble" and file.path is not None and not any(COLUMN in row for row in first):
+            is_export = any(isinstance(row, Mapping) and COLUMN in row for row in first)
+            if name == "scramble" and file.path is not None and not is_export:
                 given = scramble_release.bundles(
                     file.path, self._bad, columns=one.columns, images=one.images, **self._image_options()
                 )
@@ -226,7 +230,7 @@ class _Reader:
         except BadRow as error:
             self._bad.reject(str(file), place, error.kind, error.detail)
         except ROW_ERRORS as error:
-            self._bad.reject(str(file), place, reason_of(error))
+            self._bad.reject(str(file), place, one.layout.reason(reason_of(error)))
         else:
             self._bad.use()
             yield from bundles
@@ -299,7 +303,7 @@ class _Reader:
 def _rows(file: RowFile, one: PairInput, opened: OpenedRows, bad: BadRows) -> Iterator[tuple[int, Any]]:
     """Yield the number and content of each row, with columns renamed to the names that the row's format expects."""
     for number, row in file.rows(bad):
-        row = renamed(row, one.columns)
+        row = one.layout.renamed(row)
         yield number, row if opened.entry is None else opened.entry.sharegpt(row)
 
 
@@ -313,30 +317,11 @@ def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -
     return replace(pair, kind=kind or pair.kind, source=source)
 
 
-def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Row]) -> str:
-    """Detect the format of a file from its first rows.
-
-    Raises SourceError. The message names the columns and the key that fixes the problem.
-    """
+def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Any]) -> str:
+    """Return the format of a file from its first rows. Raises SourceError as :meth:`Layout.format_of` describes."""
     if opened.entry is not None:
         return "llama-factory"
-    seen = ", ".join(dict.fromkeys(str(name) for row in rows for name in row)) or "none: its rows are not JSON objects"
-    for own, name in one.columns.items():
-        if rows and not any(own in row for row in rows):
-            raise SourceError(f"data.columns.{own}={name} is not a column of {file}: choose one of {seen}")
-    if one.format is not None:
-        row_format = READABLE[one.format]
-        if not any(row_format.has_columns(row) for row in rows):
-            needed = " or ".join(" and ".join(names) for names in row_format.needs)
-            raise SourceError(
-                f"data.format={one.format} needs the columns {needed}, but {file} has {seen}: name the columns "
-                "(data.columns.<needed>=<name>), or set data.format=null to detect the format"
-            )
-        return one.format
-    for row in rows:
-        if any(row_format.has_columns(row) and row_format.fits(row) for row_format in READABLE.values()):
-            return recognise(row)
-    raise SourceError(
-        f"{file}: the columns ({seen}) match no known format; {nearest(rows[0] if rows else ())}. Name the columns "
-        f"(data.columns.<needed>=<name>). The known formats are {', '.join(READABLE)}"
-    )
+    try:
+        return one.layout.format_of(file, rows)
+    except FormatError as error:
+        raise SourceError(str(error)) from error

@@ -1,0 +1,100 @@
+"""Describes a file of rows by its format and column names, and reports errors with the names of the user's columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scramble.formats.provenance import FormatError
+from scramble.formats.recognise import READABLE, nearest, recognise, renamed
+
+LOOK_AHEAD = 20  # number of rows from which the format of a file is detected
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The layout of a file of rows.
+
+    Attributes:
+        format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.
+        columns: the file's column name for each name that the format expects.
+        section: the start of the keys that error messages name, such as ``data.``.
+    """
+
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    section: str = ""
+
+    def __bool__(self) -> bool:
+        return self.format is not None or bool(self.columns)
+
+    def renamed(self, row: Any) -> Any:
+        """Return a row with the column names that the format expects."""
+        return renamed(row, self.columns)
+
+    def reason(self, text: str) -> str:
+        """Add the user's column names to the reason why a row cannot be used: ``rejected (column bad) is missing``."""
+        if not self.columns:
+            return text
+        names = "|".join(map(re.escape, self.columns))
+        return re.sub(
+            rf"\b({names})\b(?! placeholder)",
+            lambda match: f"{match[1]} (column {self.columns[match[1]]})",
+            text,
+        )
+
+    def format_of(self, file: object, rows: Sequence[Any]) -> str:
+        """Return the format of a file from its first rows, which have the file's own column names.
+
+        Raises FormatError. The message names the file's columns and the key that fixes the problem.
+        """
+        rows = [row for row in rows if isinstance(row, Mapping)]
+        seen = (
+            ", ".join(dict.fromkeys(str(name) for row in rows for name in row)) or "none: its rows are not JSON objects"
+        )
+        for name, column in self.columns.items():
+            if rows and not any(column in row for row in rows):
+                raise FormatError(self._no_column(file, rows, name, column, seen))
+        rows = [self.renamed(row) for row in rows]
+        if self.format is not None:
+            row_format = READABLE[self.format]
+            if not any(row_format.has_columns(row) for row in rows):
+                raise FormatError(
+                    f"{self.section}format={self.format} needs {listed(row_format.needs)}, but {file} has the columns "
+                    f"{seen}: {self._how(rows, row_format.needs)}, or set {self.section}format=null, which detects the "
+                    "format"
+                )
+            return self.format
+        for row in rows:
+            if any(row_format.has_columns(row) and row_format.fits(row) for row_format in READABLE.values()):
+                return recognise(row)
+        needed, text = nearest(rows[0] if rows else ())
+        raise FormatError(
+            f"{file}: the columns ({seen}) match no known format; {text}: {self._how(rows, (needed,))}. "
+            f"The known formats are {', '.join(READABLE)}"
+        )
+
+    def _no_column(self, file: object, rows: Sequence[Any], name: str, column: str, seen: str) -> str:
+        text = f"{self.section}columns.{name}={column}: {file} has no column {column}"
+        if any(name in row for row in rows) and any(
+            column in needed for one in READABLE.values() for needed in one.needs
+        ):
+            return f"{text}. The name in the format comes first: write {self.section}columns.{column}={name}"
+        return f"{text}: choose one of {seen}"
+
+    def _how(self, rows: Sequence[Any], needs: Sequence[Sequence[str]]) -> str:
+        """Return which keys to set so that the rows have the columns of one of the sets."""
+        present = {name for row in rows for name in row}
+        missing = min(([name for name in needed if name not in present] for needed in needs), key=len)
+        keys = " ".join(f"{self.section}columns.{name}=<your column>" for name in missing)
+        return f"name your columns ({keys})" if missing else "change the values in these columns"
+
+
+def listed(needs: Sequence[Sequence[str]]) -> str:
+    """Return the sets of columns as text. A set that contains another set is left out."""
+    smallest = [one for one in needs if not any(set(other) < set(one) for other in needs)]
+    texts = [f"{', '.join(one[:-1])} and {one[-1]}" if len(one) > 1 else one[0] for one in smallest]
+    columns = "columns" if len(smallest[0]) > 1 else "column"
+    return f"the {columns} {texts[0]}" if len(texts) == 1 else f"either the columns {', or '.join(texts)}"
