@@ -104,7 +104,7 @@ def test_the_script_says_it_in_one_line(tmp_path: Path, script: Run) -> None:
     assert f"audit: the results are in {tmp_path / 'out' / 'audit.html'}" in done.stdout
     (tmp_path / "y.csv").write_text("chosen,rejected\nA cat,A cat\n,A fox\n")
     done = script("audit", f"path={tmp_path / 'y.csv'}", f"out={tmp_path / 'other'}", status=1)
-    assert "none of the 2 rows can be used. The first error is:" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "none of the 2 rows can be used (1 x " in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 COLUMNS = "{chosen: good, rejected: bad, prompt: question, image: photo}"
