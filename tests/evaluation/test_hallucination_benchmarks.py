@@ -126,7 +126,12 @@ def test_captions_without_ground_truth(tmp_path: Path) -> None:
     )
     assert [item.item_id for item in load_benchmark("chair", root, **options, partial=True).items] == ["1"]
     write_lines(tmp_path / "rows.jsonl", [{"image_id": 2}, {"caption": "a dog"}])
-    refused(r"row 1 of .*rows.jsonl: image_id is None", "chair", root, selection=tmp_path / "rows.jsonl")
+    refused(
+        r"row 1 of .*rows.jsonl: image_id must be a COCO image id, not None",
+        "chair",
+        root,
+        selection=tmp_path / "rows.jsonl",
+    )
     refused(
         r"chair: .*none.json does not exist: check benchmark.chair.selection",
         "chair",

@@ -330,5 +330,5 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "MMPR, rows": (mmpr_rows, "mmpr"),
     "VLFeedback": (vlfeedback, "vlfeedback"),
     "share.py": (shared, "trl"),
-    "own tables": (own_tables, "tables of this project"),
+    "own tables": (own_tables, "pair tables that SCRAMBLe wrote"),
 }

@@ -207,7 +207,7 @@ def _run(step: Step) -> None:
         raise StageError(
             f"{step.line()}\nthis command {reason}; finished work is stored, and the same command resumes from there"
         )
-    log.info(f"{step.run}, {step.title}: {time.monotonic() - started:.0f} s")
+    log.info(f"{step.run}, {step.title}: finished in {time.monotonic() - started:.0f} s")
 
 
 # --------------------------------------------------------------------------------------------------------------- table

@@ -121,11 +121,11 @@ def as_model_mask(decoder: Any, attention_mask: object, dtype: torch.dtype) -> o
     Eager attention adds the mask to the scores. All other implementations need a Boolean mask or a BlockMask.
 
     Raises:
-        ModelError: the implementation is FlashAttention 2, which does not support masks.
+        ModelError: the implementation is FlashAttention 2, which does not support the mask of a trie.
     """
     if decoder.config._attn_implementation.startswith("flash_attention"):
         raise ModelError(
-            "FlashAttention does not support masks, which a trie needs: set model.attn_implementation to sdpa, or "
+            "FlashAttention does not support the attention mask of a trie: set model.attn_implementation to sdpa, or "
             "to flex_attention on a GPU"
         )
     if decoder.config._attn_implementation == "eager" and isinstance(attention_mask, Tensor):

@@ -181,7 +181,10 @@ class Family:
             # Templates may remove the reasoning of an answer. They must not omit any other turn, because nobody would
             # notice a missing system prompt.
             if turn.role != "assistant" and turn.text.strip() not in rendered:
-                raise ModelError(f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}")
+                raise ModelError(
+                    f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}: remove such "
+                    "turns from the data, or use a model with another chat template"
+                )
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token or ""
         if rendered.startswith(bos):  # also true without BOS; avoids a slow call of the tokenizer

@@ -37,7 +37,7 @@ class PairMethod(ABC):
         seed: random seed. The selection for an item depends only on the seed and the item.
         shard: index of this shard and number of shards. The shard of an item is computed from its id. Only methods that
             use a model can be split into shards. Each shard stores the model's replies about its items
-            (:meth:`store_replies`), and the complete job reads these replies.
+            (:meth:`store_replies`). A later job without shards reads these replies and makes all pairs.
     Attributes:
         num_items: number of images or questions that this shard has processed.
     """

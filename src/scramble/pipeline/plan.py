@@ -1,4 +1,4 @@
-"""Logs for ``dry_run=true`` what a command would do and reuse, without writing, loading or downloading anything."""
+"""Implements ``dry_run=true``: logs what a command would do and which results it would reuse."""
 
 from __future__ import annotations
 

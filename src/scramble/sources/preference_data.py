@@ -183,7 +183,7 @@ class _Reader:
             folder = path / one.split
         if not is_own_table(table_path(folder, PreferencePair)):
             return None
-        log.info(f"data: {folder} contains tables of this project")
+        log.info(f"data: {folder} contains pair tables that SCRAMBLe wrote")
         return self._own_tables(folder)
 
     def _own_tables(self, folder: Path) -> Iterator[Bundle]:

@@ -30,8 +30,8 @@ def bundles(
 
     A row has ``question`` and ``answer`` (a text or number, not needed for DropoutNTP). Optional fields are ``image``
     or ``images`` (a path or a list of paths), ``answers`` (all accepted answers), ``choices`` (options in letter
-    order), ``kind`` (the rule that grades answers, or any name) and ``id``. Image placeholders in the question are
-    removed, because the images precede the question.
+    order), ``kind`` and ``id``. A ``kind`` is the name of a grading rule, or a free label, which the default rule
+    grades. Image placeholders in the question are removed, because the images precede the question.
 
     Args:
         path: the ``.jsonl`` file.

@@ -50,7 +50,8 @@ class ImageTable(Mapping[str, ImageFile]):
             yield
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
-            raise StoreError(f"{self._path} cannot be read as a table of {TABLES[ImageRecord]}: {reason}") from error
+            fault = f"cannot be read as a table of {TABLES[ImageRecord]} ({reason})"
+            raise StoreError(f"{self._path} {fault}: delete it and make it again") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "_index": self._index}

@@ -158,7 +158,9 @@ def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: boo
                 yield _from_row(record_type, row)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's messages can have several lines
-        raise StoreError(f"{path} cannot be read as a table of {TABLES[record_type]}: {reason}") from error
+        raise StoreError(
+            f"{path} cannot be read as a table of {TABLES[record_type]} ({reason}): delete it and make it again"
+        ) from error
 
 
 def read_column(folder: str | Path, record_type: type[Record], column: str) -> Iterator[Any]:

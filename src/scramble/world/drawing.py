@@ -6,7 +6,7 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from scramble.world.scenes import Scene, Thing, WorldError
+from scramble.world.scenes import SHAPES, Scene, Thing, WorldError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -94,4 +94,4 @@ def _outline(shape: str) -> list[tuple[float, float]]:
     if shape == "star":
         turns = [(math.pi * k / 5 - math.pi / 2, 1.0 if k % 2 == 0 else 0.42) for k in range(10)]
         return [(length * math.cos(turn), length * math.sin(turn)) for turn, length in turns]
-    raise WorldError(f"no outline for the shape {shape!r}")
+    raise WorldError(f"the shape {shape!r} cannot be drawn: use one of {', '.join(SHAPES)}")

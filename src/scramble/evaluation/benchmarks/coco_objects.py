@@ -50,7 +50,7 @@ def image_number(name: str, where: str, row: Mapping[str, Any]) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not str(value).isdecimal():
-        raise EvaluationError(f"{name}: {where}: image_id is {value!r:.60}, not the number of an image of COCO")
+        raise EvaluationError(f"{name}: {where}: image_id must be a COCO image id, not {value!r:.60}")
     return int(str(value))
 
 

@@ -71,7 +71,9 @@ def _item(row: dict[str, Any], images: list[str], hard: Mapping[str, list[str]])
     )
     predicates = row.get("num_main_preds")
     if predicates is not None and not str(predicates).isdecimal():
-        raise EvaluationError(f"winoground: {where}: num_main_preds is {predicates!r:.60}, not a number")
+        raise EvaluationError(
+            f"winoground: {where}: num_main_preds is {predicates!r:.60}, not a number: download the data again"
+        )
     tags = [
         *([f"collapsed:{row['collapsed_tag']}"] if row.get("collapsed_tag") else []),
         *([f"{predicates} main pred{'s' if int(predicates) > 1 else ''}"] if predicates else []),

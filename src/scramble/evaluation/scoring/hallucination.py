@@ -169,9 +169,7 @@ def _recall(sums: Array) -> Array:
 
 
 def _f1(sums: Array, offset: float) -> Array:
-    """Compute F1 as the original does, from precision and recall rounded to 0.1 %, with an offset in the
-    denominator.
-    """
+    """Compute F1 as AMBER's script does: from precision and recall rounded to 0.1 %, with a term in the denominator."""
     precision, recall = np.round(_precision(sums), 3), np.round(_recall(sums), 3)
     return 2 * precision * recall / (precision + recall + offset)
 

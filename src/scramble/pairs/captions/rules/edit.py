@@ -56,7 +56,7 @@ def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
 
 
 def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
-    """Return changes of the finite verbs that agree with a phrase; None if the sentence is too complex to correct."""
+    """Return the changes that make finite verbs agree with a phrase; None if the sentence is too complex to correct."""
     if s.reciprocal or s.pronoun:
         return None
     heads = (phrase.slot, phrase.last)
