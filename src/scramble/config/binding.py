@@ -214,7 +214,7 @@ def _not_among(value: Any, allowed: tuple[Any, ...], at: str) -> str:
 def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -> list[str]:
     if origin is dict:
         if not isinstance(value, Mapping):
-            return [f"{at}={show(value)} must be a mapping ({at}={{name: value}})"]
+            return [f"{at}={show(value)} must be a mapping ('{at}={{name: value}}')"]
         return [
             message
             for key, item in value.items()

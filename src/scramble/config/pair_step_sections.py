@@ -95,7 +95,7 @@ class PairSteps(Section):
         from scramble.evaluation.benchmarks import BENCHMARKS, needs_files
 
         for name, place in (benchmarks if isinstance(benchmarks, Mapping) else dict.fromkeys(benchmarks)).items():
-            with_path = f"give its file or folder: {at}={{{name}: <path>}}"
+            with_path = f"give its file or folder: '{at}={{{name}: <path>}}'"
             if place is None and name not in BENCHMARKS:
                 yield f"{at}: there is no benchmark {name} ({hint(name, BENCHMARKS)}); or {with_path}"
             elif place is None and needs_files(name):
