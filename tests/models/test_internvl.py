@@ -123,7 +123,7 @@ def test_flash_attention_cannot_follow_a_trie(vlm: VLM) -> None:
     from types import SimpleNamespace
 
     language_model = SimpleNamespace(config=SimpleNamespace(_attn_implementation="flash_attention_2"))
-    with pytest.raises(ModelError, match="does not support masks"):
+    with pytest.raises(ModelError, match="does not support the attention mask of a trie"):
         as_model_mask(language_model, None, torch.float32)
 
 

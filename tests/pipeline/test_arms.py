@@ -21,7 +21,9 @@ def test_an_arm_is_chosen_where_there_is_no_choice_and_else_named(tmp_path: Path
     arm("dpo-seed0", "finished")
     assert choose_arm(tmp_path, None) == "dpo-seed0" and choose_arm(tmp_path, "base") == "base"
     assert choose_arm(tmp_path, "trial000-seed0") == "trial000-seed0"
-    with pytest.raises(StageError, match=r"no finished arm sft-seed0; name one of dpo-seed0, trial000-seed0 \(run.arm"):
+    with pytest.raises(
+        StageError, match=r"no finished arm sft-seed0: choose one of dpo-seed0, trial000-seed0 \(run.arm"
+    ):
         choose_arm(tmp_path, "sft-seed0")
     arm("mpo-seed0", "finished")
     with pytest.raises(StageError, match=r"several arms: choose one of base, dpo-seed0, mpo-seed0 \(run.arm=...\)"):
