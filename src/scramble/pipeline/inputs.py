@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scramble.sources.hf import tar_files
 from scramble.storage.hashing import content_key, file_key
 
 
@@ -16,8 +15,11 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
-    if data.get("kind") == "hf" and (tars := tar_files(data["path"])):
-        return {tar.name: str(tar.stat().st_size) for tar in tars}
+    if data.get("kind") == "hf":
+        from scramble.sources.hf import tar_files
+
+        if tars := tar_files(data["path"]):
+            return {tar.name: str(tar.stat().st_size) for tar in tars}
     paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
     files = {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
     folders = {key: Path(path) for key, path in paths.items() if Path(path).is_dir()}

@@ -10,7 +10,6 @@ from typing import Any
 from scramble.pipeline import StageError
 from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
 from scramble.pipeline.train import needs, option_defaults, trainer_content
-from scramble.sources.hf import tar_files
 from scramble.storage.files import STAGE_FILE, read_json, stage_status
 from scramble.storage.hashing import differing_keys
 from scramble.training.checkpoint_paths import newest_step
@@ -57,9 +56,12 @@ def _check_paths(data: Mapping[str, Any]) -> None:
         _check_pair_paths(data)
         return
     path = Path(data.get("path") or "")
-    # The path of data=hf may also be a hub id.
-    if data["kind"] == "hf" and (tar_files(path) or (not path.is_absolute() and not path.suffix)):
-        return
+    if data["kind"] == "hf":
+        from scramble.sources.hf import tar_files
+
+        # The path may also be a pattern of shards, or a hub id.
+        if tar_files(path) or (not path.is_absolute() and not path.suffix):
+            return
     for key in ("path", "images", "root", "graphs", "questions"):
         value = data.get(key)
         # Scene graphs name their files relative to data.path.
