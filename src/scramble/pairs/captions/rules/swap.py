@@ -84,8 +84,11 @@ def swaps(
             continue
         if u.plural != v.plural and (must_be_plural(s, u) or must_be_plural(s, v)):
             continue  # "in between a child"
-        if tables is None or (tables.number_lift(s, u, v) >= min_lift and tables.number_odds(s, u, v) >= min_odds):
-            negatives += swap_numbers(s, u, v, lexicon)
+        numbers = swap_numbers(s, u, v, lexicon)
+        if numbers and (
+            tables is None or (tables.number_lift(s, u, v) >= min_lift and tables.number_odds(s, u, v) >= min_odds)
+        ):
+            negatives += numbers
         weight = swap_weight(u.noun, v.noun)
         if weight and not is_generic(u.noun, v.noun, lexicon):
             whole = _swap_phrases(s, u, v, linked, weight) if have_equal_roles(u.noun, v.noun) else []
