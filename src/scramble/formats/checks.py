@@ -16,6 +16,8 @@ from typing import Any
 
 from scramble.records import ImageFile, RecordError, decoding_fault
 
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
+
 
 def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> ImageFile:
     """Return the image file at ``path``, as bytes (``embed``) or as an absolute path.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.storage.files import StoreError, read_text
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -22,7 +23,7 @@ DELIMITERS = (",", ";", "\t", "|")
 COLUMN_KEYS = "data.image_column=..., data.caption_column=..."
 
 _EXCEL = re.compile(r"sep=([,;\t|:])\s*")  # Excel's optional first line, which defines the delimiter
-_IMAGE_FILE = re.compile(r"\S.*\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
+_IMAGE_FILE = re.compile(rf"\S.*({'|'.join(map(re.escape, PHOTO_SUFFIXES))})", re.IGNORECASE)
 
 
 def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import BadRows
+from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.storage.files import StoreError, read_text
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 
 def has_caption_files(folder: Path) -> bool:
@@ -40,7 +39,7 @@ def caption_rows(folder: Path, bad: BadRows) -> Iterator[tuple[str, dict[str, An
     for image in images:
         name = image.relative_to(folder).as_posix()
         file = _caption_file(image)
-        if not file.is_file():
+        if file not in files:
             bad.reject(folder, name, "no caption file", f"{file.name} is missing")
             continue
         try:
@@ -52,7 +51,7 @@ def caption_rows(folder: Path, bad: BadRows) -> Iterator[tuple[str, dict[str, An
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return (file for file in folder.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
 
 
 def _caption_file(image: Path) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import SourceError
-from scramble.sources.caption_files import IMAGE_SUFFIXES
+from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.sources.columns import usual_column, value_at
 from scramble.sources.tables import one_line
 
@@ -90,7 +90,7 @@ class _Row(Mapping[str, Any]):
             content = self._tar.extractfile(member)
             data = content.read() if content is not None else b""
         suffix = f".{field.rpartition('.')[2]}".lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in PHOTO_SUFFIXES:
             return {"bytes": data, "path": member.name}
         try:
             text = data.decode("utf-8-sig")
