@@ -305,9 +305,10 @@ def benchmarks() -> str:
     parts.append(markdown(("name", "measures", "items", "metric", "chance", "human"), map(_overview, known.items())))
     for name, each in known.items():
         protocols = ", ".join(f"`{protocol}`" for protocol in each.protocols)
-        rows = [("paper", each.paper), ("data", each.data), ("licence of the data", each.licence)]
-        rows += [("protocols, the default first", protocols), ("compared with", each.compared)]
-        parts += [f"## {name}", f"{each.title}.", markdown(("fact", "value"), rows)]
+        rows = [("title", each.title), ("paper", each.paper), ("data", each.data)]
+        rows += [("licence of the data", each.licence), ("protocols, the default first", protocols)]
+        rows += [("compared with", each.compared)]
+        parts += [f"## {name}", markdown(("fact", "value"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -315,8 +316,9 @@ BENCHMARKS_INTRODUCTION = """\
 `python scripts/evaluate.py benchmark=[winoground,pope]` selects benchmarks by the names in the following table.
 [evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark) lists
 the options. The columns "chance" and "human" give percentages, in the order of the scores in the column "metric". "Not
-published" means that no source was found, and "not checked" means that no source was looked up. Read the licence
-yourself before you use or publish data, because images and annotations often have different licences."""
+published" means that no source was found, and "not checked" means that no source was looked up. A chance level that
+would have to be computed from the data is marked "not computed". Read the licence yourself before you use or publish
+data, because images and annotations often have different licences."""
 
 
 def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """ColorSwap: 2x2 sets whose captions differ in the order of two colour words.
 
 Paper: Burapacheep et al., ACL Findings 2024 (arXiv 2402.04492). Data: ``stanfordnlp/colorswap`` (gated), split test.
-Counts: 300 items. Chance: text 25, image 25, group 16.67, group matching 50. Human: not recorded. The tags of an item
+Counts: 300 items. Chance: text 25, image 25, group 16.67, group matching 50. Human: not checked. The tags of an item
 are the sources of its captions and images.
 
 ``protocol=colorswap`` asks the paper's questions (which caption, which image) and parses the replies by the paper's

@@ -3,7 +3,7 @@
 Paper: Xiao et al., 2024 (arXiv 2407.04973). Data: ``data/dataset.json`` of the repository (Yijia-Xiao/LogicVista) with
 its images. Counts: 448 questions (inductive 107, numerical 95, deductive 93, spatial 79, mechanical 74). Three answers
 have two letters, and one answer is a number. Question v1_382 has neither text nor answer, so no reply to it is right.
-Chance and human: not measured here.
+Chance: not computed. Human: not checked.
 
 The kind of an item is its skill. A reply is right if its letters are those of the answer. In the official script, GPT-4
 reads the letters from the reply. Here a judge reads them with our prompt, and VLMEvalKit's rule parses the judge's

@@ -3,7 +3,7 @@
 Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a folder with
 the same layout. Counts: 788 problems in each of five versions (436 multiple choice, 352 free). ``problem_version``
 selects a version; the default is vision-only. Chance: computed (25 for multiple choice, 0 for free questions). Human:
-not recorded.
+not checked.
 
 The kind of an item is its subject. Its tags are ``<subject>/<subfield>`` and the type of the question. ``query``
 selects the prompt: query_wo asks for a direct answer, query_cot asks for reasoning first, and question is the question

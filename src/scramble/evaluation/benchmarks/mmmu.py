@@ -1,8 +1,8 @@
 """MMMU, validation.
 
 Paper: Yue et al., CVPR 2024 (arXiv 2311.16502). Data: ``lmms-lab-encoder/MMMU``, split validation. Counts: 900
-questions (847 multiple choice, 53 open). Chance and human: not measured here. The kind of an item is its subject. The
-accuracy is the micro average, as in the official script.
+questions (847 multiple choice, 53 open). Chance: not computed. Human: not checked. The kind of an item is its subject.
+The accuracy is the micro average, as in the official script.
 
 ``protocol=mmmu_official`` reads letters by MMMU's own rule, but without MMMU's random guess for replies that cannot be
 parsed. Open answers are compared by MMMU's published rule (numbers rounded to two decimals, strings by inclusion).

@@ -21,7 +21,7 @@ compared with published numbers:
 The benchmarks ``seed``, ``mmvet`` and ``pope`` can also read their TSV files
 (``benchmark.seed.root=SEEDBench_IMG.tsv``). Counts: not checked; the data version contains the file name, the number of
 items and a hash of the file. Chance: computed from the numbers of options (for the circular accuracy, under independent
-guesses). Human: not recorded. The kind of an item is its category. Its tags are ``l2:<l2-category>``,
+guesses). Human: not checked. The kind of an item is its category. Its tags are ``l2:<l2-category>``,
 ``cycle:<cycle_category>`` and, if the file has several splits, ``split:<split>``.
 
 Tests compare prompts, images and exact-matching scores with VLMEvalKit's on recorded vectors. There are three

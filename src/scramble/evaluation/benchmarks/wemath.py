@@ -3,7 +3,7 @@
 Paper: Qiao et al., 2024 (arXiv 2407.01284). Data: the repository's ``data/testmini.json`` (We-Math/We-Math) with its
 images and, for scores by domain, ``knowledge_structure_nodes.json`` in the same folder. Counts: 1,740 questions, which
 form 525 problems (360 with two steps, 165 with three steps). Chance: computed from the numbers of options, for
-accuracies. Human: not recorded.
+accuracies. Human: not checked.
 
 The kind of an item is S1 (a single step), S2 (a problem of two steps) or S3 (a problem of three steps). The tag of a
 single step is ``<domain>/<concept>``. The scores are the accuracy by kind, the mean accuracy over the concepts of each

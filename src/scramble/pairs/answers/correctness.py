@@ -2,7 +2,7 @@
 
 A response is correct if its final answer is correct, and incorrect if its final answer is incorrect or missing. A
 response that does not have the requested form is neither. Such a response becomes the rejected side of a *format pair*.
-Source: MPO, arXiv 2411.10442. docs/mpo_data.md describes the released pipeline.
+Source: MPO, arXiv 2411.10442. docs/mpo_data.md lists the differences from the paper.
 """
 
 from __future__ import annotations
