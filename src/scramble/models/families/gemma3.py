@@ -11,8 +11,9 @@ from scramble.models.family import Family, ModelError, check_image_token
 class Gemma3(Family):
     """Gemma 3: one view of 896 px with 256 tokens.
 
-    The tokens of an image attend to each other bidirectionally, even beyond the sliding window that five of six decoder
-    layers have. Images are not divided into crops, because ``do_pan_and_scan`` has its default, false.
+    The tokens of an image attend to each other bidirectionally. In the five of six decoder layers that have a sliding
+    window, a token attends to earlier tokens of its image only within the window. Images are not divided into crops,
+    because ``do_pan_and_scan`` has its default, false.
     """
 
     name = "gemma3"
