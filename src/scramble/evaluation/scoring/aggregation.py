@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring import hallucination, metrics, statistics, wemath
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.evaluation.scoring.ratio import Ratio, by_cluster, divide, mean_over
+from scramble.evaluation.scoring.ratio import Array, Ratio, average, divide, mean_over, of_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +64,13 @@ def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     return {name: ratio for name, ratio in table.items() if ratio.n != 0 or not unread}
 
 
-def scores(
-    scoring: str, outcomes: Sequence[Outcome], *, bootstrap: int = 0, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+def scores(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     """Return the scores in percent with standard error, confidence interval and n. For the scores of :func:`ratios`,
     the error and interval are computed by bootstrap over clusters.
     """
-    table = {
-        name: _percent(statistics.estimate(u.values, u.clusters, bootstrap=bootstrap, seed=seed))
-        for name, u in units(scoring, outcomes).items()
-    }
-    n = sum(o.status not in UNGRADED for o in outcomes)
+    table = {name: _percent(statistics.estimate(u.values, u.clusters)) for name, u in units(scoring, outcomes).items()}
     for name, ratio in ratios(scoring, outcomes).items():
-        e = statistics.bootstrap_ratio(ratio.value, len(ratio.clusters), resamples=bootstrap or 1000, seed=seed)
-        table[name] = _percent(e) | {"n": n if ratio.n is None else ratio.n}
+        table[name] = _percent(statistics.bootstrap_ratio(ratio.value, len(ratio.clusters))) | {"n": ratio.n}
     return table
 
 
@@ -200,10 +192,6 @@ def _wemath(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     return {name: _items(problems, name) for name in shares} | _plain(outcomes)
 
 
-def _pope(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    return _plain(outcomes)
-
-
 def _amber(outcomes: Sequence[Outcome]) -> dict[str, Units]:
     """Return the share of descriptions that contain a hallucination, and the accuracy of the answers to questions."""
     described = [o for o in outcomes if "hal" in o.values]
@@ -238,7 +226,7 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
     "bivlc": _bivlc,
     "whatsup": _whatsup,
     "natural_bench": _natural_bench,
-    "pope": _pope,
+    "pope": _plain,
     "macro": _plain,
     "crpe": _circular,
     "chair": _plain,
@@ -255,7 +243,7 @@ SCORINGS: dict[str, Callable[[Sequence[Outcome]], dict[str, Units]]] = {
 
 
 # Functions of the sums (R, 4) of true positives, false positives, false negatives and items.
-_CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+_CONFUSION: dict[str, Callable[[Array], Array]] = {
     "precision": lambda sums: divide(sums[:, 0], sums[:, 0] + sums[:, 1]),
     "recall": lambda sums: divide(sums[:, 0], sums[:, 0] + sums[:, 2]),
     "f1": lambda sums: divide(2 * sums[:, 0], 2 * sums[:, 0] + sums[:, 1] + sums[:, 2]),
@@ -264,24 +252,24 @@ _CONFUSION: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 
 def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """Return the scores of ``_CONFUSION`` overall and by category, and the mean F1 over categories."""
-    said_N = np.array([o.status == "ok" and o.prediction == "yes" for o in outcomes])
-    true_N = np.array([o.target == "yes" for o in outcomes])
-    counts_NK = np.stack([said_N & true_N, said_N & ~true_N, ~said_N & true_N, np.ones_like(said_N)], axis=1)
-    kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
-    parts = {"": np.ones(len(outcomes))}
-    if len(kinds) > 1:
-        parts |= {f"/{kind}": np.array([float(o.kind == kind) for o in outcomes]) for kind in kinds}
+    """Return the scores of ``_CONFUSION`` for the answer "yes", overall and by category, and the mean F1 over
+    categories.
+    """
     table: dict[str, Ratio] = {}
-    f1 = []
-    for suffix, mask_N in parts.items():
-        names, sums_CK = by_cluster(outcomes, counts_NK * mask_N[:, None])
+    kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
+    for kind in ("", *(kinds if len(kinds) > 1 else ())):
+        rows = [_confusion(o) if kind in ("", o.kind) else (0.0,) * 4 for o in outcomes]
         for name, formula in _CONFUSION.items():
-            table[name + suffix] = Ratio(names, lambda w, f=formula, s=sums_CK: f(w @ s))  # type: ignore[misc]
-        f1.append(table[f"f1{suffix}"].value)
+            table[f"{name}/{kind}" if kind else name] = of_sums(outcomes, rows, formula)
     if len(kinds) > 1:
-        table["f1_mean"] = Ratio(names, lambda w: np.mean([value(w) for value in f1[1:]], axis=0))
+        table["f1_mean"] = average([table[f"f1/{kind}"] for kind in kinds])
     return table
+
+
+def _confusion(o: Outcome) -> tuple[float, float, float, float]:
+    """Return whether an outcome is a true positive, a false positive and a false negative, and 1."""
+    said, true = o.status == "ok" and o.prediction == "yes", o.target == "yes"
+    return float(said and true), float(said and not true), float(true and not said), 1.0
 
 
 RATIOS: dict[str, Callable[[Sequence[Outcome]], dict[str, Ratio]]] = {

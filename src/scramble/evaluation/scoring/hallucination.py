@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.evaluation.scoring.ratio import Array, Ratio, by_cluster, divide, of_sums, share
+from scramble.evaluation.scoring.ratio import Array, Ratio, average, divide, of_sums, share
 
 Outcomes = Sequence[Outcome]
 
@@ -144,11 +144,12 @@ def amber(outcomes: Outcomes) -> dict[str, Ratio]:
         table[f"f1{suffix}"] = of_sums(outcomes, rows, lambda sums, offset=offset: _f1(sums, offset))  # type: ignore[misc]
     kinds = list(dict.fromkeys(o.kind for o in asked))
     if len(kinds) > 1:
-        means = [mean_of(outcomes, "accuracy", lambda o, kind=kind: o.kind == kind) for kind in kinds]  # type: ignore[misc]
-        table["accuracy_macro"] = Ratio(means[0].clusters, lambda w: np.mean([m.value(w) for m in means], axis=0))
+        table["accuracy_macro"] = average(
+            [mean_of(outcomes, "accuracy", lambda o, kind=kind: o.kind == kind) for kind in kinds]  # type: ignore[misc]
+        )
     if described and asked:
-        first, second = table["chair"], table["f1"]
-        table["amber_score"] = Ratio(first.clusters, lambda w: (1 - first.value(w) + second.value(w)) / 2)
+        rate, f1 = table["chair"], table["f1"]
+        table["amber_score"] = Ratio(rate.clusters, lambda w: (1 - rate.value(w) + f1.value(w)) / 2, len(outcomes))
     return table
 
 
@@ -321,9 +322,7 @@ def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
         if outcomes[place].kind in kinds:
             column = 2 * kinds.index(outcomes[place].kind)
             rows[place][column : column + 2] = [float(right[group]), 1.0]
-    names, sums_CK = by_cluster(outcomes, np.array(rows))
-    n = int(np.array(rows)[:, 1::2].sum())
-    return {"overall": Ratio(names, lambda w: divide((w @ sums_CK)[:, ::2], (w @ sums_CK)[:, 1::2]).mean(axis=1), n)}
+    return {"overall": of_sums(outcomes, rows, lambda sums: divide(sums[:, ::2], sums[:, 1::2]).mean(axis=1))}
 
 
 def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:

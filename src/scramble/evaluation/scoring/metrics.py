@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 TiePolicy = Literal["wrong", "half", "first"]
+TIE_POLICIES: dict[TiePolicy, float] = {"wrong": 0.0, "half": 0.5, "first": 1.0}
+"""Value of a tie between the right candidate, which is listed first, and one other candidate, by policy."""
 TWO_BY_TWO_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6, "group_match": 50.0}
 """Chance levels of :func:`two_by_two` in percent."""
-TIE_POLICIES: tuple[TiePolicy, ...] = ("wrong", "half", "first")
 
 
 class MetricError(ValueError):
@@ -24,7 +25,7 @@ class MetricError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TwoByTwo:
-    """Outcomes (N,) of N 2x2 items. ``ties`` is the number of tied comparisons among the four comparisons of an item.
+    """Outcomes (N,) of N 2x2 items. ``ties`` (N,) is the number of ties among the four comparisons of an item.
 
     ``group_match`` (Zhu et al., arXiv 2510.07632) assigns both captions at once. It is 1 if the sum of the scores of
     the two true pairs is higher than that of the two false pairs. Unlike text, image and group, it depends on the
@@ -43,8 +44,8 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     matching.
 
     Args:
-        scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``, on any monotone scale
-            (group matching: on any linear scale).
+        scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``. Only group matching depends on
+            the scale of the scores; the other outcomes depend only on the order of the scores.
         tie_policy: ``wrong`` compares strictly, as all published definitions do. ``half`` gives the expected outcome if
             ties are broken at random, so that a constant scorer gets chance (1/4, 1/4, 1/6, 1/2). ``first`` is an
             argmax that takes the lower index, as in CLIP_benchmark.
@@ -52,17 +53,17 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     Returns:
         Outcomes in {0, 1}, or fractions if ``tie_policy`` is ``half``. Group is 1 if both text and image are 1.
     Raises:
-        MetricError: the shape is wrong, a score is not a number, or the policy is unknown.
+        MetricError: the shape is wrong, a score is NaN, or the policy is unknown.
     """
-    scores = _finite(scores, "2x2 scores")
+    _check_policy(tie_policy)
+    scores = _without_nan(scores, "2x2 scores")
     if scores.ndim != 3 or scores.shape[1:] != (2, 2):
         raise MetricError(f"2x2 scores must have shape (N, 2, 2), not {scores.shape}")
     c0_i0, c1_i0, c0_i1, c1_i1 = (scores[:, i, c] for i in (0, 1) for c in (0, 1))
     comparisons = ((c0_i0, c1_i0), (c1_i1, c0_i1), (c0_i0, c0_i1), (c1_i1, c1_i0))
     ties = np.sum([true == false for true, false in comparisons], axis=0)
     paired, swapped = c0_i0 + c1_i1, c0_i1 + c1_i0
-    tie_value = {"wrong": 0.0, "half": 0.5, "first": 1.0}.get(tie_policy, 0.0)
-    match = np.where(paired == swapped, tie_value, paired > swapped)
+    match = np.where(paired == swapped, TIE_POLICIES[tie_policy], paired > swapped)
     if tie_policy == "wrong":
         wins = [true > false for true, false in comparisons]
     elif tie_policy == "first":
@@ -71,14 +72,12 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
             true >= false if first else true > false
             for (true, false), first in zip(comparisons, (True, False, True, False), strict=True)
         ]
-    elif tie_policy == "half":
+    else:
         halves = [np.where(true == false, 0.5, true > false) for true, false in comparisons]
-        # The two comparisons of the text score have no value in common, nor have those of the image score. Ties in the
-        # two comparisons are therefore broken independently.
+        # The two comparisons of the text score have no score in common, so their ties are broken independently. The
+        # same holds for the image score.
         group = _group_at_random(np.stack([c0_i0, c1_i1]), np.stack([c1_i0, c0_i1]))
         return TwoByTwo(halves[0] * halves[1], halves[2] * halves[3], group, match, ties)
-    else:
-        raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
     text, image = wins[0] & wins[1], wins[2] & wins[3]
     return TwoByTwo(text.astype(float), image.astype(float), (text & image).astype(float), match, ties)
 
@@ -99,7 +98,7 @@ def one_way(scores: ArrayLike) -> dict[str, float]:
     caption (I2T), and each caption chooses its image (T2I). ``scores`` (2, 2) is as in :func:`two_by_two`. Ties count
     as wrong.
     """
-    (c0_i0, c1_i0), (c0_i1, c1_i1) = _finite(scores, "2x2 scores")
+    (c0_i0, c1_i0), (c0_i1, c1_i1) = _without_nan(scores, "2x2 scores")
     wins = (c0_i0 > c1_i0, c1_i1 > c0_i1, c0_i0 > c0_i1, c1_i1 > c1_i0)
     return {name: float(win) for name, win in zip(ONE_WAY, wins, strict=True)}
 
@@ -109,53 +108,51 @@ def two_true_captions(scores: Sequence[float], tie_policy: TiePolicy = "wrong") 
     false caption.
 
     Returns:
-        The outcomes and the number of ties. ``itt`` is 1 if both true captions score above the false caption;
-        ``first_caption`` and ``second_caption`` are 1 if the first or second true caption does. With the tie policy
-        ``half``, the outcomes are the expected outcomes if ties are broken at random.
+        The outcomes and the number of ties. ``itt`` is 1 if both true captions score above the false caption.
+        ``first_caption`` (``second_caption``) is 1 if the first (second) true caption scores above the false caption.
+        Under the tie policy ``half``, the outcomes are the expected outcomes if ties are broken at random.
     """
-    first, second, false = _finite(scores, "scores of two true captions and a false one")
-    if tie_policy not in TIE_POLICIES:
-        raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
-    tied = {"wrong": 0.0, "half": 0.5, "first": 1.0}[tie_policy]
-    one, two = (float(true > false) if true != false else tied for true in (first, second))
+    first, second, false = _without_nan(scores, "scores of two true captions and a false one")
+    _check_policy(tie_policy)
+    one, two = (float(true > false) if true != false else TIE_POLICIES[tie_policy] for true in (first, second))
     both = 1 / 3 if tie_policy == "half" and first == second == false else one * two
     ties = int(first == false) + int(second == false)
     return {"itt": both, "first_caption": one, "second_caption": two}, ties
 
 
 def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:
-    """Return whether candidate ``target`` has the highest of ``scores``, and whether another candidate has the same
-    highest score.
+    """Return the outcome of candidate ``target``, which is 1 if it has the highest of ``scores`` and 0 otherwise, and
+    whether another candidate has the same highest score.
 
-    With the tie policy ``wrong``, a tie counts as 0 (SugarCrepe's strict ``>``); with ``half``, it counts as 1 / number
-    of tied best candidates; ``first`` selects the lowest index.
+    Under the tie policy ``wrong``, the outcome of such a tie is 0 (SugarCrepe's strict ``>``). Under ``half``, it is
+    1 / number of tied candidates. Under ``first``, it is 1 if ``target`` has the lowest index of the tied candidates.
     """
-    values = _finite(scores, "choice scores")
+    _check_policy(tie_policy)
+    values = _without_nan(scores, "choice scores")
     if values.ndim != 1 or len(values) < 2 or not 0 <= target < len(values):
         raise MetricError(
             f"a choice needs at least two scores and the index of one of them, not {len(values)} scores and {target}"
         )
-    best = values.max()
-    winners = np.flatnonzero(values == best)
-    tied = values[target] == best and len(winners) > 1
-    if tie_policy not in TIE_POLICIES:
-        raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
-    if values[target] < best:
+    winners = np.flatnonzero(values == values.max())
+    if target not in winners:
         return 0.0, False
-    if not tied:
+    if len(winners) == 1:
         return 1.0, False
     return {"wrong": 0.0, "half": 1.0 / len(winners), "first": float(winners[0] == target)}[tie_policy], True
 
 
 def natural_bench(correct: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """Return NaturalBench's accuracies (Li et al. 2024, section 3) for ``correct`` (N, 2 questions, 2 images), 0 or 1.
+    """Return NaturalBench's accuracies (Li et al. 2024, section 3).
+
+    Args:
+        correct: (N, 2 questions, 2 images); 1 for a right answer and 0 for a wrong answer.
 
     Returns:
         ``acc`` (4N,) for each answer, ``q_acc`` (2N,) for each question (right on both images), ``i_acc`` (2N,) for
-        each image (right on both questions), and ``g_acc`` (N,) for each group (all four right). The order of the items
-        is kept, so the values of a group are adjacent in each array.
+        each image (right on both questions), and ``g_acc`` (N,) for each group (all four right). The values of a group
+        are adjacent in each array.
     """
-    values = _finite(correct, "NaturalBench outcomes")
+    values = _without_nan(correct, "NaturalBench outcomes")
     if values.ndim != 3 or values.shape[1:] != (2, 2):
         raise MetricError(f"NaturalBench outcomes must have shape (N, 2, 2), not {values.shape}")
     return {
@@ -202,7 +199,12 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
+def _check_policy(tie_policy: TiePolicy) -> None:
+    if tie_policy not in TIE_POLICIES:
+        raise MetricError(f"protocol.tie_policy={tie_policy!r} is unknown: choose one of {', '.join(TIE_POLICIES)}")
+
+
+def _without_nan(values: ArrayLike, what: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise MetricError(f"{what}: there are no items to score")

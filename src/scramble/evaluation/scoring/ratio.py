@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +15,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ratio:
-    """A score that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,) in [0, 1];
-    ``n`` is the number of items that count, or None if all items count.
+    """A score of ``n`` items that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,)
+    in [0, 1].
     """
 
     clusters: tuple[str, ...]
     value: Callable[[Array], Array]
-    n: int | None = None
-
-
-def by_cluster(outcomes: Sequence[Outcome], columns_NK: Array) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Return the names of the clusters, and the sums (C, K) of the columns (N, K) over the items of each cluster."""
-    names = tuple(dict.fromkeys(o.cluster for o in outcomes))
-    place = {name: k for k, name in enumerate(names)}
-    sums_CK = np.zeros((len(names), columns_NK.shape[1]))
-    np.add.at(sums_CK, [place[o.cluster] for o in outcomes], columns_NK)
-    return names, sums_CK
+    n: int
 
 
 def divide(top: Array, bottom: Array) -> Array:
@@ -43,13 +33,21 @@ def of_sums(outcomes: Sequence[Outcome], rows: Sequence[Sequence[float]], formul
     """Return the score that ``formula`` computes from the sums (R, K) of ``rows``, which have K numbers per outcome.
     Outcomes whose numbers are all 0 are not included in ``n``.
     """
-    columns_NK = np.array(rows, dtype=np.float64)
-    names, sums_CK = by_cluster(outcomes, columns_NK)
-    return Ratio(names, lambda w: formula(w @ sums_CK), int(columns_NK.any(axis=1).sum()))
+    rows_NK = np.array(rows, dtype=np.float64)
+    clusters = {name: k for k, name in enumerate(dict.fromkeys(o.cluster for o in outcomes))}
+    sums_CK = np.zeros((len(clusters), rows_NK.shape[1]))
+    np.add.at(sums_CK, [clusters[o.cluster] for o in outcomes], rows_NK)
+    return Ratio(tuple(clusters), lambda w: formula(w @ sums_CK), int(rows_NK.any(axis=1).sum()))
+
+
+def average(ratios: Sequence[Ratio]) -> Ratio:
+    """Return the mean of scores of disjoint sets of items, such as the F1 of several categories."""
+    n = sum(ratio.n for ratio in ratios)
+    return Ratio(ratios[0].clusters, lambda w: np.mean([ratio.value(w) for ratio in ratios], axis=0), n)
 
 
 def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
-    """Return the mean over labels of the accuracy of the items with this label. A label without items in a resample is
+    """Return the mean over labels of the accuracy of the items with each label. A label without items in a resample is
     skipped.
     """
     names = list(dict.fromkeys(labels))

@@ -1,7 +1,7 @@
 """Estimate the uncertainty of benchmark scores and of differences between runs on the same items.
 
-Values are per-item outcomes (usually 0 or 1); ``clusters`` labels items that share an image or a group.
-Array axes: S seeds, N items, C clusters.
+Values are outcomes of items (usually 0 or 1). ``clusters`` contains one label per item, and items that share an image
+or a group have the same label. Array axes: S seeds, N items, C clusters, R resamples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from scramble.evaluation.scoring.metrics import MetricError
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over ``n`` items in ``clusters`` independent clusters, with its standard error and confidence interval."""
+    """A score of ``n`` items in ``clusters`` independent clusters, with its standard error and confidence interval.
+
+    A bootstrap resamples clusters and does not know the items, so its ``n`` is the number of clusters.
+    """
 
     mean: float
     standard_error: float
@@ -33,9 +36,8 @@ class Estimate:
 class PairedTest:
     """The difference between a run and a baseline on the same items.
 
-    ``p_value`` is the p-value of the test that ``test`` names. :func:`paired_test`, :func:`pooled_over_seeds` and
-    :func:`paired_bootstrap` use different tests. ``won`` counts the items on which the run is better, ``lost`` those on
-    which the baseline is better.
+    ``test`` names the test of the p-value. ``won`` counts the items on which the run is better, ``lost`` those on which
+    the baseline is better. Both are 0 for :func:`paired_bootstrap`, which does not compare single items.
     """
 
     difference: float
@@ -49,22 +51,24 @@ class PairedTest:
     n: int
 
 
+LEVEL = 0.95
+"""Level of all confidence intervals."""
+
 MIN_ITEMS = 10
-"""With fewer items, no errors, intervals or p-values are shown. With two items, for example, a t interval exceeds 100
-%.
-"""
+"""With fewer items, no errors, intervals or p-values are shown, because the normal approximation does not hold."""
 
 
 def is_few(n: int | None) -> bool:
-    """Return whether there are too few items for the normal approximation behind errors, intervals and p-values."""
+    """Return whether there are too few items to show errors, intervals and p-values."""
     return n is not None and n < MIN_ITEMS
 
 
 def standard_error(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
-    """Return the standard error of the mean; with ``clusters`` it is cluster-robust (Miller 2024, section 2.2).
+    """Return the cluster-robust standard error of the mean (Miller 2024, section 2.2), or NaN for fewer than two
+    clusters.
 
-    The formula is sqrt(C / (C - 1) * sum over clusters of (sum of deviations)^2) / n. Without clusters every item is
-    its own cluster, which gives the usual s / sqrt(n). The result is NaN for fewer than two clusters.
+    The formula is sqrt(C / (C - 1) * sum over clusters of (sum of deviations)^2) / N. Without ``clusters``, every item
+    is its own cluster, and the formula reduces to the usual s / sqrt(N).
     """
     values_N = _values(values)
     sums_C = _cluster_sums(values_N - values_N.mean(), clusters)
@@ -73,56 +77,23 @@ def standard_error(values: ArrayLike, clusters: Sequence[Hashable] | None = None
     return float(np.sqrt(len(sums_C) / (len(sums_C) - 1) * np.sum(sums_C**2)) / len(values_N))
 
 
-def estimate(
-    values: ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    level: float = 0.95,
-    bootstrap: int = 0,
-    seed: int = 0,
-) -> Estimate:
-    """Return the mean with its confidence interval, which is computed with t quantiles over clusters or, if
-    ``bootstrap`` > 0, from ``bootstrap`` resamples of the clusters.
+def estimate(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Estimate:
+    """Return the mean with its confidence interval. The interval uses quantiles of the t distribution with C - 1
+    degrees of freedom for C clusters.
     """
     values_N = _values(values)
     count = len(values_N) if clusters is None else len(set(clusters))
-    error = standard_error(values_N, clusters)
-    if bootstrap and count > 1:
-        low, high = bootstrap_interval(values_N, clusters, level=level, resamples=bootstrap, seed=seed)
-    else:
-        margin = error * special.stdtrit(count - 1, (1 + level) / 2) if count > 1 else float("nan")
-        low, high = values_N.mean() - margin, values_N.mean() + margin
-    return Estimate(float(values_N.mean()), error, float(low), float(high), len(values_N), count)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean. Whole clusters are drawn with replacement."""
-    values_N = _values(values)
-    sums_C = _cluster_sums(values_N, clusters)
-    sizes_C = _cluster_sums(np.ones_like(values_N), clusters)
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for start in range(0, resamples, 200):  # in blocks, which limits memory to 200 x C
-        draws = generator.integers(0, len(sums_C), (min(200, resamples - start), len(sums_C)))
-        means[start : start + 200] = sums_C[draws].sum(axis=1) / sizes_C[draws].sum(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    mean, error = float(values_N.mean()), standard_error(values_N, clusters)
+    margin = error * float(special.stdtrit(count - 1, (1 + LEVEL) / 2)) if count > 1 else math.nan
+    return Estimate(mean, error, mean - margin, mean + margin, len(values_N), count)
 
 
 def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]:
     """Apply McNemar's exact test to the outcomes (0 or 1) of two runs on the same items.
 
     Returns:
-        The number of items that only ``run`` got right, the number that only ``baseline`` got right, and the two-sided
-        binomial p-value (1 if both numbers are 0).
+        The number of items that only ``run`` answers correctly, the number of items that only ``baseline`` answers
+        correctly, and the two-sided binomial p-value (1 if both numbers are 0).
     """
     run_N, baseline_N = _paired(run, baseline)
     if not np.isin(run_N, (0, 1)).all() or not np.isin(baseline_N, (0, 1)).all():
@@ -131,17 +102,15 @@ def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]
     return won, lost, min(1.0, 2 * float(special.bdtr(min(won, lost), won + lost, 0.5)))
 
 
-def paired_test(
-    run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95
-) -> PairedTest:
+def paired_test(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None) -> PairedTest:
     """Return the difference of two runs on the same items (in the same order) with confidence interval and p-value.
 
-    The interval is computed from the (clustered) standard error of the per-item differences with t quantiles. The test
-    is McNemar's exact test if the outcomes are 0 or 1 and the items are independent, otherwise a t test over clusters.
+    The interval is that of :func:`estimate` for the differences per item. The test is McNemar's exact test if the
+    outcomes are 0 or 1 and the items are independent. Otherwise it is a t test over clusters.
     """
     run_N, baseline_N = _paired(run, baseline)
     differences_N = run_N - baseline_N
-    summary = estimate(differences_N, clusters, level=level)
+    summary = estimate(differences_N, clusters)
     independent = clusters is None or summary.clusters == summary.n
     binary = bool(np.isin(run_N, (0, 1)).all() and np.isin(baseline_N, (0, 1)).all())
     if binary and independent:
@@ -168,20 +137,18 @@ def paired_test(
     )
 
 
-def pooled_over_seeds(
-    run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95
-) -> PairedTest:
+def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None) -> PairedTest:
     """Return the difference of two methods, each trained with S seeds, on the same N items. Seeds and items are both
     treated as random.
 
-    Let d[s, n] be the difference on item n with seed s. In a crossed design, the variance of the mean of d is item / N
-    + seed / S + residual / (S N). Its moment estimate is s2_items / N + s2_seeds / S - s2_residual / (S N), where
-    s2_items is the variance of the item means and s2_seeds that of the seed means. The degrees of freedom are
-    Satterthwaite's.
+    Let d[s, n] be the difference on item n with seed s. In a crossed design, the variance of the mean of d is
+    var_item / N + var_seed / S + var_residual / (S N). Its moment estimate is s2_items / N + s2_seeds / S -
+    s2_residual / (S N), where s2_items is the variance of the item means and s2_seeds that of the seed means. The
+    degrees of freedom are Satterthwaite's.
 
     Args:
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
-        clusters: labels of the N items; if given, clusters replace items.
+        clusters: labels of the N items. If labels are given, the clusters take the place of the items.
     """
     run_SN = np.atleast_2d(np.asarray(run, dtype=np.float64))
     baseline_SN = np.atleast_2d(np.asarray(baseline, dtype=np.float64))
@@ -189,7 +156,7 @@ def pooled_over_seeds(
         raise MetricError(f"run has shape {run_SN.shape} but baseline {baseline_SN.shape}: (seeds, items) must agree")
     differences_SN = run_SN - baseline_SN
     if len(differences_SN) < 2:
-        return paired_test(run_SN[0], baseline_SN[0], clusters, level=level)
+        return paired_test(run_SN[0], baseline_SN[0], clusters)
     means_N = differences_SN.mean(axis=0)
     won, lost, n = int((means_N > 0).sum()), int((means_N < 0).sum()), len(means_N)
     if clusters is not None:  # cluster sums, scaled so that their mean is the mean over items
@@ -210,7 +177,7 @@ def pooled_over_seeds(
     parts = by_seed**2 / (seeds - 1) + by_item**2 / (items - 1)
     freedom = (by_seed + by_item) ** 2 / parts
     error = float(np.sqrt(variance))
-    margin = error * float(special.stdtrit(freedom, (1 + level) / 2))
+    margin = error * float(special.stdtrit(freedom, (1 + LEVEL) / 2))
     p_value = float(2 * special.stdtr(freedom, -abs(mean) / error))
     return PairedTest(mean, error, mean - margin, mean + margin, p_value, "t over seeds and items", won, lost, n)
 
@@ -219,58 +186,52 @@ Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Function from weights (R, C) of the clusters of items to scores (R,)."""
 
 
-def bootstrap_ratio(
-    score: Weighted, clusters: int, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> Estimate:
+def bootstrap_ratio(score: Weighted, clusters: int, *, resamples: int = 1000) -> Estimate:
     """Return a score that is not a mean of items, with the standard deviation and percentile interval over resampled
     clusters.
     """
-    value, draws_R = _draws(score, clusters, resamples, seed)
-    if clusters < 2:  # all resamples are the same: the spread is unknown, not zero
-        return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters)
-    low, high = np.quantile(draws_R, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(draws_R.std(ddof=1)), float(low), float(high), clusters, clusters)
+    return _summary(score, clusters, _draws(score, clusters, resamples))
 
 
 def paired_bootstrap(
-    runs: Sequence[Weighted],
-    baselines: Sequence[Weighted],
-    clusters: int,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    runs: Sequence[Weighted], baselines: Sequence[Weighted], clusters: int, *, resamples: int = 2000
 ) -> PairedTest:
-    """Return the difference of two methods' scores on the same clusters, which are resampled together. Scores are
-    averaged over seeds.
+    """Return the difference of two methods' scores, averaged over seeds, on the same clusters. The clusters of both
+    methods are resampled together.
 
-    The p-value is twice the smaller of two shares of resampled differences, those up to zero and those from zero, and
-    at least 2 / (resamples + 1). Seeds are not resampled, so the interval only covers the variance over items.
+    The p-value is twice the share of resampled differences that are at most zero, or at least zero, whichever share is
+    smaller. It is at least 2 / (resamples + 1). Seeds are not resampled, so the interval covers only the variation
+    between items.
     """
 
     def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         sides = [np.mean([score(weights) for score in side], axis=0) for side in (runs, baselines)]
         return np.asarray(sides[0] - sides[1], dtype=np.float64)
 
-    value, draws_R = _draws(difference, clusters, resamples, seed)
-    name = "paired bootstrap over clusters"
-    if clusters < 2:
-        return PairedTest(value, math.nan, math.nan, math.nan, math.nan, name, 0, 0, clusters)
-    low, high = np.quantile(draws_R, [(1 - level) / 2, (1 + level) / 2])
+    draws_R = _draws(difference, clusters, resamples)
+    e = _summary(difference, clusters, draws_R)
     beyond = min(int((draws_R <= 0).sum()), int((draws_R >= 0).sum()))
-    p_value = min(1.0, 2 * (beyond + 1) / (resamples + 1))
-    return PairedTest(value, float(draws_R.std(ddof=1)), float(low), float(high), p_value, name, 0, 0, clusters)
+    p_value = min(1.0, 2 * (beyond + 1) / (resamples + 1)) if clusters > 1 else math.nan
+    name = "paired bootstrap over clusters"
+    return PairedTest(e.mean, e.standard_error, e.low, e.high, p_value, name, 0, 0, clusters)
 
 
-def _draws(score: Weighted, clusters: int, resamples: int, seed: int) -> tuple[float, NDArray[np.float64]]:
-    """Return the score, and its values (R,) on resampled clusters. Resampling in blocks limits memory to 200 x C
-    numbers.
+def _draws(score: Weighted, clusters: int, resamples: int) -> NDArray[np.float64]:
+    """Return the scores (R,) on R resamples of the clusters. The resamples are drawn in blocks, which limits memory to
+    200 x C weights.
     """
-    generator = np.random.default_rng(seed)
-    blocks = [min(200, resamples - start) for start in range(0, resamples, 200)]
+    generator = np.random.default_rng(0)
     equal = np.full(clusters, 1 / clusters)
-    draws = [score(generator.multinomial(clusters, equal, size).astype(np.float64)) for size in blocks]
-    return float(score(np.ones((1, clusters)))[0]), np.concatenate(draws)
+    blocks = [min(200, resamples - start) for start in range(0, resamples, 200)]
+    return np.concatenate([score(generator.multinomial(clusters, equal, size).astype(np.float64)) for size in blocks])
+
+
+def _summary(score: Weighted, clusters: int, draws_R: NDArray[np.float64]) -> Estimate:
+    value = float(score(np.ones((1, clusters)))[0])
+    if clusters < 2:  # all resamples are the same: the spread is unknown, not zero
+        return Estimate(value, math.nan, math.nan, math.nan, clusters, clusters)
+    low, high = np.quantile(draws_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(draws_R.std(ddof=1)), float(low), float(high), clusters, clusters)
 
 
 def unpaired(difference: float, standard_error: float) -> float:
