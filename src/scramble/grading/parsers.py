@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from scramble.grading import final_answers
+from scramble.grading.vqa_accuracy import strip_punctuation
 
 Options = Mapping[str, str]
 """Mapping from the letters of the options, in order, to their texts."""
@@ -39,8 +40,6 @@ def exact_case(text: str) -> str | None:
 
 def words(text: str) -> str | None:
     """Apply VLMEvalKit's rule: exactly one of the words ``yes`` and ``no`` must occur."""
-    from scramble.grading.vqa_accuracy import strip_punctuation
-
     answers = set(strip_punctuation(text.lower()).split()) & {"yes", "no"}
     return answers.pop() if len(answers) == 1 else None
 
@@ -368,11 +367,6 @@ def is_refusal(text: str) -> bool:
     return _REFUSES.search(text) is not None
 
 
-COT_ANSWERS = ("marked", "internvl", "reply")
-"""The rules for the answer of a chain of thought: ``marked`` reads the text after the mark of a final answer in any of
-the usual forms, ``internvl`` applies InternVL's rule, and ``reply`` reads the whole reply."""
-
-
 def final_answer(text: str) -> str:
     """Return the unwrapped final answer of a chain of thought, or the whole reply if no answer is marked."""
     answer = final_answers.find(text)
@@ -384,6 +378,14 @@ def internvl_answer(text: str) -> str:
     ``Answer:``, or the whole reply if neither occurs."""
     match = re.search(r"(?:final answer:|answer:)\s*(.*)", text, re.IGNORECASE)
     return match[1].strip() if match else text
+
+
+COT_ANSWERS: dict[str, Callable[[str], str]] = {
+    "marked": final_answer,
+    "internvl": internvl_answer,
+    "reply": lambda text: text,
+}
+"""Functions that return the part of a chain of thought from which the answer is parsed."""
 
 
 def final_yes_no(text: str, parser: str) -> str | None:

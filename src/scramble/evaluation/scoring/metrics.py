@@ -44,8 +44,7 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
     matching.
 
     Args:
-        scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``. Only group matching depends on
-            the scale of the scores; the other outcomes depend only on the order of the scores.
+        scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``.
         tie_policy: ``wrong`` compares strictly, as all published definitions do. ``half`` gives the expected outcome if
             ties are broken at random, so that a constant scorer gets chance (1/4, 1/4, 1/6, 1/2). ``first`` is an
             argmax that takes the lower index, as in CLIP_benchmark.

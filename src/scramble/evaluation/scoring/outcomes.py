@@ -119,78 +119,70 @@ def _row(prefix: str, item: Item, count: int, replies: Mapping[str, Reply], prot
 
 
 def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
-    if item.style == "closed":
-        candidates = list(item.details["candidates"])
-        value, tied = metrics.choice(reply.logprobs, candidates.index(record.answer), protocol.tie_policy)
-        best = candidates[int(np.argmax(reply.logprobs))]
-        return _outcome(
-            item, {"accuracy": value}, best, record.answer, ties=int(tied), details={"scores": list(reply.logprobs)}
-        )
-    if item.style == "rationale":
-        judged = faithfulness.judge_reply(item, reply.text or "")
-        details = {"response": reply.text, "steps": judged.steps}
-        status = "ok" if judged.answer else "unparsed"
-        return _outcome(item, judged.values, judged.answer, record.answer, status, details=details)
     if reply.text is None:
         return _likelihood(item, record, reply, protocol)
-    is_marked = bool(protocol.cot_prefix) and protocol.cot_answer == "marked"
-    text = parsers.final_answer(reply.text) if is_marked else reply.text
-    if protocol.cot_prefix and protocol.cot_answer == "internvl":
-        text = parsers.internvl_answer(reply.text)
-    details = {"response": reply.text}
-    if item.style == "yes_no":
-        if is_marked:
-            parsed = parsers.final_yes_no(reply.text, protocol.yes_no_parser)
-        else:
-            parsed = parsers.YES_NO[protocol.yes_no_parser](text)
-        if item.details.get("rule") == "unscored":
-            return _outcome(item, {}, parsed, "", "unscored", details=details)
-        value = float(parsed is not None and parsed == record.answer.lower())
-        return _outcome(
-            item, {"accuracy": value}, parsed, record.answer.lower(), _status(parsed, text), details=details
-        )
-    if item.details.get("rule") == "letters":
-        letters = letter_sets.read_letters(text)
-        value = float(letter_sets.same_letters(letters, record.answer))
+    details: dict[str, Any] = {"response": reply.text}
+    if item.style == "rationale":
+        judged = faithfulness.judge_reply(item, reply.text)
+        status = "ok" if judged.answer else "unparsed"
+        details["steps"] = judged.steps
+        return _outcome(item, judged.values, judged.answer, record.answer, status, details=details)
+    if "extraction" in item.details:
         details["extraction"] = item.details["extraction"]
-        return _outcome(
-            item, {"accuracy": value}, letters or None, record.answer, _status(letters or None, text), details=details
-        )
-    if item.style == "letter":
-        if is_marked:
-            parsed = parsers.final_letter(reply.text, item.options, protocol.letter_parser)
-        else:
-            parsed = parsers.LETTER[protocol.letter_parser](text, item.options)
-        if item.details.get("rule") == "unscored":
-            return _outcome(item, {}, parsed, "", "unscored", details=details)
-        if crpe_rule := crpe.RULES.get(item.details.get("rule", "")):
-            right, parsed = crpe_rule(text, record.answer, item.options)
-            return _outcome(
-                item, {"accuracy": float(right)}, parsed, record.answer, _status(parsed, text), details=details
-            )
-        value = float(parsed == record.answer)
-        return _outcome(item, {"accuracy": value}, parsed, record.answer, _status(parsed, text), details=details)
-    if item.details.get("rule") == "unscored":
-        return _outcome(item, {}, text.strip(), "", "unscored", details=details)
+    text = parsers.COT_ANSWERS[protocol.cot_answer](reply.text) if protocol.cot_prefix else reply.text
+    rule = item.details.get("rule", "")
+    if item.style in ("yes_no", "letter"):
+        answer = record.answer.lower() if item.style == "yes_no" else record.answer
+        right, parsed = _read_choice(item, answer, reply.text, text, protocol)
+        if rule == "unscored":
+            return _outcome(item, {}, parsed, "", rule, details=details)
+        return _outcome(item, {"accuracy": float(right)}, parsed, answer, _status(parsed, text), details=details)
+    if rule == "unscored":
+        return _outcome(item, {}, text.strip(), "", rule, details=details)
     if item.style == "short":
         # A marked answer may be wrapped ("**red**."), so the first right form counts, starting with the unchanged text.
-        # Under all other protocols, replies are parsed unchanged, as for the published numbers.
-        marked = is_marked and final_answers.find(reply.text) is not None
+        # All other replies are parsed unchanged, as for the published numbers.
+        is_marked = _reads_mark(protocol) and final_answers.find(reply.text) is not None
         readings = [
-            short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if marked else (text,))
+            short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if is_marked else (text,))
         ]
         value, prediction = max(readings, key=lambda reading: reading[0])
-        if "extraction" in item.details:
-            details["extraction"] = item.details["extraction"]
         status = "ok" if prediction else "unparsed"
         return _outcome(item, {"accuracy": value}, prediction, record.answer, status, details=details)
-    if describe := mentions.RULES.get(item.details.get("rule", "")):
-        values, found = describe(item, reply.text)
-        return _outcome(item, values, text.strip(), record.answer, details=details | found)
+    if rule in mentions.RULES:
+        values, counts = mentions.RULES[rule](item, reply.text)
+        return _outcome(item, values, text.strip(), record.answer, details=details | counts)
     if protocol.free_grader == "contains" and "judge" not in item.details:
         value = open_answers.parts_contained(text, record.answer)
         return _outcome(item, {"score": value}, text.strip(), record.answer, details=details)
     return _outcome(item, {}, text.strip(), record.answer, "judge", details=details)
+
+
+def _reads_mark(protocol: Protocol) -> bool:
+    """Return whether the protocol asks for reasoning and reads the answer after the mark of a final answer."""
+    return bool(protocol.cot_prefix) and protocol.cot_answer == "marked"
+
+
+def _read_choice(item: Item, answer: str, reply: str, text: str, protocol: Protocol) -> tuple[bool, str | None]:
+    """Return whether a reply to a yes/no or multiple-choice question is right, and the parsed answer. ``text`` is the
+    part of the reply from which the answer is parsed.
+    """
+    rule = item.details.get("rule", "")
+    if item.style == "yes_no":
+        parser = protocol.yes_no_parser
+        parsed = parsers.final_yes_no(reply, parser) if _reads_mark(protocol) else parsers.YES_NO[parser](text)
+        return parsed == answer, parsed
+    if rule == "letters":
+        letters = letter_sets.read_letters(text)
+        return letter_sets.same_letters(letters, answer), letters or None
+    if rule in crpe.RULES:
+        return crpe.RULES[rule](text, answer, item.options)
+    parser = protocol.letter_parser
+    if _reads_mark(protocol):
+        parsed = parsers.final_letter(reply, item.options, parser)
+    else:
+        parsed = parsers.LETTER[parser](text, item.options)
+    return parsed == answer, parsed
 
 
 def short_answer(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
@@ -218,14 +210,19 @@ def short_answer(item: Item, record: Question, text: str, protocol: Protocol) ->
 
 
 def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
-    names = ("yes", "no") if item.style == "yes_no" else tuple(item.options)
+    answer = record.answer
+    if item.style == "closed":
+        names = tuple(item.details["candidates"])
+    elif item.style == "yes_no":
+        names, answer = ("yes", "no"), answer.lower()
+    else:
+        names = tuple(item.options)
+    best = names[int(np.argmax(reply.logprobs))]
     if item.details.get("rule") == "unscored":
-        return _outcome(item, {}, names[int(np.argmax(reply.logprobs))], "", "unscored")
-    answer = record.answer.lower() if item.style == "yes_no" else record.answer
+        return _outcome(item, {}, best, "", "unscored")
     if answer not in names:
         raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}")
     value, tied = metrics.choice(reply.logprobs, names.index(answer), protocol.tie_policy)
-    best = names[int(np.argmax(reply.logprobs))]
     details = {"scores": list(reply.logprobs)}
     return _outcome(item, {"accuracy": value}, best, answer, ties=int(tied), details=details)
 
