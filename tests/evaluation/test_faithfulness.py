@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from scramble.engines import ReplyStore
+from scramble.engines.openai_server import OpenAIServer
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.faithfulness import judge_reply
 from scramble.evaluation.faithfulness.english import judge_parsed
 from scramble.evaluation.faithfulness.world import judge_world
 from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.judge import Judge, grading
+from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.quick import quick_scores
 from scramble.grading import rationales
 from scramble.records import ImageRecord, Question
@@ -72,6 +76,13 @@ def test_true_rationales_of_a_world_score_one(world: Path) -> None:
         assert isinstance(item.record, Question)
         judged = judge_reply(item, rationales.write(item.record.rationale, item.record.answer))
         assert set(judged.values.values()) == {1.0}, item.record
+
+
+def test_rationales_need_no_language_model_as_judge(world: Path, tmp_path: Path) -> None:
+    """The scene graph grades the rationales, so a result records no grading and no missing grading."""
+    items, protocol = load_benchmark("world_rationales", world).items, named_protocol("world")
+    with OpenAIServer("m", "http://127.0.0.1:1/v1") as engine, ReplyStore(tmp_path) as store:
+        assert grading(items, protocol, Judge(engine, store)) == grading(items, protocol, None) == {}
 
 
 def test_a_random_model_is_scored(world: Path, vlm) -> None:

@@ -129,7 +129,7 @@ def test_a_judge_that_cannot_work_says_why(server, tmp_path):
     unanswerable = answered("x | faults=400:too+long")
     with (
         judging(server, tmp_path, gradings=1, grading_prompt="{prediction} | {question}{answer}") as grade,
-        pytest.raises(EvaluationError, match=r"the judge m did not answer 1 requests.*repeat the command"),
+        pytest.raises(EvaluationError, match=r"the judge m did not answer 1 of 1 requests.*repeat the command"),
     ):
         grade(unanswerable, ITEMS, {})
 

@@ -53,13 +53,13 @@ Answer:"""
 
 
 PROMPTS = {
-    "grading_prompt": GRADING_PROMPT,
-    "extraction_prompt": judge_extraction.EXTRACTION_PROMPT,
-    "comparison_prompt": judge_extraction.COMPARISON_PROMPT,
-    "letters_prompt": judge_extraction.LETTERS_PROMPT,
-    "faithfulness_prompt": FAITHFULNESS_PROMPT,
-} | {f"{name}_prompt": task.prompt for name, task in judge_tasks.TASKS.items()}
-"""Default prompts by the name of the judge's setting."""
+    "grading": GRADING_PROMPT,
+    "extraction": judge_extraction.EXTRACTION_PROMPT,
+    "comparison": judge_extraction.COMPARISON_PROMPT,
+    "letters": judge_extraction.LETTERS_PROMPT,
+    "faithfulness": FAITHFULNESS_PROMPT,
+} | {name: task.prompt for name, task in judge_tasks.TASKS.items()}
+"""The default of each setting ``judge.<name>_prompt``, by name."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,13 @@ class Judge:
             raise EvaluationError(f"judge.gradings must be at least 1, not {self.gradings}")
         for name, default in PROMPTS.items():
             fields = re.findall(r"\{\w+\}", default)
-            if missing := [field for field in fields if field not in getattr(self, name)]:
-                raise EvaluationError(f"judge.{name} has no {', '.join(missing)}: add it to the prompt")
+            if missing := [field for field in fields if field not in self.prompts[name]]:
+                raise EvaluationError(f"judge.{name}_prompt has no {', '.join(missing)}: add it to the prompt")
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts, by the names in :data:`PROMPTS`."""
+        return {name: getattr(self, f"{name}_prompt") for name in PROMPTS}
 
     def __call__(
         self, outcomes: Sequence[Outcome], items: Sequence[Item], images: Mapping[str, ImageFile]
@@ -111,22 +116,18 @@ class Judge:
             EngineError: the judge cannot be reached.
         """
         by_id = {item.item_id: item for item in items}
-        judged = self._tasks(outcomes, by_id)
+        judged = judge_tasks.judged(outcomes, by_id, self.ask, self.prompts, self.gradings, self.temperature)
         judged = _grade(self, judged, by_id)
-        judged = judge_extraction.extract(self, judged, by_id)
+        judged = judge_extraction.extract(judged, by_id, self.ask, self.prompts)
         return _faithfulness(self, judged, by_id, images) if self.faithfulness else judged
-
-    def _tasks(self, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
-        prompts = {name: getattr(self, f"{name}_prompt") for name in judge_tasks.TASKS}
-        return judge_tasks.judged(outcomes, items, self.ask, prompts, self.gradings, self.temperature)
 
     def ask(self, requests: Sequence[Request]) -> list[str]:
         """Return the judge's replies. Raises EvaluationError if a reply is missing; all received replies are stored."""
         replies = list(self.engine.generate(requests, self.store))
         if failed := [reply.error for reply in replies if reply.error]:
             raise EvaluationError(
-                f"the judge {self.engine.model} did not answer {len(failed)} requests (first error: {failed[0]}): "
-                "repeat the command, which sends only these requests again"
+                f"the judge {self.engine.model} did not answer {len(failed)} of {len(replies)} requests (first error: "
+                f"{failed[0]}): repeat the command, which sends only these requests again"
             )
         return [reply.text for reply in replies]
 
@@ -146,69 +147,55 @@ def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> d
         elif judge is None:
             record["grading"] = "none yet (the answers need a judge)"
         else:
-            how = f"temperature {judge.temperature:g}, {_label(judge.grading_prompt, GRADING_PROMPT)}"
+            how = f"temperature {judge.temperature:g}, {_label(judge, 'grading')}"
             record["grading"] = f"{judge.gradings} gradings by {judge.engine.model}, {how}"
     elif rules := {str(item.details["rule"]) for item in items if "extraction" in item.details}:
         how = "rule, no judge"
         if judge is not None:
-            names = dict.fromkeys(name for rule in sorted(rules) for name in judge_extraction.PROMPTS[rule])
-            labels = dict.fromkeys(_label(getattr(judge, name), PROMPTS[name]) for name in names)
-            how = f"{judge.engine.model}, {', '.join(labels)}"
+            names = [name for rule in sorted(rules) for name in judge_extraction.PROMPTS[rule]]
+            how = f"{judge.engine.model}, {', '.join(dict.fromkeys(_label(judge, name) for name in names))}"
         record["grading"] = f"extraction by {how}"
     if judge is not None and judge.faithfulness:
-        how = _label(judge.faithfulness_prompt, FAITHFULNESS_PROMPT)
-        record["faithfulness"] = f"statements judged by {judge.engine.model}, {how}"
+        record["faithfulness"] = f"statements judged by {judge.engine.model}, {_label(judge, 'faithfulness')}"
     return record
 
 
 def _task_record(task: str, judge: Judge) -> str:
-    how = _label(getattr(judge, f"{task}_prompt"), PROMPTS[f"{task}_prompt"])
     if not judge_tasks.TASKS[task].is_graded:
-        return f"by {judge.engine.model}, {how}"
+        return f"by {judge.engine.model}, {_label(judge, task)}"
     gradings = f"{judge.gradings} grading{'s' * (judge.gradings > 1)}"
-    return f"{gradings} by {judge.engine.model}, temperature {judge.temperature:g}, {how}"
+    return f"{gradings} by {judge.engine.model}, temperature {judge.temperature:g}, {_label(judge, task)}"
 
 
-def _label(prompt: str, own: str) -> str:
-    return "own prompt" if prompt == own else f"prompt {content_key(prompt)[:8]}"
+def _label(judge: Judge, name: str) -> str:
+    prompt = judge.prompts[name]
+    return "own prompt" if prompt == PROMPTS[name] else f"prompt {content_key(prompt)[:8]}"
 
 
 # ------------------------------------------------------------------------------------------------------- free answers
 
 
-def _grade(judge: Judge, outcomes: list[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
-    requests = [
-        Request((Message("user", text),), temperature=judge.temperature, max_tokens=16, sample=k)
-        for o in outcomes
-        if o.status == "judge"
-        for text in [
-            fill(
-                judge.grading_prompt,
-                question=question_of(items[o.item_id]).question,
-                answer=o.target,
-                prediction=o.prediction,
-            )
+def _grade(judge: Judge, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
+    waiting = [o for o in outcomes if o.status == "judge"]
+    requests = []
+    for o in waiting:
+        question = question_of(items[o.item_id]).question
+        text = fill(judge.grading_prompt, question=question, answer=o.target, prediction=o.prediction)
+        requests += [
+            Request((Message("user", text),), temperature=judge.temperature, max_tokens=16, sample=number)
+            for number in range(judge.gradings)
         ]
-        for k in range(judge.gradings)
-    ]
     replies = iter(judge.ask(requests))
-    graded = []
-    for o in outcomes:
-        if o.status != "judge":
-            graded.append(o)
-            continue
-        grades = [read_grade(reply) for reply in islice(replies, judge.gradings)]
-        readable = [g for g in grades if g is not None]
-        all_readable = len(readable) == len(grades)
-        graded.append(
-            dataclasses.replace(
-                o,
-                status="ok" if all_readable else "unparsed",
-                details={**o.details, "grades": grades},
-                values={"score": float(np.mean(readable)) if all_readable else 0.0},
-            )
-        )
-    return graded
+    graded = {o.item_id: _graded(o, [read_grade(reply) for reply in islice(replies, judge.gradings)]) for o in waiting}
+    return [graded.get(o.item_id, o) for o in outcomes]
+
+
+def _graded(o: Outcome, grades: list[float | None]) -> Outcome:
+    readable = [grade for grade in grades if grade is not None]
+    details = {**o.details, "grades": grades}
+    if len(readable) < len(grades):
+        return dataclasses.replace(o, status="unparsed", details=details, values={"score": 0.0})
+    return dataclasses.replace(o, status="ok", details=details, values={"score": float(np.mean(readable))})
 
 
 def read_grade(text: str) -> float | None:

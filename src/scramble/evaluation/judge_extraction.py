@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 from scramble.engines import Message, Request
 from scramble.evaluation.items import Item
@@ -45,42 +44,39 @@ Question: {question}
 Response: {prediction}
 Letters:"""
 
-PROMPTS = {
-    "mathvista": ("extraction_prompt",),
-    "mathverse": ("extraction_prompt", "comparison_prompt"),
-    "letters": ("letters_prompt",),
-}
-"""Names of the prompts with which a judge extracts an answer, by the item's rule."""
+PROMPTS = {"mathvista": ("extraction",), "mathverse": ("extraction", "comparison"), "letters": ("letters",)}
+"""Names of the prompts with which a judge extracts and compares an answer, by the item's rule."""
 
 LAST_WORDS = 30
 """Number of words at the end of a response to MathVerse that the judge gets."""
 
 
-class ExtractionJudge(Protocol):
-    """The interface of :class:`scramble.evaluation.judge.Judge` that extraction uses."""
-
-    @property
-    def extraction_prompt(self) -> str: ...
-    @property
-    def comparison_prompt(self) -> str: ...
-    @property
-    def letters_prompt(self) -> str: ...
-    def ask(self, requests: Sequence[Request]) -> list[str]: ...
+Ask = Callable[[Sequence[Request]], list[str]]
+"""Function that sends requests to the judge and returns its replies."""
 
 
-def extract(judge: ExtractionJudge, outcomes: Sequence[Outcome], items: Mapping[str, Item]) -> list[Outcome]:
-    """Return the outcomes in which the answers that the judge extracted replace those extracted by rule."""
+def extract(
+    outcomes: Sequence[Outcome], items: Mapping[str, Item], ask: Ask, prompts: Mapping[str, str]
+) -> list[Outcome]:
+    """Return the outcomes in which the answers that the judge extracted replace those extracted by rule.
+
+    Args:
+        outcomes: all outcomes; those without ``details["extraction"]`` are returned unchanged.
+        items: items by id.
+        ask: sends requests to the judge and returns its replies.
+        prompts: prompts by name.
+    """
     waiting = [o for o in outcomes if "extraction" in o.details]
-    prompts = [
+    texts = [
         fill(
-            judge.letters_prompt if _rule(items[o.item_id]) == "letters" else judge.extraction_prompt,
+            prompts["letters" if _rule(items[o.item_id]) == "letters" else "extraction"],
             question=_asked(items[o.item_id]),
             prediction=_shown(o, items[o.item_id]),
         )
         for o in waiting
     ]
-    replies = dict(zip((o.item_id for o in waiting), _replies(judge, prompts), strict=True))
-    verdicts = _verdicts(judge, waiting, replies, items)
+    replies = dict(zip((o.item_id for o in waiting), _replies(ask, texts), strict=True))
+    verdicts = _verdicts(waiting, replies, items, ask, prompts["comparison"])
     return [
         _judged(o, items[o.item_id], replies[o.item_id], verdicts.get(o.item_id)) if o.item_id in replies else o
         for o in outcomes
@@ -117,13 +113,12 @@ def _shown(o: Outcome, item: Item) -> str:
     return " ".join(response.split()[-LAST_WORDS:]) if _rule(item) == "mathverse" else response
 
 
-def _replies(judge: ExtractionJudge, prompts: Sequence[str]) -> list[str]:
-    requests = [Request((Message("user", prompt),), max_tokens=64) for prompt in prompts]
-    return [reply.strip() for reply in judge.ask(requests)]
+def _replies(ask: Ask, texts: Sequence[str]) -> list[str]:
+    return [reply.strip() for reply in ask([Request((Message("user", text),), max_tokens=64) for text in texts])]
 
 
 def _verdicts(
-    judge: ExtractionJudge, outcomes: Sequence[Outcome], replies: Mapping[str, str], items: Mapping[str, Item]
+    outcomes: Sequence[Outcome], replies: Mapping[str, str], items: Mapping[str, Item], ask: Ask, prompt: str
 ) -> dict[str, bool | None]:
     """Return for each MathVerse item, by id, whether the extracted answer is right, or None if the judge's reply cannot
     be read.
@@ -135,13 +130,11 @@ def _verdicts(
         if letter or replies[o.item_id] == o.target.strip():
             verdicts[o.item_id] = letter is None or letter[1] == o.target
     open_ones = [o for o in asked if o.item_id not in verdicts]
-    prompts = [
-        fill(judge.comparison_prompt, question=_asked(items[o.item_id]), answer=o.target, prediction=replies[o.item_id])
+    texts = [
+        fill(prompt, question=_asked(items[o.item_id]), answer=o.target, prediction=replies[o.item_id])
         for o in open_ones
     ]
-    return verdicts | {
-        o.item_id: read_verdict(text) for o, text in zip(open_ones, _replies(judge, prompts), strict=True)
-    }
+    return verdicts | {o.item_id: read_verdict(text) for o, text in zip(open_ones, _replies(ask, texts), strict=True)}
 
 
 def _judged(o: Outcome, item: Item, reply: str, verdict: bool | None) -> Outcome:

@@ -17,7 +17,7 @@ from typing import Any
 
 from scramble.engines import Message, Request
 from scramble.evaluation.items import Item
-from scramble.evaluation.judge_extraction import fill
+from scramble.evaluation.judge_extraction import Ask, fill
 from scramble.evaluation.scoring.mentions import Measured, of_mentions
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.grading import judge_replies, objects
@@ -149,7 +149,7 @@ TASKS: dict[str, Task] = {
 def judged(
     outcomes: Sequence[Outcome],
     items: Mapping[str, Item],
-    ask: Callable[[Sequence[Request]], list[str]],
+    ask: Ask,
     prompts: Mapping[str, str],
     gradings: int,
     temperature: float,
@@ -160,7 +160,7 @@ def judged(
         outcomes: outcomes of status ``judge`` are judged; all other outcomes are returned unchanged.
         items: items by id.
         ask: sends requests to the judge and returns its replies.
-        prompts: prompts by the name of the task.
+        prompts: prompts by name.
         gradings: number of gradings per answer, for graded tasks.
         temperature: sampling temperature of graded tasks; all other tasks use greedy decoding.
     """

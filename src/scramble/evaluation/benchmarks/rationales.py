@@ -25,7 +25,7 @@ def load_world(root: str | Path, *, prompt: str = rationales.ASK, max_new_tokens
     """Load the questions of a split of the embedded world. Rationales are judged by the world's grammar and scene
     graphs.
     """
-    items = _items("world_rationales", root, prompt, {"judge": "world", "max_new_tokens": max_new_tokens})
+    items = _items("world_rationales", root, prompt, {"language": "world", "max_new_tokens": max_new_tokens})
     for item in items:
         assert isinstance(item.record, Question)
         if derive(item.details["graph"], item.record.question) is None:
@@ -48,7 +48,7 @@ def load(
     Args:
         pipeline: spaCy pipeline (package name or folder) that parses the steps; None: the default pipeline.
     """
-    details = {"judge": "parser", "max_new_tokens": max_new_tokens, "pipeline": pipeline}
+    details = {"language": "english", "max_new_tokens": max_new_tokens, "pipeline": pipeline}
     return _benchmark("rationales", root, _items("rationales", root, prompt, details))
 
 

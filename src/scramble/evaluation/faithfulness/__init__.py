@@ -26,15 +26,15 @@ from __future__ import annotations
 from scramble.evaluation.faithfulness.english import judge_parsed
 from scramble.evaluation.faithfulness.verdicts import Judged
 from scramble.evaluation.faithfulness.world import judge_world
-from scramble.evaluation.items import EvaluationError, Item
+from scramble.evaluation.items import Item
 from scramble.records import Question
 
 
 def judge_reply(item: Item, text: str) -> Judged:
-    """Judge a reply to an item of style ``rationale`` with the item's judge (``world`` or ``parser``)."""
+    """Judge a reply to an item of style ``rationale``, whose steps are in the item's language (``world`` or
+    ``english``).
+    """
     assert isinstance(item.record, Question)
-    if item.details["judge"] == "world":
+    if item.details["language"] == "world":
         return judge_world(text, item.details["graph"], item.record)
-    if item.details["judge"] == "parser":
-        return judge_parsed(text, item.details["graph"], item.record, item.details.get("pipeline"))
-    raise EvaluationError(f"item {item.item_id}: judge is {item.details['judge']!r}, not world or parser")
+    return judge_parsed(text, item.details["graph"], item.record, item.details["pipeline"])

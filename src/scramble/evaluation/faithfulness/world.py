@@ -50,6 +50,7 @@ def _parts(graph: Graph, clause: Clause) -> dict[str, list[bool]]:
         for kind in ("colour", "size")
         if getattr(noun, kind)
     ]
-    links = clause.links if isinstance(clause, Relation) else ()
-    related = [clause_holds(graph, Relation(clause.subject, (link,))) for link in links]  # type: ignore[union-attr]
+    related = []
+    if isinstance(clause, Relation):
+        related = [clause_holds(graph, Relation(clause.subject, (link,))) for link in clause.links]
     return {"entities": there, "attributes": attributes, "relations": related}
