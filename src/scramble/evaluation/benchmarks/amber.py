@@ -36,6 +36,7 @@ from typing import Any
 from scramble.evaluation.benchmarks.data import (
     by_id,
     check_count,
+    check_option,
     find_file,
     json_rows,
     load_json,
@@ -83,7 +84,7 @@ def load(
         pipeline: spaCy pipeline that finds the nouns of descriptions.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
-    one_of("amber", "options", "benchmark.amber.part", part, PARTS)
+    check_option("amber", "part", part, PARTS)
     queries = find_file("amber", root, "query_all.json", "*query*.json")
     annotations = find_file("amber", root, "annotations.json", "*annotations.json")
     notes = by_id("amber", annotations, "id", lambda row, where: row)

@@ -23,7 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, ids, json_rows, one_of, texts
 from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -47,7 +47,7 @@ def load(
         rule: ``official``, ``vlmevalkit`` or ``lmms_eval``.
         partial: skip questions with a rotation that cannot be used.
     """
-    one_of("crpe", "options", "benchmark.crpe.rule", rule, tuple(RULES))
+    check_option("crpe", "rule", rule, tuple(RULES))
     items: list[Item] = []
     paths = [find_file("crpe", root, name) for name in FILES if Path(root).is_dir() and any(Path(root).rglob(name))]
     if not paths:

@@ -353,6 +353,12 @@ def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) 
     return value
 
 
+def check_option(name: str, key: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise EvaluationError if the option ``key`` of a benchmark has a value that is not one of ``allowed``."""
+    if value not in allowed:
+        raise EvaluationError(f"benchmark.{name}.{key}={value!r} is not one of {', '.join(allowed)}")
+
+
 def check_count(name: str, count: int, versions: Mapping[int, str], partial: bool) -> str:
     """Return the data version with this number of items.
 

@@ -31,7 +31,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts, whole_ids
+from scramble.evaluation.benchmarks.data import (
+    check_count,
+    check_option,
+    find_file,
+    json_rows,
+    one_of,
+    texts,
+    whole_ids,
+)
 from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, Item, check_items
@@ -58,7 +66,7 @@ def load(
         without_image: whether the questions without an image are asked as well.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
-    one_of("hallusionbench", "options", "benchmark.hallusionbench.grading", grading, GRADINGS)
+    check_option("hallusionbench", "grading", grading, GRADINGS)
     path = find_file("hallusionbench", root, "HallusionBench.json", "*hallusion*.json")
     rows = enumerate(json_rows("hallusionbench", path))
     items = read_items("hallusionbench", path, rows, lambda number, row: _item(number, row, grading), partial)

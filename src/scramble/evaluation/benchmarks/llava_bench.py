@@ -18,7 +18,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import by_id, check_count, find_file, json_rows, one_of, texts, whole_ids
+from scramble.evaluation.benchmarks.data import (
+    by_id,
+    check_count,
+    check_option,
+    find_file,
+    json_rows,
+    one_of,
+    texts,
+    whole_ids,
+)
 from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -39,7 +48,7 @@ def load(
         reader: rule that reads the judge's scores, ``llava`` or ``lmms_eval``.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
-    one_of("llava_bench", "options", "benchmark.llava_bench.reader", reader, tuple(LLAVA_PAIRS))
+    check_option("llava_bench", "reader", reader, tuple(LLAVA_PAIRS))
     contexts = _texts(root, "context.jsonl", "image", "caption")
     references = _texts(root, "answers_gpt4.jsonl", "question_id", "text")
     path = find_file("llava_bench", root, "questions.jsonl")

@@ -26,6 +26,7 @@ from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import (
     HubImages,
     check_count,
+    check_option,
     columns,
     hub_rows,
     ids,
@@ -52,8 +53,8 @@ def load(
     partial: bool = False,
 ) -> Benchmark:
     """Load the 788 problems of one version. The module docstring explains the options."""
-    one_of("mathverse", "benchmark.mathverse", "problem_version", problem_version, VERSIONS)
-    one_of("mathverse", "benchmark.mathverse", "query", query, QUERIES)
+    check_option("mathverse", "problem_version", problem_version, VERSIONS)
+    check_option("mathverse", "query", query, QUERIES)
     data = hub_rows("mathverse", "AI4Math/MathVerse", "testmini", root, "testmini")
     columns("mathverse", data, ("sample_index", "problem_version", "question", "answer", "question_type", "image"))
     columns("mathverse", data, (query,))

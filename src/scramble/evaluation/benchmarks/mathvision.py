@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks import lettered
-from scramble.evaluation.benchmarks.data import check_count, ids, one_of, texts, whole_ids
+from scramble.evaluation.benchmarks.data import check_count, check_option, ids, one_of, texts, whole_ids
 from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -48,7 +48,7 @@ def load(
         images: folder of the images that the repository's file names; None: the file's folder.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
-    one_of("mathvision", "benchmark.mathvision", "split", split, tuple(COUNTS))
+    check_option("mathvision", "split", split, tuple(COUNTS))
     required = ("id", "question", "options", "answer", "level", "subject")
     data = FileOrHub(
         "mathvision",

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import check_count, csv_rows, download, find_file, ids, texts
+from scramble.evaluation.benchmarks.data import check_count, check_option, csv_rows, download, find_file, ids, texts
 from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
@@ -25,8 +25,7 @@ CORRECTIONS = {99: "B", 100: "A", 279: "B", 280: "A"}
 
 def load(root: str | Path | None = None, *, labels: str = "corrected", partial: bool = False) -> Benchmark:
     """Load the 300 questions in pairs. ``labels`` is ``corrected`` or ``original``."""
-    if labels not in ("corrected", "original"):
-        raise EvaluationError(f"benchmark.mmvp.labels must be corrected or original, not {labels!r}")
+    check_option("mmvp", "labels", labels, ("corrected", "original"))
     root = download("mmvp", "MMVP/MMVP") if root is None else root
     path = find_file("mmvp", root, "Questions.csv")
     items = [_item(row, labels, f"row {number}") for number, row in enumerate(csv_rows("mmvp", path), 1)]

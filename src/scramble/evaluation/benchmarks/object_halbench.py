@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks import coco_objects
-from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts
+from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, json_rows, texts
 from scramble.evaluation.benchmarks.embedded import RowImages
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -56,7 +56,7 @@ def load(
         pipeline: spaCy pipeline for the objects that a judge names.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
-    one_of("object_halbench", "options", "benchmark.object_halbench.extraction", extraction, EXTRACTIONS)
+    check_option("object_halbench", "extraction", extraction, EXTRACTIONS)
     if extraction == "judge":
         try:
             objects.named_objects([], pipeline)

@@ -49,6 +49,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from scramble.evaluation.benchmarks.data import check_option
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.benchmarks.tsv_rows import Row, TsvFile, as_pandas, read_tsv
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
@@ -120,8 +121,8 @@ def read(
     file's kind.
     """
     for key, value, allowed in (("kind", kind, KINDS), ("metric", metric, METRICS), ("cells", cells, CELLS)):
-        if value is not None and value not in allowed:
-            raise EvaluationError(f"{name}: benchmark.{name}.{key}={value!r} is not one of {', '.join(allowed)}")
+        if value is not None:
+            check_option(name, key, value, allowed)
     path = _file(name, root)
     bad = RejectedRows(name, path)
     file = read_tsv(name, path, Path(images or path.parent), bad)

@@ -27,6 +27,7 @@ from typing import Any
 from scramble.evaluation.benchmarks.data import (
     HubImages,
     check_count,
+    check_option,
     columns,
     hub_rows,
     hub_rows_and_images,
@@ -56,8 +57,7 @@ def load_vqav2(
     """Load VQAv2. ``split`` is ``validation``, or ``test`` for predictions only. ``images`` is the folder of COCO
     images.
     """
-    if split not in ("validation", "test"):
-        raise EvaluationError(f"benchmark.vqav2.split must be validation or test, not {split!r}")
+    check_option("vqav2", "split", split, ("validation", "test"))
     versions = {214354: "vqav2-val-214354"} if split == "validation" else {}
     return _annotated("vqav2", "lmms-lab-encoder/VQAv2", split, root, images, versions, partial)
 

@@ -21,7 +21,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, load_json
+from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, ids, json_rows, load_json
 from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
@@ -38,8 +38,7 @@ def load(
     root: str | Path, *, images: str | Path | None = None, labels: str = "corrected", partial: bool = False
 ) -> Benchmark:
     """Load the sets whose files are below ``root``. ``images`` is the folder of all images (default: ``root``)."""
-    if labels not in ("corrected", "original"):
-        raise EvaluationError(f"benchmark.whatsup.labels must be corrected or original, not {labels!r}")
+    check_option("whatsup", "labels", labels, ("corrected", "original"))
     items: list[Item] = []
     for kind, file in (CONTROLLED | QUESTIONS).items():
         if not Path(root).is_dir() or not any(Path(root).rglob(file)):
