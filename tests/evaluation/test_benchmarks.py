@@ -460,6 +460,14 @@ def test_names_without_a_suffix(tmp_path):
         load_benchmark("winoground", tmp_path, **SAMPLE)
 
 
+@pytest.mark.parametrize("name", ["1.gif", "1.TIF"])
+def test_images_in_less_common_formats(name, tmp_path):
+    row = {"image_path": name, "true_caption": "a", "false_caption": "b", "relation_name": "on"}
+    write_json(tmp_path / "visual_genome_relation.json", [row])
+    paint(tmp_path / "images", red=name)
+    assert colours(load_benchmark("aro", tmp_path)) == [RED]
+
+
 # ------------------------------------------------------------------------------------------- odd and damaged files
 
 

@@ -105,6 +105,7 @@ def test_pope_always_yes():
     assert table["recall/random"]["value"] == 100
     assert table["f1_mean"]["value"] == pytest.approx(200 / 3)
     assert table["yes_ratio"]["value"] == 100
+    assert [table[name]["n"] for name in ("f1", "f1/random", "f1_mean")] == [180, 60, 180]
     assert table["f1_mean"]["low"] == pytest.approx(200 / 3) == table["f1_mean"]["high"]  # each image is balanced
 
 

@@ -44,7 +44,7 @@ from scramble.evaluation.benchmarks.data import (
     texts,
     whole_ids,
 )
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading.amber import Lexicon, has_vectors
@@ -98,7 +98,7 @@ def load(
     version = check_count("amber", len(items), KNOWN, partial)
     if any(item.style == "free" for item in items):
         version += f"-{_similarity(pipeline)}"
-    files = FolderImages("amber", Path(images or root), [item.image_ids[0] for item in items])
+    files = item_images("amber", images or root, items)
     chance = {"accuracy": 50.0}
     return Benchmark(
         "amber", version, check_items("amber", items), files, "amber", chance=chance, default_protocol="amber"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, fields, find_file, ids, json_entries, json_rows, texts
-from scramble.evaluation.benchmarks.image_files import CroppedImages, FolderImages
+from scramble.evaluation.benchmarks.image_files import CroppedImages, FolderImages, item_images
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import ImageFile
 
@@ -47,7 +47,7 @@ def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, parti
             (file,) = ids("sugarcrepe", entry, where, "filename")
             true, false = texts("sugarcrepe", entry, where, "caption", "negative_caption")
             items.append(Item(CaptionChoice(f"{split}/{key}", file, (true, false), 0, split), "captions"))
-    files = FolderImages("sugarcrepe", Path(images or root), [item.image_ids[0] for item in items])
+    files = item_images("sugarcrepe", images or root, items)
     version = f"sugarcrepe-swap_obj-{counts['swap_obj']}"
     chance = {"accuracy": 50.0, "accuracy_macro": 50.0}
     return Benchmark("sugarcrepe", version, check_items("sugarcrepe", items), files, "macro", chance=chance)
@@ -69,7 +69,7 @@ def load_aro(root: str | Path, *, images: str | Path | None = None, partial: boo
         kind = str(row.get("relation_name") or "_".join(map(str, _attributes(row, where))))
         items.append(Item(CaptionChoice(str(number), image_id, (true, false), 0, kind), "captions"))
     sources = [str(row["image_path"]) for row in rows]
-    files: Mapping[str, ImageFile] = FolderImages("aro", Path(images or path.parent), sources)
+    files: Mapping[str, ImageFile] = FolderImages("aro", images or path.parent, sources)
     if crops:
         files = CroppedImages(files, crops)
     version = f"aro-{path.stem.rpartition('_')[2]}-{check_count('aro', len(items), {}, partial)}"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks import coco_objects
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, load_json
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading import objects
 from scramble.records import Question
@@ -61,7 +61,7 @@ def load(
             continue
         record = Question(str(image_id), (coco.files[image_id],), prompt, "")
         items.append(Item(record, "free", details={"rule": "chair", "truth": truth}))
-    files = FolderImages("chair", Path(images or root), [item.image_ids[0] for item in items])
+    files = item_images("chair", images or root, items)
     key = content_key([item.item_id for item in items], prompt)[:8]
     version = f"chair-{check_count('chair', len(items), {}, partial)}-{key}"
     return Benchmark("chair", version, check_items("chair", items), files, "chair")

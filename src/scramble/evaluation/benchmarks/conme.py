@@ -28,7 +28,7 @@ from scramble.evaluation.benchmarks.data import (
     one_of,
     texts,
 )
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, Question
 
@@ -48,7 +48,7 @@ def load(
     for split in CATEGORIES:
         path = find_file("conme", root, f"{split}{'_HUMAN_FILTER' if human_filter else ''}.csv")
         items.extend(_item(split, n, row, human_filter) for n, row in enumerate(csv_rows("conme", path)))
-    files = FolderImages("conme", Path(images or root), [image for item in items for image in item.image_ids])
+    files = item_images("conme", images or root, items)
     version = f"conme-{'human-filter' if human_filter else 'all'}-{check_count('conme', len(items), {}, partial)}"
     chance = {"accuracy": 50.0, "accuracy_macro": 50.0}
     return Benchmark("conme", version, check_items("conme", items), files, "macro", chance=chance)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, ids, json_rows, one_of, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading.crpe import RULES
@@ -66,7 +66,7 @@ def load(
     if partial:
         sizes = Counter(item.group for item in items)
         items = [item for item in items if sizes[item.group] == ROTATIONS]
-    files = FolderImages("crpe", Path(images or root), [item.image_ids[0] for item in items])
+    files = item_images("crpe", images or root, items)
     digest = "-".join(file_key(path)[:8] for path in paths)
     return Benchmark(
         "crpe",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import HubImages, columns, find_file, hub_rows, json_rows, text_rows, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.items import Item
 from scramble.records import ImageFile
 
 
@@ -56,11 +57,11 @@ class FileOrHub:
         (path,) = texts(self._name, self.rows[number], where, "image")
         return path
 
-    def images(self, image_ids: Iterable[str], folder: str | Path | None) -> Mapping[str, ImageFile]:
-        """Return the images by id. ``folder`` contains the images that a JSON lines file names (None: the file's
-        folder).
+    def images(self, items: Iterable[Item], folder: str | Path | None) -> Mapping[str, ImageFile]:
+        """Return the images of the items by id. ``folder`` contains the images that a JSON lines file names (None: the
+        file's folder).
         """
         if self._hub is not None:
             return self._hub
         assert self._path is not None
-        return FolderImages(self._name, Path(folder or self._path.parent), image_ids)
+        return item_images(self._name, folder or self._path.parent, items)

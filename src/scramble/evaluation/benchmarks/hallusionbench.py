@@ -40,7 +40,7 @@ from scramble.evaluation.benchmarks.data import (
     texts,
     whole_ids,
 )
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import Question
@@ -73,12 +73,11 @@ def load(
     if not without_image:
         items = [item for item in items if item.image_ids]
     version = check_count("hallusionbench", len(items), KNOWN, partial)
-    names = [image for item in items for image in item.image_ids]
     return Benchmark(
         "hallusionbench",
         f"{version}-{grading}",
         check_items("hallusionbench", items),
-        FolderImages("hallusionbench", Path(images or path.parent), names),
+        item_images("hallusionbench", images or path.parent, items),
         "hallusionbench",
         chance={"a_acc": 50.0},
         default_protocol="vlmevalkit_prompts",

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from scramble.evaluation.items import EvaluationError, Item
+from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.pixels import png_bytes
 from scramble.records import ImageFile
 from scramble.storage.image_table import ImageTable
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class FolderImages(Mapping[str, ImageFile]):
@@ -33,7 +32,8 @@ class FolderImages(Mapping[str, ImageFile]):
             names.
     """
 
-    def __init__(self, name: str, folder: Path, names: Iterable[str], setting: str = "images") -> None:
+    def __init__(self, name: str, folder: str | Path, names: Iterable[str], setting: str = "images") -> None:
+        folder = Path(folder)
         if not folder.is_dir():
             raise EvaluationError(
                 f"{name}: the image folder {folder} does not exist: set benchmark.{name}.{setting} to the folder of "
@@ -67,6 +67,11 @@ class FolderImages(Mapping[str, ImageFile]):
         return len(self._paths)
 
 
+def item_images(name: str, folder: str | Path, items: Iterable[Item]) -> FolderImages:
+    """Return the images of items, which are files below a folder, by id."""
+    return FolderImages(name, folder, [image_id for item in items for image_id in item.image_ids])
+
+
 class _Files:
     """The image files below a folder, indexed by every trailing part of the path, with and without suffix."""
 
@@ -74,7 +79,7 @@ class _Files:
         self._folder = folder
         self._by_end: dict[tuple[str, ...], list[Path]] = {}
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.suffix.lower() in PHOTO_SUFFIXES:
                 parts = path.relative_to(folder).parts
                 for start in range(len(parts)):
                     for last in (path.name, path.stem):

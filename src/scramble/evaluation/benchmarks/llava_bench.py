@@ -28,7 +28,7 @@ from scramble.evaluation.benchmarks.data import (
     texts,
     whole_ids,
 )
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.grading.judge_replies import LLAVA_PAIRS
@@ -67,7 +67,7 @@ def load(
             details = {"judge": "llava_bench", "reader": reader, "fields": fields}
             items.append(Item(Question(key, (image,), question, "", category), "free", details=details))
     bad.finish(len(items), partial)
-    files = FolderImages("llava_bench", Path(images or root), [item.image_ids[0] for item in items])
+    files = item_images("llava_bench", images or root, items)
     version = f"{check_count('llava_bench', len(items), {60: 'llava_bench-60'}, partial)}-{reader}"
     return Benchmark("llava_bench", version, check_items("llava_bench", items), files, "llava_bench")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_entries, one_of, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
@@ -38,7 +38,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
         "logicvista",
         check_count("logicvista", len(items), {448: "logicvista-448"}, partial),
         check_items("logicvista", items),
-        FolderImages("logicvista", Path(images or path.parent), [item.image_ids[0] for item in items]),
+        item_images("logicvista", images or path.parent, items),
         "plain",
     )
 

@@ -53,7 +53,7 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
         "m3cot",
         check_count("m3cot", len(items), {2318: "m3cot-test-2318"}, partial),
         check_items("m3cot", items),
-        data.images([item.image_ids[0] for item in items], images),
+        data.images(items, images),
         "plain",
         chance=lettered.chance(items),
         human=HUMAN,

@@ -66,7 +66,7 @@ def load(
         "mathvision",
         check_count("mathvision", len(items), {COUNTS[split]: name}, partial),
         check_items("mathvision", items),
-        data.images([item.image_ids[0] for item in items], images),
+        data.images(items, images),
         "plain",
         chance=lettered.chance(items),
         default_protocol="mathvision",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_entries, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import Question
@@ -36,6 +36,6 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
         if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
             raise EvaluationError(f"mmvet: {key}: capability is {tags!r:.60}, not a list of names")
         items.append(Item(Question(key, (image,), question, answer), "free", tags=tuple(tags)))
-    files = FolderImages("mmvet", Path(images or path.parent), [item.image_ids[0] for item in items])
+    files = item_images("mmvet", images or path.parent, items)
     version = check_count("mmvet", len(items), {218: "mm-vet-218"}, partial)
     return Benchmark("mmvet", version, check_items("mmvet", items), files, "plain")

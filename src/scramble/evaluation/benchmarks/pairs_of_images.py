@@ -88,7 +88,7 @@ def _benchmark(
     scoring: str = "plain",
     human: dict[str, float] | None = None,
 ) -> Benchmark:
-    files = FolderImages(name, Path(images), [image for quad in quads for image in quad.image_ids])
+    files = FolderImages(name, images, [image for quad in quads for image in quad.image_ids])
     items = check_items(name, [Item(quad, "quad") for quad in quads])
     chance = TWO_BY_TWO_CHANCE | ({"cola_official": 25.0} if scoring == "cola" else {})
     return Benchmark(name, version, items, files, scoring, chance=chance, human=human or {})

@@ -36,7 +36,7 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
             for number, row in enumerate(json_rows("pope", path)):
                 image, _ = ids("pope", row, f"entry {number} of {path}", "image", "question_id")
                 rows.append({**row, "category": category, "image_name": image})
-        files = FolderImages("pope", Path(images or root), [row["image_name"] for row in rows])
+        files = FolderImages("pope", images or root, [row["image_name"] for row in rows])
         text, label = "text", "label"
     else:
         required = ("question_id", "question", "answer", "image_source", "image", "category")

@@ -47,7 +47,7 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
         rows = json_rows("seed", listing[0], content["questions"])
         rows = [row for row in rows if fields("seed", row, _where(row), "data_type") == ["image"]]
         rows = [{**row, "image_name": ids("seed", row, _where(row), "data_id")[0]} for row in rows]
-        files = FolderImages("seed", Path(images or listing[0].parent), [row["image_name"] for row in rows])
+        files = FolderImages("seed", images or listing[0].parent, [row["image_name"] for row in rows])
     else:
         required = ("question_id", "question", "answer", "image", *CHOICES)
         rows, files = hub_rows_and_images("seed", "lmms-lab-encoder/SEED-Bench", "test", root, required, "question_id")

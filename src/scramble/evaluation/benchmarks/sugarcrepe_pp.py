@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, CaptionChoice, Item, check_items
 
@@ -41,7 +41,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
                 items.append(Item(choice, "captions", details={"true_captions": 2}))
         bad.finish(len(items) - before, partial)
         check_count(f"sugarcrepe_pp: {split}", len(items) - before, {count: ""}, partial)
-    files = FolderImages("sugarcrepe_pp", Path(images or root), [item.image_ids[0] for item in items])
+    files = item_images("sugarcrepe_pp", images or root, items)
     version = check_count("sugarcrepe_pp", len(items), {4757: "sugarcrepe_pp-4757"}, partial)
     checked = check_items("sugarcrepe_pp", items)
     return Benchmark("sugarcrepe_pp", version, checked, files, "plain", chance=CHANCE)

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from scramble.evaluation.benchmarks.image_files import IMAGE_SUFFIXES, FolderImages
+from scramble.evaluation.benchmarks.image_files import FolderImages
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import EvaluationError
+from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.records import ImageFile, decoding_fault
 
 POINTER_LENGTH = 64  # VLMEvalKit's limit in characters: a longer cell is an image
@@ -124,7 +125,7 @@ def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages
     for row, cell in pointers:
         if ids.get(cell):
             row.image_ids = ids[cell]
-        elif cell.lower().endswith(IMAGE_SUFFIXES):
+        elif cell.lower().endswith(PHOTO_SUFFIXES):
             row.image_ids = images.add_paths(row.index, cell)
         else:
             reason = (

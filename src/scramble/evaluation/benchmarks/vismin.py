@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import check_count, csv_rows, find_file, ids, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
@@ -47,7 +47,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
                 names = (f"original_images/{first.lstrip('/')}", f"edited_images/{second.lstrip('/')}")
                 items.append(Item(TwoByTwoItem(f"{split}/{key}", names, (one, two), split), "quad"))
         bad.finish(len(items) - before, partial)
-    files = FolderImages("vismin", Path(images or root), [image for item in items for image in item.image_ids])
+    files = item_images("vismin", images or root, items)
     version = check_count("vismin", len(items), {2084: "vismin-2084"}, partial)
     checked = check_items("vismin", items)
     return Benchmark("vismin", version, checked, files, "plain", chance=TWO_BY_TWO_CHANCE, human=HUMAN)

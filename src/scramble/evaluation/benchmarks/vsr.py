@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, one_of, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, Item, check_items
 from scramble.records import Question
@@ -44,7 +44,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
     """Load a split from its JSON lines file. ``images`` is the folder of COCO images (default: the file's folder)."""
     path = find_file("vsr", root, "test.jsonl", "*vsr*.jsonl")
     items = read_items("vsr", path, enumerate(json_rows("vsr", path)), _item, partial)
-    files = FolderImages("vsr", Path(images or path.parent), [item.image_ids[0] for item in items])
+    files = item_images("vsr", images or path.parent, items)
     version = check_count("vsr", len(items), KNOWN, partial)
     checked = check_items("vsr", items)
     return Benchmark("vsr", version, checked, files, "plain", chance={"accuracy": 50.0}, human={"accuracy": 95.4})

@@ -31,7 +31,7 @@ from typing import Any
 
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, Question
@@ -60,7 +60,7 @@ def load(
         "wemath",
         check_count("wemath", len(items), {1740: "wemath-testmini-1740"}, partial),
         check_items("wemath", items),
-        FolderImages("wemath", Path(images or path.parent), [item.image_ids[0] for item in items]),
+        item_images("wemath", images or path.parent, items),
         "wemath",
         chance=lettered.chance(items),
         default_protocol="wemath",

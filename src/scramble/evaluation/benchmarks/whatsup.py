@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, ids, json_rows, load_json
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 
@@ -57,7 +57,7 @@ def load(
     if not items:
         listed = ", ".join((CONTROLLED | QUESTIONS).values())
         raise EvaluationError(f"whatsup: none of {listed} is below {root}: check benchmark.whatsup.root")
-    files = FolderImages("whatsup", Path(images or root), [item.image_ids[0] for item in items])
+    files = item_images("whatsup", images or root, items)
     version = f"whatsup-{labels}-{check_count('whatsup', len(items), {}, partial)}"
     checked = check_items("whatsup", items)
     return Benchmark("whatsup", version, checked, files, "whatsup", chance=_chance(items))

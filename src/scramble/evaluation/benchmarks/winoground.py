@@ -48,7 +48,7 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
         listing = find_file("winoground", root, "examples.jsonl")
         rows = json_rows("winoground", listing)
         names = [ids("winoground", row, f"row {n} of {listing}", "image_0", "image_1") for n, row in enumerate(rows)]
-        images = FolderImages("winoground", Path(root), [n for pair in names for n in pair], "root")
+        images = FolderImages("winoground", root, [n for pair in names for n in pair], "root")
     else:
         data = hub_rows("winoground", HUB_ID, "test", root)
         columns("winoground", data, ("id", "image_0", "image_1", "caption_0", "caption_1"))
