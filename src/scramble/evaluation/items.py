@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,19 +19,26 @@ class EvaluationError(ValueError):
     """Raised if data, settings or results cannot be evaluated. The message names the cause and the fix."""
 
 
+def nearest(name: object, names: Iterable[str]) -> str:
+    """Return a hint for a message: up to three similar names or, if no name is similar, all names."""
+    known = sorted(names)
+    close = difflib.get_close_matches(str(name), known, cutoff=0.4)
+    return f"(did you mean {' or '.join(close)}?)" if close else f"(choose one of {', '.join(known)})"
+
+
 Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
 """How an item is answered:
 
-============= ======================================================================================
-``quad``      a 2x2 set of captions and images
-``captions``  one of several captions
+============= ===================================================================================================
+``quad``      two captions are matched with two images
+``captions``  one of several captions is chosen
 ``yes_no``    yes or no
 ``letter``    the letter of an option
 ``short``     a word or phrase
 ``closed``    one of the answers in ``details["candidates"]``
-``free``      free text for a judge
-``rationale`` steps and an answer, which are judged against the scene graph in ``details["graph"]``
-============= ======================================================================================
+``free``      free text, graded by a judge or by rule
+``rationale`` reasoning steps and an answer; the scene graph in ``details["graph"]`` decides which steps are true
+============= ===================================================================================================
 """
 
 
@@ -37,8 +46,8 @@ Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free
 class CaptionChoice:
     """One image and several captions, of which ``captions[target]`` is true.
 
-    ``prompt`` is the question that the captions answer. None selects the benchmark's caption prompt or, if the
-    benchmark has none, the protocol's.
+    ``prompt`` is the question that the captions answer. If it is None, the caption prompt of the benchmark is used or,
+    if the benchmark has none, that of the protocol.
     """
 
     item_id: str
@@ -100,18 +109,19 @@ class _ImageHashes(dict[str, str]):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark ready to run.
+    """A loaded benchmark.
 
     Attributes:
-        name: the name in configurations; ``version`` is the data version (a commit, a count, original or corrected
-            labels).
-        items: the items in the benchmark's order; ``images`` maps image ids to encoded images, read on demand.
+        name: the name in configurations.
+        version: the version of the data, such as the number of items, a hash, or original or corrected labels.
+        items: the items in the benchmark's order.
+        images: mapping from image ids to encoded images, which are read on demand.
         scoring: name of the function in :mod:`scramble.evaluation.scoring.aggregation` that computes scores from
             outcomes.
         chance, human: scores of chance and of humans in percent, by the name of the score.
         default_protocol: the protocol that ``protocol=default`` selects for this benchmark.
-        caption_prompt, yes_template: prompts on which the models of the benchmark were trained (the embedded world);
-            None selects the protocol's prompts.
+        caption_prompt, yes_template: prompts on which the models of the embedded world were trained; None: the
+            protocol's prompts.
     """
 
     name: str
@@ -136,10 +146,10 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question to the model about some images. The model scores the ``candidates`` as answers; without candidates,
-    it generates an answer.
+    """One question to the model about some images. The model scores the ``candidates`` as answers. If there are no
+    candidates, it generates an answer.
 
-    ``score_end`` is true if the end-of-turn token counts as part of an answer; ``image_px`` is the side of the square
+    ``score_end`` is true if the end-of-turn token counts as part of an answer. ``image_px`` is the side of the square
     to which images are resized first (None: images are not resized).
     """
 
@@ -167,8 +177,10 @@ class Reply:
 
 @runtime_checkable
 class ModelBackend(Protocol):
-    """Answers queries with a model in this process (:class:`scramble.evaluation.backends.local.LocalBackend`) or a
-    model behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`)."""
+    """The interface to the evaluated model: a model in this process
+    (:class:`scramble.evaluation.backends.local.LocalBackend`) or behind an engine
+    (:class:`scramble.evaluation.backends.server.EngineBackend`).
+    """
 
     def check(self, queries: Iterable[Query]) -> None:
         """Raise EvaluationError if the model cannot process a query. The message names the item. Called before
@@ -179,17 +191,20 @@ class ModelBackend(Protocol):
         """Yield the replies to each group of queries, in order. A group shares images, image size and kind of query."""
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Return the number of groups to process between two writes, estimated from one group."""
+        """Return the number of groups that are processed between two writes of replies, estimated from one group."""
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
-        """Compare the replies at batch size 1 with those at batch size n on a few groups. Return None if the backend
-        does not control the batch size.
+        """Compare the replies to a few groups at batch size 1 and at batch size n. Return None if the backend does not
+        control the batch size.
         """
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
-    """Return the items. Log a warning if some items cannot be answered by any model. Raises EvaluationError, which
-    names the first faulty items, if there are no items, an id occurs twice, or a group is incomplete.
+    """Return the items. Log a warning if no model can answer some of the items correctly.
+
+    Raises:
+        EvaluationError: there are no items, an id occurs twice, or a group does not have ``group_size`` items. The
+            message names the first faulty items.
     """
     items = tuple(items)
     if not items:
@@ -208,9 +223,7 @@ def check_items(name: str, items: Iterable[Item], group_size: int | None = None)
             f"{unusable[0]!r}), so no model can answer these items correctly: download the data again"
         )
     if group_size:
-        sizes: dict[str, int] = {}
-        for item in items:
-            sizes[item.group] = sizes.get(item.group, 0) + 1
+        sizes = Counter(item.group for item in items)
         if bad := [group for group, size in sizes.items() if size != group_size]:
             raise EvaluationError(
                 f"{name}: {len(bad)} of {len(sizes)} groups do not have {group_size} items "

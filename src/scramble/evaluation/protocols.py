@@ -1,14 +1,13 @@
-"""Define evaluation protocols: the prompts, and how replies are scored and parsed. Every score is reported with its
-protocol.
+"""Define evaluation protocols: the prompts, and the rules by which replies are scored and parsed. Every score is
+reported with its protocol.
 
-The settings of each protocol are in ``configs/protocol/<name>.yaml``. A protocol turns an item into queries
-(:func:`queries`); :mod:`scramble.evaluation.scoring.outcomes` turns the replies into outcomes.
+The settings of each protocol are in ``configs/protocol/<name>.yaml``. :func:`queries` turns an item into queries under
+a protocol, and :mod:`scramble.evaluation.scoring.outcomes` turns the replies into an outcome.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Query
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Query, nearest
 from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
 from scramble.grading import parsers, two_choices, vqa_accuracy
 from scramble.project import CONFIGS
@@ -94,18 +93,18 @@ class Protocol:
 
 
 def protocol_names() -> list[str]:
-    """Return the names of the protocols in ``configs/protocol``. ``default`` is omitted, because it stands for the
-    default protocol of each benchmark.
+    """Return the names of the protocols in ``configs/protocol`` without ``default``, which stands for the default
+    protocol of each benchmark.
     """
     return sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"default"})
 
 
 def named_protocol(name: str, **overrides: Any) -> Protocol:
-    """Return the named protocol. ``overrides`` change its settings. They are added to the protocol's name, to
-    distinguish the changed protocol from the original.
+    """Return the named protocol with some settings changed. The name of a changed protocol lists the changed settings
+    (``standard[tie_policy=half]``).
     """
     if name not in protocol_names():
-        raise EvaluationError(f"unknown protocol {name!r} {nearest(name, tuple(protocol_names()))}")
+        raise EvaluationError(f"unknown protocol {name!r} {nearest(name, protocol_names())}")
     base = _read(name)
     fields = {f.name for f in dataclasses.fields(Protocol)} - {"name"}
     if unknown := sorted(set(overrides) - fields):
@@ -128,7 +127,7 @@ def _read(name: str) -> Protocol:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """Return the settings of a file, merged over the settings of the files in its defaults list as in Hydra."""
+    """Return the settings of a file. As in Hydra, they override the settings of the files in its defaults list."""
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     parents = [parent for parent in values.pop("defaults", ()) if parent != "_self_"]
     return {key: value for parent in parents for key, value in _settings(parent).items()} | values
@@ -145,12 +144,6 @@ def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) 
     overrides = {} if isinstance(selected, str) else dict(selected)
     name = selected if isinstance(selected, str) else overrides.pop("name")
     return named_protocol(benchmark.default_protocol if name == "default" else name, **overrides)
-
-
-def nearest(name: object, names: Mapping[str, Any] | set[str] | tuple[str, ...] | frozenset[str], most: int = 3) -> str:
-    """Return a hint for a message: at most ``most`` of the most similar names, or all names if no name is similar."""
-    close = difflib.get_close_matches(str(name), sorted(names), n=most, cutoff=0.4)
-    return f"(did you mean {' or '.join(close)}?)" if close else f"(choose one of {', '.join(sorted(names))})"
 
 
 # -------------------------------------------------------------------------------------------------- item -> queries
@@ -175,8 +168,8 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
 
 
 def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Protocol) -> list[Query]:
-    """Return queries that ask which caption fits each image and which image fits each caption. The options always have
-    the item's order.
+    """Return queries that ask which caption fits each image and which image fits each caption. Captions and images are
+    always listed in the item's order.
     """
     if not isinstance(record, TwoByTwoItem):
         raise EvaluationError(
@@ -186,14 +179,14 @@ def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Pro
     values = {f"{{caption_{n}}}": caption for n, caption in enumerate(record.captions)}
     text = _filled(protocol.caption_question, values)
     px, length = protocol.image_px, protocol.max_new_tokens
-    asked = [
+    result = [
         Query(f"{item.item_id}/text{n}", (image,), text, max_new_tokens=length, image_px=px)
         for n, image in enumerate(record.image_ids)
     ]
     for n, caption in enumerate(record.captions):
         prompt = _filled(protocol.image_question, {"{caption}": caption})
-        asked.append(Query(f"{item.item_id}/image{n}", record.image_ids, prompt, max_new_tokens=length, image_px=px))
-    return asked
+        result.append(Query(f"{item.item_id}/image{n}", record.image_ids, prompt, max_new_tokens=length, image_px=px))
+    return result
 
 
 def _caption_prompt(record: TwoByTwoItem | CaptionChoice, protocol: Protocol, benchmark: Benchmark) -> str:
@@ -213,7 +206,7 @@ def _caption_queries(
     if protocol.caption_score in ("yes", "yes_minus_no"):
         template = protocol.yes_template if benchmark.yes_template is None else benchmark.yes_template
         answers = (protocol.yes_answer, protocol.no_answer)
-        # Both log P(Yes) and log P(No) are always stored, so that other scores can be computed later without the model.
+        # Log P(Yes) and log P(No) are both stored, so that other scores can be computed later without the model.
         return [
             Query(
                 f"{prefix}/{c}", image_ids, template.format(caption=caption), answers, protocol.score_end, image_px=px
@@ -272,20 +265,23 @@ def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    """Fill in the template line by line. A line with fields is omitted if all its fields are empty."""
+    """Fill in the fields of a template. A line with fields is omitted if all its fields are empty."""
     lines = []
     for line in template.split("\n"):
-        names = [name for name in values if name in line]
-        if names and not any(values[name] for name in names):
-            continue
-        lines.append(re.sub("|".join(map(re.escape, values)), lambda match: values[match[0]], line))
+        fields = [field for field in values if field in line]
+        if not fields or any(values[field] for field in fields):
+            lines.append(_substituted(line, values))
     return "\n".join(lines)
+
+
+def _substituted(text: str, values: Mapping[str, str]) -> str:
+    """Replace all fields at once, because a value can contain the text of a field."""
+    return re.sub("|".join(map(re.escape, values)), lambda match: values[match[0]], text)
 
 
 def options(choices: Sequence[str], letters: Iterable[str] = LETTERS, template: str = "{letter}. {option}") -> str:
     """Format options as lines ``A. ...``, or with another template."""
-    lines = []
-    for letter, choice in zip(letters, choices, strict=False):
-        values = {"{letter}": letter, "{option}": choice}
-        lines.append(re.sub(r"\{letter\}|\{option\}", lambda match: values[match[0]], template))  # noqa: B023
-    return "\n".join(lines)
+    return "\n".join(
+        _substituted(template, {"{letter}": letter, "{option}": choice})
+        for letter, choice in zip(letters, choices, strict=False)
+    )

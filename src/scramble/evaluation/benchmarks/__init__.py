@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.items import Benchmark, EvaluationError
+from scramble.evaluation.items import Benchmark, EvaluationError, nearest
 
 # Module and function by name. A module is imported only when its benchmark is loaded.
 BENCHMARKS: dict[str, tuple[str, str]] = {
@@ -76,14 +76,12 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
         EvaluationError: the name or an option is unknown (the message suggests similar names), or the data is missing,
             damaged or incomplete.
     """
-    from scramble.evaluation.protocols import nearest
-
     if name not in BENCHMARKS:
         raise EvaluationError(f"unknown benchmark {name!r} {nearest(name, BENCHMARKS)}")
     load = _loader(name)
     parameters = inspect.signature(load).parameters
     if unknown := sorted(set(options) - set(parameters)):
-        raise EvaluationError(f"{name} has no option {unknown[0]!r} {nearest(unknown[0], set(parameters))}")
+        raise EvaluationError(f"{name} has no option {unknown[0]!r} {nearest(unknown[0], parameters)}")
     if root is None and needs_files(name):
         raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to the folder of these files")
     try:

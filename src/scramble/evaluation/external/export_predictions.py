@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from scramble.evaluation.items import EvaluationError, Item
-from scramble.evaluation.protocols import nearest
+from scramble.evaluation.items import EvaluationError, Item, nearest
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.records import Question
 from scramble.storage.files import atomic_path, write_json, write_text

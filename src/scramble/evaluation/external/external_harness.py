@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.items import EvaluationError
-from scramble.evaluation.protocols import nearest
+from scramble.evaluation.items import EvaluationError, nearest
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.storage.files import read_json, write_json
@@ -164,7 +163,7 @@ def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
 def _data_set(task: str) -> tuple[str, dict[str, str]]:
     name, _, kind = ":".join(_known("vlmevalkit", VLMEVALKIT, task) or (task,)).partition(":")
     if not kind:
-        hint = nearest(task, set(VLMEVALKIT))
+        hint = nearest(task, VLMEVALKIT)
         raise EvaluationError(
             f"vlmevalkit: {task!r} is not a known benchmark {hint}: for any other data set write <name>:<class>"
         )
