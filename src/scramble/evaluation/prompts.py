@@ -19,8 +19,8 @@ from scramble.trie.score import SequenceScore, iter_scores
 
 
 class QueryEncoder(PromptEncoder):
-    """Encodes the queries of a benchmark for one model; ``max_length`` is the model's maximum sequence length in
-    tokens.
+    """Encodes the queries of a benchmark for one model. ``max_length`` is the maximum sequence length of the model in
+    tokens (None: sequences are not checked).
     """
 
     def __init__(self, family: Family, processor: Any, max_length: int | None = None) -> None:
@@ -103,17 +103,14 @@ def score_queries(
 
 
 def open_images(image_ids: Sequence[str], images: Mapping[str, ImageFile], px: int | None) -> list[Image.Image]:
-    """Return the decoded images, resized to a square of ``px`` pixels if given. Raises RecordError, which names the
-    image, if an image is missing or cannot be decoded.
+    """Return the decoded images, resized to a square with sides of ``px`` pixels if ``px`` is given.
+
+    Raises RecordError, which names the image, if an image cannot be decoded.
     """
     opened = []
     for image_id in image_ids:
         try:
             image = images[image_id].open()
-        except KeyError:
-            raise RecordError(
-                f"image {image_id!r} belongs to an item but is missing: download the data again"
-            ) from None
         except RecordError as error:
             raise RecordError(f"image {image_id!r} cannot be used ({error}): download the image again") from error
         opened.append(image if px is None else image.resize((px, px), Image.Resampling.BICUBIC))

@@ -304,27 +304,26 @@ def _answer(
 ) -> _Work:
     """Send the queries without a stored reply to the model, and append the replies to the stored ones."""
     all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
-    keys = [responses.query_key(model_id.key, query, benchmark.image_hashes) for query in all_queries]
-    key_of = {query.query_id: key for query, key in zip(all_queries, keys, strict=True)}
+    key_of = {q.query_id: responses.query_key(model_id.key, q, benchmark.image_hashes) for q in all_queries}
     # Several items may contain the same question, for example in POPE's splits. The model gets each question once.
-    unique = dict(zip(reversed(keys), reversed(all_queries), strict=True))
-    asked = (query for query in all_queries if unique[key_of[query.query_id]] is query)
-    groups = responses.group_by_images(asked, benchmark.image_hashes)
+    unique: dict[str, Query] = {}
+    for query in all_queries:
+        unique.setdefault(key_of[query.query_id], query)
+    groups = responses.group_by_images(unique.values(), benchmark.image_hashes)
     done = {
         key
         for key, reply in responses.read(folder).items()
         if reply.token_logprobs or not reply.logprobs or not backend.token_logprobs
     }
-    missing = [key for key in unique if key not in done]
+    missing = [query for key, query in unique.items() if key not in done]
     times = {"queries": len(all_queries), "scored_now": 0, "model_seconds": 0.0}
     if not missing:
         return _Work(times, None)
 
     answering = backend()
-    answering.check(query for query, key in zip(all_queries, keys, strict=True) if key not in done)
-    first = list(
-        islice((group for group in groups if not _broken_images([group], benchmark.images)), max(1, test_groups))
-    )
+    answering.check(missing)
+    readable = (group for group in groups if not _broken_images([group], benchmark.images))
+    first = list(islice(readable, max(1, test_groups)))
     size = answering.chunk_size(first[0], benchmark.images) if first else len(groups)
     chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
     tested = answering.self_test(first, benchmark.images) if first and test_groups and process[0] == 0 else None
@@ -336,11 +335,11 @@ def _answer(
             if all(key_of[query.query_id] in done for group in chunk for query in group):
                 continue
             clock = time.perf_counter()
-            readable, answered = _replies(answering, chunk, benchmark.images, broken)
+            answered, replies_of = _replies(answering, chunk, benchmark.images, broken)
             times["model_seconds"] += time.perf_counter() - clock
             rows = [
                 responses.row(key_of[query.query_id], query, reply)
-                for group, replies in zip(readable, answered, strict=True)
+                for group, replies in zip(answered, replies_of, strict=True)
                 for query, reply in zip(group, replies, strict=True)
                 if key_of[query.query_id] not in done
             ]

@@ -139,7 +139,7 @@ def edit_distance(a: str, b: str) -> int:
 # ---------------------------------------------------------------------------------------------------------- VLMEvalKit
 
 
-def kit_relaxed(response: str, answer: str) -> float:
+def chartqa_relaxed(response: str, answer: str) -> float:
     """Compute ChartQA's relaxed accuracy as in its original code.
 
     Two numbers must differ by at most 5 %, and other answers must be equal regardless of case. Unlike
@@ -160,7 +160,7 @@ def _plain_number(text: str) -> float | None:
         return None
 
 
-def kit_anls(response: str, answer: str) -> float:
+def vlmevalkit_anls(response: str, answer: str) -> float:
     """Compute ANLS as VLMEvalKit does: outer white space counts for the length of a text, but not as an edit."""
     a, b = (" ".join(text.lower().split()) for text in (response, answer))
     length = max(len(response), len(answer))
@@ -168,15 +168,15 @@ def kit_anls(response: str, answer: str) -> float:
     return 0.0 if 1 - distance < 0.5 else 1 - distance
 
 
-def kit_accuracy(response: str, answer: str) -> float:
+def equal_texts(response: str, answer: str) -> float:
     """Return 1 if two texts are equal regardless of case and outer white space, else 0."""
     return float(response.strip().lower() == answer.strip().lower())
 
 
-KIT_RULES: dict[str, Callable[[str, str], float]] = {
-    "relaxed": kit_relaxed,
-    "anls": kit_anls,
-    "accuracy": kit_accuracy,
+VLMEVALKIT_RULES: dict[str, Callable[[str, str], float]] = {
+    "relaxed": chartqa_relaxed,
+    "anls": vlmevalkit_anls,
+    "accuracy": equal_texts,
 }
 """VLMEvalKit's rules for one accepted answer. If there are several accepted answers, the highest score counts."""
 

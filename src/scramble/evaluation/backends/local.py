@@ -1,6 +1,6 @@
-"""Compute the replies of a model in this process: likelihoods with the token trie, generation with a shared prefix.
+"""Compute the replies of a model in this process: likelihoods with the token trie, and text with shared prefixes.
 
-A model whose family has no trie scores one sequence per row and answers one prompt at a time.
+If the model's family has no trie, each row has one sequence, and prompts are answered one at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from scramble.evaluation.items import EvaluationError, Query, Reply
 from scramble.evaluation.prompts import QueryEncoder, open_images, score_queries
 from scramble.models import VLM, ModelError, Prompt
+from scramble.models.generation import generate
 from scramble.records import ImageFile
 from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU
 
@@ -18,17 +19,16 @@ from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU
 class LocalBackend:
     """Answers queries with one loaded model.
 
-    ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. All queries
-    use the same prompt encoder, so that the position of the images in a prompt is determined only once. With
-    ``token_logprobs``, replies to queries with candidates contain the log-probability of each token.
+    ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. With
+    ``token_logprobs``, replies to queries with candidates contain the log-probability of each token. All queries use
+    the same prompt encoder, so that the position of the images in a prompt is determined only once.
     """
 
     def __init__(self, vlm: VLM, batch_tokens: int | None = None, *, token_logprobs: bool = False) -> None:
         self.vlm, self.token_logprobs = vlm, token_logprobs
         on_cpu = vlm.backbone.head.weight.device.type == "cpu"
         self.batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if on_cpu else BATCH_TOKENS_GPU)
-        config = getattr(vlm.backbone.model, "config", None)
-        self.encoder = QueryEncoder(vlm.family, vlm.processor, vlm.family.max_length(config))
+        self.encoder = QueryEncoder(vlm.family, vlm.processor, vlm.family.max_length(vlm.backbone.model.config))
 
     def check(self, queries: Iterable[Query]) -> None:
         refused = []
@@ -41,7 +41,7 @@ class LocalBackend:
         if refused:
             raise EvaluationError(
                 f"{refused[0]}{f' ({len(refused)} such texts)' if len(refused) > 1 else ''}. Such a text cannot be "
-                "scored as plain text: remove these characters, or the item, from the benchmark's file"
+                "encoded as plain text: remove these characters, or the item, from the benchmark's file"
             )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
@@ -69,9 +69,17 @@ class LocalBackend:
             yield replies
 
     def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Yield greedy replies. A batch has as many image sets as fit in ``batch_tokens``."""
-        from scramble.models.generation import generate
+        """Yield greedy replies."""
+        for batch in self._batches(groups, images):
+            for texts in generate(self.vlm, *zip(*batch, strict=True)):
+                yield [Reply(text=text) for text in texts]
 
+    def _batches(
+        self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]
+    ) -> Iterator[list[tuple[list[Prompt], list[int]]]]:
+        """Yield batches of as many image sets as fit in ``batch_tokens``: the prompts about each image set, and the
+        maximum number of new tokens of each reply.
+        """
         batch: list[tuple[list[Prompt], list[int]]] = []
         for group in groups:
             opened = open_images(group[0].image_ids, images, group[0].image_px)
@@ -80,16 +88,11 @@ class LocalBackend:
                 self.encoder.check_length(len(prompt.input_ids) + query.max_new_tokens, query)
             row = (prompts, [query.max_new_tokens for query in group])
             if batch and max(_tokens(p) for p, _ in [*batch, row]) * (len(batch) + 1) > self.batch_tokens:
-                yield from self._replies(generate(self.vlm, *zip(*batch, strict=True)))
+                yield batch
                 batch = []
             batch.append(row)
         if batch:
-            yield from self._replies(generate(self.vlm, *zip(*batch, strict=True)))
-
-    @staticmethod
-    def _replies(texts: Sequence[Sequence[str]]) -> Iterator[list[Reply]]:
-        for group in texts:
-            yield [Reply(text=text) for text in group]
+            yield batch
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
         """Return the number of groups per chunk: 64 for short prompts, fewer for long prompts, at least 1."""
@@ -116,8 +119,8 @@ class LocalBackend:
 
 
 def _tokens(prompts: Sequence[Prompt]) -> int:
-    """Estimate the number of tokens in the row of one image set. The estimate assumes that the prompts share the whole
-    shortest prompt, and adds 64 tokens per prompt.
+    """Estimate the number of tokens in the row of one image set. The estimate assumes that all prompts begin with the
+    shortest prompt, and adds 64 tokens per prompt for the reply.
     """
     shortest = min(len(prompt.input_ids) for prompt in prompts)
     return shortest + sum(len(prompt.input_ids) - shortest + 64 for prompt in prompts)

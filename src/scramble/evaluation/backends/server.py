@@ -16,7 +16,7 @@ class EngineBackend:
     """Answers queries through an engine. Every reply is stored as soon as it arrives, so that an interrupted run loses
     no replies.
 
-    The server applies its own chat template and image preprocessing. The results are comparable with those of a model
+    The engine applies its own chat template and image preprocessing. The results are comparable with those of a model
     in this process only if both use the same template and preprocessing.
     """
 
@@ -25,7 +25,7 @@ class EngineBackend:
 
     def check(self, queries: Iterable[Query]) -> None:
         """Raise EvaluationError for a query that asks for likelihoods. Texts are not checked for control tokens,
-        because the server handles them.
+        because the engine encodes the texts.
         """
         for query in queries:
             if query.candidates:
@@ -39,11 +39,9 @@ class EngineBackend:
         """Yield the replies to each group of queries, in order. Images precede the text.
 
         Raises:
-            EvaluationError: a query asks for likelihoods, or the server rejects a query; the message names the query's
-                id.
+            EvaluationError: the server rejects a query; the message names the query's id.
             EngineError: the server cannot be reached, or the key or model is wrong.
         """
-        self.check(query for group in groups for query in group)
         answers = self.engine.generate(_requests(groups, images), self.store)
         for group in groups:
             replies = []
@@ -58,13 +56,13 @@ class EngineBackend:
             yield replies
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Return a large number of groups, because the engine stores each reply itself and a chunk has to wait for its
-        slowest request.
+        """Return a large number of groups, because each chunk has to wait for its slowest request. No replies are lost
+        between two chunks, because the engine stores each reply itself.
         """
         return 4 * self.engine.window
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> None:
-        """Return None, because the server decides which requests it batches."""
+        """Return None, because the engine decides which requests it batches."""
 
 
 def _requests(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[Request]:

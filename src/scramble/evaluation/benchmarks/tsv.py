@@ -53,14 +53,14 @@ from scramble.evaluation.benchmarks.data import check_option
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.benchmarks.tsv_rows import Row, TsvFile, as_pandas, read_tsv
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
-from scramble.grading.open_answers import KIT_RULES
+from scramble.grading.open_answers import VLMEVALKIT_RULES
 from scramble.records import LETTERS, Question
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["choice", "yes_no", "open", "free"]
 KINDS: tuple[Kind, ...] = ("choice", "yes_no", "open", "free")
-METRICS = ("vqa", *KIT_RULES)
+METRICS = ("vqa", *VLMEVALKIT_RULES)
 CELLS = ("text", "pandas")
 ROTATION = 10**6
 """Distance between the indices of a question's rotations in VLMEvalKit (index, index + 10^6, index + 2 * 10^6, ...)."""

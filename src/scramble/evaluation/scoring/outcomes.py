@@ -193,8 +193,8 @@ def short_answer(item: Item, record: Question, text: str, protocol: Protocol) ->
         return accuracy / 100, text.strip()
     if rule == "exact":
         return float(vqa_accuracy.exact_match(text, record.answer)), text.strip()
-    if rule in open_answers.KIT_RULES:
-        return max(open_answers.KIT_RULES[rule](text, answer) for answer in record.answers), text.strip()
+    if rule in open_answers.VLMEVALKIT_RULES:
+        return max(open_answers.VLMEVALKIT_RULES[rule](text, answer) for answer in record.answers), text.strip()
     if rule == "mmmu_open":
         return float(open_answers.mmmu_open_correct(text, record.answers)), text.strip()
     if rule == "mathvista":
