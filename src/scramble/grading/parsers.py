@@ -100,7 +100,14 @@ def _can_infer_letter(text: str, options: Options) -> str | None:
 def _can_infer_text(text: str, options: Options) -> str | None:
     if len(text) > 2 * sum(len(option) for option in options.values()):
         return None
-    letters = [letter for letter, option in options.items() if option.lower() in text.lower()]
+    return _only(_letters_by_text(text, options))
+
+
+def _letters_by_text(text: str, options: Options) -> list[str]:
+    return [letter for letter, option in options.items() if option.lower() in text.lower()]
+
+
+def _only(letters: list[str]) -> str | None:
     return letters[0] if len(letters) == 1 else None
 
 
@@ -110,12 +117,10 @@ def lmms_hrbench(text: str, options: Options) -> str | None:
     if any(sentence in text for sentence in _REFUSALS):
         return None
     tokens = set(_tokens(text))
-    if len(named := [letter for letter in options if letter in tokens]) == 1:
-        return named[0]
-    if not named and REFUSED in tokens:
+    present = [letter for letter in options if letter in tokens]
+    if not present and REFUSED in tokens:
         return None
-    letters = [letter for letter, option in options.items() if option.lower() in text.lower()]
-    return letters[0] if len(letters) == 1 else None
+    return _only(present) or _only(_letters_by_text(text, options))
 
 
 _VSTAR_FORMS = (
@@ -132,8 +137,7 @@ def lmms_vstar(text: str, options: Options) -> str | None:
     upper-cased reply ("a cat" is read as A). If no form matches, return the only letter from A to D."""
     text = text.strip().upper()
     letter = next((match.group(1) for form in _VSTAR_FORMS if (match := re.search(form, text))), None)
-    if letter is None and len(letters := re.findall(r"[A-D]", text)) == 1:
-        letter = letters[0]
+    letter = letter or _only(re.findall(r"[A-D]", text))
     return letter if letter in options else None
 
 
@@ -176,8 +180,8 @@ def llava_sqa(text: str, options: Options) -> str | None:
         return text
     if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
         return text[0]
-    letters = re.findall(r"The answer is ([A-Z])\.", text)
-    return letters[0] if len(letters) == 1 and letters[0] in options else None
+    letter = _only(re.findall(r"The answer is ([A-Z])\.", text))
+    return letter if letter in options else None
 
 
 # Forms in which a letter is likely to be the answer, by decreasing weight. The weights 10, 9 and 7 are not listed here.
@@ -302,7 +306,7 @@ def m3cot(text: str, options: Options) -> str | None:
         return letter if letter in options else None
     words = re.sub(r"[\n.,!?]", " ", text).split(" ")
     for named in (
-        [letter for letter, option in options.items() if option.lower() in text.lower()],
+        _letters_by_text(text, options),
         [letter for letter in options if letter in words],
         [letter for letter in options if letter.lower() in words],
     ):

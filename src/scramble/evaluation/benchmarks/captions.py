@@ -60,8 +60,9 @@ def load_aro(root: str | Path, *, images: str | Path | None = None, partial: boo
     items, crops = [], {}
     for number, row in enumerate(rows):
         where = f"entry {number}"
-        (image_id,) = (image,) = ids("aro", row, where, "image_path")
+        (image,) = ids("aro", row, where, "image_path")
         true, false = texts("aro", row, where, "true_caption", "false_caption")
+        image_id = image
         if row.get("bbox_w") is not None:
             x, y, width, height = box = _box(row, where)
             image_id = f"{image}#{x},{y},{width},{height}"

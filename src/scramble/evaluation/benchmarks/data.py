@@ -37,10 +37,9 @@ def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config
             f"{_how_to_get(name, hub_id)}"
         ) from error
     for column, feature in rows.features.items():
-        if isinstance(feature, Image):
-            rows = rows.cast_column(column, Image(decode=False))
-        elif isinstance(getattr(feature, "feature", None), Image):
-            rows = rows.cast_column(column, List(Image(decode=False)))
+        is_image, is_list = _image_types(feature)
+        if is_image or is_list:
+            rows = rows.cast_column(column, List(Image(decode=False)) if is_list else Image(decode=False))
     return rows
 
 
@@ -129,10 +128,14 @@ def hub_rows_and_images(
 
 
 def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
-    """Return the rows of a hub data set without their image columns. Raises EvaluationError naming a damaged row."""
+    """Return the rows of a hub data set without their image columns, so that no images are read.
+
+    Raises EvaluationError, which names the row, if a row is damaged.
+    """
+    images = [column for column, feature in data.features.items() if any(_image_types(feature))]
     rows: list[dict[str, Any]] = []
     try:
-        rows.extend(without_images(data))
+        rows.extend(data.remove_columns(images))
     except Exception as error:  # datasets raises exceptions of many types, for invalid UTF-8 or broken pages
         raise EvaluationError(
             f"{name}: row {len(rows)} cannot be read ({type(error).__name__}: {_first_line(error)}): download the data "
@@ -141,14 +144,11 @@ def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def without_images(rows: Any) -> Any:
-    """Return the rows without the image columns, so that texts can be read without reading images."""
+def _image_types(feature: Any) -> tuple[bool, bool]:
+    """Return whether a column contains images, and whether it contains lists of images."""
     from datasets import Image
 
-    images = [
-        c for c, f in rows.features.items() if isinstance(f, Image) or isinstance(getattr(f, "feature", None), Image)
-    ]
-    return rows.remove_columns(images)
+    return isinstance(feature, Image), isinstance(getattr(feature, "feature", None), Image)
 
 
 def find_file(name: str, root: str | Path, *patterns: str) -> Path:

@@ -87,11 +87,8 @@ def load(
 def _item(number: int, row: dict[str, Any], grading: str) -> Item:
     where = f"row {number}"
     parts = whole_ids("hallusionbench", row, where, "category", "subcategory", "set_id", "figure_id", "question_id")
-    category, subcategory, group = (
-        one_of("hallusionbench", where, "category", parts[0], ("VD", "VS")),
-        parts[1],
-        parts[2],
-    )
+    category, subcategory, group, *_ = parts
+    one_of("hallusionbench", where, "category", category, ("VD", "VS"))
     (question,) = texts("hallusionbench", row, where, "question")
     answer, visual = whole_ids("hallusionbench", row, where, "gt_answer", "visual_input")
     answer = {"1": "yes", "0": "no"}[one_of("hallusionbench", where, "gt_answer", answer, ("0", "1"))]

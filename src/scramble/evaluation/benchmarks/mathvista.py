@@ -65,4 +65,4 @@ def _item(row: dict[str, Any], image: str) -> Item:
         "raw_question": question,
         "max_new_tokens": 512,
     }
-    return Item(Question(str(key), (image,), prompt, str(answer), kind, choices=choices), "short", details=details)
+    return Item(Question(key, (image,), prompt, answer, kind, choices=choices), "short", details=details)

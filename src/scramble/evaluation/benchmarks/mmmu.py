@@ -43,7 +43,7 @@ def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
     for number, row in enumerate(text_rows("mmmu", data)):
         used = [column for column in pictures if present[column][number]]
         names = tuple(images.add(f"{row['id']}/{column}", number, column) for column in used)
-        items.append(_item({k: v for k, v in row.items() if k not in pictures}, names))
+        items.append(_item(row, names))
     version = check_count("mmmu", len(items), {900: "mmmu-val-900"}, partial)
     return Benchmark("mmmu", version, check_items("mmmu", items), images, "plain")
 

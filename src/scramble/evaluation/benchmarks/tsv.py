@@ -47,7 +47,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Literal, cast
 
 from scramble.evaluation.benchmarks.data import check_option
 from scramble.evaluation.benchmarks.rejected import RejectedRows
@@ -170,8 +170,8 @@ def _file(name: str, root: str | Path) -> Path:
 
 def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> Form:
     """Return how the rows of a file become items. Raises EvaluationError if the file lacks the columns of its kind."""
-    if wide := [column for column in file.columns if column == "AA"]:
-        raise EvaluationError(f"{name}: {file.path} has the option {wide[0]}, but options beyond Z are not supported")
+    if "AA" in file.columns:
+        raise EvaluationError(f"{name}: {file.path} has the option AA, but options beyond Z are not supported")
     letters = tuple(sorted(column for column in file.columns if column in LETTERS))
     has_answers = "answer" in file.columns and any(row.cells["answer"].strip() for row in file.rows)
     answers = [_answers(row.cells["answer"]) for row in file.rows] if has_answers else []
@@ -187,9 +187,8 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
         log.warning(f"{name}: {file.path} has no answers, so predictions are written without a score")
     if metric is None:
         metric = "vqa" if answers and min(map(len, answers)) >= ANNOTATORS else "accuracy"
-    (matched,) = (known for known in KINDS if known == kind)
     by_split = len({row.cells.get("split", "").strip() for row in file.rows}) > 1
-    return Form(matched, metric, letters, has_answers, by_split)
+    return Form(cast(Kind, kind), metric, letters, has_answers, by_split)
 
 
 def _answers(cell: str) -> tuple[str, ...]:

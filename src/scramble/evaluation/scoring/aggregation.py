@@ -1,8 +1,9 @@
 """Compute scores from outcomes, with standard errors and confidence intervals.
 
 Most scores are means over *units* (items, pairs, groups). All other scores (F1, macro averages) are functions of sums
-over clusters of items, and their standard errors are computed by resampling the clusters. A benchmark names its
-``scoring``. :func:`units` and :func:`ratios` return the values from which paired differences of two runs are computed.
+over clusters of items, and their standard errors are computed by resampling the clusters. The ``scoring`` of a
+benchmark selects its scores. Paired differences of two runs are computed from the results of :func:`units` and
+:func:`ratios`.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     """Return the scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of
     mentions.
 
-    If a judge's reply could not be read, scores without items are omitted, because their value 0 would be the best
-    possible hallucination rate.
+    If some of the judge's replies could not be read, scores that no item is left for are omitted, because their value 0
+    would be the best possible hallucination rate.
     """
     graded = [o for o in outcomes if o.status not in UNGRADED]
     table = RATIOS[scoring](graded) if graded and scoring in RATIOS else {}
@@ -75,8 +76,8 @@ def scores(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the numbers of tied items and comparisons and of outcomes with each status other than ``ok``, and the
-    rates of unparsed replies and refusals.
+    """Return the number of outcomes, of tied items, of tied comparisons, and of outcomes with each status other than
+    ``ok``, and the rates of unparsed replies and refusals.
     """
     n = len(outcomes)
     count = {
@@ -157,10 +158,12 @@ def _whatsup(outcomes: Sequence[Outcome]) -> dict[str, Units]:
             pairs.setdefault(f"{o.group}/{axis}", []).append(o)
             sets.setdefault(o.group, []).append(o)
     for name, size, groups in (("pair_accuracy", 2, pairs), ("set_accuracy", 4, sets)):
-        whole = {key: members for key, members in groups.items() if len(members) == size}
-        right = {key: min(o.values["accuracy"] for o in members) for key, members in whole.items()}
-        units = [replace(whole[key][0], item_id=key, tags=(), values={name: value}) for key, value in right.items()]
-        table |= _plain(units) if units else {}
+        whole = [
+            replace(members[0], item_id=key, tags=(), values={name: min(o.values["accuracy"] for o in members)})
+            for key, members in groups.items()
+            if len(members) == size
+        ]
+        table |= _plain(whole) if whole else {}
     return table
 
 

@@ -1,6 +1,6 @@
 """Compare a run with a baseline on the same items: differences in points, with intervals and p-values.
 
-Results are compared only if benchmark, data version, number of items and protocol agree.
+Results are compared only if benchmark, data version, number of items and protocol are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def not_comparable(a: Result, b: Result) -> str | None:
         return f"the data versions differ ({a.benchmark['version']}, {b.benchmark['version']})"
     if a.benchmark["items"] != b.benchmark["items"]:
         return f"the numbers of items differ ({a.benchmark['items']}, {b.benchmark['items']})"
-    # A result that is older than a setting was computed with what is now the default of this setting.
+    # A result that was computed before a setting existed lacks the setting, and was computed with its default value.
     defaults = {f.name: f.default for f in dataclasses.fields(Protocol) if f.default is not dataclasses.MISSING}
     ours, theirs = (defaults | result.protocol for result in (a, b))
     changed = sorted(k for k in {*ours, *theirs} - {"name"} if ours.get(k) != theirs.get(k))
@@ -86,13 +86,16 @@ def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
     return [name for name in sides[0][0] if all(name in table for side in sides for table in side)]
 
 
-def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[str, Any]:
-    ids = runs[0].ids
-    if any(u.ids != ids for u in [*runs, *baselines]):
+def _check_same(name: str, labels: Sequence[tuple[str, ...]]) -> None:
+    if any(other != labels[0] for other in labels):
         raise EvaluationError(
             f"score {name}: the runs have different items, or the same items in a different order: evaluate all runs "
             "again"
         )
+
+
+def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[str, Any]:
+    _check_same(name, [u.ids for u in [*runs, *baselines]])
     if len(runs) == 1:
         test = statistics.paired_test(runs[0].values, baselines[0].values, runs[0].clusters)
     else:
@@ -102,13 +105,9 @@ def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[
 
 
 def _ratio_test(name: str, runs: Sequence[Ratio], baselines: Sequence[Ratio]) -> dict[str, Any]:
-    clusters = runs[0].clusters
-    if any(r.clusters != clusters for r in [*runs, *baselines]):
-        raise EvaluationError(
-            f"score {name}: the runs have different items, or the same items in a different order: evaluate all runs "
-            "again"
-        )
-    return _points(statistics.paired_bootstrap([r.value for r in runs], [r.value for r in baselines], len(clusters)))
+    _check_same(name, [r.clusters for r in [*runs, *baselines]])
+    values = [[r.value for r in side] for side in (runs, baselines)]
+    return _points(statistics.paired_bootstrap(*values, len(runs[0].clusters)))
 
 
 def _points(test: statistics.PairedTest) -> dict[str, Any]:
