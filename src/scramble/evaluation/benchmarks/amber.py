@@ -11,7 +11,7 @@ Scores of descriptions (lower is better, except for ``cover``):
 |---|---|
 | ``chair`` | share of hallucinated nouns |
 | ``hal`` | share of responses with a hallucinated noun |
-| ``cog`` | share of the objects that models are likely to hallucinate that are mentioned |
+| ``cog`` | share of the likely hallucinations (annotated per image) that are mentioned |
 | ``cover`` | share of the annotated objects that are mentioned |
 
 A spaCy pipeline finds the nouns, whereas the original uses NLTK. If the pipeline has word vectors, words with a

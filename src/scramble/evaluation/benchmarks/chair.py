@@ -41,8 +41,8 @@ def load(
     Args:
         root: folder of the annotations.
         images: folder of the images (default: ``root``).
-        selection: file that names the images; None: all annotated images. The file contains rows with ``image_id`` as a
-            list, as JSON lines, or under ``imgToEval`` as in caption files.
+        selection: file that names the images by ``image_id``; None: all annotated images. The file contains a JSON
+            list, JSON lines, or entries under ``imgToEval``, as in caption files.
         prompt: the request for a caption.
         partial: skip images without ground truth.
     """

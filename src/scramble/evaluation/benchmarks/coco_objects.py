@@ -17,9 +17,8 @@ from scramble.storage.files import StoreError, read_text
 
 @dataclass
 class CocoImages:
-    """COCO images by id: file names, categories and numbers of captions.
-
-    ``objects`` are the categories in an image, and ``captions`` is the number of its reference captions.
+    """COCO images by id: the names of their files, the categories in the images (``objects``), and the numbers of their
+    reference captions (``captions``). ``sources`` are the files of annotations.
     """
 
     files: dict[int, str] = field(default_factory=dict)
@@ -60,7 +59,7 @@ def read(name: str, folder: str | Path, vocabulary: Vocabulary, wanted: Collecti
     Args:
         name: name of the benchmark.
         folder: folder of the annotations.
-        vocabulary: words of the captions that stand for categories.
+        vocabulary: words that denote categories.
         wanted: ids of the images to read; None: all. Reading the captions of all images takes seconds.
 
     Raises:

@@ -12,8 +12,8 @@ object. ``accuracy`` is computed over rows.
 
 ``rule`` selects how replies are parsed. ``official`` (the default) accepts only the letter. ``lmms_eval`` and
 ``vlmevalkit`` are the rules of these harnesses; VLMEvalKit's rule accepts almost every reply that is longer than a
-letter. Each harness uses its own rule: lmms-eval reports ``accuracy``, and VLMEvalKit reports the circular accuracy
-over all categories. Tests compare all three rules and the official scores with the originals on recorded replies.
+letter. lmms-eval reports ``accuracy``, and VLMEvalKit reports the circular accuracy over all categories. Tests compare
+all three rules and the official scores with the originals on recorded replies.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Content = TypeVar("Content")
 
 def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config: str | None = None) -> Any:
     """Return a split of a hub data set, or of a local folder with the same layout (parquet files). Images are not
-    decoded.
+    decoded. ``config`` is the configuration of the hub data set.
 
     Raises:
         EvaluationError: the data set is gated, missing or damaged; the message says how to get the data.
@@ -165,7 +165,7 @@ def find_file(name: str, root: str | Path, *patterns: str) -> Path:
 
 
 def load_json(name: str, path: Path) -> Any:
-    """Return the content of a JSON file, or the rows of a JSON lines file, regardless of the suffix.
+    """Return the content of a JSON file, or the rows of a JSON lines file. The suffix does not matter.
 
     Raises EvaluationError, which names the file and the damaged line, if the file is truncated or damaged.
     """
@@ -194,7 +194,7 @@ def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
     """Return the objects in a file that contains a JSON list or JSON lines. ``rows`` is the content of the file if it
     has been read already.
 
-    Raises EvaluationError naming the first entry that is not an object.
+    Raises EvaluationError, which names the entry, if an entry is not an object.
     """
     rows = load_json(name, path) if rows is None else rows
     if isinstance(rows, dict) and not all(isinstance(row, dict) for row in rows.values()):
@@ -234,8 +234,7 @@ def _kind(value: Any) -> str:
 def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file with a header, parsed strictly. White space around the header's names is dropped.
 
-    Raises EvaluationError naming the file and the line of a row with too few or too many fields, or of an unclosed
-    quote.
+    Raises EvaluationError, which names the line, if a row has too few or too many fields, or a quote is not closed.
     """
     try:
         lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
@@ -279,10 +278,7 @@ def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[An
 
 
 def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the unchanged values of required keys, which must be non-blank text.
-
-    Raises EvaluationError for any other value.
-    """
+    """Return the unchanged values of required keys. Raises EvaluationError for a value that is not text or is blank."""
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if not isinstance(value, str) or not value.strip():
@@ -292,8 +288,8 @@ def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str
 
 
 def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the values of required keys as text. The values are ids, answers or file names and must be non-blank text
-    or numbers.
+    """Return the values of required keys as text. Raises EvaluationError for a value that is neither a number nor
+    non-blank text. The values are ids, answers or file names.
     """
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
@@ -305,8 +301,8 @@ def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
 
 
 def whole_ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the values of :func:`ids`, but write a float without a fraction as an integer ("3" for 3.0). Tools that
-    write tables turn a column of integers with gaps into floats.
+    """Return the values of :func:`ids`, but write a float without a fraction as an integer ("3" for 3.0), because tools
+    that write tables turn a column of integers with gaps into floats.
     """
     numbers = {key: row.get(key) for key in keys}
     integers = {key: int(n) for key, n in numbers.items() if isinstance(n, float) and n.is_integer()}
@@ -319,7 +315,8 @@ def by_id(name: str, path: Path, key: str, content: Callable[[dict[str, Any], st
     Args:
         content: function that returns the content of an entry; the second argument names the entry in messages.
 
-    Raises EvaluationError for an id with two different contents.
+    Raises:
+        EvaluationError: two entries have the same id and different contents.
     """
     contents: dict[str, Content] = {}
     for number, row in enumerate(json_rows(name, path)):

@@ -1,4 +1,4 @@
-"""Collect the images that the rows of a benchmark's file contain as base64 text or name by path."""
+"""Collect the images of a benchmark's file, whose rows contain each image as base64 text or as a path."""
 
 from __future__ import annotations
 

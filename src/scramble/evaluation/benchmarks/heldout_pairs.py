@@ -1,4 +1,4 @@
-"""Held-out preference pairs of the training data set: is the caption more likely than its hard negative?
+"""Held-out preference pairs of the training data set: is the chosen text more likely than the rejected text?
 
 Paper: none; the benchmark is this project's own. It applies SugarCrepe's task to the held-out part of the training data
 set. Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. There is no
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 def load(root: str | Path) -> Benchmark:
-    """Load the pairs in a split's folder (``pairs.parquet``). A pair is scored by the likelihoods of its captions,
-    given its prompt.
+    """Load the pairs in a split's folder (``pairs.parquet``). The likelihoods of the chosen and the rejected text are
+    compared, given the prompt of the pair.
 
     Conversations and pairs that do not have exactly one image are skipped.
     """

@@ -1,5 +1,5 @@
-"""Provide the images of benchmarks: files below a folder by the names in a benchmark's file, crops of images, and
-images of a data set folder.
+"""Provide the images of benchmarks: files below a folder, which are found by the names in a benchmark's file; crops of
+images; images of a data set folder.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def item_images(name: str, folder: str | Path, items: Iterable[Item]) -> FolderI
 
 
 class _Files:
-    """The image files below a folder, indexed by every trailing part of the path, with and without suffix."""
+    """The image files below a folder, indexed by every end of their paths, with and without suffix."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -112,7 +112,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _check_names(name: str, paths: Mapping[str, Path], hint: str) -> None:
-    """Raise EvaluationError if two names with different folders ("a/1.jpg", "b/1.jpg") match the same file."""
+    """Raise EvaluationError if two names with different folders ("a/1.jpg" and "b/1.jpg") match the same file."""
     first: dict[Path, str] = {}
     for image_id, path in paths.items():
         other = first.setdefault(path, image_id)
@@ -132,8 +132,8 @@ def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageT
 
 
 class CroppedImages(Mapping[str, ImageFile]):
-    """Images, and crops of these images. ``crops`` maps the id of a crop to (image id, (x, y, width, height) in
-    pixels).
+    """Images, and crops of these images. ``crops`` maps the id of a crop to the id of its image and its box (x, y,
+    width, height) in pixels.
     """
 
     def __init__(

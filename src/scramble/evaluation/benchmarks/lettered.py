@@ -1,4 +1,4 @@
-"""Check lettered options, for several benchmarks."""
+"""Check the options of multiple-choice questions, for several benchmarks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
 
 
 def chance(items: Iterable[Item]) -> dict[str, float]:
-    """Return the accuracy in percent of random letters, overall and by kind and tag. Free questions count as 0."""
+    """Return the accuracy of random letters in percent, overall and by kind and tag. The accuracy on a question without
+    options is 0.
+    """
     levels: defaultdict[str, list[float]] = defaultdict(list)
     for item in items:
         for name in {"", item.kind, *item.tags}:

@@ -43,7 +43,8 @@ def load(
     max_new_tokens: int = 512,
     pipeline: str | None = None,
 ) -> Benchmark:
-    """Load the questions of a split that are about images with scene graphs. A parser of English judges the rationales.
+    """Load the questions of a split that are about images with scene graphs. The rationales are judged by a parser of
+    English.
 
     Args:
         pipeline: spaCy pipeline (package name or folder) that parses the steps; None: the default pipeline.

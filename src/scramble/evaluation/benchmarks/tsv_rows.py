@@ -62,8 +62,8 @@ class Row:
 
 @dataclass(frozen=True)
 class TsvFile:
-    """The usable rows of a file. ``digest`` is the SHA-256 hash of the file; ``without_image`` is the number of rows
-    that are skipped because they have no image.
+    """The usable rows of a file. ``digest`` is the SHA-256 hash of the file, and ``without_image`` is the number of rows
+    that were skipped because they have no image.
     """
 
     path: Path

@@ -14,7 +14,7 @@ GQA. Paper: Hudson and Manning, CVPR 2019 (arXiv 1902.09506). Data: ``lmms-lab-e
 official JSON file of questions. Answers are scored by exact match, which ignores case and punctuation.
 
 Counts of OK-VQA, TextVQA and GQA: no primary source was found, so any number of questions is accepted and recorded.
-Chance: none. Human: not checked. Tests compare the accuracies with the recorded outputs of five implementations.
+Chance: none. Human: not checked. Tests compare the accuracies with recorded outputs of five implementations.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     """Return the scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of
     mentions.
 
-    If some of the judge's replies could not be read, scores that no item is left for are omitted, because their value 0
+    If some of the judge's replies could not be read, a score without any remaining item is omitted, because its value 0
     would be the best possible hallucination rate.
     """
     graded = [o for o in outcomes if o.status not in UNGRADED]

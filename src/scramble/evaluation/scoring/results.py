@@ -4,18 +4,20 @@
 
 ============== =====================================================================================================
 benchmark      ``name``, ``version`` of the data, ``items``, ``limit``, ``scoring``
-model          ``path``, ``revision``, ``adapter``, ``key`` (content of all of them), ``name`` shown in tables,
-               ``engine`` (its kind, where the model was served)
-protocol       every setting of the protocol, including name and version; ``grading`` (who graded the answers) and
-               ``faithfulness`` if a judge, or a rule instead of a judge, was used
-scores         name -> ``value``, ``standard_error``, ``low``, ``high`` (95 %), all in percent
-               (MMHal-Bench's score: points from 0 to 6), ``n`` units, ``chance``
-               and ``human`` where known; ``gradings`` and ``grading_interval`` of a judge's repeated gradings
-rates          ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unread``, ``unscored``, and
-               rates in [0, 1]
-self_test      batch size 1 compared with n: ``groups``, ``max_logprob_difference`` (nats), ``texts_differ``, or null
+model          ``path``, ``revision``, ``adapter``, ``dtype``, ``key`` (content key of the model with its adapter),
+               ``name`` (shown in tables), ``engine`` (kind of the engine, or null for a model in this process)
+protocol       all settings of the protocol, including name and version; ``grading`` and ``faithfulness`` (who graded
+               the answers and the reasoning, for answers that a judge can grade)
+scores         by name: ``value``, ``standard_error``, ``low`` and ``high`` (95 % interval), all in percent
+               (MMHal-Bench's score: points from 0 to 6), ``n`` (number of units), ``chance`` and ``human`` (null if
+               unknown), ``gradings`` and ``grading_interval`` (only for repeated gradings by a judge)
+rates          counts: ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unread``, ``unscored``;
+               rates in [0, 1]: ``unparsed_rate``, ``refused_rate``
+self_test      comparison of batch size 1 with batch size n: ``groups``, ``max_logprob_difference`` (nats),
+               ``texts_differ``; or null
 environment    package versions, git commit, platform, hardware
-times          ``model_seconds``, ``other_seconds``, ``queries``, ``scored_now`` (by this call; the rest was stored)
+times          ``model_seconds``, ``other_seconds``, ``queries`` (number of all queries), ``scored_now`` (number of
+               queries that this call answered; the other replies were stored)
 source         ``scramble``, or the harness whose result file was read
 ============== =====================================================================================================
 
@@ -94,7 +96,7 @@ def read_outcomes(folder: str | Path) -> list[Outcome]:
     return list(_outcomes(path, path.stat().st_mtime_ns)) if path.exists() else []
 
 
-@lru_cache(maxsize=64)  # each comparison with another method reads the outcomes of a method
+@lru_cache(maxsize=64)  # the outcomes of a method are read again for each comparison with another method
 def _outcomes(path: Path, modified: int) -> tuple[Outcome, ...]:
     return tuple(Outcome(**{**row, "tags": tuple(row["tags"])}) for row in read_jsonl(path))
 
