@@ -293,6 +293,7 @@ def test_end_to_end(name: str, protocols: tuple[str, ...], vlm: Any, model_folde
     if loaded.name == "wemath":
         assert {"score_strict", "rote_memorization_loose", "accuracy_macro/Plane", "accuracy/S3"} <= set(result.scores)
         assert result.scores["accuracy/S2"]["standard_error"] is None  # a category of one item
+        assert all(score["chance"] for name, score in result.scores.items() if name.startswith("accuracy"))
 
 
 def test_prompts(tmp_path: Path) -> None:

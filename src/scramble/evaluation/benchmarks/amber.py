@@ -99,9 +99,14 @@ def load(
     if any(item.style == "free" for item in items):
         version += f"-{_similarity(pipeline)}"
     files = item_images("amber", images or root, items)
-    chance = {"accuracy": 50.0}
     return Benchmark(
-        "amber", version, check_items("amber", items), files, "amber", chance=chance, default_protocol="amber"
+        "amber",
+        version,
+        check_items("amber", items),
+        files,
+        "amber",
+        chance={"accuracy": 50.0, "accuracy_macro": 50.0},
+        default_protocol="amber",
     )
 
 

@@ -31,6 +31,7 @@ KNOWN_COUNTS: dict[str, dict[int, str]] = {
     "swap_att": {666: "666"},
     "swap_obj": {245: "245", 246: "246"},
 }
+CHANCE = {"accuracy": 50.0, "accuracy_macro": 50.0}
 
 
 def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
@@ -48,9 +49,9 @@ def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, parti
             true, false = texts("sugarcrepe", entry, where, "caption", "negative_caption")
             items.append(Item(CaptionChoice(f"{split}/{key}", file, (true, false), 0, split), "captions"))
     files = item_images("sugarcrepe", images or root, items)
-    version = f"sugarcrepe-swap_obj-{counts['swap_obj']}"
-    chance = {"accuracy": 50.0, "accuracy_macro": 50.0}
-    return Benchmark("sugarcrepe", version, check_items("sugarcrepe", items), files, "macro", chance=chance)
+    is_partial = any(count.startswith("partial") for count in counts.values())
+    version = f"sugarcrepe-partial-{len(items)}" if is_partial else f"sugarcrepe-swap_obj-{counts['swap_obj']}"
+    return Benchmark("sugarcrepe", version, check_items("sugarcrepe", items), files, "macro", chance=CHANCE)
 
 
 def load_aro(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
@@ -74,7 +75,7 @@ def load_aro(root: str | Path, *, images: str | Path | None = None, partial: boo
     if crops:
         files = CroppedImages(files, crops)
     version = f"aro-{path.stem.rpartition('_')[2]}-{check_count('aro', len(items), {}, partial)}"
-    return Benchmark("aro", version, check_items("aro", items), files, "macro", chance={"accuracy": 50.0})
+    return Benchmark("aro", version, check_items("aro", items), files, "macro", chance=CHANCE)
 
 
 def _box(row: Mapping[str, Any], where: str) -> tuple[int, int, int, int]:

@@ -44,8 +44,13 @@ def chance(items: Iterable[Item]) -> dict[str, float]:
     """Return the accuracy of random letters in percent, overall and by kind and tag. The accuracy on a question without
     options is 0.
     """
-    levels: defaultdict[str, list[float]] = defaultdict(list)
-    for item in items:
-        for name in {"", item.kind, *item.tags}:
-            levels[f"accuracy/{name}" if name else "accuracy"].append(100 / len(item.options) if item.options else 0.0)
-    return {name: fmean(values) for name, values in levels.items()}
+    return levels("accuracy", ((item, 100 / len(item.options) if item.options else 0.0) for item in items))
+
+
+def levels(score: str, values: Iterable[tuple[Item, float]]) -> dict[str, float]:
+    """Return the mean value of items, overall and by kind and tag, under the names of the scores."""
+    table: defaultdict[str, list[float]] = defaultdict(list)
+    for item, value in values:
+        for label in {"", item.kind, *item.tags}:
+            table[f"{score}/{label}" if label else score].append(value)
+    return {name: fmean(listed) for name, listed in table.items()}

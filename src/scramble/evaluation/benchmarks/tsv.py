@@ -42,13 +42,14 @@ import ast
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, cast
 
+from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_option
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.benchmarks.tsv_rows import Row, TsvFile, as_pandas, read_tsv
@@ -287,26 +288,24 @@ def _tags(cells: Mapping[str, str], form: Form) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def _chance(items: Iterable[Item], kind: Kind) -> dict[str, float]:
+def _chance(items: Sequence[Item], kind: Kind) -> dict[str, float]:
     """Return the chance levels in percent, overall and by category and tag."""
     if kind == "yes_no":
         return {"accuracy": 50.0}
     if kind != "choice":
         return {}
-    levels: defaultdict[str, list[float]] = defaultdict(list)
-    guesses: dict[str, list[float]] = {}
-    labels: dict[str, set[str]] = {}
+    categories: defaultdict[str, list[float]] = defaultdict(list)
+    groups: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items:
-        names = {"", *([f"/{item.kind}"] if item.kind else []), *(f"/{tag}" for tag in item.tags)}
-        for name in names:
-            levels[f"accuracy{name}"].append(100 / len(item.options))
+        categories[item.kind].append(100 / len(item.options))
         if item.group:
-            guesses.setdefault(item.group, []).append(1 / len(item.options))
-            labels.setdefault(item.group, names)
-    for group, shares in guesses.items():
-        for name in labels[group]:
-            levels[f"circular_accuracy{name}"].append(100 * prod(shares))
-    return {name: fmean(values) for name, values in levels.items()}
+            groups[item.group].append(item)
+    circular = ((group[0], 100 * prod(1 / len(item.options) for item in group)) for group in groups.values())
+    return {
+        **lettered.chance(items),
+        "accuracy_macro": fmean(map(fmean, categories.values())),
+        **lettered.levels("circular_accuracy", circular),
+    }
 
 
 def _named(name: str, *, kind: Kind, metric: str | None = None, scoring: str | None = None) -> Callable[..., Benchmark]:

@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TsvFile:
-    """The usable rows of a file. ``digest`` is the SHA-256 hash of the file, and ``without_image`` is the number of rows
+    """The usable rows of a file. ``digest`` is the SHA-256 hash of the file. ``without_image`` is the number of rows
     that were skipped because they have no image.
     """
 

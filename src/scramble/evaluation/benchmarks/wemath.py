@@ -27,6 +27,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from scramble.evaluation.benchmarks import lettered
@@ -56,13 +57,17 @@ def load(
     rows = enumerate(json_rows("wemath", path))
     items = read_items("wemath", path, rows, lambda number, row: _item(row, number, domains), partial)
     items = _complete(items, path, partial)
+    chance = lettered.chance(items)
+    for domain in set(domains.values()):
+        if levels := [level for name, level in chance.items() if name.startswith(f"accuracy/{domain}/")]:
+            chance[f"accuracy_macro/{domain}"] = fmean(levels)
     return Benchmark(
         "wemath",
         check_count("wemath", len(items), {1740: "wemath-testmini-1740"}, partial),
         check_items("wemath", items),
         item_images("wemath", images or path.parent, items),
         "wemath",
-        chance=lettered.chance(items),
+        chance=chance,
         default_protocol="wemath",
     )
 

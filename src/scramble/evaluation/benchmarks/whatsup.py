@@ -21,6 +21,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, ids, json_rows, load_json
 from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.rejected import RejectedRows
@@ -64,13 +65,8 @@ def load(
 
 
 def _chance(items: list[Item]) -> dict[str, float]:
-    chance = {"pair_accuracy": 100 / 4**2, "set_accuracy": 100 / 4**4}
-    for kind in dict.fromkeys(item.kind for item in items):
-        level = 25.0 if kind in CONTROLLED else 50.0
-        chance[f"accuracy/{kind}"] = level
-        chance |= {f"accuracy/{tag}": level for item in items if item.kind == kind for tag in item.tags}
-    chance["accuracy"] = sum(chance[f"accuracy/{item.kind}"] for item in items) / len(items)
-    return chance
+    single = lettered.levels("accuracy", ((item, 25.0 if item.kind in CONTROLLED else 50.0) for item in items))
+    return {**single, "pair_accuracy": 100 / 4**2, "set_accuracy": 100 / 4**4}
 
 
 def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Item:
