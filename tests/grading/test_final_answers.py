@@ -9,7 +9,7 @@ import pytest
 from scramble.evaluation.items import Item, Reply
 from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.outcomes import outcome
-from scramble.grading import final_answers, parsers, rationales
+from scramble.grading import final_answers, rationales, reasoned_answers
 from scramble.grading.open_answers import extract_mathvista
 from scramble.grading.rules import is_right, rule_of
 from scramble.pairs.answers.prompts import OTHER_MARK, ParsedReply, load_style, read
@@ -230,7 +230,7 @@ def test_yes_and_no_is_no_answer() -> None:
 
 def test_a_reply_without_a_mark_is_left_to_the_parser() -> None:
     for text in ("just a dog", "A dog is there, so B", "<think>a dog"):
-        assert parsers.final_answer(text) == text
+        assert reasoned_answers.final_answer(text) == text
     item = Item(Question("q", ("i",), "?", "yes"), "yes_no")
     assert outcome(item, {"q": Reply(text="No cats are there, but yes.")}, named_protocol("cot")).status == "unparsed"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scramble.grading import parsers, vqa_accuracy
+from scramble.grading import parsers, reasoned_answers, vqa_accuracy
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scorers"
 OPTIONS = {"A": "cat", "B": "dog", "C": "bird", "D": "fish"}
@@ -185,8 +185,8 @@ def test_refusals_are_distinguished_from_unparsable_replies():
 
 
 def test_final_answer_of_a_chain_of_thought():
-    assert parsers.final_answer("A first. Final answer: B\nno. Final answer: **C**") == "C"
-    assert parsers.final_answer("just a dog") == "just a dog"
+    assert reasoned_answers.final_answer("A first. Final answer: B\nno. Final answer: **C**") == "C"
+    assert reasoned_answers.final_answer("just a dog") == "just a dog"
 
 
 def test_bad_input():

@@ -18,7 +18,7 @@ import yaml
 
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Query, nearest
 from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
-from scramble.grading import parsers, two_choices, vqa_accuracy
+from scramble.grading import parsers, reasoned_answers, two_choices, vqa_accuracy
 from scramble.project import CONFIGS
 from scramble.records import LETTERS, Question, TwoByTwoItem
 
@@ -77,7 +77,7 @@ class Protocol:
             ("letter_parser", parsers.LETTER),
             ("vqa_accuracy", vqa_accuracy.PROTOCOLS),
             ("choice_reader", two_choices.READERS),
-            ("cot_answer", parsers.COT_ANSWERS),
+            ("cot_answer", reasoned_answers.COT_ANSWERS),
         ):
             if (value := getattr(self, key)) not in allowed:
                 raise EvaluationError(f"protocol {self.name}: {key}={value!r} is unknown {nearest(value, allowed)}")

@@ -4,9 +4,9 @@ Models mark the same answer in many ways. These forms are parsed:
 
 ======================================== ============================================================================
 mark                                     ``Final answer: B``, ``**Final Answer:** B``, ``The final answer is (B)``,
-                                         ``FINAL ANSWER - b``, ``## Final answer`` on a separate line; the last mark
-                                         with text after it counts. Without a mark ``<answer>B</answer>``, then
-                                         ``\boxed{B}``, then the text after ``</think>``
+                                         ``FINAL ANSWER - b``, ``## Final answer`` on a separate line. The last mark
+                                         with text after it counts. If there is no mark: ``<answer>B</answer>``, else
+                                         ``\boxed{B}``. Text before ``</think>`` is skipped
 wrapping (:func:`unwrap`)                ``**red**``, ``*red*``, ```red```, code fences, quotes of all kinds, ``$red$``,
                                          ``\(red\)``, ``\boxed{red}``, ``\text{red}``, ``<b>red</b>``, and a full stop
                                          after the wrapping

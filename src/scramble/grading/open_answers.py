@@ -1,4 +1,4 @@
-"""Extract open answers, compare them by the official rules of MMMU and MathVista, and grade them without a judge.
+"""Grade open answers without a judge, by the rules of MMMU, MathVista and VLMEvalKit.
 
 The official MathVista script extracts answers with a language model. :func:`extract_mathvista` extracts them by rule,
 and the results record this as ``extraction: rule``.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from scramble.grading import final_answers
 from scramble.grading.vqa_accuracy import strip_punctuation
 
 Options = Mapping[str, str]
@@ -357,7 +356,7 @@ LETTER: dict[str, Callable[[str, Options], str | None]] = {
     "wemath": wemath,
 }
 
-# ------------------------------------------------------------------------------------------- before and after parsing
+# ------------------------------------------------------------------------------------------------------------ refusals
 
 _REFUSES = re.compile(
     r"\b(cannot|can't|can not|unable to|not able to) (determine|answer|tell|see|help|process|identify)\b"
@@ -369,38 +368,3 @@ _REFUSES = re.compile(
 def is_refusal(text: str) -> bool:
     """Return whether an unparsed reply declines to answer ("I cannot determine", "None of the above", an apology)."""
     return _REFUSES.search(text) is not None
-
-
-def final_answer(text: str) -> str:
-    """Return the unwrapped final answer of a chain of thought, or the whole reply if no answer is marked."""
-    answer = final_answers.find(text)
-    return text if answer is None else answer
-
-
-def internvl_answer(text: str) -> str:
-    """Apply InternVL's rule for a chain of thought: return the rest of the line after the first ``Final answer:`` or
-    ``Answer:``, or the whole reply if neither occurs."""
-    match = re.search(r"(?:final answer:|answer:)\s*(.*)", text, re.IGNORECASE)
-    return match[1].strip() if match else text
-
-
-COT_ANSWERS: dict[str, Callable[[str], str]] = {
-    "marked": final_answer,
-    "internvl": internvl_answer,
-    "reply": lambda text: text,
-}
-"""Functions that return the part of a chain of thought from which the answer is parsed."""
-
-
-def final_yes_no(text: str, parser: str) -> str | None:
-    """Parse ``yes`` or ``no`` in the final answer of a chain of thought. ``parser`` decides on ambiguous answers."""
-    answer = final_answers.find(text)
-    result = final_answers.yes_no(answer) if answer is not None else None
-    return result or YES_NO[parser](final_answers.after_thought(text) if answer is None else answer)
-
-
-def final_letter(text: str, options: Options, parser: str) -> str | None:
-    """Parse the option letter in the final answer of a chain of thought. ``parser`` decides on ambiguous answers."""
-    answer = final_answers.find(text)
-    result = final_answers.letter(answer, options) if answer is not None else None
-    return result or LETTER[parser](final_answers.after_thought(text) if answer is None else answer, options)

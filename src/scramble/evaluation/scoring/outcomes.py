@@ -19,6 +19,7 @@ from scramble.grading import (
     math_answers,
     open_answers,
     parsers,
+    reasoned_answers,
     two_choices,
     vqa_accuracy,
 )
@@ -129,7 +130,7 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
         return _outcome(item, judged.values, judged.answer, record.answer, status, details=details)
     if "extraction" in item.details:
         details["extraction"] = item.details["extraction"]
-    text = parsers.COT_ANSWERS[protocol.cot_answer](reply.text) if protocol.cot_prefix else reply.text
+    text = reasoned_answers.COT_ANSWERS[protocol.cot_answer](reply.text) if protocol.cot_prefix else reply.text
     rule = item.details.get("rule", "")
     if item.style in ("yes_no", "letter"):
         answer = record.answer.lower() if item.style == "yes_no" else record.answer
@@ -170,7 +171,7 @@ def _read_choice(item: Item, answer: str, reply: str, text: str, protocol: Proto
     rule = item.details.get("rule", "")
     if item.style == "yes_no":
         parser = protocol.yes_no_parser
-        parsed = parsers.final_yes_no(reply, parser) if _reads_mark(protocol) else parsers.YES_NO[parser](text)
+        parsed = reasoned_answers.final_yes_no(reply, parser) if _reads_mark(protocol) else parsers.YES_NO[parser](text)
         return parsed == answer, parsed
     if rule == "letters":
         letters = letter_sets.read_letters(text)
@@ -179,7 +180,7 @@ def _read_choice(item: Item, answer: str, reply: str, text: str, protocol: Proto
         return crpe.RULES[rule](text, answer, item.options)
     parser = protocol.letter_parser
     if _reads_mark(protocol):
-        parsed = parsers.final_letter(reply, item.options, parser)
+        parsed = reasoned_answers.final_letter(reply, item.options, parser)
     else:
         parsed = parsers.LETTER[parser](text, item.options)
     return parsed == answer, parsed
