@@ -83,6 +83,8 @@ def test_rationales_need_no_language_model_as_judge(world: Path, tmp_path: Path)
     items, protocol = load_benchmark("world_rationales", world).items, named_protocol("world")
     with OpenAIServer("m", "http://127.0.0.1:1/v1") as engine, ReplyStore(tmp_path) as store:
         assert grading(items, protocol, Judge(engine, store)) == grading(items, protocol, None) == {}
+        judged = grading(items, protocol, Judge(engine, store, faithfulness=True))
+        assert judged == {"faithfulness": "statements judged by m, own prompt"}
 
 
 def test_a_random_model_is_scored(world: Path, vlm) -> None:
