@@ -106,8 +106,8 @@ def _test(name: str, runs: Sequence[Units], baselines: Sequence[Units]) -> dict[
 
 def _ratio_test(name: str, runs: Sequence[Ratio], baselines: Sequence[Ratio]) -> dict[str, Any]:
     _check_same(name, [r.clusters for r in [*runs, *baselines]])
-    values = [[r.value for r in side] for side in (runs, baselines)]
-    return _points(statistics.paired_bootstrap(*values, len(runs[0].clusters)))
+    clusters = len(runs[0].clusters)
+    return _points(statistics.paired_bootstrap([r.value for r in runs], [r.value for r in baselines], clusters))
 
 
 def _points(test: statistics.PairedTest) -> dict[str, Any]:
