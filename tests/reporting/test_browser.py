@@ -380,7 +380,7 @@ def test_items_are_read_from_the_data_of_the_shown_run(
     ],
 )
 def test_ticks_are_round_and_span_the_data(low: float, high: float, expected: list[float]) -> None:
-    assert charts.ticks(low, high, 4) == pytest.approx(expected)
+    assert charts.ticks(low, high) == pytest.approx(expected)
 
 
 def test_lines_that_coincide_are_drawn_wide_before_narrow() -> None:

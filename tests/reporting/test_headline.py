@@ -91,7 +91,7 @@ def test_held_out_pairs_of_one_arm_without_a_control() -> None:
     pairs: dict[str, Any] = {"benchmark": "heldout_pairs", "n": 24, "chance": 50.0}
     rows = [row("accuracy", "base", 61.5, **pairs), row("accuracy", "mpo", 70.1, **pairs, base=test(8.6))]
     assert headline.as_text(headline.build(rows)) == [
-        "Held-out pairs: true caption more likely than the false one, percent of 24 items (chance: 50.0)",
+        "Held-out pairs: chosen answer more likely than the rejected answer, percent of 24 items (chance: 50.0)",
         "  base model  61.5",
         "  mpo         70.1  +8.6 [+5.6, +11.6] against the base model",
         "24 test items are too few for conclusions.",
@@ -132,8 +132,18 @@ def test_it_stays_within_its_lines_whatever_the_number_of_arms_and_changes() -> 
     lines = headline.as_text(headline.build(rows))
     assert len(lines) <= headline.MAX_LINES
     assert "  mpo-19" in "\n".join(lines) and "19 more arms are in the report." in lines
-    assert all("and 11 more scores." in line for line in lines if line.startswith("Got "))
+    assert all("and 11 more scores." in line for line in lines if line.startswith(("Worse", "Also")))
     assert max(map(len, lines)) < 250
+
+
+def test_all_changes_are_relative_to_the_same_baseline() -> None:
+    """The base was not scored on POPE, so the difference from sft on POPE is not reported as one from the base."""
+    rows = [row("group", "base", 30), row("group", "sft", 31, base=test(1)), row("group", "mpo", 35, base=test(5))]
+    rows += [row("accuracy", "base", 80, "gqa"), row("accuracy", "mpo", 81, "gqa", base=test(1))]
+    rows += [row("accuracy", "sft", 80, "pope"), row("accuracy", "mpo", 70, "pope", sft=test(-10, p=0.01))]
+    lines = headline.as_text(headline.build(rows))
+    assert "No other score is significantly worse than the base model (p < 0.05; 1 comparison)." in lines
+    assert not any("pope" in line for line in lines)
 
 
 def test_only_the_base() -> None:
@@ -165,7 +175,7 @@ def test_a_report_of_few_items_holds_no_nan(
     assert differences == {(), ("base",), ("base", "sft")}  # and not the mirrored comparison, base minus sft
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert f"| +0.0 (n = {n}: too few for an interval) |" in text and f"(n = {n}) |" in text
-    assert "±" not in text and "p = " not in text and "comparisons" not in text
+    assert "±" not in text and "p = " not in text and "comparison" not in text
     assert ("Published numbers are listed" in text) == (
         name == "gqa"
     )  # there are no published numbers of POPE's accuracy

@@ -1,4 +1,4 @@
-"""Tests the contact sheet and the training curves: elements do not overlap."""
+"""Tests the contact sheet and the training curves: no element hides another."""
 
 from __future__ import annotations
 
@@ -110,8 +110,13 @@ def test_coinciding_curves_are_all_seen_in_the_browsers_colours(tmp_path: Path) 
         assert (np.abs(plots - colour).sum(axis=-1) < 40).sum() > 200, number
 
 
+def test_only_the_base_models_have_the_colour_of_the_base() -> None:
+    numbers = charts.colour_numbers(["base", "database", "a: base", "a: mpo"])
+    assert numbers == {"base": 0, "database": 1, "a: base": 0, "a: mpo": 2}
+
+
 def test_one_logged_step_is_a_dot(tmp_path: Path) -> None:
-    path = figures.training_curves({"mpo-seed0": [{"step": 1, "loss": 2.0}]}, tmp_path / "curves.png")
+    path = figures.training_curves({"mpo-seed0": [{"step": 1, "loss": 2.0}]}, tmp_path / "curves.png", {"mpo": 1})
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     plots = pixels[: int(pixels.shape[0] * 0.8)]

@@ -1,4 +1,4 @@
-"""Reads the status of the arms of a run, and writes notes on arms without scores for readers of the results."""
+"""Reads the status of the arms of a run, and writes the notes on arms that are shown with the results."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from scramble.storage.files import STAGE_FILE, read_json
 from scramble.training.checkpoint_paths import newest_step
 
 _TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the arms of its trials
+RUN_SEPARATOR = ": "
+"""Separates run and method in the names of methods when several runs are compared."""
 
 
 def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
-    """Return the contents of ``stage.json`` by arm. The arms are sorted by name, with numbers in numerical order (seed2
-    before seed10).
+    """Return the contents of each arm's ``stage.json``. The arms are sorted by name, with numbers in numerical order
+    (seed2 before seed10).
     """
     return {marker.parent.name: dict(read_json(marker)) for marker in arm_markers(run)}
 
@@ -35,8 +37,14 @@ def finished_arms(run: str | Path) -> list[str]:
 
 
 def is_trial(arm: str) -> bool:
-    """Return whether an arm is a trial of a study."""
+    """Return whether an arm is a trial of ``scripts/study.py``."""
     return _TRIAL.fullmatch(arm) is not None
+
+
+def split_run(name: str) -> tuple[str, str]:
+    """Split ``<run>: <method>`` into run and method. The run is empty if the name contains no run."""
+    run, _, method = name.rpartition(RUN_SEPARATOR)
+    return run, method
 
 
 def method_of(arm: str) -> str:
@@ -84,8 +92,8 @@ def incomplete_notes(run: str | Path) -> list[str]:
 def arm_notes(results: Iterable[Path]) -> list[str]:
     """Return notes on a run's arms, to be shown with its results in the folders ``<run>/evaluation/<arm>/<benchmark>``.
 
-    The notes name arms without scores. They also report different numbers of training steps, because a higher score
-    after longer training does not show that a method is better.
+    The notes name arms without scores. They also say whether the arms were trained for different numbers of steps,
+    because a higher score after longer training does not show that a method is better.
     """
     folders = list(results)
     if not folders:
@@ -99,8 +107,8 @@ def arm_notes(results: Iterable[Path]) -> list[str]:
         for arm, stage in arm_stages(run).items()
         if arm in scored and stage["status"] == "finished" and "steps" in stage["summary"]
     }
-    fewest, most = (choose(steps, key=steps.__getitem__, default="") for choose in (min, max))
-    if steps and steps[fewest] != steps[most]:
+    if len(set(steps.values())) > 1:
+        fewest, most = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
         notes.append(
             f"The arms were trained for different numbers of steps, from {steps[fewest]:,} ({fewest}) to "
             f"{steps[most]:,} ({most}): set trainer.max_steps to train all of them for the same number."

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scramble.evaluation.benchmarks import BENCHMARKS
+from scramble.reporting.arms import split_run
 
 WIDTH, HEIGHT = 400.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
 FEW_POINTS = 12  # a line with at most this many points has a marker at each point
 MOST_POINTS = 240  # maximum number of points per line; a plot that is 340 units wide cannot show more
-
 
 LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
     (3.2, ()),
@@ -41,17 +41,17 @@ def drawing_order(number: int) -> tuple[float, bool]:
 def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
     """Return the colour numbers of methods: indices into :data:`~scramble.reporting.pages.PALETTE` and :data:`LINES`.
 
-    The base model has number 0.
+    The base model of each run has number 0.
     """
     names = list(dict.fromkeys(methods))
-    others = [name for name in names if not name.endswith("base")]
+    others = [name for name in names if split_run(name)[1] != "base"]
     count = len(LINES) - 1
     return dict.fromkeys(names, 0) | {name: 1 + place % count for place, name in enumerate(others)}
 
 
-def watched_label(key: str) -> str:
-    """Return the title of a benchmark score logged during training (``eval_<benchmark>/<score>``)."""
-    return key.removeprefix("eval_").replace("/", " ") + ", validation"
+def score_title(key: str) -> str:
+    """Return ``<benchmark> <score>`` for a benchmark score logged during training (``eval_<benchmark>/<score>``)."""
+    return key.removeprefix("eval_").replace("/", " ")
 
 
 def is_benchmark_score(key: str) -> bool:
@@ -95,7 +95,7 @@ def line_chart(
         return None
     xs = [x for points in finite.values() for x, _ in points]
     ys = [y for points in finite.values() for _, y in points]
-    x_ticks, y_ticks = ticks(min(xs), max(xs), 4), ticks(min(ys), max(ys), 4)
+    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
     y_low, y_high = min(min(ys), y_ticks[0]), max(max(ys), y_ticks[-1])
 
@@ -128,11 +128,11 @@ def line_chart(
     )
 
 
-def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about ``count`` round numbers that span [low, high], in steps of 1, 2 or 5 times a power of ten."""
+def ticks(low: float, high: float) -> list[float]:
+    """Return about four round numbers that span [low, high], in steps of 1, 2 or 5 times a power of ten."""
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
-    rough = (high - low) / max(count, 1)
+    rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * k for k in (1, 2, 5, 10) if power * k >= rough)
     first, last = math.floor(low / step), math.ceil(high / step)

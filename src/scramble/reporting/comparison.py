@@ -1,5 +1,5 @@
-"""Computes the rows of a run's tables: each method's scores, and their differences from the baselines, paired by item
-and seed.
+"""Computes the rows of a run's tables: the scores of each method, and their differences from the baselines, paired by
+item and seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scramble.evaluation.scoring.hallucination import has_direction, lower_is_be
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
 from scramble.evaluation.scoring.statistics import is_few
-from scramble.reporting.arms import method_of
+from scramble.reporting.arms import RUN_SEPARATOR, method_of, split_run
 from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
@@ -30,8 +30,6 @@ PARTS = {
     "new-wording": "wordings that do not occur in training",
 }
 """Parts of the embedded world's test set. A score name ends with the part (``group/swap-object/unseen``)."""
-RUN_SEPARATOR = ": "
-"""Separates run and method in the names of methods when several runs are compared."""
 
 Folders = Mapping[str, Mapping[str, Sequence[Path]]]
 """Result folders by benchmark and method, one folder per seed."""
@@ -65,7 +63,7 @@ class ScoreRow:
 
 def find_methods(evaluation: str | Path) -> dict[str, dict[str, list[Path]]]:
     """Return the result folders in ``<run>/evaluation`` by benchmark and method. The arms ``<method>-seed<n>`` are
-    seeds of one method, and ``base`` is a method.
+    the seeds of a method. The base model counts as the method ``base``.
     """
     return by_method(results.find(evaluation))
 
@@ -109,13 +107,7 @@ def compare(folders: Folders, baselines: Sequence[str] = ("base", "sft")) -> lis
     return rows
 
 
-def split_run(name: str) -> tuple[str, str]:
-    """Split ``<run>: <method>`` into run and method; the run is empty if there is one run."""
-    run, _, method = name.rpartition(RUN_SEPARATOR)
-    return run, method
-
-
-def own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
+def _own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
     """Return the baselines of ``method``: a dictionary from the given names to the names of methods. A name without a
     run denotes a method of the same run as ``method``.
 
@@ -178,7 +170,7 @@ def _tests(
     way as ``method``.
     """
     tests = {}
-    for name, other in own_baselines(method, baselines).items():
+    for name, other in _own_baselines(method, baselines).items():
         others = methods.get(other, ())
         if not others or any(not_comparable(result, results.read(folder)) for folder in others):
             continue
@@ -240,12 +232,15 @@ def uncertainty(standard_error: float | None, n: int | None) -> str:
 
 def shown(test: Mapping[str, Any] | None) -> str:
     """Return a difference in points with its interval and its p-value. Both are omitted if there are too few items."""
-    if test is None:
-        return ""
+    return "" if test is None else f"{points(test)} {p_value(test)}".rstrip()
+
+
+def p_value(test: Mapping[str, Any]) -> str:
+    """Return ``p = 0.012`` or ``p < 0.001``; "" if there is no p-value or if there are too few items."""
     p = test["p_value"]
     if not _is_number(p) or is_few(test.get("n")):
-        return points(test)
-    return f"{points(test)} " + ("p < 0.001" if p < 0.001 else f"p = {p:.3f}")
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def points(test: Mapping[str, Any]) -> str:

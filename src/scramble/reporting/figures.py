@@ -25,7 +25,7 @@ PANELS: tuple[tuple[str, str], ...] = (
 
 
 def training_curves(
-    arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, colours: Mapping[str, int] | None = None
+    arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, colours: Mapping[str, int]
 ) -> Path:
     """Draw losses, reward margins, log-probabilities and benchmark scores over steps, with one line per arm. The seeds
     of a method have the same colour and dashes.
@@ -35,22 +35,20 @@ def training_curves(
     Args:
         arms: for each arm the rows of its ``metrics.jsonl``. A panel skips rows that lack ``step`` or the panel's key.
         path: path of the PNG file.
-        colours: colour number of each method (:func:`scramble.reporting.charts.colour_numbers`), to match the results
-            browser; by default computed from the arms.
+        colours: colour number of each method (:func:`scramble.reporting.charts.colour_numbers`).
     """
     from matplotlib.ticker import MaxNLocator
 
     watched = sorted({key for rows in arms.values() for row in rows for key in row if _is_watched(key)})
     panels = [(key, f"{label}\ntraining batches") for key, label in PANELS]
-    panels += [(key, charts.watched_label(key).replace(", ", " (%)\n")) for key in watched]
-    figure, axes = _grid(len(panels), columns=min(4, len(panels)), width=3.6, height=2.1)
-    numbers = dict(colours or charts.colour_numbers(method_of(arm) for arm in arms))
-    ordered = sorted(arms, key=lambda arm: charts.drawing_order(numbers[method_of(arm)]))
+    panels += [(key, f"{charts.score_title(key)} (%)\nvalidation") for key in watched]
+    figure, axes = _grid(len(panels))
+    ordered = sorted(arms, key=lambda arm: charts.drawing_order(colours[method_of(arm)]))
     for axis, (key, label) in zip(axes, panels, strict=False):
         for arm in ordered:
             points = [(row["step"], row[key]) for row in arms[arm] if key in row and "step" in row]
             if points:
-                _draw(axis, points, method_of(arm), numbers[method_of(arm)])
+                _draw(axis, points, method_of(arm), colours[method_of(arm)])
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
@@ -67,7 +65,9 @@ def training_curves(
             frameon=False,
             handlelength=4,
         )
-    return _save(figure, path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    return Path(path)
 
 
 def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number: int) -> None:
@@ -96,12 +96,15 @@ def _is_watched(key: str) -> bool:
     return len(parts) == 1 or (len(parts) == 2 and parts[1].startswith("swap-"))
 
 
-def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a grid of axes. Margins are set in inches, so that titles and legend fit with any number of rows."""
+def _grid(count: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a grid of ``count`` axes. Margins are set in inches, so that titles and legend fit with any
+    number of rows.
+    """
     from matplotlib.figure import Figure
 
-    rows = max(1, -(-count // columns))
-    gap, top, bottom = 0.95, 0.5, 0.85
+    columns = min(4, count)
+    rows = -(-count // columns)
+    width, height, gap, top, bottom = 3.6, 2.1, 0.95, 0.5, 0.85
     total = height * rows + gap * (rows - 1) + top + bottom
     figure = Figure(figsize=(width * columns, total))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -116,9 +119,3 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
         wspace=0.25,
     )
     return figure, axes
-
-
-def _save(figure: Figure, path: str | Path) -> Path:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-    return Path(path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.statistics import is_few
@@ -18,17 +17,15 @@ from scramble.reporting.table import Column, Table, counted, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
 MAX_LINES = 8
-"""Maximum number of lines of the headline, which must fit on a terminal together with the paths of report and
-browser.
-"""
+"""Maximum number of lines of the headline."""
 MAX_CHANGES = 4
 """Maximum number of scores to list as changed, besides the main score."""
 MAX_METHODS = 2
 """Maximum number of methods to list per changed score."""
 FEW_ITEMS = 30
-"""If there are fewer test items than this, the headline warns that they are too few for conclusions."""
+"""With fewer test items than this number, the headline warns that they are too few for conclusions."""
 CONTROL = "sft"
-"""The method that is trained only on the chosen captions."""
+"""The method that is trained only on the chosen answers."""
 
 _SCORES = {
     "group": "both images matched with both captions",
@@ -41,9 +38,9 @@ _SCORES = {
 
 @dataclass(frozen=True)
 class HeadlineRow:
-    """One method: its name, its label, its score, and the difference from its baseline as text.
+    """One method: its name, its label, its score, and its difference from a baseline as text.
 
-    ``sign`` is ``good`` or ``bad`` if the difference is statistically significant, else empty.
+    ``sign`` is ``good`` or ``bad`` if the difference is statistically significant, and "" otherwise.
     """
 
     method: str
@@ -76,11 +73,11 @@ def build(
         rows: at least one row of :func:`scramble.reporting.comparison.compare`.
         baselines: baselines in the order of :func:`scramble.reporting.comparison.compare`. On the main score, a method
             is compared with the last baseline for which it has a difference. Changes of other scores are relative to
-            the first baseline.
-        trained: kinds of negatives that the arms were trained on; empty if these are all kinds, or unknown. If a 2x2
-            benchmark also scores kinds that were not trained, the main score is the group score of the first trained
-            kind.
-        arm_notes: notes about the run's arms, see :func:`scramble.reporting.arms.arm_notes`.
+            the first baseline for which any of these scores has a difference.
+        trained: kinds of pairs that the arms were trained on; empty if the arms were trained on all kinds, or if the
+            kinds are unknown. If a 2x2 benchmark also scores kinds that were not trained on, the main score is the
+            group score of the first kind that was.
+        arm_notes: notes on the arms of the run (:func:`scramble.reporting.arms.arm_notes`).
     """
     benchmark, score = _lead(rows, trained)
     shown = [row for row in rows if (row.benchmark, row.score) == (benchmark, score)]
@@ -99,8 +96,8 @@ def build(
 
 
 def trained_kinds(data: Path | None) -> list[str]:
-    """Return the kinds of negatives in a data set's settings. The list is empty if the settings use all kinds, or if
-    there is no data set.
+    """Return the kinds of pairs in the settings of a data set. The list is empty if the settings select all kinds, or
+    if there is no data set.
     """
     if data is None or not (data / STAGE_FILE).exists():
         return []
@@ -134,15 +131,15 @@ def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
 def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]:
     """Return the benchmark and the name of the main score.
 
-    The main score is the group score of a 2x2 benchmark. If the benchmark also scores kinds that were not trained, the
-    main score is the group score of a trained kind. Without a 2x2 benchmark, the main score is that of the held-out
-    pairs. Without held-out pairs, the main score of the first benchmark is used.
+    The main score is the group score of a 2x2 benchmark. If the benchmark also scores kinds that were not trained on,
+    the main score is the group score of a kind that was. Without a 2x2 benchmark, the main score is the accuracy on the
+    held-out pairs; without held-out pairs, it is the main score of the first benchmark.
     """
     main = _main_scores(rows)
     for benchmark, score in main.items():
         kinds = [r.score.partition("/")[2] for r in rows if r.benchmark == benchmark and _is_kind(r.score, score)]
         trained_kind = next((kind for kind in trained if kind in kinds), None)
-        # Scores by tag, such as "seen", look like scores by kind. Select a kind only if some kinds were not trained.
+        # Scores by tag, such as "seen", look like scores by kind. Select a kind only if some were not trained on.
         if score == "group" and trained_kind is not None and not set(kinds) <= set(trained):
             return benchmark, f"{score}/{trained_kind}"
     for benchmark, score in main.items():
@@ -177,7 +174,7 @@ def _title(shown: Sequence[ScoreRow]) -> str:
     score, _, kind = first.score.partition("/")
     name, what = first.benchmark, _SCORES.get(score, score)
     if name == "heldout_pairs":
-        name, what = "Held-out pairs", "true caption more likely than the false one"
+        name, what = "Held-out pairs", "chosen answer more likely than the rejected answer"
     if kind:
         name = f"{_kind(kind).capitalize()} ({name})"
     items = counted(first.n, "items") if first.n else "items"
@@ -202,14 +199,15 @@ def _row(row: ScoreRow, baselines: Sequence[str]) -> HeadlineRow:
     if name is None:
         return HeadlineRow(row.method, _role(row.method), value, f"not comparable: {row.reason}" if row.reason else "")
     test = row.differences[name]
-    against = {"base": "the base model", CONTROL: "the control"}.get(name, name)
-    return HeadlineRow(row.method, _role(row.method), value, _difference(test, against), sign(test, row.score))
-
-
-def _difference(test: Mapping[str, Any], against: str) -> str:
     if test["difference"] == 0 and test["standard_error"] == 0:
-        return f"the same as {against} on every item"
-    return f"{points(test)} against {against}"
+        difference = f"the same as {_against(name)} on every item"
+    else:
+        difference = f"{points(test)} against {_against(name)}"
+    return HeadlineRow(row.method, _role(row.method), value, difference, sign(test, row.score))
+
+
+def _against(baseline: str) -> str:
+    return {"base": "the base model", CONTROL: "the control"}.get(baseline, baseline)
 
 
 def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
@@ -227,22 +225,22 @@ def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tup
 
 
 def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) -> list[str]:
-    """Return the notes on other scores that are significantly worse or better than those of the first baseline."""
-    tested = [
-        (row, name, row.differences[name])
-        for row in others
-        for name in [next((b for b in baselines if b in row.differences), None)]
-        if name is not None and not is_few(row.n)
-    ]
-    if not tested:
+    """Return the notes on other scores that are significantly worse or better than those of a baseline, which is the
+    first one that any of these scores was compared with.
+    """
+    rows = [row for row in others if not is_few(row.n)]
+    baseline = next((name for name in baselines if any(name in row.differences for row in rows)), None)
+    if baseline is None:
         return []
-    against = "the base model" if tested[0][1] == "base" else tested[0][1]
+    tested = [(row, row.differences[baseline]) for row in rows if baseline in row.differences]
+    against = _against(baseline)
     changes: dict[str, dict[str, list[tuple[float, str]]]] = {"bad": {}, "good": {}}
-    for row, _, test in tested:
+    for row, test in tested:
         if direction := sign(test, row.score):
             changes[direction].setdefault(_name(row, lead), []).append((test["difference"], row.method))
     if not changes["bad"]:
-        worse = f"No other score is significantly worse than {against} (p < {ALPHA}; {len(tested)} comparisons)."
+        comparisons = counted(len(tested), "comparisons")
+        worse = f"No other score is significantly worse than {against} (p < {ALPHA}; {comparisons})."
     else:
         worse = f"Worse than {against} (p < {ALPHA}): {_listed(changes['bad'])}"
     return [worse, *([f"Also better than {against}: {_listed(changes['good'])}"] if changes["good"] else [])]

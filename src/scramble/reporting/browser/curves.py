@@ -20,13 +20,11 @@ CURVES = (
 
 
 def curves(arms: Mapping[str, Path], colours: Mapping[str, int]) -> list[charts.Chart]:
-    """Return one chart per metric in ``metrics.jsonl`` with one line per arm; benchmark scores during training come
-    last.
-    """
+    """Return one chart per metric in ``metrics.jsonl``. The last charts show benchmark scores during training."""
     rows = {arm: list(read_jsonl(folder / "metrics.jsonl")) for arm, folder in arms.items()}
     watched = sorted({key for log in rows.values() for row in log for key in row if charts.is_benchmark_score(key)})
     panels = [(key, f"{title}, training batches") for key, title in CURVES]
-    panels += [(key, charts.watched_label(key)) for key in watched if key.count("/") == 1]
+    panels += [(key, f"{charts.score_title(key)}, validation") for key in watched if key.count("/") == 1]
     by_arm = {arm: colours[method_of(arm)] for arm in arms}
     all_charts = (
         charts.line_chart(

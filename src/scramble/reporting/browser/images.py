@@ -16,9 +16,9 @@ OWN_NAME = re.compile(r"[0-9a-f]{16}\.(png|jpg)(\.part)?")
 
 
 class SiteImages:
-    """Writes images of at most ``pixels`` per side into ``folder``.
+    """Writes images of at most ``pixels`` per side to ``folder``.
 
-    A file that an earlier call wrote is reused, so that writing the site again is fast.
+    Files of an earlier site in the same folder are reused, so that writing the site again is fast.
     """
 
     def __init__(self, folder: Path, pixels: int) -> None:
@@ -49,7 +49,7 @@ class SiteImages:
         """Write a file and rename it, without waiting for the disk as :func:`~scramble.storage.files.atomic_path` does.
 
         Waiting takes 6 ms per file, which is ten times as long as writing. A file that is lost in a crash is written
-        again by the next call.
+        again with the next site.
         """
         with writing(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class SiteImages:
             temporary.replace(self.folder / name)
 
     def remove_unused(self) -> None:
-        """Remove files of an earlier call that the site no longer uses. Other files in the folder are kept."""
+        """Remove images of an earlier site that the site no longer uses. Files with other names are kept."""
         for path in self.folder.glob("*"):
             if OWN_NAME.fullmatch(path.name) and path.name not in self._used:
                 path.unlink()

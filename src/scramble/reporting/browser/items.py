@@ -1,5 +1,5 @@
-"""Converts the items of a benchmark to rows for the browser, with texts, images, and every arm's verdict, margin,
-scores and reply.
+"""Converts the items of a benchmark to rows for the browser, with texts, images, and the verdict, margin, scores and
+reply of every arm.
 
 Keys without a value are omitted from a row:
 
@@ -28,12 +28,13 @@ from typing import Any
 from scramble.console import track
 from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 from scramble.evaluation.scoring import results
+from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.formats.word_diff import word_edits
 from scramble.records import TwoByTwoItem
+from scramble.reporting.arms import RUN_SEPARATOR, split_run
 from scramble.reporting.browser.images import SiteImages
 from scramble.reporting.browser.sampling import sample
-from scramble.reporting.comparison import RUN_SEPARATOR, lower_is_better, split_run
 from scramble.reporting.pages.texts import marked
 
 MAIN_SCORES = ("group", "accuracy", "itt", "hallucination_rate", "hal", "chair_s", "score")
@@ -65,7 +66,7 @@ class ItemTable:
 
     @property
     def note(self) -> str:
-        """What the page says about missing texts, images and arms."""
+        """The text on the page about missing texts, images and arms."""
         notes = [f"{self.benchmark} is shown without texts and images: {self.reason}."] if self.reason else []
         if self.other_arms:
             notes.append(f"Arms that were evaluated on other data are not shown: {', '.join(self.other_arms)}.")
@@ -94,7 +95,12 @@ def item_table(
         limit: maximum number of items; more are sampled with a fixed seed.
         missing: why ``benchmark`` is None.
     """
-    arms = {arm_name(method, folder, seeds): (method, folder) for method, folder, seeds in _arms(folders, order)}
+    arms = {
+        arm_name(method, folder, len(folders[method])): (method, folder)
+        for method in order
+        if method in folders
+        for folder in folders[method]
+    }
     versions = {arm: results.read(folder).benchmark["version"] for arm, (_, folder) in arms.items()}
     reason = ""
     version = next(iter(versions.values()))
@@ -128,10 +134,6 @@ def item_table(
             tokens[item_id] = by_arm
         rows.append({key: value for key, value in row.items() if value not in ("", [])})
     return ItemTable(name, [(arm, method) for arm, (method, _) in arms.items()], rows, len(ids), tokens, reason, others)
-
-
-def _arms(folders: Mapping[str, Sequence[Path]], order: Sequence[str]) -> list[tuple[str, Path, int]]:
-    return [(m, folder, len(folders[m])) for m in order if m in folders for folder in folders[m]]
 
 
 def arm_name(method: str, folder: Path, seeds: int) -> str:

@@ -33,7 +33,7 @@ from scramble.storage.tables import read_table, table_path
 
 CLASSIFIER = "bigram"
 MAX_FITTED = 20_000
-"""Maximum number of pairs on which the classifier is fitted; fitting takes about a second per 10,000 pairs."""
+"""Maximum number of pairs on which the classifier is fitted. Fitting takes about a second per 10,000 pairs."""
 
 
 @dataclass(frozen=True)

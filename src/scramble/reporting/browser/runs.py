@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.scoring import results
-from scramble.reporting.comparison import Folders, split_run
+from scramble.reporting.arms import split_run
+from scramble.reporting.comparison import Folders
 from scramble.reporting.table import listed_counts, objective_text, plain
 from scramble.storage.files import STAGE_FILE, read_json
 
@@ -94,13 +95,13 @@ def _facts(stage: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str
 
 def _data(name: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     summary = stage.get("summary") or {}
-    accuracies = summary.get("transfer") or summary.get("blind") or {}
     return {
         "name": name,
         "kind": stage["config"].get("data", {}).get("kind", ""),
         "method": stage["config"].get("pairs", {}).get("method", ""),
         "splits": {split: listed_counts(counts) for split, counts in summary.get("splits", {}).items()},
-        "text_only": {k: v for k, v in accuracies.items() if isinstance(v, (int, float))},
+        "is_transfer": bool(summary.get("transfer")),
+        "text_only": summary.get("transfer") or summary.get("blind") or {},
     }
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting import comparison, headline
-from scramble.reporting.arms import arm_notes
+from scramble.reporting.arms import arm_notes, split_run
 from scramble.reporting.browser.sources import Sources
-from scramble.reporting.comparison import ScoreRow, split_run
+from scramble.reporting.comparison import ScoreRow
 from scramble.reporting.headline import Headline
 from scramble.reporting.table import counted
 

@@ -68,7 +68,7 @@ def write_site(
     reasons: Mapping[str, str] | None = None,
     publish: bool = False,
 ) -> dict[str, str]:
-    """Write the site into ``folder``.
+    """Write the site to ``folder``.
 
     Args:
         folder: a new folder, or one with an earlier site.
@@ -78,7 +78,7 @@ def write_site(
         title: title of the page.
         options: what the site shows.
         reasons: why benchmarks are missing, by name, to be shown on the page.
-        publish: whether to write also the files that the hub and GitHub need to serve the folder.
+        publish: whether to also write the files that the hub and GitHub need to serve the folder.
 
     Returns:
         For each benchmark whose items are shown without texts and images, the reason.

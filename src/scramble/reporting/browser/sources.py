@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scramble.reporting import comparison
-from scramble.reporting.arms import shown_arms
-from scramble.reporting.comparison import RUN_SEPARATOR, Folders
+from scramble.reporting.arms import RUN_SEPARATOR, shown_arms
+from scramble.reporting.comparison import Folders
 from scramble.storage.files import STAGE_FILE
 
 

@@ -98,11 +98,9 @@ Browser.Explorer = class {
     for (const { control, select, label } of Object.values(this.selects)) {
       const values = control.values(this);
       label.hidden = values.length < 2;
-      const wanted = this.state[control.name] ?? values[0]?.[0] ?? '';
-      if (!values.some(([value]) => value === wanted)) delete this.state[control.name];
-      const value = values.some(([other]) => other === wanted) ? wanted : values[0]?.[0];
-      select.replaceChildren(...values.map(([v, text]) => Browser.element('option', { value: v, selected: v === value }, text)));
-      select.value = value;
+      if (!values.some(([value]) => value === this.state[control.name])) delete this.state[control.name];
+      select.replaceChildren(...values.map(([value, text]) => Browser.element('option', { value }, text)));
+      select.value = this.state[control.name] ?? values[0]?.[0];
     }
     this.shown = this.matching();
     const compare = this.definition.compare(this);
