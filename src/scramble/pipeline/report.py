@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHEET_PAIRS = 12
+"""Maximum number of pairs on the contact sheet."""
+
 
 def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
     """Write ``<run>/report/`` and print the headline.
@@ -66,7 +69,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     return folder / "report.md"
 
 
-def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
+def _contact_sheet(split: Path, path: Path) -> list[Path]:
     """Draw a contact sheet of pairs with different images, and return its path. Return an empty list if no pair has an
     image.
     """
@@ -75,17 +78,17 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
 
     images = ImageTable(split)
     pairs: dict[str, PreferencePair] = {}
-    for pair in islice(read_table(split, PreferencePair), 50 * count):
+    for pair in islice(read_table(split, PreferencePair), 50 * SHEET_PAIRS):
         if pair.image_ids:
             pairs.setdefault(pair.image_ids[0], pair)
-        if len(pairs) == count:
+        if len(pairs) == SHEET_PAIRS:
             break
     if not pairs:
         return []
     texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
     if number := undrawable(texts):
         log.info(
-            f"{path.name}: {number} captions contain characters that no installed font has; these characters are drawn "
+            f"{path.name}: {number} answers contain characters that no installed font has; these characters are drawn "
             "as boxes. Install a font, for example Noto Sans, and run scripts/report.py again"
         )
     return [contact_sheet(list(pairs.values()), images, path)]
@@ -93,7 +96,7 @@ def _contact_sheet(split: Path, path: Path, count: int = 12) -> list[Path]:
 
 CAPTIONS = {
     "training": "Training curves (each panel says which split it shows)",
-    "contact_sheet": "Training pairs: chosen captions in green, rejected captions in red",
+    "contact_sheet": "Training pairs: chosen answers in green, rejected answers in red",
 }
 
 

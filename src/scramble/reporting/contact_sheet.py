@@ -1,7 +1,7 @@
-"""Draws a contact sheet of images, each with its chosen caption in green and its rejected caption in red below it.
+"""Draws a contact sheet of images, each with its chosen answer in green and its rejected answer in red below it.
 
-Pillow draws the sheet, because it can shape and measure text, including Arabic and Devanagari. Each row of cells is
-therefore only as high as its images and captions need.
+The sheet is drawn with Pillow, which shapes and measures text, including Arabic and Devanagari. Each row of cells is
+therefore only as high as its images and answers require.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ from scramble.records import ImageFile, PreferencePair
 from scramble.storage.files import atomic_path
 
 COLUMNS = 4
+"""Number of pairs per row."""
 CELL = 300
 """Width of a cell and maximum height of its image, in pixels."""
 GAP = 26
 FONT_SIZE = 16
 LINE = 21
+"""Distance between the baselines of two lines, in pixels."""
 BETWEEN = 5
+"""Distance between image and answers, and between the two answers, in pixels."""
 MAX_LINES = 9
-"""Maximum number of lines per caption; an ellipsis marks omitted text."""
+"""Maximum number of lines per answer; an ellipsis marks omitted text."""
 CONTEXT = 6
-"""Number of words shown before the first difference of a caption that is too long."""
+"""Number of words shown before the first difference of an answer that is too long."""
 CHOSEN, REJECTED = "#1a7f37", "#b42318"
-PAPER = "white"
 
 
-def contact_sheet(
-    pairs: Sequence[PreferencePair], images: Mapping[str, ImageFile], path: str | Path, columns: int = COLUMNS
-) -> Path:
-    """Draw the first image and the captions of each pair, with ``columns`` pairs per row, and write a PNG file to
-    ``path``.
+def contact_sheet(pairs: Sequence[PreferencePair], images: Mapping[str, ImageFile], path: str | Path) -> Path:
+    """Draw the first image and the answers of each pair, and write a PNG file to ``path``.
 
-    Images keep their aspect ratio; small images are enlarged. Captions are wrapped. If a caption has more than
+    Images keep their aspect ratio; small images are enlarged. Answers are wrapped. If an answer has more than
     :data:`MAX_LINES` lines, the part around the first difference is shown.
     """
     cells = [_cell(images[pair.image_ids[0]].open(), pair.chosen, pair.rejected) for pair in pairs]
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
     heights = [max(cell.height for cell in row) for row in rows]
-    width = min(columns, max(len(cells), 1)) * (CELL + GAP) + GAP
-    sheet = Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1)), PAPER)
+    width = min(COLUMNS, len(cells)) * (CELL + GAP) + GAP
+    sheet = Image.new("RGB", (width, sum(heights) + GAP * (len(rows) + 1)), "white")
     top = GAP
     for row, height in zip(rows, heights, strict=True):
         for place, cell in enumerate(row):
@@ -67,7 +66,7 @@ def _cell(image: Image.Image, chosen: str, rejected: str) -> Image.Image:
         (_lines(rejected, chosen, _font(rejected)), _font(rejected), REJECTED),
     ]
     height = picture.height + sum(BETWEEN + LINE * len(lines) for lines, _, _ in texts)
-    cell = Image.new("RGB", (CELL, height), PAPER)
+    cell = Image.new("RGB", (CELL, height), "white")
     cell.paste(picture, (0, 0))
     pen = ImageDraw.Draw(cell)
     top = picture.height
@@ -91,8 +90,8 @@ def _fit(image: Image.Image) -> Image.Image:
 
 
 def _lines(text: str, other: str, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Wrap a caption to the cell's width. A caption that is too long starts shortly before its first difference from
-    the other caption.
+    """Wrap an answer to the cell's width. An answer that is too long starts shortly before its first difference from
+    the other answer.
     """
     words = text.split()
     lines = _wrap(words, font)

@@ -1,5 +1,5 @@
-"""Writes model cards, which state the base model, the training data with its audit, settings, scores with intervals,
-and a citation.
+"""Writes model cards, which state the base model, the training data with its audit, the settings, the scores with
+intervals, and the licences.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 
 @dataclass(frozen=True)
 class Trained:
-    """The records of an arm. ``config`` and ``summary`` are from the arm's ``stage.json``, ``data`` is the
-    ``stage.json`` of the training data, and ``environment`` is the arm's ``environment.json``.
+    """The records of an arm.
 
     Attributes:
+        config, summary: from the arm's ``stage.json``.
+        data: the ``stage.json`` of the training data.
+        environment: the arm's ``environment.json``.
         adapter: whether the shared folder contains an adapter; otherwise it contains a whole model.
-        commands: the script commands that generated the data and trained the arm. Work that was done from Python has no
-            command.
-        base_licence: licence of the base model, if it is known.
-        own_licence: licence of data whose source has no known licence.
+        commands: the script commands that generated the data and trained the arm; empty for work done from Python.
+        base_licence: licence of the base model; None if unknown.
+        own_licence: licence of the data if the licence of their source is unknown.
     """
 
     arm: str
@@ -38,9 +39,9 @@ class Trained:
     data: Mapping[str, Any]
     environment: Mapping[str, Any]
     adapter: bool
-    commands: tuple[str, ...] = ()
-    base_licence: str | None = None
-    own_licence: str | None = None
+    commands: tuple[str, ...]
+    base_licence: str | None
+    own_licence: str | None
 
 
 def model_card(
@@ -48,9 +49,8 @@ def model_card(
     trained: Trained,
     rows: Sequence[ScoreRow],
     *,
-    license: str = "other",
-    base: str | None = None,
-    notes: str = "",
+    license: str,
+    notes: str,
 ) -> str:
     """Return the card as Markdown with the hub's metadata block.
 
@@ -60,19 +60,17 @@ def model_card(
         rows: the scores of the arm and of the base (:func:`scramble.reporting.comparison.compare` with baseline
             ``base``).
         license: the hub's identifier of the licence. The licence of the base model applies to a tuned model.
-        base: hub id or name of the base model. The default is the hub id of the model from which the arm was trained,
-            or the name of the model's folder.
         notes: text to add to the card.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    path = base or public_name(str(trained.config["model"]["path"]))
+    base = public_name(str(trained.config["model"]["path"]))
     source = str(trained.data["config"]["data"].get("kind", ""))
     method = method_of(trained.arm)
     overall = [row for row in rows if row.method == method and "/" not in row.score]
     data = ModelCardData(
         license=license,
-        base_model=path,
+        base_model=base,
         library_name="peft" if trained.adapter else "transformers",
         pipeline_tag="image-text-to-text",
         tags=["preference-tuning", *sorted(trained.config["trainer"]["loss_type"]), "scramble"],
@@ -95,7 +93,7 @@ def model_card(
         data,
         template_str=text,
         name=name,
-        base=path,
+        base=base,
         adapter=trained.adapter,
         homepage=HOMEPAGE,
         version=scramble.__version__,
@@ -107,7 +105,7 @@ def model_card(
         environment=_environment(trained.environment),
         commands=list(dict.fromkeys(map(without_folders, trained.commands))),
         licences=[
-            (f"base model `{cell(path)}`", cell(trained.base_licence or "not stated: see the model's page")),
+            (f"base model `{cell(base)}`", cell(trained.base_licence or "not stated: see the model's page")),
             (f"training data `{cell(source)}`", cell(source_licence(source, trained.own_licence))),
         ],
         contamination=contamination(trained.data),
@@ -117,7 +115,7 @@ def model_card(
 
 
 def public_name(model: str) -> str:
-    """Return a model's hub id, or the name of its folder without the parent folders."""
+    """Return the hub id of a model, or the name of its folder without the parent folders."""
     return model if is_hub_id(model) and not Path(model).exists() else Path(model).name
 
 
@@ -149,7 +147,7 @@ def _data(stage: Mapping[str, Any]) -> dict[str, Any]:
         "source": cell(config["data"].get("kind", "")),
         "method": cell(config["pairs"].get("method", "")),
         "counts": listed_counts(train),
-        "text_only": {cell(k): v for k, v in text_only.items() if isinstance(v, (int, float))},
+        "text_only": {cell(k): v for k, v in text_only.items()},
         "is_transfer": bool(summary.get("transfer")),
     }
 
