@@ -1,5 +1,4 @@
-"""Renders the audit as tables for the terminal, and as a self-contained HTML page with numbers and marked-up example
-pairs.
+"""Renders the audit as tables for the terminal, and as a self-contained HTML page with example pairs.
 
 The texts of the pairs are untrusted, so the template escapes all of them. The page loads nothing from the network.
 """
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
+EXAMPLES = 40
+"""Maximum number of pairs shown per kind."""
 
 
 def write_page(
@@ -34,7 +35,6 @@ def write_page(
     *,
     open_image: Callable[[str], Image.Image | None] | None = None,
     title: str = "Audit of preference pairs",
-    examples: int = 40,
     seed: int = 0,
     is_refined: bool | None = None,
 ) -> None:
@@ -46,8 +46,7 @@ def write_page(
         pairs: the audited pairs.
         open_image: function from an image id to the image, or None if there are no images.
         title: title of the page.
-        examples: maximum number of pairs shown per kind, sampled with the seed.
-        seed: seed of the sample.
+        seed: seed of the sample of pairs that is shown.
         is_refined: whether the pairs were refined; None if unknown.
     """
     by_kind: dict[str, list[PreferencePair]] = {}
@@ -55,9 +54,8 @@ def write_page(
         by_kind.setdefault(pair.kind, []).append(pair)
     shown = []
     for kind in sorted(by_kind):
-        sample = seeded(seed, "page", kind).sample(by_kind[kind], min(examples, len(by_kind[kind])))
+        sample = seeded(seed, "page", kind).sample(by_kind[kind], min(EXAMPLES, len(by_kind[kind])))
         shown += [_example(pair, open_image) for pair in sample]
-    ratios = [f"{low:g} to {high:g}" for low, high in pairwise(RATIO_EDGES)]
     pages.write_page(
         path,
         TEMPLATES,
@@ -68,14 +66,14 @@ def write_page(
         classifiers=classifiers(result),
         needed=f"{MIN_PAIRS} pairs and {FOLDS} images",
         faults=FAULTS,
-        ratios=ratios,
+        ratios=[f"{low:g} to {high:g}" for low, high in pairwise(RATIO_EDGES)],
         examples=shown,
         kinds=sorted(by_kind),
     )
 
 
 def audit_tables(result: dict[str, Any]) -> list[Table]:
-    """Return the audit for the terminal: text-only accuracies by kind, faults by rule, vocabulary shift."""
+    """Return the tables for the terminal: text-only accuracies by kind, faults by rule, and the vocabulary shift."""
     text_only = [
         _text_only(result, "blind", "In-sample text-only accuracy, percent (standard error); 50 is chance"),
         _text_only(result, "transfer", "Transfer text-only accuracy, of classifiers fitted on pairs of other images"),
@@ -132,6 +130,7 @@ def _words(words: Sequence[dict[str, Any]]) -> str:
 
 def _example(pair: PreferencePair, open_image: Callable[[str], Image.Image | None] | None) -> dict[str, Any]:
     edits = pair.edits or word_edits(pair.chosen, pair.rejected)
+    image = open_image(pair.image_ids[0]) if open_image is not None and pair.image_ids else None
     return {
         "id": pair.pair_id,
         "kind": pair.kind,
@@ -140,8 +139,6 @@ def _example(pair: PreferencePair, open_image: Callable[[str], Image.Image | Non
         "rejected": marked(pair.rejected, [e.rejected for e in edits]),
         "faults": sorted(faults(pair)),
         "scores": {name: f"{score:.3f}" for name, score in sorted(pair.scores.items())},
-        "thumbnail": pages.thumbnail(open_image(pair.image_ids[0]))
-        if open_image is not None and pair.image_ids
-        else "",
+        "thumbnail": pages.thumbnail(image),
         "image": ", ".join(pair.image_ids),
     }

@@ -1,8 +1,9 @@
 """Builds the main table of a run, which shows the run's main scores next to published numbers.
 
-A measured score is comparable with the score of the first method in its column only if data version, items and protocol
-agree. A published number is comparable with ours only if both were measured with the same named protocol, and ours was
-measured on all items and graded by rules. Numbers that are not comparable are marked, and the notes give the reason.
+A measured score is comparable with that of the first method in its column only if both have the same data version,
+items and protocol. A published number is comparable with ours only if both were measured with the same named protocol,
+and ours was measured on all items and graded by rules. Numbers that are not comparable are marked, and the notes give
+the reason.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from scramble.evaluation.scoring import statistics
-from scramble.evaluation.scoring.statistics import is_few
-from scramble.reporting.comparison import ScoreRow, score_text, shown
+from scramble.reporting.comparison import ScoreRow, p_value, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 
 HEADLINES = (
@@ -38,7 +39,7 @@ HEADLINES = (
     ("hallucination_rate", "score"),
 )
 """Groups of main scores. The main scores of a benchmark are the first group of which the benchmark has all scores, or
-the benchmark's first score if there is no such group. The headline shows the last score of the group.
+the first score of the benchmark if there is no such group. The headline shows the last score of the group.
 """
 
 
@@ -58,8 +59,8 @@ class ScoreColumn:
 class ScoreCell:
     """A score in percent (or in the unit of its source) with its uncertainty and tests.
 
-    The keys of ``tests`` are baselines, for paired tests, and ``model [source]``, for unpaired tests against published
-    numbers.
+    The keys of ``tests`` are the names of baselines (paired tests) and ``model [source]`` (unpaired tests against
+    published numbers).
     """
 
     value: float
@@ -89,25 +90,19 @@ class ScoreTable:
     notes: list[str]
 
 
+@cache
 def published_numbers() -> Mapping[str, Any]:
-    """Return the published numbers: a list of ``scores``, and their ``sources`` by key."""
+    """Return the published numbers: the list ``scores``, and the mapping ``sources`` from keys to papers."""
     return json.loads(files("scramble.evaluation").joinpath("published.json").read_text(encoding="utf-8"))
 
 
-def build(
-    measured: Sequence[ScoreRow],
-    columns: Sequence[ScoreColumn] | None = None,
-    *,
-    with_published: bool = True,
-) -> ScoreTable:
-    """Build the table.
+def build(measured: Sequence[ScoreRow]) -> ScoreTable:
+    """Build the table of the main scores of all benchmarks, with the published models that have one of these scores.
 
     Args:
         measured: rows of :func:`scramble.reporting.comparison.compare`.
-        columns: scores to show; None shows the main scores of each benchmark.
-        with_published: whether to add published models that have one of these scores.
     """
-    columns = list(columns or headlines(measured))
+    columns = headlines(measured)
     rows: dict[str, ModelRow] = {}
     notes: dict[str, None] = {}
     for row in measured:
@@ -126,7 +121,7 @@ def build(
         notes[f"{row.benchmark}: protocol {_protocol(row)}"] = None
         if row.reason:
             notes[f"{NOT_COMPARABLE} {row.method}, {row.benchmark}: {row.reason}"] = None
-    others = _published_rows(columns, measured, rows, notes) if with_published else []
+    others = _published_rows(columns, measured, rows, notes)
     return ScoreTable(columns, [*rows.values(), *others], list(notes))
 
 
@@ -241,7 +236,7 @@ def as_json(table: ScoreTable) -> dict[str, Any]:
 
 
 def as_markdown(scores: ScoreTable) -> str:
-    """Return a table of values ± standard errors with notes, and a table of differences with intervals and p-values."""
+    """Return a table of scores ± standard errors with notes, and a table of differences with intervals and p-values."""
     tests = [
         (row.name, other, column.title, test, test["test"])
         for row in scores.rows
@@ -254,7 +249,7 @@ def as_markdown(scores: ScoreTable) -> str:
 
 
 def as_latex(scores: ScoreTable) -> str:
-    """Return a LaTeX tabular of values ± standard errors and differences to the baselines with p-values."""
+    """Return a LaTeX tabular of scores ± standard errors and differences from the baselines with p-values."""
     return _table(scores, _text_with_tests).latex()
 
 
@@ -287,10 +282,6 @@ def _text_with_tests(cell: ScoreCell | None) -> str:
     tests = ""
     for other, test in cell.tests.items() if cell is not None else ():
         if "[" not in other:
-            p = "" if test["p_value"] is None or is_few(test.get("n")) else f", p {_p(test['p_value'])}"
-            tests += f" ({test['difference']:+.1f} vs {other}{p})"
+            parts = [f"{test['difference']:+.1f} vs {other}", p_value(test)]
+            tests += f" ({', '.join(filter(None, parts))})"
     return _text(cell, tests)
-
-
-def _p(value: float) -> str:
-    return f"= {value:.3f}" if value >= 0.001 else "< 0.001"

@@ -13,13 +13,9 @@ from scramble.reporting.table import NOT_COMPARABLE, Column, Table
 HARNESSES = ("lmms-eval", "vlmevalkit")
 
 
-class ReproductionError(ValueError):
-    """Raised if the description of a table is invalid."""
-
-
 @dataclass(frozen=True)
 class Place:
-    """A score of a benchmark: a measured one from the results in ``folder``, or a published one with the protocol
+    """A score of a benchmark: a measured score from the results in ``folder``, or a published score with the protocol
     ``protocol`` (None: any protocol).
     """
 
@@ -52,7 +48,7 @@ class PaperColumn:
         return f"{place.benchmark} {place.score}" + (f" ({extra})" if extra else "")
 
 
-@dataclass(frozen=True)
+@dataclass
 class PaperCell:
     """The numbers of one row and column, in percent or in the published unit. ``test`` compares ``ours`` with the
     baseline.
@@ -87,22 +83,16 @@ def compare_with_paper(
     """Combine measured and published numbers in one table.
 
     Args:
-        columns: columns of the table.
-        methods: a pair of labels for the key of each measured method. The first label names the method's row and the
-            published model. The second label names the published row with which the method is compared. If the labels
+        columns: columns of the table, each with a measured or a published score.
+        methods: two labels for the key of each measured method. The first label names the row of the method and the
+            published model. The second label names the published model with which the method is compared. If the labels
             are equal, the row has no differences.
         measured: for each evaluation folder the rows of measured scores, whose ``method`` is a key of ``methods`` and
             whose ``differences`` include ``baseline``.
         baseline: name of the baseline in :attr:`ScoreRow.differences`.
-
-    Raises:
-        ReproductionError: if a column has neither a measured nor a published score.
     """
     table = PaperTable(list(columns))
     notes: dict[str, None] = {}
-    for column in columns:
-        if column.measured is None and column.published is None:
-            raise ReproductionError("a column has neither a measured nor a published score")
     for key, (label, compared) in methods.items():
         table.rows[label] = [_cell(column, key, label, compared, measured, baseline, notes) for column in columns]
     table.notes = list(notes)
@@ -120,34 +110,27 @@ def _cell(
 ) -> PaperCell:
     row = None if column.measured is None else _row(column.measured, key, measured)
     entry = None if column.published is None else _entry(column.published, label)
-    other = None if column.published is None or compared == label else _entry(column.published, compared)
-    gain = entry["value"] - other["value"] if entry and other else None
-    comparable = False
+    cell = PaperCell()
     if row is not None:
+        cell.ours, cell.standard_error, cell.n, cell.protocol = row.value, row.standard_error, row.n, row.protocol
+        cell.test = None if compared == label else row.differences.get(baseline)
         notes[f"{column.title}: measured with protocol {row.protocol}{_as_in_paper(column)}, n = {row.n}"] = None
-    if entry is not None:
+    if entry is not None and column.published is not None:
+        cell.published = entry["value"]
+        if compared != label and (other := _entry(column.published, compared)):
+            cell.published_gain = entry["value"] - other["value"]
         source = published_numbers()["sources"][entry["source"]]
         notes[f"published: {source['title']} {source['url']}".strip()] = None
         if entry.get("note"):
             notes[f"published {entry['benchmark']}: {entry['note']}"] = None
     if row is not None and entry is not None:
         reason = _why_not(column, row, entry)
-        comparable = not reason
+        cell.comparable = not reason
         if reason:
             notes[
                 f"{NOT_COMPARABLE} {column.title}: our score is not comparable with the paper's, because {reason}"
             ] = None
-    test = None if row is None or compared == label else row.differences.get(baseline)
-    return PaperCell(
-        None if row is None else row.value,
-        None if row is None else row.standard_error,
-        None if row is None else row.n,
-        test,
-        "" if row is None else row.protocol,
-        None if entry is None else entry["value"],
-        gain,
-        comparable,
-    )
+    return cell
 
 
 def _row(place: Place, key: str, measured: Mapping[str, Sequence[ScoreRow]]) -> ScoreRow | None:

@@ -30,6 +30,7 @@ _LATEX = {
     ">": "$>$",
     NOT_COMPARABLE: r"$^{\nsim}$",
 }
+_COUNT_NAMES = {"quads": "2x2 items", "format_pairs": "format pairs"}
 
 
 def escape_markdown(text: str) -> str:
@@ -37,7 +38,7 @@ def escape_markdown(text: str) -> str:
     return " ".join(text.splitlines()).replace("|", "\\|")
 
 
-def escape_latex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     """Escape special characters, so that LaTeX prints the text literally."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))
 
@@ -55,7 +56,9 @@ def counted(count: int, plural: str) -> str:
 
 
 def listed_counts(counts: Mapping[str, Any]) -> str:
-    """Return the counts of a split from the data's summary as text: ``37 images, 46 pairs (72 before refinement)``."""
+    """Return the counts of a split as text: ``37 images, 46 pairs (72 before refinement)``. The counts are those in the
+    summary of the data.
+    """
     has_images = bool(counts.get("images"))  # show "0 pairs" for a split that has images
     numbers = {
         k: count for k, count in counts.items() if isinstance(count, int) and (count or (k == "pairs" and has_images))
@@ -76,9 +79,6 @@ def objective_text(config: Mapping[str, Any]) -> str:
     weights = trainer.get("loss_weights") or [1.0] * len(losses)
     text = " + ".join(f"{weight:g} {loss}" for loss, weight in zip(losses, weights, strict=True))
     return name if name and len(losses) < 2 else f"{name} ({text})".strip()
-
-
-_COUNT_NAMES = {"quads": "2x2 items", "format_pairs": "format pairs"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Table:
 
         table = RichTable(title=escape(self.caption) or None)
         for number, column in enumerate(self.columns):
-            # Otherwise, rich would break these words; scramble.console.show permits this in narrow terminals.
+            # rich would break these words otherwise. For narrow terminals, scramble.console.show permits it.
             unbroken = [column.title, *(row[0] for row in self.texts())] if number == 0 else [column.title]
             longest = max((len(word) for text in unbroken for word in text.split()), default=0)
             table.add_column(Text(column.title), justify=column.align or "left", overflow="fold", min_width=longest)
@@ -158,4 +158,4 @@ class Table:
 
 
 def _latex_row(texts: Iterable[str]) -> str:
-    return " & ".join(map(escape_latex, texts)) + r" \\"
+    return " & ".join(map(_escape_latex, texts)) + r" \\"

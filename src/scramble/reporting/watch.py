@@ -1,4 +1,4 @@
-"""Reads the progress of a run from the files in its folder: arms, jobs, warnings and the last lines of the log.
+"""Reads the progress of a run from the files in its folder, and displays arms, jobs, warnings and the last log lines.
 
 Nothing is written and no process is contacted, so runs on other machines and finished runs can be shown too.
 """
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-RECENT = 20  # number of log rows for the estimate of the remaining time, and maximum number of rows in a mean
-MEAN = "mean now"
+RECENT = 20  # maximum number of log rows for the estimate of the remaining time, and of rows in a mean
 SILENT = 300.0  # seconds without a log row after which an unfinished arm is reported
 ABANDONED = 3600.0  # seconds without a log row after which an arm no longer counts as active
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -36,7 +35,7 @@ WIDE = 120  # minimum width of a terminal, in characters, for the whole table
 
 @dataclass(frozen=True)
 class ArmProgress:
-    """One arm, or a job that has not started its arm.
+    """The progress of an arm, or of a job that has not started its arm.
 
     Attributes:
         status: ``running``, ``finished``, ``failed``, ``stopped``, ``killed``, ``submitted``, ``new`` or
@@ -216,11 +215,11 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
         ("", "left", WIDE, lambda arm: ProgressBar(arm.total or 1, arm.step, width=12)),
         ("step", "right", 0, lambda arm: f"{arm.step:,}" + (f"/{arm.total:,}" if arm.total is not None else "")),
         ("left", "right", 60, lambda arm: duration(arm.seconds_left())),
-        ("loss", "right", 50, lambda arm: shown(arm.last("loss"), 3)),
+        ("loss", "right", 50, lambda arm: _decimal(arm.last("loss"), 3)),
         ("", "left", WIDE, lambda arm: sparkline(arm.values("loss"), 12)),
-        ("margin", "right", 70, lambda arm: shown(arm.last("rewards/margins"), 2)),
+        ("margin", "right", 70, lambda arm: _decimal(arm.last("rewards/margins"), 2)),
         ("mean logp chosen", "right", 100, lambda arm: _with_change(arm.values("logps/chosen"))),
-        ("pairs/s", "right", 80, lambda arm: shown(arm.last("pairs_per_second"), 1)),
+        ("pairs/s", "right", 80, lambda arm: _decimal(arm.last("pairs_per_second"), 1)),
         ("memory", "right", WIDE, memory),
     ]
     columns = [column for column in columns if width >= column[2]]
@@ -240,17 +239,22 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
 
 
 def _curves(arm: ArmProgress, width: int) -> Table:
-    """Return a table with one line per metric of an arm: the metric's history, its mean over recent rows, and its last
-    value on held-out pairs.
+    """Return a table with one line per metric of an arm: the history of the metric, its mean over recent rows, and its
+    last value on held-out pairs.
 
-    On a narrow terminal the history is shorter, or only the last values are shown.
+    On a narrow terminal, the history is shorter, or only the means are shown.
     """
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     blocks = min(40, width - 60)  # the other columns need 60 characters
-    for title in ("", "start to now", MEAN, "held-out pairs") if blocks >= 12 else ("", MEAN):
-        table.add_column(title, justify="left" if title in ("", "start to now") else "right", no_wrap=True)
+    is_wide = blocks >= 12
+    table.add_column("", no_wrap=True)
+    if is_wide:
+        table.add_column("start to now", no_wrap=True)
+    table.add_column("mean now", justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("held-out pairs", justify="right", no_wrap=True)
     for key, title in (
         ("loss", "loss"),
         ("rewards/margins", "reward margin"),
@@ -261,23 +265,21 @@ def _curves(arm: ArmProgress, width: int) -> Table:
         ("data_fraction", "share of time waiting for data"),
     ):
         if values := arm.values(key):
-            held_out = arm.evaluation.get(f"eval_{key}")
-            now = shown(fmean(values[-_num_averaged(values) :]), 3)
-            table.add_row(
-                *((title, sparkline(values, blocks), now, shown(held_out, 3)) if blocks >= 12 else (title, now))
-            )
+            now = _decimal(fmean(values[-_num_averaged(values) :]), 3)
+            held_out = _decimal(arm.evaluation.get(f"eval_{key}"), 3)
+            table.add_row(*((title, sparkline(values, blocks), now, held_out) if is_wide else (title, now)))
     return table
 
 
-def log_lines(run: Path, count: int = LOG_LINES) -> list[str]:
-    """Return the last INFO messages of ``log.txt``, without time, logger name and control characters."""
+def log_lines(run: Path) -> list[str]:
+    """Return the last :data:`LOG_LINES` INFO messages of ``log.txt`` without time, logger and control characters."""
     file = run / LOG_FILE
     if not file.is_file():
         return []
     with file.open("rb") as stream:
         stream.seek(max(0, file.stat().st_size - 20_000))  # only the end of a long log is read
         lines = stream.read().decode("utf-8", errors="replace").splitlines()
-    messages = [line.partition(" INFO ")[2].partition(": ")[2] for line in lines if " INFO " in line][-count:]
+    messages = [line.partition(" INFO ")[2].partition(": ")[2] for line in lines if " INFO " in line][-LOG_LINES:]
     return ["".join(c if c.isprintable() else " " for c in message) for message in messages]
 
 
@@ -306,8 +308,8 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def shown(value: Any, digits: int) -> str:
-    """Return a number with ``digits`` decimal places as text; "" for None."""
+def _decimal(value: Any, digits: int) -> str:
+    """Return a number with ``digits`` decimal places as text; "" for other values."""
     return f"{value:,.{digits}f}" if isinstance(value, (int, float)) else ""
 
 
@@ -327,7 +329,6 @@ def _with_change(values: Sequence[float]) -> str:
 def _num_averaged(values: Sequence[float]) -> int:
     """Return the number of rows in the mean of the last rows.
 
-    The number is at most half of all rows, so that no row is in both the mean of the first and the mean of the last
-    rows.
+    The number is at most half of all rows, so that the means of the first and of the last rows have no row in common.
     """
     return min(RECENT, max(1, len(values) // 2)) if values else 0
