@@ -1,6 +1,6 @@
 """Compute a lower bound of a training step's time, which is the time of its matrix multiplications.
 
-The products are counted by :mod:`scramble.training.flops` and timed separately.
+The products are counted by :mod:`scramble.training.flops`, and each product is timed alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from scramble.training.flops import Product, Products, decoder_products, tower_products, visible_pairs
+
+REPEATS = 7
 
 
 def count_products(backbone: Any, items: Sequence[Any]) -> dict[str, Products]:
@@ -30,18 +32,19 @@ def count_products(backbone: Any, items: Sequence[Any]) -> dict[str, Products]:
     }
 
 
-def floor_seconds(parts: dict[str, Products], repeats: int = 7) -> dict[str, float]:
+def floor_seconds(parts: dict[str, Products]) -> dict[str, float]:
     """Return the seconds of each part on this CPU with torch's threads. The fastest run of each product counts."""
     return {
-        name: sum(_product_seconds(p, repeats) * count for p, count in linear.items())
-        + sum(_attention_seconds(p, repeats) * count for p, count in attention.items())
+        name: sum(_product_seconds(p) * count for p, count in linear.items())
+        + sum(_attention_seconds(p) * count for p, count in attention.items())
         for name, (linear, attention) in parts.items()
     }
 
 
-def matrix_rate(dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> float:
-    """Return the floating-point operations per second of a large square product on the GPU (best of several runs)."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+def matrix_rate() -> float:
+    """Return the floating-point operations per second of a large bfloat16 product on the GPU (best of several runs)."""
+    size = 8192
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)
 
     def run() -> None:
@@ -51,13 +54,13 @@ def matrix_rate(dtype: torch.dtype = torch.bfloat16, size: int = 8192) -> float:
     return 2.0 * size**3 / _time(run, 20)
 
 
-def _product_seconds(product: Product, repeats: int) -> float:
+def _product_seconds(product: Product) -> float:
     n, k, m = product
     a, b, out = torch.randn(n, k), torch.randn(m, k).T, torch.empty(n, m)
-    return _time(lambda: torch.mm(a, b, out=out), repeats)
+    return _time(lambda: torch.mm(a, b, out=out), REPEATS)
 
 
-def _attention_seconds(product: Product, repeats: int) -> float:
+def _attention_seconds(product: Product) -> float:
     """Time the attention scores and weighted values of one head, in tiles that fit into the cache as in a fused
     kernel.
     """
@@ -70,7 +73,7 @@ def _attention_seconds(product: Product, repeats: int) -> float:
         torch.mm(q, k, out=scores)
         torch.mm(scores, v, out=out)
 
-    return _time(run, 4 * repeats) * queries / tile
+    return _time(run, 4 * REPEATS) * queries / tile
 
 
 def _time(run: Callable[[], object], repeats: int) -> float:

@@ -130,18 +130,18 @@ class Half:
         pairs = [pair for item in items for pair in item.pairs]
         odds = TextOnlyOdds(pairs, [draw for item in items for draw in item.draws], seed=seed).fitted.tolist()
         place, start = {id(pair): i for i, pair in enumerate(pairs)}, 0
-        kept: dict[str, list[PreferencePair]] = {
+        selections: dict[str, list[PreferencePair]] = {
             "drawn": [pair for item in items for pair in item.pairs[: item.count]],
             **{f"exponent {exponent:g}": [] for exponent in args.exponents},
         }
         for item in items:
             values, start = odds[start : start + len(item.pairs)], start + len(item.pairs)
             for exponent in args.exponents:
-                kept[f"exponent {exponent:g}"] += select(item, values, seed=seed, exponent=exponent)
-        used = sorted({place[id(pair)] for members in kept.values() for pair in members})
+                selections[f"exponent {exponent:g}"] += select(item, values, seed=seed, exponent=exponent)
+        used = sorted({place[id(pair)] for members in selections.values() for pair in members})
         row = {index: i for i, index in enumerate(used)}
         self.rows: dict[tuple[str, str], list[int]] = {}  # of a selection and a family
-        for name, members in kept.items():
+        for name, members in selections.items():
             for family in ("swap", "replace"):
                 self.rows[name, family] = [row[place[id(p)]] for p in members if family_of(p.kind) == family]
         selected = [pairs[index] for index in used]
@@ -163,7 +163,7 @@ class Transfer:
     """The scores of one classifier on the pairs of a family and selection in one half of the images.
 
     Attributes:
-        kept: percentage of the drawn pairs that the selection contains.
+        share: percentage of the drawn pairs that the selection contains.
         fitted: the selection of the other half on which the classifier was fitted.
         scores: score per pair (n,), positive if the classifier picks the chosen text.
         images: image of each pair.
@@ -171,7 +171,7 @@ class Transfer:
 
     family: str
     selection: str
-    kept: float
+    share: float
     classifier: str
     fitted: str
     scores: list[float]
@@ -193,16 +193,16 @@ class Transfer:
 def transfers(judged: Half, other: Half) -> Iterator[Transfer]:
     """Score the pairs of one half by classifiers that were fitted on the drawn and the selected pairs of the other."""
     for (selection, family), rows in judged.rows.items():
-        kept = 100 * len(rows) / len(judged.rows["drawn", family])
+        share = 100 * len(rows) / len(judged.rows["drawn", family])
         images = [judged.images[i] for i in rows]
         for name in CLASSIFIERS:
             for fitted in dict.fromkeys(("drawn", selection)):
                 scores = other.scorer(name, fitted, family)(judged.features[name][rows])
-                yield Transfer(family, selection, kept, name, fitted, scores.tolist(), images)
+                yield Transfer(family, selection, share, name, fitted, scores.tolist(), images)
 
 
 def pooled(members: Sequence[Transfer]) -> Iterator[Transfer]:
-    """Concatenate the pairs of all seeds and directions for each classifier and fit."""
+    """Concatenate the scores of all seeds and directions for each classifier and each selection it was fitted on."""
     for name, fitted in dict.fromkeys((each.classifier, each.fitted) for each in members):
         same = [each for each in members if (each.classifier, each.fitted) == (name, fitted)]
         scores = [score for each in same for score in each.scores]
@@ -223,8 +223,8 @@ def measure_transfer(args: argparse.Namespace) -> None:
             groups.setdefault(each.group, []).append(each)
             accuracies.setdefault(each.group, []).append(accuracy)
     for (family, selection, kind), members in groups.items():
-        kept = [each.kept for each in members]
-        print(f"{family}, {selection}: kept {min(kept):.0f} to {max(kept):.0f} %; {kind}: ", end="")
+        shares = [each.share for each in members]
+        print(f"{family}, {selection}: kept {min(shares):.0f} to {max(shares):.0f} %; {kind}: ", end="")
         print(max(accuracies[family, selection, kind])[1], end="; ")
         print(f"all seeds and directions together: {max(each.accuracy(0) for each in pooled(members))[1]}")
 

@@ -6,8 +6,9 @@
 #     benchmarks/gpu.sh [folder] [shape ...]
 #
 # All shapes together need 80 GB of GPU memory and 60 GB of disk in $TMPDIR. Environment variables: PYTHON, STEPS (5),
-# WARMUP (2), SIDES (all; for example "scramble scramble-features trl"), TEST_SECONDS (600; 0 skips the tests), MODELS
-# (a folder that keeps the random weights for another call), SAVE_ONLY (shapes whose weights are only created).
+# WARMUP (2), DISTINCT (32 images in the data), SIDES (all; for example "scramble scramble-features trl"), TEST_SECONDS
+# (600; 0 skips the tests), MODELS (a folder that keeps the random weights for another call), SAVE_ONLY (shapes whose
+# weights are only created).
 set -uo pipefail
 out=$(realpath -m "${1:-runs/gpu}")
 shift || true

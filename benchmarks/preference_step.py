@@ -97,7 +97,7 @@ class Side:
         self.process.stdin.flush()
 
     def read(self) -> dict[str, Any]:
-        """Read the next message of the process. Raises SideError if the process has ended."""
+        """Return the next message of the process. Raise SideError if the process has ended."""
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith(MARK):
@@ -191,19 +191,13 @@ def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) ->
                 sides[name] = Side(name, commands[name], args.threads)
             except SideError as error:
                 result[name] = {"failed": last_line(error)}
-        for _ in range(args.warmup + args.steps):
+        for action in [*[Side.step] * (args.warmup + args.steps), Side.read_losses]:
             for name, side in list(sides.items()):
                 try:
-                    side.step()
+                    action(side)
                 except SideError as error:
                     result[name] = {"failed": last_line(error)}
                     del sides[name]
-        for name, side in list(sides.items()):
-            try:
-                side.read_losses()
-            except SideError as error:
-                result[name] = {"failed": last_line(error)}
-                del sides[name]
         finish(args, sides)
         result |= {name: figures(args, side, pairs) for name, side in sides.items()}
     common_facts(result)

@@ -278,14 +278,14 @@ def _widen_vocabulary(path: Path, size: int, new_size: int) -> dict[str, int]:
     return {token["content"]: token["id"] for token in moved}
 
 
-def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) -> list[list[str]]:
+def read_captions(path: str | None, images: int, per_image: int) -> list[list[str]]:
     """Return the captions of each image.
 
     The captions come from a JSONL file with "image" and "caption". Without a file they consist of common words and have
     the lengths of COCO's captions (11 words on average).
     """
     if path is None:
-        rng, words = random.Random(seed), COMMON_WORDS.split()
+        rng, words = random.Random(0), COMMON_WORDS.split()
         return [
             [" ".join(rng.choices(words, k=min(25, max(8, round(rng.gauss(11, 2.5)))))) for _ in range(per_image)]
             for _ in range(images)
@@ -296,7 +296,7 @@ def read_captions(path: str | None, images: int, per_image: int, seed: int = 0) 
             row = json.loads(line)
             grouped.setdefault(row["image"], []).append(row["caption"].strip())
     captions = list(grouped.values())
-    # Images with too few captions get captions of different images, because only the lengths matter here.
+    # Images with too few captions get captions of other images, because only the lengths matter here.
     flat = [caption for group in captions for caption in group]
     return [(captions[n % len(captions)] + flat[n * per_image % len(flat) :])[:per_image] for n in range(images)]
 

@@ -61,9 +61,8 @@ def set_adapter(model: torch.nn.Module) -> int:
     """
     count = 0
     for name, parameter in model.named_parameters():
-        found = re.search(r"(layers\.\d+\..*\.lora_[AB])", name)
-        if found:
-            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(zlib.crc32(found[1].encode())))
+        if match := re.search(r"layers\.\d+\..*\.lora_[AB]", name):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(zlib.crc32(match[0].encode())))
             parameter.data.copy_(0.02 * noise)
             count += parameter.numel()
     return count

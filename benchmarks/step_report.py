@@ -54,8 +54,8 @@ def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
 
 
 def common_facts(result: dict[str, Any]) -> None:
-    """Add the token rates of all sides and the lower bound without the tower, computed from the results of the first
-    side.
+    """Compute the token rate of each side and the lower bound without the tower from the facts that the side
+    ``scramble`` reports, and add them to the result.
     """
     first = result["scramble"]
     if "failed" in first:
@@ -75,9 +75,7 @@ def common_facts(result: dict[str, Any]) -> None:
 
 
 def loss_difference(result: dict[str, Any]) -> dict[str, float]:
-    """Return, for every side except the first, the largest difference between its loss and that of the first side in
-    any step.
-    """
+    """Return, for each other side, the largest difference between its loss and that of ``scramble`` in any step."""
     losses = {name: side["losses"] for name, side in result.items() if isinstance(side, dict) and "losses" in side}
     first = losses["scramble"]
     return {
@@ -88,11 +86,11 @@ def loss_difference(result: dict[str, Any]) -> dict[str, float]:
 
 
 def compare(result: dict[str, Any], pairs: int, clock: str) -> dict[str, Any]:
-    """Return the ratios to the faster setting of each peer and to the fastest measured peer.
+    """Return the ratios between this project's sides and the faster setting of each peer, and the fastest peer.
 
-    The ratios are those of warm steps, and of 1 and 3 epochs with the time to build the caches. ``clock`` is the
-    measurement that determines which setting is faster. On a CPU it is "cpu_seconds_per_step", because other work
-    hardly changes CPU time.
+    There are ratios for steps after the caches are built, and for 1 and 3 epochs including the time to build them.
+    ``clock`` is the measurement that determines which setting is faster. On a CPU it is "cpu_seconds_per_step", because
+    other work hardly changes CPU time.
     """
     measured = {name: side for name, side in result.items() if isinstance(side, dict) and "seconds_per_step" in side}
     ours = {name: side for name, side in measured.items() if name.startswith("scramble")}

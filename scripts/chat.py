@@ -19,7 +19,6 @@ from scramble.app import plain, stage_main, start
 
 SECTIONS = ("run", "model", "image", "text", "adapter", "max_new_tokens", "temperature", "seed")
 
-
 log = logging.getLogger("scramble.chat")
 
 

@@ -1,4 +1,4 @@
-"""Check that a refactoring changed no number. Losses, pairs and scores of two commits are recorded and compared.
+"""Check that a refactoring changes no number: record the losses, pairs and scores of two commits, and compare them.
 
     python scripts/dev/compare_runs.py record before.json [scenario ...]     # in a checkout of the old commit
     python scripts/dev/compare_runs.py record after.json                     # in a checkout of the new one
@@ -21,14 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path.cwd()
 # Metrics that are not compared, because they depend on the machine's load.
 TIMES = ("second", "tokens_per", "pairs_per", "flop", "mfu", "memory", "utilisation", "data_fraction", "rss", "runtime")
-Command = Callable[..., None]
 
 
 def script(folder: Path, name: str, *overrides: str, wait: bool = True) -> subprocess.Popen[str]:
@@ -207,7 +206,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     recording = commands.add_parser("record")
     recording.add_argument("file")
-    recording.add_argument("scenarios", nargs="*", choices=[s.__name__ for s in SCENARIOS] + [[]])
+    recording.add_argument("scenarios", nargs="*", choices=[s.__name__ for s in SCENARIOS] + [[]])  # [] is the default
     recording.add_argument("--captions")
     recording.add_argument("--spacy-model")
     recording.set_defaults(run=record)

@@ -301,9 +301,9 @@ def benchmark_keys() -> Iterator[Key]:
 def benchmarks() -> str:
     """Return the page of all benchmarks."""
     parts = [NOTE, "# Benchmarks", BENCHMARKS_INTRODUCTION]
-    known = facts()
-    parts.append(markdown(("name", "measures", "items", "metric", "chance", "human"), map(_overview, known.items())))
-    for name, each in known.items():
+    by_name = facts()
+    parts.append(markdown(("name", "measures", "items", "metric", "chance", "human"), map(_overview, by_name.items())))
+    for name, each in by_name.items():
         protocols = ", ".join(f"`{protocol}`" for protocol in each.protocols)
         rows = [("title", each.title), ("paper", each.paper), ("data", each.data)]
         rows += [("licence of the data", each.licence), ("protocols, the default first", protocols)]
