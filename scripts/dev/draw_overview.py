@@ -2,8 +2,8 @@
 
     python scripts/dev/draw_overview.py        # writes docs/images/overview.png
 
-The pair is from the embedded world, drawn at a larger size. The pair's edits give the words that differ. The bars and
-intervals are the row "object swaps" of the first table of docs/results/world.md.
+The pair is from the embedded world, whose image is drawn larger than in training. The bars and 95 % intervals show the
+row "object swaps" of the table "five seeds" in docs/results/world.md.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
     left.set_title("1. an image", loc="left", fontsize=12)
     left.set_xticks([])
     left.set_yticks([])
-    middle.set_title("2. a preference that needs it", loc="left", fontsize=12)
+    middle.set_title("2. a preference pair (object swap)", loc="left", fontsize=12)
     middle.axis("off")
     captions = [
         caption_box("chosen", pair.chosen, [edit.chosen for edit in pair.edits], GOOD),
@@ -99,7 +99,7 @@ def main() -> None:
         right.text(place, value + 1.96 * error + 1.5, f"{value:.0f}", ha="center", fontsize=11)
     right.axhline(CHANCE, color="black", lw=0.8, ls=":")
     right.text(3.45, CHANCE, " chance", va="center", fontsize=9)
-    right.set_title("3. object swaps solved after tuning, in percent", loc="left", fontsize=12)
+    right.set_title("3. object swaps solved, in percent", loc="left", fontsize=12)
     right.set(xlim=(-0.5, 3.45), ylim=(0, 66))
     right.spines[["top", "right"]].set_visible(False)
     figure.savefig(ROOT / "docs" / "images" / "overview.png", dpi=150, facecolor="white")
