@@ -25,7 +25,7 @@ quickstart-short: $(INSTALLED)
 	$(RUN) scripts/report.py +experiment=quickstart +debug=short
 	$(RUN) scripts/browse.py +experiment=quickstart +debug=short
 
-# One thread per worker: the workers already use all cores, and sums are the same on every machine.
+# One thread per worker, because the workers already use all cores. Sums then do not depend on the number of cores.
 test: $(DEVELOPMENT)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests -n auto --dist loadfile
 
