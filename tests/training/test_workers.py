@@ -151,9 +151,10 @@ def test_a_worker_that_is_killed_ends_the_run_and_checkpoints_stay(tiny: Path, d
                 os.kill(worker.pid or 0, signal.SIGKILL)
         return {}
 
+    # The signal of the kill in step 4 may arrive before or after the checkpoint of this step is saved.
     with pytest.raises(
         WorkerError,
-        match=r"killed by signal: Killed\), .*memory.*; the work since the checkpoint of step 2 \(\d steps?\) is lost",
+        match=r"killed by signal: Killed\), .*memory.*; the work since the checkpoint of step [24] \(\d steps?\)",
     ) as caught:
         fit(
             load_vlm(tiny),

@@ -40,27 +40,36 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
     return tilings[int(best)]
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(image: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
     """Resize an image (h, w, 3), uint8 or float32 in [0, 1], to float32 in [0, 1], bilinearly with antialiasing.
+
+    The result is written to ``out`` (height, width, 3) if given.
 
     For downscaling, the triangle filter is widened by the scale, as in ``tf.image.resize(..., antialias=True)``.
     """
     # Resize one axis at a time, so that a very large image is never entirely in memory as float32.
-    strips = [_resize_axes(image[y : y + ROWS_AT_ONCE], None, width) for y in range(0, len(image), ROWS_AT_ONCE)]
-    return _resize_axes(np.concatenate(strips), height, None).clip(0.0, 1.0)
+    strips = [
+        _resize_axes(_planes(image[y : y + ROWS_AT_ONCE]), None, width) for y in range(0, len(image), ROWS_AT_ONCE)
+    ]
+    resized = _resize_axes(strips[0] if len(strips) == 1 else torch.cat(strips, dim=1), height, None)
+    return np.clip(resized.permute(1, 2, 0).numpy(), 0.0, 1.0, out=out)
 
 
-def _resize_axes(image: np.ndarray, height: int | None, width: int | None) -> np.ndarray:
-    if image.dtype == np.uint8:
-        image = image.astype(np.float32) * np.float32(1 / 255)
-    height, width = height or image.shape[0], width or image.shape[1]
-    if (height, width) == image.shape[:2]:
-        return image
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(
-        pixels, size=(height, width), mode="bilinear", antialias=True, align_corners=False
-    )
-    return resized[0].permute(1, 2, 0).numpy()
+def _planes(image: np.ndarray) -> torch.Tensor:
+    """Convert an image (h, w, 3), uint8 or float32 in [0, 1], to float32 (3, h, w) in [0, 1]."""
+    # torch interpolates contiguous planes. Other layouts would be copied for each axis.
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return torch.from_numpy(planes * np.float32(1 / 255) if planes.dtype == np.uint8 else planes)
+
+
+def _resize_axes(planes: torch.Tensor, height: int | None, width: int | None) -> torch.Tensor:
+    """Resize planes (3, h, w) to the given height or width, bilinearly with antialiasing."""
+    size = height or planes.shape[1], width or planes.shape[2]
+    if size == planes.shape[1:]:
+        return planes
+    return torch.nn.functional.interpolate(
+        planes[None], size=size, mode="bilinear", antialias=True, align_corners=False
+    )[0]
 
 
 def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +84,7 @@ def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarr
     canvas = np.zeros((height, width, 3), dtype=np.float32)
     mask = np.zeros((height, width), dtype=bool)
     inside = np.s_[top : top + scaled_height, left : left + scaled_width]
-    canvas[inside] = resize(image, scaled_height, scaled_width)
+    resize(image, scaled_height, scaled_width, out=canvas[inside])
     mask[inside] = True
     return canvas, mask
 
@@ -268,9 +277,13 @@ class MolmoImageProcessor(BaseImageProcessor):
         """Normalise a canvas (h, w, 3) in place."""
         if not self.do_normalize:
             return
-        rows = canvas.reshape(len(canvas), -1)  # numpy broadcasts slowly over an inner axis of three
-        rows -= np.tile(np.array(self.image_mean, dtype=np.float32), canvas.shape[1])
-        rows /= np.tile(np.array(self.image_std, dtype=np.float32), canvas.shape[1])
+        # numpy broadcasts slowly over an inner axis of three, so repeat the constants for a whole row of pixels.
+        mean, std = (
+            np.tile(np.array(values, dtype=np.float32), canvas.shape[1]) for values in (self.image_mean, self.image_std)
+        )
+        rows = canvas.reshape(len(canvas), -1)
+        rows -= mean
+        rows /= std
 
     def preprocess(self, images: Any, max_crops: int | None = None, **kwargs: Any) -> BatchFeature:
         """Preprocess one image or a list of images.
