@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
     values = plain(cfg, *SECTIONS)
     from scramble.models import load_vlm
     from scramble.models.chat import answer
+    from scramble.models.loading import device_or_gpu
     from scramble.records import ImageFile
 
     files = values["image"] if isinstance(values["image"], list) else [values["image"]]
@@ -36,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     options = {k: v for k, v in values["model"].items() if k not in ("name", "new")}
     options |= _selected_model(values["run"], options, values["adapter"])
     log.info(f"model: {options['path']}" + (f" with {options['adapter']}" if options["adapter"] else ""))
-    vlm = load_vlm(**options)
+    vlm = load_vlm(**{**options, "device": device_or_gpu(options["device"])})
 
     def ask(text: str) -> None:
         print(

@@ -39,9 +39,20 @@ def test_greedy_is_the_argmax_of_the_model(text_model: Path) -> None:
         prompt = len(ids)
         for _ in range(8):
             with torch.inference_mode():
-                ids = [*ids, int(engine._model(torch.tensor([ids])).logits[0, -1].argmax())]
+                logits = engine._model(torch.tensor([ids], device=engine._model.device)).logits
+            ids = [*ids, int(logits[0, -1].argmax())]
         assert reply.text == engine._tokenizer.decode(ids[prompt:], skip_special_tokens=True).strip()
         assert reply.prompt_tokens == prompt and reply.completion_tokens == 8 and reply.finish_reason == "length"
+
+
+@pytest.mark.parametrize("kind", ["text", "vision"])
+def test_the_default_device_is_the_gpu(
+    kind: str, text_model: Path, vision_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scramble.engines.transformers_local.device_or_gpu", lambda device: device or "meta")
+    path = text_model if kind == "text" else vision_model
+    assert TransformersEngine(path)._model.device.type == "meta"
+    assert TransformersEngine(path, device="cpu")._model.device.type == "cpu"
 
 
 def test_a_sample_does_not_depend_on_its_batch(text_model: Path) -> None:

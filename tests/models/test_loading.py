@@ -14,6 +14,7 @@ from huggingface_hub import errors as hub
 from scramble.models import ModelError, load_vlm
 from scramble.models.families.registry import check_version, family_named, family_of
 from scramble.models.hub import explain, native_id, read_config
+from scramble.models.loading import device_or_gpu
 
 
 @pytest.fixture
@@ -201,6 +202,26 @@ def test_options(options: dict[str, Any], words: str, tiny: Callable[[str], Path
     if torch.cuda.is_available() and words in ("no CUDA GPU", "bitsandbytes"):
         pytest.skip("has a GPU")
     assert words in refused(tiny("internvl"), **options)
+
+
+@pytest.mark.parametrize(
+    ("device", "has_gpu", "expected"),
+    [
+        (None, True, "cuda:1"),
+        ("cuda", True, "cuda:1"),
+        ("cuda:0", True, "cuda:0"),
+        ("cpu", True, "cpu"),
+        ("auto", True, "auto"),
+        (None, False, None),
+        ("cuda", False, "cuda"),  # load_vlm reports the missing GPU
+    ],
+)
+def test_the_default_device_is_the_gpu_of_this_process(
+    device: str | None, has_gpu: bool, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_or_gpu(device) == expected
 
 
 def test_adapter_of_another_base(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from scramble.engines.shared_images import answer as answer_sharing
 from scramble.engines.shared_images import reply, takes
 from scramble.models import VLM, load_vlm
 from scramble.models.control_tokens import find_control_token
+from scramble.models.loading import device_or_gpu
 from scramble.records import ImageFile
 from scramble.storage.hashing import content_key
 
@@ -48,6 +49,7 @@ class TransformersEngine(BatchEngine):
             revision: branch, tag or commit; part of the content key.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
             device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``, which distributes the layers over the available devices.
+                None selects the GPU if there is one.
             loading: further options of :func:`scramble.models.load_vlm`, for a model that accepts images.
 
         Raises:
@@ -166,6 +168,7 @@ def _load(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+    device = device_or_gpu(device)
     try:
         config = AutoConfig.from_pretrained(path, revision=revision)
         if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:

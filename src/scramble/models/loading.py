@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -113,6 +114,13 @@ def load_vlm(
         model = load_adapter(model, str(adapter), path)
     model.eval()
     return VLM(model, processor, kind, path, revision, None if adapter is None else str(adapter))
+
+
+def device_or_gpu(device: str | None) -> str | None:
+    """Return the configured device; by default this process's GPU, if there is a GPU."""
+    if device not in (None, "cuda") or not torch.cuda.is_available():
+        return device
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def identify(path: str, revision: str | None = None) -> Family:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -200,11 +199,11 @@ class _Models:
         import dataclasses
 
         from scramble.models import load_vlm
-        from scramble.models.loading import load_adapter
+        from scramble.models.loading import device_or_gpu, load_adapter
         from scramble.training.weights import check_base, weights_key
 
         if self._loaded is None or self._loaded[0] != paths["path"]:
-            device = _device(self._options.get("device"))
+            device = device_or_gpu(self._options.get("device"))
             self._loaded = (paths["path"], load_vlm(paths["path"], **{**self._options, "device": device}))
         base = self._loaded[1]
         plain = base.backbone.model
@@ -216,15 +215,6 @@ class _Models:
         plain.eval()
         self._loaded = (paths["path"], dataclasses.replace(base, model=plain))
         return self._loaded[1]
-
-
-def _device(device: str | None) -> str | None:
-    """Return the configured device; by default this process's GPU, if there is a GPU."""
-    import torch
-
-    if device not in (None, "cuda") or not torch.cuda.is_available():
-        return device
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def arms_of(
