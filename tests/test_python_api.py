@@ -123,6 +123,25 @@ def test_settings_are_those_of_the_configuration_files(tmp_path: Path) -> None:
     assert {pair.kind for pair in read_table(tmp_path / "train", PreferencePair)} == {"swap-object", "replace-relation"}
 
 
+def test_given_pairs_are_used_unchanged(tmp_path: Path) -> None:
+    """The source ``pairs`` with the method ``given`` reads a file whose columns have other names."""
+    rows = [
+        {"prompt": "What is this?", "preferred": f"It is object {n}.", "rejected": "A dog.", "image": f"{n:02}.png"}
+        for n in range(1, 9)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "path": tmp_path / "pairs.jsonl",
+        "images": EXAMPLE,
+        "columns": {"chosen": "preferred"},
+        "val_fraction": 0,
+        "test_fraction": 0,
+    }
+    scramble.make_pairs(tmp_path / "data", "pairs", "given", data_settings=settings)
+    pairs = list(read_table(tmp_path / "data" / "train", PreferencePair))
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [(row["preferred"], "A dog.") for row in rows]
+
+
 def test_rows_and_their_folder_give_the_same_pairs(tmp_path: Path, rules: dict[str, object]) -> None:
     """Paths, images in memory and a folder of the same images and captions give the same texts."""
     captions = (

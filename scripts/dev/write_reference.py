@@ -9,6 +9,7 @@ docs/benchmarks.md lists every benchmark in src/scramble/evaluation/benchmarks/f
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -35,8 +36,8 @@ with the values that result from the other arguments, for example `python script
 key or value is refused with a one-line error before any work starts.
 
 **required** means that a key has no default. `${...}` is the value of another key. If the default of a key is in
-parentheses, no file in `configs/` contains the key. If an error asks for a plus, write one before such a key
-(`+trainer.log_entropy=true`)."""
+parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`); if a
+plus is missing, the error asks for it."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
 (`trainer.adam_beta2=0.95`). A field that this trainer does not support raises an error that states the reason and, if
@@ -101,6 +102,10 @@ SENTENCES = {
 }
 
 
+# Keys of pair methods that have no effect. Experiments set these keys.
+NO_EFFECT = {"given": ("prompt", "captions_per_image"), "mix": ("options",)}
+
+
 class Key(NamedTuple):
     """A row of a table of keys."""
 
@@ -120,6 +125,8 @@ def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[
     for path in with_defaults(CONFIGS / file):
         text = path.read_text(encoding="utf-8")
         place = "" if "@package _global_" in text else at
+        for group, key, choice in re.findall(r"^ *- /(\w+)@([\w.]+): (\w+)$", text, re.M):
+            _merge(values, _nested(join(place, key), f"{group}={choice}"))
         _merge(values, _nested(place, yaml.safe_load(text) or {}))
         sentences |= {join(place, key): words for key, words in comments_of(text)}
     return values, sentences
@@ -203,26 +210,38 @@ def shown(value: Any, *, in_files: bool = True) -> str:
 
 
 def type_text(kind: Any) -> str:
-    """Return an annotation in words."""
+    """Return an annotation in words. Lists are named last, so that it is clear what their elements are."""
+    *others, last = sorted(dict.fromkeys(_alternatives(kind)), key=lambda text: text.startswith("list of"))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _alternatives(kind: Any) -> Iterator[str]:
+    """Yield the alternatives of an annotation in words: ``integer`` and ``null`` for ``int | None``."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         marks = [mark for mark in args[1:] if isinstance(mark, Bound) and mark.allowed != "must not be empty"]
-        if any(isinstance(mark, Variants) for mark in args[1:]):
-            return "mapping"
         bounds = [mark.allowed.removeprefix("must be ").replace(f"{2**32 - 1:g}", "2^32 - 1") for mark in marks]
-        return ", ".join([type_text(args[0]), *bounds])
-    if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(type_text(arg) for arg in args))
-    if origin is Literal:
-        return ", ".join(f"`{show(arg)}`" for arg in args)
-    if origin is list:
-        return f"list of {type_text(args[0])}"
-    if origin is tuple:
-        return f"{len(args)} values: {type_text(args[0])}"
-    if origin is dict or (isinstance(kind, type) and issubclass(kind, Section)):
-        return "mapping"
-    names = {bool: "true or false", int: "integer", float: "number", str: "text", NoneType: "null"}
-    return names.get(kind, "any value")
+        if any(isinstance(mark, Variants) for mark in args[1:]):
+            yield "mapping"
+        elif bounds:
+            yield f"{type_text(args[0])} ({', '.join(bounds)})"
+        else:
+            yield from _alternatives(args[0])
+    elif origin in (Union, UnionType):
+        for arg in args:
+            yield from _alternatives(arg)
+    elif origin is Literal:
+        yield from (f"`{show(arg)}`" for arg in args)
+    elif origin is list:
+        yield f"list of {type_text(args[0])}"
+    elif origin is tuple:
+        yield f"[{', '.join(map(type_text, args))}]"
+    elif origin is dict or (isinstance(kind, type) and issubclass(kind, Section)):
+        yield "mapping"
+    elif kind is bool:
+        yield from ("true", "false")
+    else:
+        yield {int: "integer", float: "number", str: "text", NoneType: "null"}.get(kind, "any value")
 
 
 # ---------------------------------------------------------------------------------------------------------------- pages
@@ -271,7 +290,7 @@ def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterato
         yield f"### {group}.{mark.key}={name}"
         defaults = f" The defaults are those of `{group}={file}`." if others else ""
         yield f"{choices} selects this section.{defaults}"
-        if keys := list(keys_of(cls, f"{group}/{file}.yaml", group, without=without)):
+        if keys := list(keys_of(cls, f"{group}/{file}.yaml", group, without=[*without, *NO_EFFECT.get(name, ())])):
             yield table(keys)
 
 

@@ -45,8 +45,9 @@ def make_pairs(
         data: rows, a path or a source. Rows have ``image`` (a PIL image or a path) and ``caption`` (a string or a list
             of strings), as in a ``datasets`` data set with these columns. A path names a ``captions.jsonl`` or
             ``captions.csv`` file, or a folder with such a file. A source is the name of a file in ``configs/data``
-            (``coco``, ``world_quickstart``, ...).
-        method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline.
+            (``coco``, ``world_quickstart``, ...). The source ``pairs`` reads a file of preference pairs.
+        method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline. ``given`` uses the pairs
+            of the source.
         seed: seed of the splits and of the choice of negatives.
         data_settings: values that replace those of the source's file in ``configs/data``. For rows and paths, this file
             is ``image_folder.yaml``, and an example is ``{"test_fraction": 0.2}``.
