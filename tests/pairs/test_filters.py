@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scramble.pairs.contamination import check, coco_id, find_benchmark_images
+from scramble.pairs.contamination import coco_id, find_benchmark_images
 from scramble.pairs.filters import (
     FilterError,
     column_value,
@@ -36,10 +36,11 @@ def test_columns_then_predicates():
         is_within(pairs[0], "grammar.rejected", 0.5, None)
 
 
-def test_image_check_is_a_column():
-    yes = {("1", "A cat."): 0.9, ("1", "A dog."): 0.2}
-    (scored,) = score_images([pair(0, "A cat.", "A dog.")], lambda queries: [yes[a] for a in queries])
-    assert scored.scores == {"image_yes.chosen": 0.9, "image_yes.rejected": 0.2}
+def test_similarities_are_columns():
+    image = ImageFile(bytes=b"x")
+    values = {"A cat.": 0.9, "A dog.": 0.2}
+    (scored,) = score_images([pair(0, "A cat.", "A dog.")], lambda items: [values[t] for _, t in items], {"1": image})
+    assert scored.scores == {"similarity.chosen": 0.9, "similarity.rejected": 0.2}
 
 
 def test_text_columns():
@@ -112,9 +113,6 @@ def test_contamination_by_id_and_by_hash(tmp_path, shared):
         ImageRecord("copy", ImageFile(path=str(copy))),
         ImageRecord("clean", ImageFile(bytes=b"y")),
     ]
-    found: list[str] = []
-    kept = check(images, benchmark_images, drop=True, on_found=lambda image, name: found.append(name))
-    assert [image.image_id for image in kept] == ["clean"] and found == ["sugarcrepe", "mine"]
-    assert len(list(check(images, benchmark_images))) == 3
+    assert [benchmark_images.benchmark(image) for image in images] == ["sugarcrepe", "mine", ""]
     with pytest.raises(StoreError, match="nothing"):
         find_benchmark_images({"nothing": tmp_path / "absent.json"})

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from scramble import world
-from scramble.pairs.base import Skip
+from scramble.pairs.base import CandidateSet, Skip
 from scramble.pairs.captions.chain_of_thought import MARKER
 from scramble.pairs.method import PairMethodError, collect
 from scramble.pairs.registry import make_method
@@ -198,6 +198,22 @@ def test_filters_and_excluded_images_work_for_every_method(name: str, scenes: Pa
     assert totals["excluded_images"] == {"mine": 1}
 
 
+def test_other_images_have_the_same_candidates_if_images_are_excluded(scenes: Path, tmp_path: Path) -> None:
+    first = next(iter(read_table(scenes, ImageRecord)))
+    (tmp_path / "first.png").write_bytes(first.image.read())
+    section = METHODS["world"] | {"form": "yes-no"}
+    with make_method(section, seed=0) as method:
+        everything = [item for item in method.candidates(scenes) if isinstance(item, CandidateSet)]
+    with make_method(section | {"exclude_benchmarks": {"mine": str(tmp_path)}}, seed=0) as method:
+        skip, *items = method.candidates(scenes)
+        pair = everything[-1].pairs[-1]
+        assert [yes_no.chosen for yes_no in method.expand(pair)] == ["Yes", "No"]
+    assert skip == Skip("image of mine", {"image_id": first.image_id})
+    candidates = [item for item in items if isinstance(item, CandidateSet)]
+    assert candidates == [item for item in everything if item.pairs[0].image_ids != (first.image_id,)]
+    assert any(len(item.pairs) > 1 for item in candidates) and len(candidates) == len(everything) - 1
+
+
 def test_a_benchmarks_coco_ids_are_excluded_before_a_model_is_asked(
     server: Loopback, pipeline: Path, tmp_path: Path
 ) -> None:
@@ -209,6 +225,8 @@ def test_a_benchmarks_coco_ids_are_excluded_before_a_model_is_asked(
     (tmp_path / "cola" / "image_data.json").write_text('[{"image_id": 2390970, "coco_id": 3, "url": "VG_100K/5.jpg"}]')
     excluded = {"pope": str(pope), "cola": str(tmp_path / "cola")}
     section = scramble(server, pipeline, exclude_benchmarks=excluded, scores=None, filters=[], balance=None)
+    with make_method(section, seed=0) as method:
+        assert method.store_replies(split) == 2
     pairs, _, totals = run(section, split)
     assert {pair.image_ids[0] for pair in pairs} == {"000000000000", "000000000002"}
     assert totals["excluded_images"] == {"pope": 1, "cola": 1} and totals["steps"]["images"] == 2

@@ -1,8 +1,8 @@
 """Define what pair methods share: skips with their reasons, captions, negatives, generators, and seeded selection.
 
-A *generator* reads a stream of captions and yields, for each caption in order, all its possible negatives. A generator
-makes no random choices. The only random selection is made with :func:`choose` and a seed when pairs are built
-(:mod:`scramble.pairs.captions.assemble`), so that a data set can be rebuilt and audited.
+A *generator* reads a stream of captions and yields all possible negatives of each caption. A generator makes no random
+choices. When pairs are built (:mod:`scramble.pairs.captions.assemble`), :func:`choose` selects negatives with a seed,
+so that a data set can be rebuilt and audited.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from scramble.records import Edit, ImageFile, PreferencePair
 
 ImageText = tuple[ImageFile, str]
-Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # the similarity of each text and its image
+TextScorer = Callable[[Sequence[str]], Sequence[float]]  # returns the score of each text
+Similarity = Callable[[Sequence[ImageText]], Sequence[float]]  # returns the similarity of each text and its image
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,13 @@ class Caption:
 class Negative:
     """A text that is similar to a caption and should be false of its image.
 
-    ``kind`` is the kind of change (``swap-object``, ``swap-attribute``, ``swap-relation``, ``swap-number``,
-    ``replace-object``, ``replace-attribute``, ``replace-relation``, ``replace-number``). ``rule`` is the rule that made
-    the change (``swap.modifiers``, or a prompt hash and a model). ``edits`` are the changed spans. ``weight`` is the
-    probability of selection relative to the other candidates of the same kind.
+    Attributes:
+        kind: kind of change (``swap-object``, ``swap-attribute``, ``swap-relation``, ``swap-number``,
+            ``replace-object``, ``replace-attribute``, ``replace-relation``, ``replace-number``, or the name of a
+            prompt).
+        rule: the rule that made the change (``swap.attributes``), or the hash of a prompt and a model.
+        edits: the changed spans.
+        weight: probability of selection relative to the other candidates of the same kind.
     """
 
     text: str
@@ -51,11 +55,11 @@ class Negative:
 
 @dataclass(frozen=True, slots=True)
 class CandidateSet:
-    """The possible pairs of one item (a caption), of which at most ``count`` are used.
+    """The possible pairs of one item (for example, a caption), of which at most ``count`` are used.
 
     Attributes:
         pairs: the pairs in the order in which they are drawn. Without refinement, the first ``count`` pairs are used.
-        draws: expected number of draws of each pair, over all seeds (:func:`expected_draws`).
+        draws: mean number of draws of each pair over all seeds (:func:`expected_draws`).
     """
 
     pairs: tuple[PreferencePair, ...]
@@ -67,7 +71,7 @@ class CandidateSet:
 class Skip:
     """The reason why an item has no pair, in a few words that can be counted (``"abstained"``, ``"no candidate"``).
 
-    ``item`` contains the other fields of the row in ``skipped.jsonl``: ids and the beginning of the text.
+    ``item`` contains the other fields of the item's row in ``skipped.jsonl``: ids and the beginning of the text.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""Detect training images that occur in a benchmark, by COCO id and file hash, to count or remove them.
+"""Detect training images that occur in a benchmark, by COCO id and file hash.
 
 SugarCrepe, POPE and ConMe use COCO images. Winoground-style benchmarks and GQA use other images. Training on the images
 of a benchmark would bias the scores on this benchmark.
@@ -7,7 +7,7 @@ of a benchmark would bias the scores on this benchmark.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +34,13 @@ class BenchmarkImages:
     coco: dict[int, str]
     hashes: dict[str, str]
 
-    def benchmark(self, image: ImageRecord, *, hashed: bool = True) -> str:
-        """Return the benchmark that contains an image, or "". With ``hashed``, also compare the hash of the file."""
+    def benchmark(self, image: ImageRecord) -> str:
+        """Return the name of a benchmark that contains an image, or "" if there is none."""
         for name in (image.image_id, Path(image.image.path or "").name):
             number = coco_id(name)
             if number is not None and number in self.coco:
                 return self.coco[number]
-        if hashed and self.hashes:
-            return self.hashes.get(image.image.sha256, "")
-        return ""
+        return self.hashes.get(image.image.sha256, "") if self.hashes else ""
 
 
 def coco_id(name: str) -> int | None:
@@ -114,9 +112,9 @@ def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
 
 
 def _number_ids(text: str) -> set[int | None]:
-    """Return the ids in fields such as ``"image_id": 139``.
+    """Return the COCO ids in fields such as ``"image_id": 139``.
 
-    If an id is too large for COCO, return an empty set, because the ids are Visual Genome's.
+    If one of the ids is too large for COCO, all of them are Visual Genome's, and the result is empty.
     """
     numbers = _ID_FIELD.findall(text)
     return set(map(coco_id, numbers)) if all(int(number) <= _LARGEST for number in numbers) else set()
@@ -148,7 +146,7 @@ def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
 
 
 def _genome_ids(folder: Path) -> dict[int, int]:
-    """Return a dictionary from Visual Genome's image ids to COCO ids, or {} if there is no ``image_data.json``."""
+    """Return the COCO id of each image of Visual Genome that has one, or {} if there is no ``image_data.json``."""
     path = folder / GENOME_FILE
     rows = read_json(path) if path.is_file() else []
     return {int(row["image_id"]): int(row["coco_id"]) for row in rows if row.get("coco_id")}
@@ -159,20 +157,3 @@ def _text(path: Path, name: str) -> str:
         return read_text(path)
     except StoreError as error:
         raise StoreError(f"benchmark {name}: {error}") from error
-
-
-def check(
-    images: Iterable[ImageRecord],
-    benchmark_images: BenchmarkImages,
-    *,
-    drop: bool = False,
-    hashed: bool = True,
-    on_found: Callable[[ImageRecord, str], None] | None = None,
-) -> Iterator[ImageRecord]:
-    """Stream the images. Call ``on_found`` for each image in a benchmark, and omit the image if ``drop`` is set."""
-    for image in images:
-        benchmark = benchmark_images.benchmark(image, hashed=hashed)
-        if benchmark and on_found is not None:
-            on_found(image, benchmark)
-        if not (benchmark and drop):
-            yield image

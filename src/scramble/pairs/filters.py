@@ -1,23 +1,23 @@
 """Add scores to pairs as columns, and filter pairs by conditions on columns.
 
-A scorer (:mod:`scramble.pairs.scoring`) returns a number for each text. :func:`score_pairs` adds the columns
-``<name>.chosen`` and ``<name>.rejected`` to a pair's scores. A filter is a bound on a column and never runs a model.
+A scorer (:mod:`scramble.pairs.scoring`) returns a number for each text. :func:`score_pairs` and :func:`score_images`
+add the columns ``<name>.chosen`` and ``<name>.rejected`` to a pair's scores. A filter is a bound on a column and never
+runs a model.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from scramble.pairs.audit.text_features import plain
+from scramble.pairs.base import Similarity, TextScorer
 from scramble.pairs.captions.surface import problem
-from scramble.records import PreferencePair
+from scramble.records import ImageFile, PreferencePair
 
-TextScorer = Callable[[Sequence[str]], Sequence[float]]
-ImageScorer = Callable[[Sequence[tuple[str, str]]], Sequence[float]]  # (image id, text) -> score
 SIDES = ("chosen", "rejected")
 TEXT_COLUMNS = ("length_ratio", "common_words", "same_words", "usable")
 
@@ -46,27 +46,27 @@ def score_pairs(
 
 
 def score_images(
-    pairs: Iterable[PreferencePair], scorer: ImageScorer, *, name: str = "image_yes", batch: int = 64
+    pairs: Iterable[PreferencePair], similarity: Similarity, images: Mapping[str, ImageFile], *, batch: int = 64
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs and add scores of both texts for the pair's first image (columns as in :func:`score_pairs`).
+    """Stream the pairs and add the similarity of both texts to the pair's first image.
 
-    The scorer is CLIP, or the probability of "yes" with which the base model answers whether the image shows the text.
-    A rejected text with a high score is probably still true of the image.
+    The columns are ``similarity.chosen`` and ``similarity.rejected``. If the rejected text has a high similarity, it is
+    probably still true of the image.
     """
     stream = iter(pairs)
     while chunk := list(islice(stream, batch)):
-        queries = [(p.image_ids[0], text) for p in chunk for text in (p.chosen, p.rejected)]
-        values = [float(value) for value in scorer(queries)]
-        for place, pair in enumerate(chunk):
-            yes = {f"{name}.chosen": values[2 * place], f"{name}.rejected": values[2 * place + 1]}
-            yield replace(pair, scores=pair.scores | yes)
+        files = {pair.image_ids[0]: images[pair.image_ids[0]] for pair in chunk}  # one object for each image
+        values = similarity([(files[p.image_ids[0]], text) for p in chunk for text in (p.chosen, p.rejected)])
+        for pair, chosen, rejected in zip(chunk, values[::2], values[1::2], strict=True):
+            scores = {"similarity.chosen": float(chosen), "similarity.rejected": float(rejected)}
+            yield replace(pair, scores=pair.scores | scores)
 
 
 def text_columns(pair: PreferencePair) -> dict[str, float]:
     """Return the columns that need no model.
 
-    - ``length_ratio``: words of the rejected text per word of the chosen text
-    - ``common_words``: fraction of the distinct words that both texts contain
+    - ``length_ratio``: number of words of the rejected text, divided by that of the chosen text
+    - ``common_words``: fraction of the distinct words of the pair that both texts contain
     - ``same_words``: 1 if both texts have the same words in the same order
     - ``usable``: 1 if :func:`scramble.pairs.captions.surface.problem` finds no problem in the rejected text
     """
@@ -132,13 +132,14 @@ def column_value(pair: PreferencePair, name: str) -> float:
 def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:
     """Return a function that computes the column ``near_duplicate``.
 
-    The column is 1 if an earlier pair about the same images has the same words on both sides. Memory grows with the
-    number of distinct pairs, by about 8 bytes per pair.
+    The column is 1 if an earlier pair about the same images has the same rejected text and the same words in the chosen
+    text. Case and punctuation do not count. In the chosen text, neither do articles, "is", "are" and the order of the
+    words. Memory grows with the number of distinct pairs.
     """
     seen: set[int] = set()
 
     def column(pair: PreferencePair) -> dict[str, float]:
-        key = hash((pair.image_ids, _bag(pair.chosen), _bag(pair.rejected), plain(pair.rejected)))
+        key = hash((pair.image_ids, _bag(pair.chosen), plain(pair.rejected)))
         is_new = key not in seen
         seen.add(key)
         return {"near_duplicate": float(not is_new)}

@@ -1,1 +1,1 @@
-"""Models score the texts of pairs. Their scores are stored, so that an interrupted run can resume."""
+"""Models that score the texts of pairs. The scores are stored, so that an interrupted run can resume."""

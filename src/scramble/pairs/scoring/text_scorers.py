@@ -15,7 +15,7 @@ import torch
 from scramble.models.family import ModelError
 from scramble.models.hub import explain
 from scramble.models.loading import quiet
-from scramble.pairs.filters import TextScorer
+from scramble.pairs.base import TextScorer
 
 GRAMMAR_MODEL = "textattack/distilbert-base-uncased-CoLA"
 PLAUSIBILITY_MODEL = "liujch1998/vera"

@@ -1,1 +1,1 @@
-"""Steps process the pairs of any method. They exclude benchmark images, add scores, and filter or balance the pairs."""
+"""Steps on the pairs of any method: exclude the images of benchmarks, and score, filter or balance the pairs."""

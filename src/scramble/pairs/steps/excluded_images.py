@@ -1,4 +1,4 @@
-"""Excludes the images of benchmarks from the pairs of any method."""
+"""Exclude the images of benchmarks from the pairs of any method."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scramble.pairs.base import Skip
-from scramble.pairs.contamination import BenchmarkImages, check, find_benchmark_images
-from scramble.pairs.method import PairMethod
-from scramble.pairs.steps.pair_step import PairStep
+from scramble.pairs.base import CandidateSet, Skip
+from scramble.pairs.contamination import BenchmarkImages, find_benchmark_images
+from scramble.pairs.method import DerivedMethod, PairMethod
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.tables import read_table
 
@@ -21,8 +20,8 @@ def _benchmark_images(benchmarks: tuple[tuple[str, str | Path | None], ...]) -> 
     return find_benchmark_images(dict(benchmarks))
 
 
-class ExcludedImages(PairStep):
-    """A step that excludes pairs about images of benchmarks, which are recognised by COCO id and by image hash.
+class ExcludedImages(DerivedMethod):
+    """A step that excludes pairs about images of benchmarks, which are recognised by COCO id or by image hash.
 
     The method does not create pairs about these images, so no requests about them are sent to a model. Each excluded
     image is yielded as a :class:`Skip`.
@@ -43,23 +42,34 @@ class ExcludedImages(PairStep):
         super().prepare()
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        names: dict[str, str] = {}
-
-        def note(image: ImageRecord, benchmark: str) -> None:
-            names[image.image_id] = benchmark
-
-        for _ in check(read_table(split, ImageRecord), _benchmark_images(self._benchmarks), on_found=note):
-            pass
-        self._counts.update(names.values())
-        yield from (Skip(f"image of {name}", {"image_id": image_id}) for image_id, name in names.items())
-        self.exclude(self._excluded | names.keys())
-        yield from super().pairs(split)
-
-    def process(self, stream: Iterator[PreferencePair | Skip], split: Path) -> Iterator[PreferencePair | Skip]:
-        for pair_or_skip in stream:  # pairs that are part of the data do not pass through PairMethod.share
+        yield from self._exclude_images(split)
+        for pair_or_skip in self._method.pairs(split):  # pairs of the data do not pass through PairMethod.share
             if isinstance(pair_or_skip, Skip) or self._excluded.isdisjoint(pair_or_skip.image_ids):
                 yield pair_or_skip
+        self.num_items = self._method.num_items
+
+    def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
+        yield from self._exclude_images(split)
+        for item in self._method.candidates(split):
+            if isinstance(item, Skip) or self._excluded.isdisjoint(item.pairs[0].image_ids):
+                yield item
+
+    def expand(self, pair: PreferencePair) -> tuple[PreferencePair, ...]:
+        return self._method.expand(pair)
+
+    def store_replies(self, split: Path) -> int:
+        self._exclude_images(split)
+        return self._method.store_replies(split)
 
     def totals(self) -> dict[str, Any]:
         """Return the totals of the method, and the number of excluded images for each benchmark."""
         return self._method.totals() | {"excluded_images": dict(self._counts.most_common())}
+
+    def _exclude_images(self, split: Path) -> list[Skip]:
+        """Exclude the images of a split that belong to a benchmark, and return a :class:`Skip` for each of them."""
+        benchmark_images = _benchmark_images(self._benchmarks)
+        names = {image.image_id: benchmark_images.benchmark(image) for image in read_table(split, ImageRecord)}
+        names = {image_id: name for image_id, name in names.items() if name}
+        self._counts.update(names.values())
+        self.exclude(self._excluded | names.keys())
+        return [Skip(f"image of {name}", {"image_id": image_id}) for image_id, name in names.items()]

@@ -1,10 +1,9 @@
-"""Define the base class of steps, which are pair methods that process the pairs of another method."""
+"""Define the base class of steps that change or drop the pairs of another method."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +11,9 @@ from scramble.pairs.base import Skip
 from scramble.pairs.method import DerivedMethod, PairMethod
 from scramble.records import PreferencePair
 
-Stream = Iterable[PreferencePair | Skip]
-
 
 class PairStep(DerivedMethod):
-    """A step that processes the pairs of a method. Skipped items pass through.
+    """A pair method that changes or drops the pairs of another method. Skipped items are unchanged.
 
     ``name`` is the key of the step in ``steps`` of the summary, which lists the number of pairs after each step.
     """
@@ -47,23 +44,3 @@ class PairStep(DerivedMethod):
         for pair_or_skip in self._method.pairs(split):
             self._received += isinstance(pair_or_skip, PreferencePair)
             yield pair_or_skip
-
-
-def through(
-    stream: Stream, work: Callable[[Iterator[PreferencePair]], Iterator[PreferencePair]]
-) -> Iterator[PreferencePair | Skip]:
-    """Apply a function to the pairs of a stream, and pass skipped items through unchanged."""
-    skips: deque[Skip] = deque()
-
-    def only_pairs() -> Iterator[PreferencePair]:
-        for pair_or_skip in stream:
-            if isinstance(pair_or_skip, Skip):
-                skips.append(pair_or_skip)
-            else:
-                yield pair_or_skip
-
-    for pair in work(only_pairs()):
-        while skips:
-            yield skips.popleft()
-        yield pair
-    yield from skips

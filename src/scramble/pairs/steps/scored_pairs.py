@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scramble.pairs.base import ImageText, Similarity, Skip
+from scramble.pairs.base import Skip
 from scramble.pairs.filters import score_images, score_pairs
 from scramble.pairs.method import PairMethod
 from scramble.pairs.scoring.score_store import ScoreStore, StoredScorer
 from scramble.pairs.scoring.stored_models import ScorerSettings, image_text_content
-from scramble.pairs.steps.pair_step import PairStep, through
-from scramble.records import ImageFile, PreferencePair
+from scramble.pairs.steps.pair_step import PairStep
+from scramble.records import PreferencePair
 from scramble.storage.image_table import ImageTable
 
 
@@ -42,14 +43,14 @@ class ScoredPairs(PairStep):
                 content = image_text_content if name == "similarity" else str
                 self._opened[name] = settings.stored(name, store, split, content)
             texts: dict[str, Any] = {name: scorer for name, scorer in self._opened.items() if name != "similarity"}
-            scored = through(stream, partial(score_pairs, scorers=texts)) if texts else stream
+            scored = _with_skips(stream, partial(score_pairs, scorers=texts)) if texts else stream
             if "similarity" in self._opened:
-                fit = _by_image_id(self._opened["similarity"], ImageTable(split))
-                scored = through(scored, partial(score_images, scorer=fit, name="similarity"))
+                similarity, images = self._opened["similarity"], ImageTable(split)
+                scored = _with_skips(scored, partial(score_images, similarity=similarity, images=images))
             yield from scored
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the method, and the numbers of computed scores and of reused scores."""
+        """Return the totals of the base class, and the numbers of computed and of reused scores for each model."""
         numbers = {
             name: {"computed": scorer.computed, "reused": scorer.reused} for name, scorer in self._opened.items()
         }
@@ -60,12 +61,21 @@ class ScoredPairs(PairStep):
         return PairMethod.store_replies(self, split)
 
 
-def _by_image_id(
-    scorer: Similarity, images: Mapping[str, ImageFile]
-) -> Callable[[Sequence[tuple[str, str]]], Sequence[float]]:
-    def score(queries: Sequence[tuple[str, str]]) -> Sequence[float]:
-        files = {image_id: images[image_id] for image_id, _ in queries}
-        items: list[ImageText] = [(files[image_id], text) for image_id, text in queries]
-        return scorer(items)
+def _with_skips(
+    stream: Iterator[PreferencePair | Skip], score: Callable[[Iterator[PreferencePair]], Iterator[PreferencePair]]
+) -> Iterator[PreferencePair | Skip]:
+    """Apply a function to the pairs of a stream, and yield skipped items unchanged."""
+    skips: deque[Skip] = deque()
 
-    return score
+    def only_pairs() -> Iterator[PreferencePair]:
+        for pair_or_skip in stream:
+            if isinstance(pair_or_skip, Skip):
+                skips.append(pair_or_skip)
+            else:
+                yield pair_or_skip
+
+    for pair in score(only_pairs()):
+        while skips:
+            yield skips.popleft()
+        yield pair
+    yield from skips
