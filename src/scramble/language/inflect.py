@@ -36,7 +36,7 @@ _PLURALS = {
     "roof": "roofs",
     "cattle": "cattle",
 }
-_VERBS = {  # base: past, participle
+_VERBS = {  # base form: (past tense, past participle)
     "sit": ("sat", "sat"),
     "stand": ("stood", "stood"),
     "lie": ("lay", "lain"),
@@ -133,7 +133,10 @@ def capitalised(text: str) -> str:
 
 
 def decapitalised(text: str, keep: bool = False) -> str:
-    """Return the text with its first letter in lower case, or unchanged if ``keep`` or if it starts like "TV"."""
+    """Return the text with its first letter in lower case.
+
+    With ``keep``, and if the second letter is also a capital ("TV"), the text is unchanged.
+    """
     if keep or (len(text) > 1 and text[1].isupper()):
         return text
     return text[:1].lower() + text[1:]

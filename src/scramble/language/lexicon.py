@@ -1,13 +1,14 @@
 """Load the shipped lexicon: nouns by category and co-hyponym group, adjectives by class, verbs and spatial relations.
 
 The word lists are text files in ``words/``. The first lines of each file explain its format. The lists contain word
-frequencies, so that rules can insert words that are as common as the words that they remove. A text-only classifier can
-then not recognise an edited caption by its rare words.
+frequencies, and rules draw replacements in proportion to these frequencies. Otherwise a text-only classifier would
+recognise an edited caption by its rare words.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,19 +17,19 @@ from scramble.language.inflect import plural, verb_form
 
 WORDS = Path(__file__).parent / "words"
 VERB_TAGS = ("VB", "VBP", "VBZ", "VBG", "VBD", "VBN")
-MAX_ALTERNATIVES = 8  # maximum number of co-hyponyms per noun, most frequent first
+MAX_ALTERNATIVES = 8  # co-hyponyms per noun; the most frequent ones are used
 
 # American and British spellings of the words that rules insert. The lexicon's entries have the American spelling.
 SPELLINGS = {"gray": "grey", "donut": "doughnut"}
 
 
 class LexiconError(ValueError):
-    """Raised if a word list is malformed. The message names the file and the line."""
+    """Raised if a word list cannot be read or is malformed. The message names the file and the malformed line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """A noun: its lemma, its category, its weight (frequency), and whether it is a count noun, a mass noun, or both."""
+    """A noun: its lemma, its category, its frequency, and whether it is a count noun, a mass noun, or both."""
 
     lemma: str
     category: str
@@ -39,7 +40,7 @@ class Noun:
 
 @dataclass(frozen=True, slots=True)
 class Adjective:
-    """An adjective: its written form, class, and frequency."""
+    """An adjective: its written form, its class, and its frequency."""
 
     word: str
     cls: str
@@ -55,14 +56,17 @@ class Lexicon:
     alike: dict[str, set[str]] = field(default_factory=dict)  # lemma or adjective -> words with a similar meaning
     adjectives: dict[str, Adjective] = field(default_factory=dict)
     adjective_swaps: dict[str, list[Adjective]] = field(default_factory=dict)  # word -> alternatives
+    # (what must follow: a category, "-" or "place"; verb form) -> (tag, verb form that may replace it, frequency)
     verbs: dict[tuple[str, str], list[tuple[str, str, float]]] = field(default_factory=dict)
+    # (relation, category of its second argument) -> (relation that may replace it, frequency)
     relations: dict[tuple[str, str], list[tuple[str, float]]] = field(default_factory=dict)
-    phrases: dict[str, frozenset[str]] = field(default_factory=dict)
+    # section of phrases.txt -> words
+    phrases: dict[str, frozenset[str]] = field(default_factory=lambda: defaultdict(frozenset))
 
 
 @cache
 def load_lexicon(folder: Path = WORDS) -> Lexicon:
-    """Read the word lists of a folder, by default the shipped lists. Raises LexiconError for a malformed line."""
+    """Read the word lists of a folder, by default the shipped lists. Raises LexiconError."""
     lexicon = Lexicon()
     _read_objects(folder / "objects.txt", lexicon)
     _read_attributes(folder / "attributes.txt", lexicon)
@@ -135,6 +139,8 @@ def _read_attributes(path: Path, lexicon: Lexicon) -> None:
             cls, mode = header[1], header[2]
             groups.append([])
             continue
+        if line.startswith("[") or not cls:
+            raise LexiconError(f"{path}, line {number}: a class must start with '[class] any:' or '[class] pairs:'")
         if line.startswith("!"):
             _mark_alike(lexicon, [names[0] for names, _, _ in _items(path, number, line[1:])])
             continue
@@ -161,9 +167,9 @@ def _read_verbs(path: Path, lexicon: Lexicon) -> None:
         plain: list[tuple[list[str], float]] = []
         for part in rest.split(","):
             if ">" in part:
-                source, target = part.split(">")
-                (names, weight, _), *_ = _items(path, number, target)
-                _add_verb(lexicon, category, [source.strip()], names[0], weight)
+                source, _, target = part.partition(">")
+                for names, weight, _ in _items(path, number, target):
+                    _add_verb(lexicon, category, [source.strip()], names[0], weight)
             else:
                 plain.extend((names, weight) for names, weight, _ in _items(path, number, part))
         for names, _ in plain:
@@ -194,9 +200,10 @@ def _read_relations(path: Path, lexicon: Lexicon) -> None:
 
 def _read_phrases(path: Path, lexicon: Lexicon) -> None:
     section = ""
-    for _, line in _lines(path):
+    for number, line in _lines(path):
         if line.startswith("["):
             section = line.strip("[]")
-            lexicon.phrases[section] = frozenset()
+        elif not section:
+            raise LexiconError(f"{path}, line {number}: the words must follow a '[section]'")
         else:
             lexicon.phrases[section] |= {w.strip() for w in line.split(",") if w.strip()}

@@ -29,7 +29,7 @@ _DETERMINERS = word_set("""
     no neither zero few
 """)
 _PRONOUNS = word_set("""
-    nobody none nothing noone nowhere
+    nobody none nothing noone no-one nowhere
 """)
 _PREPOSITIONS = word_set("""
     without w/o sans minus except excepting unlike excluding lacking
@@ -43,7 +43,7 @@ _BEFORE = {
     **dict.fromkeys(("rather", "other"), "than"),
     **dict.fromkeys(("all", "anything"), "but"),
 }  # a key is negative only before its value, as in "a street empty of cars" and "a cat rather than a dog"
-_TRIGGERS = _VERBAL | _DETERMINERS | _PRONOUNS | _PREPOSITIONS | _VERBS | _BEFORE.keys() | {"nor", "no-one"}
+_TRIGGERS = _VERBAL | _DETERMINERS | _PRONOUNS | _PREPOSITIONS | _VERBS | _BEFORE.keys() | {"nor"}
 _COUNTED = word_set("""
     a an the quite these those his her its their my our last first next very
 """)  # "no" and "few" are not negative after these words: "a few dogs" and "a no parking sign" state what exists
@@ -95,9 +95,9 @@ class _Arcs:
     def reach(self, top: int, trigger: int, *, noun: bool = False, subject: bool = False) -> set[int]:
         """Return the tokens under ``top`` that are to the right of a negating word and in its scope.
 
-        If ``noun``, the word negates a noun, so a coordinated noun with its own determiner is outside the scope ("no
-        people and a table"). If ``subject``, the word negates the subject. Coordinated verbs share the subject and are
-        inside the scope ("nobody sits and reads").
+        With ``noun``, the word negates a noun, and a coordinated noun with its own determiner is outside the scope ("no
+        people and a table"). With ``subject``, the word negates the subject, and coordinated verbs, which share this
+        subject, are inside the scope ("nobody sits and reads").
         """
         tokens: set[int] = set()
         todo = [top]
@@ -144,7 +144,7 @@ def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
         return _noun(arcs, t, head, lexicon)
     if word in _DETERMINERS:
         return _noun(arcs, t, s.head[t], lexicon)
-    if word in _PRONOUNS or word == "no-one":
+    if word in _PRONOUNS:
         scope = arcs.reach(t, t) | _governor(arcs, t, t)
         follows = t + 1 < len(s.tag) and s.tag[t + 1] in ("VBG", "VBN")  # "nobody riding it"
         return scope | arcs.reach(t + 1, t) if follows else scope
@@ -207,7 +207,10 @@ def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
 
 
 def _bounded(arcs: _Arcs, t: int, scope: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
-    """Add the nearest noun phrase to the right to a scope, and limit the scope where the arcs extend too far."""
+    """Add the nearest noun phrase to the right to a scope, and limit the scope where the arcs extend too far.
+
+    With ``comma``, a comma ends the scope.
+    """
     s = arcs.s
     scope.add(t)
     phrase = next((p for p in s.phrases if p.last > t), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from scramble.language.inflect import capitalised, word_set
@@ -40,24 +41,9 @@ _SHADES = word_set("""
     light dark bright neon pale fluorescent deep
 """)
 _LISTED = frozenset({",", "and", "or", "-", "/", "&"})  # an adjective next to one of these is part of a list
-_RECIPROCAL = frozenset(
-    {
-        "each",
-        "both",
-        "together",
-        "another",
-        "other",
-        "one",
-        "all",
-        "every",
-        "there",
-        "same",
-        "single",
-        "lone",
-        "alone",
-        "gathered",
-    }
-)
+_RECIPROCAL = word_set("""
+    each both together another other one all every there same single lone alone gathered
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +59,16 @@ class Attribute:
 class Phrase:
     """A noun phrase up to its head. "a group of people" is one phrase with the head "people".
 
-    ``first`` and ``last`` are the first and the last token. ``nominal`` is the first token of the head, which includes
-    compounds ("fire hydrant"). ``slot`` is the token whose arcs determine agreement ("group").
+    Attributes:
+        first, last: the first and the last token.
+        nominal: the first token of the head, which includes compounds ("fire hydrant").
+        slot: the token whose arcs determine agreement ("group").
+        noun: the lexicon's entry of the head. None if the head is not in the lexicon or must not be edited.
+        plural, slot_plural: whether the head and the slot are plural.
+        number: the token of a number word, or -1.
+        opener: the determiner or possessive in lower case, or "".
+        partitive: whether the phrase starts with a partitive ("a group of").
+        proper: whether the head is a name.
     """
 
     first: int
@@ -85,8 +79,8 @@ class Phrase:
     plural: bool
     slot_plural: bool
     attributes: tuple[Attribute, ...]
-    number: int  # token of a number word, or -1
-    opener: str  # determiner or possessive, lower case, "" if none
+    number: int
+    opener: str
     partitive: bool
     proper: bool
 
@@ -106,8 +100,8 @@ class Sentence:
     dep: list[str]
     head: list[int]
     phrases: list[Phrase]
-    pronoun: bool
-    reciprocal: bool
+    pronoun: bool  # whether the caption contains a pronoun
+    reciprocal: bool  # whether the caption contains a word such as "each" or "together", which relates several things
     negated: frozenset[int] = frozenset()  # tokens in the scope of a negation
     opening: frozenset[int] = frozenset()  # tokens that are capitalised because of their position
     headline: int = NO_HEADLINE  # words with at least this many letters are capitalised (4 in "A Dog on a Red Couch")
@@ -124,7 +118,7 @@ class Sentence:
 
 
 def parse(nlp: Any, texts: Iterable[str], lexicon: Lexicon, *, batch_size: int = 256) -> Iterator[Sentence]:
-    """Parse a stream of texts, ``batch_size`` at a time."""
+    """Parse a stream of captions, ``batch_size`` at a time."""
     for doc in nlp.pipe(texts, batch_size=batch_size):
         yield read_sentence(doc, lexicon)
 
@@ -254,25 +248,26 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
     if opener == "no":
         entry = None  # in another position, "no smoking sign" would also read as a negation
     return Phrase(
-        first,
-        head,
-        nominal,
-        head,
-        entry[0] if entry else None,
-        is_plural,
-        is_plural,
-        tuple(attributes),
-        number,
-        opener,
-        False,
-        tag in ("NNP", "NNPS") and head not in s.opening and s.text[s.start[head]].isupper(),
+        first=first,
+        last=head,
+        nominal=nominal,
+        slot=head,
+        noun=entry[0] if entry else None,
+        plural=is_plural,
+        slot_plural=is_plural,
+        attributes=tuple(attributes),
+        number=number,
+        opener=opener,
+        partitive=False,
+        proper=tag in ("NNP", "NNPS") and head not in s.opening and s.text[s.start[head]].isupper(),
     )
 
 
 def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list[Attribute]:
-    """Return the adjectives from ``first`` to before ``nominal`` that are in the lexicon.
+    """Return the attributes among the tokens from ``first`` to before ``nominal``.
 
-    Adjectives in a list or in a fixed name are excluded.
+    Only adjectives of the lexicon count. Adjectives in a list, in a fixed name, or next to an adjective of the same
+    class are excluded.
     """
     attributes: list[Attribute] = []
     i = first
@@ -309,14 +304,10 @@ def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> l
     partitives, depictions = lexicon.phrases["partitives"], lexicon.phrases["depictions"]
     locators = lexicon.phrases["locators"]
     merged: list[Phrase] = []
-    i = 0
-    while i < len(phrases):
-        phrase = phrases[i]
+    for phrase, follows in zip_longest(phrases, phrases[1:]):
         singular = s.lower[phrase.last].removesuffix("s")
-        follows = phrases[i + 1] if i + 1 < len(phrases) else None
-        of = phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of"
-        direct = of and follows is not None and follows.first == phrase.last + 2
-        if direct and singular in partitives and follows is not None:
+        is_followed = follows is not None and follows.first == phrase.last + 2 and s.lower[phrase.last + 1] == "of"
+        if is_followed and singular in partitives:
             follows.first, follows.slot, follows.partitive = phrase.first, phrase.last, True
             follows.slot_plural, follows.opener = phrase.plural, phrase.opener
             if phrase.noun is not None and phrase.noun.category == "container":
@@ -327,5 +318,4 @@ def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> l
                 follows.slot_plural = phrase.plural or follows.plural
         elif singular not in locators and s.lower[phrase.last] not in locators and singular not in depictions:
             merged.append(phrase)
-        i += 1
     return merged

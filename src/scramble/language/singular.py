@@ -14,7 +14,7 @@ from importlib.resources import files
 
 
 def sections(name: str) -> dict[str, list[str]]:
-    """Return a dictionary from the ``[section]`` names of a word list to the lines of the sections, without comments.
+    """Return the lines of each ``[section]`` of a word list, without comments.
 
     The lines before the first section have the key "".
     """

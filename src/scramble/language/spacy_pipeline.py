@@ -1,4 +1,4 @@
-"""Loads spaCy pipelines."""
+"""Load spaCy pipelines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_PIPELINE = "en_core_web_sm"
-# If the caller does not need the component in a key, the components in its value are excluded to save time. Lemmas
+# To save time, the components in a value are excluded if the caller does not need the component in the key. Lemmas
 # depend on tags and morphology.
 _ONLY_FOR = {
     "parser": ("parser",),

@@ -1,4 +1,4 @@
-"""Splits an English text into words and punctuation marks as in the Penn Treebank.
+"""Split an English text into words and punctuation marks as in the Penn Treebank.
 
 The result equals that of ``nltk.word_tokenize`` on ordinary sentences. One rule replaces NLTK's sentence splitter: a
 full stop before a space ends a sentence, unless the full stop belongs to an abbreviation.

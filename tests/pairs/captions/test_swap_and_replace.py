@@ -5,10 +5,12 @@ generators.
 from __future__ import annotations
 
 import re
+import shutil
 from itertools import islice
 
 import pytest
 
+from scramble.language.lexicon import WORDS, LexiconError, load_lexicon
 from scramble.language.spacy_pipeline import PipelineError, load_pipeline
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.base import Caption, choose
@@ -295,6 +297,24 @@ def test_few_faults_on_real_captions(generator, shared):
 def test_missing_pipeline_names_the_command():
     with pytest.raises(PipelineError, match=r"python -m spacy download en_core_web_sm.*pairs\.options\.pipeline"):
         load_pipeline("en_core_web_absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("objects.txt", "[animal]\ncat:1:2", "line 2: 'cat:1:2' must have the form"),
+        ("attributes.txt", "red, blue", "line 1: a class must start with"),
+        ("attributes.txt", "[colour]\nred, blue", "line 1: a class must start with"),
+        ("verbs.txt", "# verbs\nsit, stand", "line 2: the line must have the form"),
+        ("relations.txt", "on | furniture", "line 1: the line must have the form"),
+        ("phrases.txt", "group, pair", "line 1: the words must follow a"),
+    ],
+)
+def test_a_malformed_word_list_is_named_with_the_line(tmp_path, name, text, message):
+    folder = shutil.copytree(WORDS, tmp_path / "words")
+    (folder / name).write_text(text)
+    with pytest.raises(LexiconError, match=rf"{name}, {re.escape(message)}"):
+        load_lexicon(folder)
 
 
 def test_unknown_rule_is_named(pipeline):
