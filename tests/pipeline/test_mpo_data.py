@@ -71,7 +71,7 @@ def test_a_random_model_is_sampled_and_its_answers_are_paired(pictures: Path, sc
             Request((message,), temperature=5.0, max_tokens=48, sample=n)  # at low temperature it would repeat one word
             for n in range(32)
         )
-        finished = [r.text for r in replies if r.finished and "\n" not in r.text and official(r.text)]
+        finished = [r.text for r in replies if not r.fault and "\n" not in r.text and official(r.text)]
         rows.append({"image": f"{color}.png", "question": f"What is {color}?", "answer": (finished or [""])[0]})
     assert any(row["answer"] for row in rows)
     path = write_rows(pictures / "questions.jsonl", rows)

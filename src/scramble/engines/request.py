@@ -85,9 +85,15 @@ class Reply:
     error: str = ""
 
     @property
-    def finished(self) -> bool:
-        """Whether the text is a complete answer."""
-        return not self.error and self.finish_reason == "stop"
+    def fault(self) -> str:
+        """The reason why the text is not a complete answer, or "" if it is one."""
+        if self.error:
+            return f"no reply: {self.error.split(' (')[0]}"
+        if self.finish_reason == "length":
+            return "reply truncated at the token limit"
+        if self.finish_reason != "stop":
+            return f"reply ended by {self.finish_reason}"
+        return "" if self.text.strip() else "empty reply"
 
 
 def reply_to_row(key: str, model: str, reply: Reply) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from scramble.engines import EngineError, ReplyStore, open_engine
+from scramble.engines import EngineError, Reply, ReplyStore, open_engine
 from scramble.pairs.method import collect
 from scramble.pairs.rationales.assemble_rationales import rationale_pairs
 from scramble.pairs.rationales.cases import Case, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.english import WordInterventions
-from scramble.pairs.rationales.interventions.language_model import EngineInterventions
+from scramble.pairs.rationales.interventions.language_model import EngineInterventions, read_steps
 from scramble.records import PreferencePair
 from scramble.scenegraphs import SceneGraph
 from scramble.scenegraphs.alignment import mentions
@@ -179,6 +179,12 @@ def test_other_changes_by_a_model_are_rejected_and_counted(
         server.close()
     assert {pair.kind for pair in pairs} == {"rationale-shorten"}
     assert skipped and all(why.startswith(reason) for why in skipped)
+
+
+def test_the_reason_why_a_reply_has_no_steps_is_that_of_the_engine() -> None:
+    assert read_steps(Reply("1. A dog.", "length")) == "reply truncated at the token limit"
+    assert read_steps(Reply("", "content_filter")) == "reply ended by content_filter"
+    assert read_steps(Reply("", error="context overflow (status 400: ...)")) == "no reply: context overflow"
 
 
 def test_an_unreachable_server_stops_the_run(english_cases: list[Case], tmp_path: Path) -> None:

@@ -18,17 +18,17 @@ from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.storage.image_table import ImageTable
 from scramble.storage.tables import open_table, read_table, table_path
 
-FORMAT = "format"  # folder next to a split's tables, for pairs that differ only in form
+FORMAT = "format"  # folder of the format pairs, next to a split's tables
 
 
 class AnswerMethod(PairMethod):
-    """The base class of methods that create pairs of a model's answers to the questions of a split.
+    """The base class of methods that create pairs from a model's answers to the questions of a split.
 
     Args:
         engine: kind and options, see :func:`scramble.engines.open_engine`.
         options: options of the method. :meth:`_set_shared_options` documents the options that all methods share.
     Raises:
-        PairMethodError: there is no engine or no question, or the options contradict each other.
+        PairMethodError: there is no engine or no question, or an option is invalid.
     """
 
     name: str
@@ -90,9 +90,13 @@ class AnswerMethod(PairMethod):
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
         """Yield the pairs of the selected questions."""
 
-    @abstractmethod
     def _questions(self, split: Path) -> Iterator[Question]:
         """Yield all questions of a split."""
+        if not table_path(split, Question).exists():
+            raise PairMethodError(
+                f"{split} has no questions: use data=world, or your own question file (data=questions)"
+            )
+        yield from read_table(split, Question)
 
     def _selected(self, split: Path) -> Iterator[Question]:
         questions = [q for q in self._questions(split) if self._kinds is None or q.kind in self._kinds]
@@ -107,8 +111,8 @@ class CorrectnessAnswers(AnswerMethod):
     """A pair method that prefers correct answers to incorrect answers.
 
     See :class:`scramble.pairs.answers.correctness.CorrectnessPairs`. The option ``format_pairs`` says what happens to
-    pairs that differ only in form. ``apart`` writes these pairs to a separate table, ``<split>/format/``, ``with``
-    mixes them with the other pairs, and ``drop`` discards them.
+    format pairs: ``apart`` writes them to a separate table, ``<split>/format/``, ``with`` yields them with the other
+    pairs, and ``drop`` discards them.
     """
 
     name = "correctness"
@@ -137,18 +141,15 @@ class CorrectnessAnswers(AnswerMethod):
                     apart.write(pair)
         self._num_apart = None if apart is None else apart.count
 
-    def _questions(self, split: Path) -> Iterator[Question]:
-        return _questions_of(split)
-
     def totals(self) -> dict[str, Any]:
         """Return the totals of the base class, and the number of format pairs in their separate table."""
         return super().totals() | ({} if self._num_apart is None else {"format_pairs": self._num_apart})
 
 
 class DropoutAnswers(AnswerMethod):
-    """A pair method that prefers answers to their continuations without the image.
+    """A pair method that prefers answers to answers that were partly generated without the image.
 
-    See :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`. The option ``ask`` lists the kinds of prompts:
+    See :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`. The option ``ask`` lists the sources of the prompts:
     ``questions`` uses the questions of the split, and ``images`` uses the option ``prompt`` for each image with
     captions.
     """
@@ -169,16 +170,10 @@ class DropoutAnswers(AnswerMethod):
 
     def _questions(self, split: Path) -> Iterator[Question]:
         if "questions" in self._ask:
-            yield from _questions_of(split)
+            yield from super()._questions(split)
         if "images" in self._ask:
             described = (image for image in read_table(split, ImageRecord) if image.captions)
             yield from describe(described, self._prompt)
-
-
-def _questions_of(split: Path) -> Iterator[Question]:
-    if not table_path(split, Question).exists():
-        raise PairMethodError(f"{split} has no questions: use data=world, or your own question file (data=questions)")
-    return read_table(split, Question)
 
 
 def _skip_with_question(question: Question, skip: Skip) -> Skip:

@@ -1,7 +1,7 @@
 """Create correctness pairs: sample several answers to a question, and prefer correct answers to incorrect ones.
 
 A response is correct if its final answer is correct, and incorrect if its final answer is incorrect or missing. A
-response that does not have the requested form is neither. Such a response becomes the rejected side of a *format pair*.
+response with an answer but without the requested form is neither, and can be the rejected side of a *format pair*.
 Source: MPO, arXiv 2411.10442. docs/mpo_data.md lists the differences from the paper.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
 from scramble.grading.rules import NoTruth, check_truth, is_right, rule_of
 from scramble.pairs.answers.prompts import ParsedReply, Style, load_style, read
-from scramble.pairs.answers.requests import Case, case_of, unusable_reason
+from scramble.pairs.answers.requests import Case, case_of
 from scramble.pairs.base import Skip, seeded
 from scramble.records import ImageFile, PreferencePair, Question
 
@@ -86,14 +86,14 @@ class CorrectnessPairs:
             ValueError: there is no style or no pair, or there are fewer than two samples.
         """
         if samples < 2:
-            raise ValueError(f"samples must be at least 2, not {samples}")
+            raise ValueError(f"pairs.options.samples must be at least 2, not {samples}")
         if pairs < 1:
-            raise ValueError(f"pairs must be at least 1, not {pairs}")
+            raise ValueError(f"pairs.options.pairs must be at least 1, not {pairs}")
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store
         self._styles = [load_style(name) for name in styles]
         if not self._styles:
-            raise ValueError("styles is empty: set at least one style")
+            raise ValueError("pairs.options.styles is empty: set at least one style")
         self._pairs, self._seed = pairs, seed
         self._rule, self._rules = rule, dict(rules or {})
         self._samples = samples
@@ -140,7 +140,7 @@ class CorrectnessPairs:
         usable: dict[str, None] = {}
         reasons: Counter[str] = Counter()
         for reply in replies:
-            if reason := unusable_reason(reply):
+            if reason := reply.fault:
                 reasons[reason] += 1
             else:
                 usable[reply.text.strip()] = None
@@ -222,9 +222,9 @@ class CorrectnessPairs:
 
 
 def contained(positive: str, negative: str | None) -> bool:
-    """Return whether the incorrect answer contains the correct one ("14" contains "4").
+    """Return whether the incorrect answer contains the correct one, as "14" contains "4".
 
-    Such a pair is uninformative.
+    Pairs of such answers are uninformative.
     """
     if negative is None:
         return False

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
-from scramble.pairs.answers.requests import Case, case_of, unusable_reason
+from scramble.pairs.answers.requests import Case, case_of
 from scramble.pairs.base import Skip
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair, Question, same_text
 
@@ -60,7 +60,7 @@ class DropoutNTP:
             ValueError: ``start_ratio`` is not in [0, 1).
         """
         if not 0 <= start_ratio < 1:
-            raise ValueError(f"start_ratio must be in [0, 1), not {start_ratio}")
+            raise ValueError(f"pairs.options.start_ratio must be in [0, 1), not {start_ratio}")
         self.counts: Counter[str] = Counter()
         self._engine, self._store = engine, store
         self._ratio, self._seed = start_ratio, seed
@@ -100,7 +100,7 @@ class DropoutNTP:
         for case, replies in ask_each(self._engine, self._store, cases(), self._ask):
             if isinstance(replies, Skip):
                 yield TruncatedAnswer(case, "", ""), replies
-            elif reason := unusable_reason(replies[0]):
+            elif reason := replies[0].fault:
                 yield TruncatedAnswer(case, "", ""), Skip(reason)
             else:
                 answer = replies[0].text.strip()
@@ -118,7 +118,7 @@ class DropoutNTP:
         return [Request(tuple(messages), **self._settings)]
 
     def _pair(self, truncated: TruncatedAnswer, reply: Reply) -> PreferencePair | Skip:
-        if reason := unusable_reason(reply):
+        if reason := reply.fault:
             return Skip(f"continuation: {reason}")
         rejected = joined(truncated.prefix, reply.text)
         if same_text(rejected, truncated.answer):
@@ -154,10 +154,10 @@ def first_words(text: str, share: float) -> str:
 
 
 def joined(prefix: str, continuation: str) -> str:
-    """Join the first words and their continuation.
+    """Join the first words of an answer and their continuation.
 
-    Some servers repeat the first words, so a repetition is removed. Some servers strip the leading space. The space is
-    restored, because the answer is always truncated between words.
+    Some servers repeat the first words, and the repetition is removed. Some servers strip the leading space, and the
+    space is restored, because an answer is always truncated between words.
     """
     continuation = continuation.rstrip()
     if prefix and continuation.lstrip().startswith(prefix):

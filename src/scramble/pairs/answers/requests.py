@@ -1,11 +1,10 @@
-"""Provide what MPO's two methods share: questions with encoded images, and reasons to skip questions and replies."""
+"""Read the images of a question, for both of MPO's methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scramble.engines import Reply
 from scramble.engines.request import encoded
 from scramble.pairs.base import Skip
 from scramble.records import ImageFile, Question, RecordError
@@ -30,14 +29,3 @@ def case_of(question: Question, images: Mapping[str, ImageFile]) -> tuple[Case, 
         except RecordError:
             return Case(question, ()), Skip("unreadable image")
     return Case(question, tuple(encoded_images)), None
-
-
-def unusable_reason(reply: Reply) -> str:
-    """Return the reason why a reply cannot be used, or "" if it can be used."""
-    if reply.error:
-        return f"no reply: {reply.error.split(' (')[0]}"
-    if reply.finish_reason == "length":
-        return "reply truncated at the token limit"
-    if reply.finish_reason != "stop":
-        return f"reply ended by {reply.finish_reason}"
-    return "" if reply.text.strip() else "empty reply"

@@ -1,9 +1,10 @@
-"""Hard negatives from a language model that rearranges a caption step by step, or abstains.
+"""Generate hard negatives with a language model, which changes a caption step by step or abstains.
 
 Source: SCRAMBLe (arXiv 2504.04740). One model first corrects typos in captions (greedy decoding, JSON reply). Another
 model reasons in steps from a caption to a fluent, plausible, visually different arrangement of its words, or answers
-``NA`` (temperature 0.2, top-p 0.9, 800 new tokens). The prompts in ``prompts/`` and their examples were written for
-this project. Every negative's rule contains the hash of the prompt.
+``NA`` (temperature 0.2, top-p 0.9, 800 new tokens). Other prompts replace a word of the caption instead. The prompts in
+``prompts/`` and their examples were written for this project. The rule of each negative contains the hash of the
+prompt.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from scramble.storage.hashing import content_key
 
 MARKER = "Final Output Caption:"
 PLACE = "{caption}"
-# prompt -> kind of its negatives, minimum fraction of content words that both texts must have in common
+# prompt -> (kind of its negatives, minimum fraction of content words that both texts have in common)
 PROMPTS: dict[str, tuple[str, float]] = {
     "rearrange": ("rearrange", 0.8),
     "swap_object": ("swap-object", 0.8),
@@ -45,12 +46,12 @@ CAPTION_SCHEMA: dict[str, Any] = {
 
 
 class PromptError(ValueError):
-    """A prompt cannot be used. The message names the file."""
+    """Raised if a prompt cannot be used. The message names the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """A prompt with a placeholder for the caption; ``key`` is its content key."""
+    """A prompt with a placeholder for the caption. ``key`` is its content key."""
 
     name: str
     text: str
@@ -62,36 +63,30 @@ class PromptFile:
 
 
 def load_prompt(name: str | Path) -> PromptFile:
-    """Load a prompt of the package by name, or any text file by path.
+    """Load a prompt of the package by name, or a text file by path.
 
     Raises:
         PromptError: there is no such prompt, or it does not contain ``{caption}`` exactly once.
     """
     path = Path(name)
+    shipped = resources.files("scramble.pairs.captions").joinpath("prompts", f"{name}.txt")
     try:
-        if path.suffix:
-            text = path.read_text(encoding="utf-8")
-        else:
-            text = (
-                resources.files("scramble.pairs.captions")
-                .joinpath("prompts", f"{name}.txt")
-                .read_text(encoding="utf-8")
-            )
+        text = (path if path.suffix else shipped).read_text(encoding="utf-8")
     except OSError as error:
         raise PromptError(
             f"pairs.options.prompt={name}: no such prompt or file; choose one of {', '.join(PROMPTS)} or the path of a "
             ".txt file"
         ) from error
     if text.count(PLACE) != 1:
-        raise PromptError(f"prompt {name} must contain {PLACE} exactly once, for the caption")
+        raise PromptError(f"pairs.options.prompt={name}: the prompt must contain {PLACE} exactly once")
     return PromptFile(path.stem, text.rstrip("\n"), content_key(text))
 
 
 class CotGenerator:
     """Generates one or more negatives per caption with a language model.
 
-    With a ``cleaner``, captions are corrected first. Each caption is then yielded with the corrected text, and its
-    negatives are rearrangements of this text. ``counts`` has the captions by outcome.
+    With a ``cleaner``, captions are corrected first. Each caption is then yielded with the corrected text, from which
+    its negatives are derived. ``counts`` contains the number of captions for each outcome.
     """
 
     def __init__(
@@ -112,16 +107,16 @@ class CotGenerator:
     ) -> None:
         """
         Args:
-            store: stores replies and returns stored ones.
+            store: store of the replies, so that a resumed run does not request them again.
             prompt: one of :data:`PROMPTS`, or a ``.txt`` file that contains :data:`PLACE`.
-            cleaner: the engine that corrects typos first; None leaves captions unchanged.
+            cleaner: the engine that corrects typos first. None leaves captions unchanged.
             pipeline: spaCy pipeline with lemmas.
             samples: number of replies per caption.
-            length_ratio: bounds of the ratio of word counts, negative to caption.
-            content_kept: minimum fraction of common content words, in [0, 1]; by default that of the prompt.
+            length_ratio: minimum and maximum of the word count of a negative, divided by that of the caption.
+            content_kept: minimum fraction of common content words, in [0, 1]. None uses the value in :data:`PROMPTS`.
         """
         self.prompt = load_prompt(prompt)
-        self.kind, own = PROMPTS.get(self.prompt.name, (self.prompt.name, 0.5))
+        self.kind, default_kept = PROMPTS.get(self.prompt.name, (self.prompt.name, 0.5))
         self.name = f"cot.{self.prompt.name}"
         self.rule = f"{self.name}@{self.prompt.key} {engine.model}"
         self.counts: Counter[str] = Counter()
@@ -138,7 +133,7 @@ class CotGenerator:
             "seed": seed,
         }
         self._length_ratio = length_ratio
-        self._content_kept = own if content_kept is None else content_kept
+        self._content_kept = default_kept if content_kept is None else content_kept
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
         """Yield each (cleaned) caption with its valid negatives, in input order. Raises EngineError."""
@@ -150,7 +145,7 @@ class CotGenerator:
             yield caption, outcome
 
     def totals(self) -> dict[str, Any]:
-        """Return the engines' requests, tokens and cost, and the captions by outcome."""
+        """Return the requests, tokens and cost of each engine, and the number of captions for each outcome."""
         engines = {"generator": self._engine} | ({"cleaner": self._cleaner} if self._cleaner else {})
         return {name: dataclasses.asdict(engine.totals) for name, engine in engines.items()} | {
             "captions": dict(self.counts.most_common())
@@ -173,7 +168,7 @@ class CotGenerator:
         return list(negatives.values()) if negatives else Skip(reasons[0])
 
     def _fault(self, caption: str, negative: str) -> str:
-        """Return the reason why ``negative`` is not a valid negative of ``caption``; "" if it is valid."""
+        """Return the reason why ``negative`` is not a valid negative of ``caption``, or "" if it is valid."""
         if reason := problem(negative):
             return reason
         before, after = self._nlp.pipe([caption, negative])
@@ -217,14 +212,8 @@ def _usable(captions: Iterable[Caption]) -> Iterator[tuple[Caption, Skip | None]
 
 def read_answer(reply: Reply) -> tuple[str, str]:
     """Return the normalised caption in a reply, and the reason why there is no caption ("" if there is one)."""
-    if reply.error:
-        return "", f"no reply: {reply.error.split(' (')[0]}"
-    if reply.finish_reason == "length":
-        return "", "reply truncated at the token limit"
-    if reply.finish_reason != "stop":
-        return "", f"reply ended by {reply.finish_reason}"
-    if not reply.text.strip():
-        return "", "empty reply"
+    if reply.fault:
+        return "", reply.fault
     _, marker, after = reply.text.rpartition(MARKER)
     if not marker and re.fullmatch(r"\W*N/?A\W*", reply.text.strip(), re.IGNORECASE):
         return "", "abstained"
@@ -240,8 +229,8 @@ def read_answer(reply: Reply) -> tuple[str, str]:
 
 
 def read_clean(reply: Reply) -> str:
-    """Return the normalised caption in the JSON reply of a cleaner; "" if the reply has no caption."""
-    if not reply.finished:
+    """Return the normalised caption in the JSON reply of a cleaner, or "" if the reply has no caption."""
+    if reply.fault:
         return ""
     match = re.search(r"\{.*\}", reply.text, re.DOTALL)
     try:
@@ -252,10 +241,10 @@ def read_clean(reply: Reply) -> str:
 
 
 def shared_content(before: Any, after: Any) -> float:
-    """Return the fraction, in [0, 1], of common content lemmas of two ``Doc``, counting repeated lemmas.
+    """Return the fraction, in [0, 1], of the content lemmas of two ``Doc`` that the other ``Doc`` contains.
 
-    Content lemmas are nouns, verbs, adjectives and numbers. A lemma counts as the same even if one parse tags it as a
-    noun and the other as a verb.
+    Content lemmas are those of nouns, verbs, adjectives and numbers. Repeated lemmas count several times. The parts of
+    speech may differ, because one parse may tag a lemma as a noun and the other as a verb.
     """
     words = [Counter(token.lemma_.lower() for token in doc if token.pos_ in CONTENT) for doc in (before, after)]
     everything = [Counter(token.lemma_.lower() for token in doc if not token.is_punct) for doc in (before, after)]

@@ -1,9 +1,8 @@
 """Write the text of interventions with a language model, from the steps and the edited facts.
 
 The changes of the graph are drawn as in :mod:`~scramble.pairs.rationales.interventions.english`. The model rewrites the
-affected steps, and its text is more fluent than text that is edited by rules. Each reply is checked word by word, and
-replies with other changes are rejected and counted. The prompt and the settings are our choice. The rule of each pair
-contains the hash of the prompt.
+affected steps more fluently than rules do. Each reply is checked word by word, and replies with other changes are
+rejected and counted. The prompt and the settings are our choice. The rule of each pair contains the hash of the prompt.
 """
 
 from __future__ import annotations
@@ -81,9 +80,10 @@ class EngineInterventions(WordInterventions):
     def rewritten(self, stream: Iterable[tuple[Case, Perturbed]]) -> Iterator[tuple[Case, Perturbed | str]]:
         """Yield each perturbation in the model's words, or the reason why the reply cannot be used.
 
-        A perturbation that only omits steps is yielded without a request.
+        A perturbation that only omits steps is yielded unchanged, without a request.
 
-        Raises EngineError if the server, model or key cannot work. Earlier replies are stored.
+        Raises:
+            EngineError: the server, model or key cannot work. Earlier replies are stored.
         """
         cases = ((pair, pair[1] if pair[1].kind == "shorten" else None) for pair in stream)
         for (case, perturbed), answer in ask_each(self._engine, self._store, cases, self._requests):
@@ -130,10 +130,8 @@ class EngineInterventions(WordInterventions):
 
 def read_steps(reply: Reply) -> tuple[str, ...] | str:
     """Return the steps in a reply, or the reason why the reply has no steps."""
-    if reply.error:
-        return f"no reply: {reply.error.split(' (')[0]}"
-    if not reply.finished:
-        return "reply truncated at the token limit"
+    if reply.fault:
+        return reply.fault
     match = re.search(r"\{.*\}", reply.text, re.DOTALL)
     try:
         steps = json.loads(match.group())["steps"] if match else None
