@@ -202,6 +202,7 @@ def test_balance_is_per_kind():
         ("Two dogs on a field.", "Three dogs on a field.", set()),
         ("A dog on a field.", "A dog on on a field.", {"ungrammatical"}),
         ("An man on a horse.", "A horse on an man.", set()),
+        ("A street with a tree.", "A street with two street signs.", set()),
     ],
 )
 def test_faults(chosen, rejected, expected):

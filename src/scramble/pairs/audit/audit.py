@@ -40,7 +40,7 @@ def audit(
     seed: int = 0,
     folds: int = FOLDS,
 ) -> dict[str, Any]:
-    """Compute the statistics of a set of pairs, as plain JSON.
+    """Return the statistics of a set of pairs as plain JSON.
 
     If there are more than about :data:`~scramble.pairs.audit.text_only.MAX_FITTED` pairs, the statistics are computed
     from the pairs of a random sample of the images.
@@ -48,8 +48,9 @@ def audit(
     Args:
         held_out: pairs that were not used to select ``pairs``, for the transfer accuracy. Pairs that share an image
             with ``pairs`` are ignored.
-        total: the number of all pairs, if ``pairs`` are a sample of them
+        total: number of all pairs, if ``pairs`` are a sample of them
             (:func:`~scramble.pairs.audit.text_only.sample_of_pairs`).
+        folds: number of folds of the in-sample accuracies.
 
     Returns:
         A mapping with these keys:
@@ -84,7 +85,7 @@ def audit(
 
 
 def sample_note(result: dict[str, Any]) -> str:
-    """Return a sentence that says that an audit read a sample, or "" if it read all pairs."""
+    """Return a message that an audit read only a sample, or "" if it read all pairs."""
     if result["measured"] == result["pairs"]:
         return ""
     numbers = f"{result['measured']:,} of {result['pairs']:,} pairs"
@@ -143,7 +144,7 @@ def _numbers(result: TextOnlyResult) -> dict[str, float]:
 
 
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
-    """Return a histogram over :data:`RATIO_EDGES` of the word count ratio of the rejected and the chosen text."""
+    """Return a histogram over :data:`RATIO_EDGES` of the rejected text's word count divided by the chosen text's."""
     counts = [0] * (len(RATIO_EDGES) - 1)
     for pair in pairs:
         ratio = len(pair.rejected.split()) / max(1, len(pair.chosen.split()))
@@ -152,7 +153,7 @@ def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
 
 
 def vocabulary_shift(pairs: Sequence[PreferencePair], count: int = 20) -> dict[str, Any]:
-    """Compare the words of the two sides by the number of texts that contain a word.
+    """Compare the two sides by the number of texts that contain each word.
 
     Return the words with the largest differences, and the total variation distance between the sides.
     """

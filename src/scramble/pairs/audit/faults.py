@@ -1,4 +1,4 @@
-"""Detects faults in the two texts of a pair: the same text, the same meaning, broken grammar.
+"""Detect faults in the two texts of a pair: the same text, the same meaning, broken grammar.
 
 Faults are detected by fixed patterns, so the counts are lower bounds. Texts alone cannot show whether the rejected text
 is still true of the image.
@@ -39,7 +39,7 @@ def faults(pair: PreferencePair) -> set[str]:
 def is_reordering(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> bool:
     """Return whether two texts differ only in the order of the two parts of a coordination or symmetric relation.
 
-    For example, "a cat and a dog" and "a dog and a cat" do. The texts are lists of lower-case words. Synonyms in one
+    An example is "a cat and a dog" and "a dog and a cat". The texts are lists of lower-case words. Synonyms in one
     lexicon entry count as the same word.
     """
     first, second = _entries(chosen, lexicon), _entries(rejected, lexicon)
@@ -67,10 +67,13 @@ def _entries(words: Iterable[str], lexicon: Lexicon) -> list[str]:
 
 
 def form_errors(text: str, lexicon: Lexicon) -> set[str]:
-    """Return errors of form: wrong "a" or "an", repeated words, nouns that do not agree with a number, stray spaces."""
+    """Return the errors of form of a text.
+
+    These are a wrong "a" or "an", repeated words, nouns that do not agree with a number, and stray spaces.
+    """
     result = set()
     words = plain(text).split()
-    for this, following in pairwise(words):
+    for place, (this, following) in enumerate(pairwise(words)):
         if this in ("a", "an") and this != article(following):
             result.add(f"{this} {following}")
         if this == following and this not in ("had", "that"):
@@ -80,15 +83,10 @@ def form_errors(text: str, lexicon: Lexicon) -> set[str]:
             continue
         if this in ("a", "an") and entry[1]:
             result.add(f"{this} {following}")
-        last = following not in lexicon.phrases["partitives"] and entry[0].category not in ("part", "sport")
-        if this in _COUNTS and not entry[1] and last and not _is_compound_part(words, following, lexicon):
+        is_compound = place + 2 < len(words) and words[place + 2] in lexicon.nouns  # "two street signs"
+        is_counted = following not in lexicon.phrases["partitives"] and entry[0].category not in ("part", "sport")
+        if this in _COUNTS and not entry[1] and is_counted and not is_compound:
             result.add(f"{this} {following}")
     if re.search(r"\s[.,;:!?]|\s\s", text):
         result.add("stray space")
     return result
-
-
-def _is_compound_part(words: list[str], noun: str, lexicon: Lexicon) -> bool:
-    """Return whether a noun is the first part of a compound ("two street signs")."""
-    place = words.index(noun) + 1
-    return place < len(words) and words[place] in lexicon.nouns

@@ -1,13 +1,14 @@
 """Refine pairs: select the pairs that text-only classifiers cannot predict.
 
-There are two methods. Both depend on a seed:
+There are two methods, which both depend on a seed:
 
 * :func:`balance_gaps` is SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides, and
   pairs are selected so that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
   al. 2025).
-* :class:`TextOnlyOdds` and :func:`select` need no model. Classifiers are fitted out of fold on all candidates of the
-  captions. A candidate is selected by rejection sampling. Its probability falls with the odds at which the classifiers
-  recognise the caption. AFLite (Le Bras et al. 2020), in contrast, fits classifiers again on the selected candidates.
+* :class:`TextOnlyOdds` and :func:`select` need no model. Classifiers are fitted out of fold on all candidates. The
+  candidates are selected by rejection sampling: the higher the odds at which the classifiers recognise the chosen text,
+  the lower the probability of the candidate. AFLite (Le Bras et al. 2020), in contrast, fits classifiers again on the
+  selected candidates.
 """
 
 from __future__ import annotations
@@ -130,11 +131,12 @@ def _fold_counts(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> dic
 class TextOnlyOdds:
     """The log-odds at which text-only classifiers recognise the chosen text of a pair.
 
-    N-gram classifiers of each family and of each kind, and a language model of the chosen texts, are fitted on all
-    candidates, each weighted by its expected draws. Images are divided into folds by a hash. A pair is scored by the
-    classifiers that were not fitted on its fold, so new images are scored in the same way. A second regression per
-    family calibrates the scores. No classifier is fitted on selected pairs. Such a classifier would learn the patterns
-    that earlier classifiers missed in this particular selection, and these patterns do not transfer to other images.
+    N-gram classifiers of each family and of each kind are fitted on all candidates, each weighted by its expected
+    draws, and a language model is fitted on the chosen texts. Images are divided into folds by a hash, so that new
+    images also have a fold. A pair is scored by the classifiers that were not fitted on its fold. A second regression
+    per family calibrates the scores. No classifier is fitted on selected pairs. Such a classifier would learn the
+    patterns that earlier classifiers missed in this particular selection, and these patterns do not transfer to other
+    images.
 
     Args:
         pairs: all candidates of the images on which the classifiers are fitted.
@@ -241,9 +243,9 @@ def select(
 ) -> list[PreferencePair]:
     """Accept each candidate in turn with probability min(1, exp(-exponent * log-odds)).
 
-    The selection ends when ``candidates.count`` candidates are used. If a swap is rejected, the next candidate replaces
-    it. Any other rejected candidate counts as used. Captions have so many replacements that one of them would nearly
-    always be accepted, although the classifiers recognise it as false.
+    The selection ends when ``candidates.count`` candidates are used. A rejected swap does not count as used, and the
+    next candidate replaces it. Any other rejected candidate counts as used. Captions have so many replacements that one
+    of them would nearly always be accepted, although the classifiers recognise it as false.
 
     Args:
         odds: log-odds of each candidate (:class:`TextOnlyOdds`). Each decision depends only on the odds, the seed and

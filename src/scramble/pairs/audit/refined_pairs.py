@@ -21,11 +21,11 @@ CHUNK = 2_000  # number of captions scored at a time
 
 
 class RefinedPairs(DerivedMethod):
-    """A method that refines the training pairs of another method. Other splits are unchanged.
+    """A pair method that refines the training pairs of another method. Other splits are unchanged.
 
-    The candidates are stored in a temporary file in the split's folder, so that memory is bounded. Classifiers are
-    fitted on at most :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, which belong to a random sample of
-    the images.
+    The candidates are stored in a temporary file in the split's folder, so that memory is bounded. If there are more
+    than :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, the classifiers are fitted on those of a random
+    sample of the images.
 
     Args:
         method: the method that creates the pairs.
@@ -83,5 +83,5 @@ class RefinedPairs(DerivedMethod):
                 start = end
 
     def totals(self) -> dict[str, Any]:
-        """Return the number of pairs before refinement, the kinds with too few pairs, and the totals of the method."""
+        """Return the totals of the method, the number of pairs before refinement, and the kinds with too few pairs."""
         return self._counts | self._method.totals()

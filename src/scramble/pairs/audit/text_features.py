@@ -1,15 +1,14 @@
 """Compute features for text-only classifiers: differences between the chosen and the rejected text of a pair.
 
-Preference training, too, can only use such differences. Texts are compared in lower case without punctuation, except by
-``surface`` and ``length``. N-grams are hashed into :data:`COLUMNS` columns, so that a classifier that was fitted on one
-set of pairs can be applied to another set.
+Words are compared in lower case without punctuation. N-grams are hashed into :data:`COLUMNS` columns, so that a
+classifier that was fitted on one set of pairs can be applied to another set.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scramble.language.inflect import word_set
@@ -35,7 +34,6 @@ _SURFACE: tuple[Callable[[str], Any], ...] = (
     lambda t: t.count(","),
 )
 _LENGTH: tuple[Callable[[str], Any], ...] = (len, lambda t: len(t.split()))
-_CHARACTERS = (2, 6)  # shortest and longest character n-gram
 _FUNCTION_WORDS = (
     word_set("a an the this that his her its their some each every no"),
     word_set("and or but"),
@@ -77,31 +75,16 @@ def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
     The n-grams include the boundaries of the text and have at most ``longest`` words.
     """
 
-    def grams(tokens: Sequence[str]) -> Iterator[str]:
-        for size in range(1, longest + 1):
-            for at in range(len(tokens) - size + 1):
-                yield " ".join(tokens[at : at + size])
-
     def features(pairs: Sequence[PreferencePair]) -> Any:
-        sides = (
-            _changed(("<s>", *words(p.chosen), "</s>"), ("<s>", *words(p.rejected), "</s>"), longest - 1) for p in pairs
-        )
-        return _hashed((Counter(grams(chosen)), Counter(grams(rejected))) for chosen, rejected in sides)
+        sides = ((("<s>", *words(p.chosen), "</s>"), ("<s>", *words(p.rejected), "</s>")) for p in pairs)
+        return _ngram_gaps(sides, range(1, longest + 1), " ".join)
 
     return features
 
 
 def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
     """Return the differences of the counts of character 2- to 6-grams, as a sparse matrix (n, COLUMNS)."""
-    shortest, longest = _CHARACTERS
-
-    def grams(text: str) -> Iterator[str]:
-        for size in range(shortest, longest + 1):
-            for at in range(len(text) - size + 1):
-                yield text[at : at + size]
-
-    sides = (_changed(plain(p.chosen), plain(p.rejected), longest - 1) for p in pairs)
-    return _hashed((Counter(grams(chosen)), Counter(grams(rejected))) for chosen, rejected in sides)
+    return _ngram_gaps(((plain(p.chosen), plain(p.rejected)) for p in pairs), range(2, 7), str)
 
 
 def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
@@ -133,7 +116,10 @@ def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
 
 
 def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
-    """Return the chosen text, rejected text and image id of each pair (n, 3), for classifiers that score texts."""
+    """Return the chosen text, the rejected text and the image id of each pair, as an array (n, 3) of strings.
+
+    A pair without an image has its own id instead of an image id.
+    """
     import numpy as np
 
     table = np.empty((len(pairs), 3), dtype=object)
@@ -143,7 +129,7 @@ def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
 
 
 def _classes(lexicon: Lexicon) -> dict[str, str]:
-    """Return a dictionary from words to their classes.
+    """Return the class of each word of the lexicon and of each function word.
 
     The class is the category and number of a noun, the class of an adjective, or a group of function words.
     """
@@ -165,7 +151,7 @@ def _gaps(pairs: Sequence[PreferencePair], features: Sequence[Callable[[str], An
 def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
     """Return both sequences without their common beginning and end, of which ``context`` elements are kept.
 
-    N-grams of up to ``context + 1`` elements in the removed parts are in both texts and cancel out.
+    N-grams of at most ``context + 1`` elements in the removed parts occur in both sequences and cancel out.
     """
     shorter = min(len(chosen), len(rejected))
     start = next((i for i in range(shorter) if chosen[i] != rejected[i]), shorter)
@@ -174,14 +160,24 @@ def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
     return chosen[first : len(chosen) - last], rejected[first : len(rejected) - last]
 
 
-def _hashed(sides: Iterator[tuple[Counter[str], Counter[str]]]) -> Any:
-    """Return the differences between the two counts of each row, as a sparse matrix (n, COLUMNS) of hashed columns."""
+def _ngram_gaps(sides: Iterable[tuple[Any, Any]], sizes: range, join: Callable[[Any], str]) -> Any:
+    """Return the differences of the n-gram counts of each two sequences, as a sparse matrix (n, COLUMNS).
+
+    ``join`` converts a part of a sequence to an n-gram.
+    """
     import numpy as np
     from sklearn.feature_extraction import FeatureHasher
 
+    def grams(sequence: Any) -> Iterator[str]:
+        for size in sizes:
+            for at in range(len(sequence) - size + 1):
+                yield join(sequence[at : at + size])
+
     def gaps() -> Iterator[dict[str, int]]:
-        for chosen, rejected in sides:
-            chosen.subtract(rejected)
-            yield {gram: count for gram, count in chosen.items() if count}
+        for pair in sides:
+            chosen, rejected = _changed(*pair, sizes[-1] - 1)
+            counts = Counter(grams(chosen))
+            counts.subtract(Counter(grams(rejected)))
+            yield {gram: count for gram, count in counts.items() if count}
 
     return FeatureHasher(COLUMNS, alternate_sign=False, dtype=np.float32).transform(gaps()).tocsr()

@@ -1,11 +1,11 @@
 """Fit text-only classifiers, which measure whether chosen and rejected text can be distinguished without the image.
 
 There are two accuracies. For both, chance is 50 %, and a tie counts half. The *in-sample accuracy* is measured out of
-fold on one set of pairs. The pairs of an image are never in both the training and the test fold. If the set was
-selected with text-only scores of its own pairs (refinement), the in-sample accuracy is too low, because the patterns
-that the selection removed are missing in the training folds and in the test fold. The *transfer accuracy* is measured
-with classifiers that are fitted on pairs of other images, which were not used for the selection. The transfer accuracy
-shows what a model can learn from text alone.
+fold on one set of pairs. All pairs of an image are in the same fold. If the set was selected with text-only scores of
+its own pairs (refinement), the in-sample accuracy is too low, because the patterns that the selection removed are
+missing in the training folds and in the test fold. The *transfer accuracy* is measured with classifiers that are fitted
+on pairs of other images, which were not used for the selection. The transfer accuracy shows what a model can learn from
+text alone.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Classifier:
     per_kind: bool = True
 
 
-def fit_linear(features: Any, weights: np.ndarray | None = None, *, c: float = 1.0) -> Scorer:
-    """Fit a logistic regression without intercept on differences (n, k), with an L2 penalty.
+def fit_linear(features: Any, weights: np.ndarray | None = None) -> Scorer:
+    """Fit a logistic regression without intercept on differences (n, k), with an L2 penalty of strength 1.
 
     The signs of every second difference and its label are flipped, so that the classifier cannot prefer a side.
     """
@@ -70,7 +70,7 @@ def fit_linear(features: Any, weights: np.ndarray | None = None, *, c: float = 1
     side = np.where(np.arange(table.shape[0]) % 2 == 0, 1.0, -1.0)
     # 30 iterations of L-BFGS reach liblinear's held-out accuracy on 100,000 pairs of character n-grams to within 0.3
     # points in a tenth of its time.
-    model = LogisticRegression(C=c, fit_intercept=False, tol=1e-3, max_iter=30)
+    model = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-3, max_iter=30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(diags(side) @ table[:, columns], side, sample_weight=weights)
@@ -82,7 +82,7 @@ def fit_linear(features: Any, weights: np.ndarray | None = None, *, c: float = 1
 def fit_boosting(features: np.ndarray, weights: np.ndarray | None = None) -> Scorer:
     """Fit gradient-boosted trees on differences (n, k).
 
-    Each pair is fitted in both orders, and the score changes its sign if the order is reversed.
+    The trees are fitted on each pair in both orders. The score changes its sign if the order is reversed.
     """
     import numpy as np
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -99,7 +99,8 @@ def fit_language_model(features: np.ndarray, weights: np.ndarray | None = None) 
     """Fit a Kneser-Ney trigram model on the chosen texts.
 
     The score of a pair is the log-probability of the chosen text minus that of the rejected text. ``features`` are the
-    result of :func:`text_features.texts`. A chosen text that several pairs of an image share counts once.
+    result of :func:`text_features.texts`, and ``weights`` are ignored. A chosen text that several pairs of an image
+    share counts once.
     """
     import numpy as np
 
@@ -134,7 +135,7 @@ CLASSIFIERS: dict[str, Classifier] = {
 
 
 def group_of(pair: PreferencePair) -> str:
-    """Return the group of dependent pairs to which a pair belongs: its first image, or, if it has none, its own id."""
+    """Return the group of dependent pairs to which a pair belongs: its first image, or else the id of the pair."""
     return pair.image_ids[0] if pair.image_ids else pair.pair_id
 
 
@@ -167,8 +168,8 @@ def sampled(pairs: Sequence[PreferencePair], seed: int, limit: int = MAX_FITTED)
 class ImageSample(Generic[Item]):
     """The items of a stream that belong to a random sample of the images, with a total size of at most ``limit``.
 
-    An image belongs to the sample if its position is below ``share``, which is halved whenever there are too many
-    items. The final sample therefore does not depend on the order of the images.
+    An image belongs to the sample if its position (:func:`position_of`) is below ``share``, which is halved whenever
+    the items are too large together. The final sample therefore does not depend on the order of the images.
 
     Args:
         limit: maximum total size of the items.
@@ -202,7 +203,7 @@ class ImageSample(Generic[Item]):
 
 
 def sample_of_pairs(pairs: Iterable[PreferencePair], seed: int) -> ImageSample[PreferencePair]:
-    """Return the pairs of a stream that an audit reads, at most :data:`MAX_FITTED`."""
+    """Return the sample of a stream of pairs that an audit reads, at most :data:`MAX_FITTED` pairs."""
     sample = ImageSample[PreferencePair](MAX_FITTED, seed, group=group_of, size=lambda pair: 1)
     for pair in pairs:
         sample.add(pair)
@@ -223,7 +224,7 @@ class TextOnlyResult:
     n: int
 
 
-def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray) -> np.ndarray:
     """Return the scores (n,) of the pairs by classifiers that are fitted on the other folds.
 
     If the other folds have fewer than two pairs, the score is 0.
@@ -234,7 +235,7 @@ def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray, weights: 
     for number in np.unique(fold):
         train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         if len(train) >= 2:
-            scores[test] = classifier.fit(features[train], None if weights is None else weights[train])(features[test])
+            scores[test] = classifier.fit(features[train], None)(features[test])
     return scores
 
 
@@ -267,7 +268,7 @@ def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[Preferen
 
 
 def measured(name: str, scores: np.ndarray, groups: Sequence[str], *, seed: int = 0) -> TextOnlyResult:
-    """Return the accuracy of the scores (n,) of pairs. ``groups`` are the images of the pairs.
+    """Return the accuracy of a classifier from its scores (n,) of pairs. ``groups`` (n,) are the images of the pairs.
 
     A pair with a positive score counts 1, and a pair with the score 0 counts one half.
     """
@@ -323,5 +324,5 @@ def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
 def accuracies(
     scores: Mapping[str, np.ndarray], rows: Sequence[int], groups: Sequence[str], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """Return the accuracies of several scores (n,) on the given rows. ``groups`` (n,) are the images of all rows."""
+    """Return the accuracies of several classifiers on the given rows of their scores (n,) and images (n,)."""
     return {name: measured(name, s[list(rows)], [groups[i] for i in rows], seed=seed) for name, s in scores.items()}
