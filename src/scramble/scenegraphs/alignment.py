@@ -84,8 +84,8 @@ def _mention(
         stated.append(tokens[after + 1])
     stated_words = {word.lower for word in stated}
     fitting = [pair for pair in nodes if stated_words <= set(pair[0].attributes)] or nodes
-    last = [m.node for m in before]
-    node, many = max(fitting, key=lambda pair: last.index(pair[0].id) >= 0 if pair[0].id in last else -1)
+    mentioned = {m.node for m in before}
+    node, many = max(fitting, key=lambda pair: pair[0].id in mentioned)  # the first one if there are several
     noun = Word(tokens[place].start, tokens[after - 1].end, " ".join(t.lower for t in tokens[place:after]))
     return Mention(step, node.id, noun, many, tuple(stated), tokens[first].start)
 
@@ -94,11 +94,11 @@ def _mention(
 
 
 def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> str | None:
-    """Return the answer if the graph supports it, otherwise None.
+    """Return the answer in lower case if the graph supports it, otherwise None.
 
-    The graph must contain every object that the question names. ``anchors`` are the ids of these objects. Unless the
-    answer is yes, no or a number, it must be the name, an attribute or a relation of an object that can be reached from
-    the anchors.
+    ``anchors`` are the ids of the objects that the question names. The graph must contain all of them. The answers yes
+    and no and numbers are supported if there is an anchor. Any other answer must be the name, an attribute or a
+    relation of an object that can be reached from the anchors, or of any object if there is no anchor.
     """
     normalised = " ".join(answer.lower().split())
     if any(anchor not in graph.by_id for anchor in anchors):
@@ -109,7 +109,10 @@ def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> st
 
 
 def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """Return the ids of the objects with the answer as name, attribute or relation, nearest to the anchors first."""
+    """Return the ids of the objects with the answer as name, attribute or relation, nearest to the anchors first.
+
+    Objects that cannot be reached from the anchors are excluded. Without anchors, all objects are considered.
+    """
     related = {end for k in graph.links if k.predicate == answer for end in (k.subject, k.object)}
     ids = [n.id for n in graph.nodes if answer in (n.name, *n.attributes) or n.id in related]
     if not anchors:
@@ -131,16 +134,15 @@ def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
 
 
 def write_rationale(graph: SceneGraph, nodes: Sequence[str], answer: str) -> tuple[str, ...]:
-    """Write plain sentences about objects and their relations, for questions without a rationale."""
+    """Return the steps of a rationale for a question without one: sentences about objects and their relations."""
     entries = [graph.by_id[node] for node in nodes]
     steps = [f"There is {article(n.label)} {n.label}." for n in (_short(n, answer) for n in entries)]
-    links = [k for k in graph.links if k.subject in nodes and k.object in nodes]
     related: set[frozenset[str]] = set()
-    for link in links:
+    for link in graph.part(nodes).links:
         ends = frozenset((link.subject, link.object))
         if ends not in related:
             related.add(ends)
-            steps.append(sentence(graph, link))
+            steps.append(_sentence(graph, link))
     steps += [f"The {n.name} is {answer}." for n in entries if answer in n.attributes][:1]
     return tuple(steps)
 
@@ -150,8 +152,7 @@ def _short(node: Node, answer: str) -> Node:
     return replace(node, attributes=tuple(word for word in node.attributes if word != answer)[:2])
 
 
-def sentence(graph: SceneGraph, link: Link) -> str:
-    """Write a relation as a sentence."""
+def _sentence(graph: SceneGraph, link: Link) -> str:
     first = link.predicate.split()[0]
     verb = "" if first.endswith("s") and first not in ("across", "as", "towards") else "is "
     return f"The {graph.by_id[link.subject].name} {verb}{link.predicate} the {graph.by_id[link.object].name}."

@@ -62,11 +62,17 @@ def load_caption_parser(pipeline: str | None = None) -> Any:
 
 
 def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> Iterator[Parsed]:
-    """Yield the graph of each text, in order. The graph of a text without a noun is empty."""
-    parts = ((part, number) for number, text in enumerate(texts) for part in _SENTENCE.split(text) or [""])
+    """Yield the facts of each text, in order. The graph of a text without a noun is empty.
+
+    Each sentence is parsed separately, because dependency parsers split captions badly into sentences.
+    """
+    parts = ((part, number) for number, text in enumerate(texts) for part in _SENTENCE.split(text))
     docs = nlp.pipe(parts, as_tuples=True, batch_size=batch_size)
     for _, group in groupby(docs, key=lambda pair: pair[1]):
-        yield read_docs(doc for doc, _ in group)
+        reader = _Reader()
+        for doc, _ in group:
+            reader.read(doc)
+        yield reader.parsed()
 
 
 def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
@@ -82,17 +88,6 @@ def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
     return SceneGraph(nodes, tuple(k for k in links if k.subject != k.object))
 
 
-def read_docs(docs: Iterable[Any]) -> Parsed:
-    """Return the graph of a text from its parsed sentences.
-
-    Each sentence is parsed separately, because dependency parsers split captions badly into sentences.
-    """
-    reader = _Reader()
-    for doc in docs:
-        reader.read(doc)
-    return reader.parsed()
-
-
 @dataclass
 class _Thing:
     """A noun of the text: its name, its attributes, and whether the text says that the object is present."""
@@ -104,6 +99,8 @@ class _Thing:
 
 
 class _Reader:
+    """Collects the facts of the sentences of one text."""
+
     def __init__(self) -> None:
         self.things: dict[str, _Thing] = {}
         self.of_token: dict[int, _Thing] = {}
@@ -115,10 +112,8 @@ class _Reader:
         nodes = tuple(Node(t.ident, t.name, tuple(t.attributes)) for t in self.things.values() if t.there)
         present = {node.id for node in nodes}
         links = tuple(k for k in self.links if {k.subject, k.object} <= present)
-        return Parsed(SceneGraph(nodes, links), tuple(self.denied), self._absent(present))
-
-    def _absent(self, present: set[str]) -> tuple[str, ...]:
-        return tuple(thing.name for thing in self.things.values() if thing.ident not in present)
+        absent = tuple(thing.name for thing in self.things.values() if not thing.there)
+        return Parsed(SceneGraph(nodes, links), tuple(self.denied), absent)
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -211,8 +206,9 @@ class _Reader:
     def _object_gap(self, verb: Any, subjects: list[_Thing], predicate: str, denied: bool) -> None:
         """Read a relative clause whose object is the noun before it, as in "the ball that the boy holds"."""
         head = self.of_token.get(verb.head.i)
-        own = [c for c in verb.children if c.dep_ in _SUBJECTS and c.lower_ not in _RELATIVE]
-        if head is not None and own and not any(c.dep_ in _OBJECTS and c.i in self.of_token for c in verb.children):
+        has_subject = any(c.dep_ in _SUBJECTS and c.lower_ not in _RELATIVE for c in verb.children)
+        has_object = any(c.dep_ in _OBJECTS and c.i in self.of_token for c in verb.children)
+        if head is not None and has_subject and not has_object:
             for subject in subjects:
                 if subject is not head:
                     self._link(subject, predicate, head, denied)
@@ -224,7 +220,7 @@ class _Reader:
         things: list[_Thing] = []
         for child in children:
             if child.lower_ in _RELATIVE:
-                things += self._conjoined(verb.head)
+                things += self._named_by(verb.head)
             elif child.lower_ in _PRONOUNS:
                 things += self._antecedent(child)
             else:
@@ -232,16 +228,16 @@ class _Reader:
         if things or children:
             return things
         if verb.dep_ in ("acl", "relcl"):
-            return self._conjoined(verb.head)
+            return self._named_by(verb.head)
         if verb.dep_ in ("conj", "advcl", "xcomp") and verb.head.i != verb.i:
-            return self._subjects(verb.head) or self._conjoined(verb.head)
+            return self._subjects(verb.head) or self._named_by(verb.head)
         return []
 
     def _antecedent(self, pronoun: Any) -> list[_Thing]:
         """Return the last subject before a pronoun."""
         return [thing for place, thing in self.named if place < pronoun.i][-1:]
 
-    def _conjoined(self, token: Any) -> list[_Thing]:
+    def _named_by(self, token: Any) -> list[_Thing]:
         return [self.of_token[token.i]] if token.i in self.of_token else []
 
     def _all(self, token: Any) -> list[_Thing]:
@@ -330,4 +326,4 @@ def _denied_noun(token: Any) -> bool:
     if determiner in _DENYING:
         return True
     verb = token.head if token.dep_ in _OBJECTS | {"attr"} else None
-    return verb is not None and _negated(verb) and determiner in ("a", "an", "any", "")
+    return verb is not None and _negated(verb) and determiner in ("a", "an", "")

@@ -93,7 +93,7 @@ def graphs_of_model(
 
 
 def read_reply(reply: Reply, problems: Counter[str]) -> SceneGraph:
-    """Parse the graph in a reply. Removed parts are counted in ``problems``, as in :func:`read_graph`.
+    """Return the graph in a reply. Parts that cannot be used are removed and counted in ``problems``.
 
     The following defects of a reply are repaired:
 
@@ -121,7 +121,7 @@ def read_reply(reply: Reply, problems: Counter[str]) -> SceneGraph:
 
 
 def _by_name(value: dict[str, Any], problems: Counter[str]) -> dict[str, Any]:
-    """Replace the names of objects in relations with their ids. A name that several objects share is kept."""
+    """Return the reply with ids instead of names in the relations. A name that several objects share is kept."""
     objects = [thing for thing in value["objects"] if isinstance(thing, dict)]
     ids = {str(thing.get("id")) for thing in objects}
     named: dict[str, list[str]] = {}

@@ -3,8 +3,8 @@
 Visual Genome's file (``scene_graphs.json``) is a list of ``{"image_id", "objects": [{"object_id", "names" or "name",
 "attributes", "x", "y", "w", "h"}], "relationships": [{"subject_id", "predicate", "object_id"}]}``, with ids and boxes
 as numbers. GQA's files (``*_sceneGraphs.json``) map image ids to ``{"width", "height", "objects": {id: {"name", "x",
-"y", "w", "h", "attributes", "relations": [{"name", "object"}]}}}``. Files are loaded into memory. GQA's largest file
-needs about 2 GB of memory, and Visual Genome's file needs about 5 GB.
+"y", "w", "h", "attributes", "relations": [{"name", "object"}]}}}``. Files are loaded into memory: GQA's largest file
+needs about 2 GB, and Visual Genome's file needs about 5 GB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scramble.storage.files import StoreError, read_json
 def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield the image id and the graph of each entry of a file. The graph of an invalid entry is None.
 
-    The content of the file shows which of the two layouts it has. The graphs can have defects, which
+    The layout is detected from the content of the file. The graphs can have defects, which
     :func:`scramble.scenegraphs.read_graph` counts and removes.
 
     Raises:

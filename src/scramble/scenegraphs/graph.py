@@ -1,4 +1,4 @@
-"""Define the scene graph and its layout as plain JSON in image records.
+"""Define scene graphs and their layout as plain JSON in image records.
 
 The layout is ``{"width", "height", "objects": [{"id", "name", "attributes": [...], "bbox": [x0, y0, x1, y1]}],
 "relations": [{"subject", "predicate", "object"}]}``. Boxes are in pixels. ``width``, ``height`` and ``bbox`` may be
@@ -47,7 +47,7 @@ class Link:
 
 @dataclass(frozen=True)
 class SceneGraph:
-    """Nodes in order of mention, and links between them."""
+    """Nodes and the links between them."""
 
     nodes: tuple[Node, ...]
     links: tuple[Link, ...] = ()
@@ -130,8 +130,8 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
     """Parse a scene graph from its JSON layout.
 
     Args:
-        problems: counts unusable parts (a dangling id, a duplicate object, a relation of an object to itself, ...) by
-            reason. These parts are removed. With None, the first unusable part raises GraphError.
+        problems: counts defects (a dangling id, a duplicate object, a relation of an object to itself, ...) by reason.
+            The parts with defects are removed. With None, the first defect raises GraphError.
     Raises:
         GraphError: the value is not a graph, has no usable object, or (without ``problems``) has a defect.
     """

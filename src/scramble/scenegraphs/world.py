@@ -1,14 +1,14 @@
 """Answer the embedded world's questions from a scene graph: derive the reasoning steps and the answer.
 
-The input can be any graph in the layout of the world's graphs. With an edited graph, a rationale can be derived for a
-scene that does not exist. For an unedited graph, the results equal the rationales and answers of the world's questions.
+The graph can be that of an image or an edited one. For the graph of an image, the results equal the rationales and
+answers of the world's questions. For an edited graph, they describe a scene that does not exist.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -105,11 +105,8 @@ def _only_match(graph: Graph, noun: Noun) -> dict[str, Any] | None:
 def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
     noun = read_noun(words)
     entry = _only_match(graph, noun)
-    if entry is None or not value_of(entry, kind):
-        return None
-    value = value_of(entry, kind)
-    full = Noun(**{"shape": noun.shape, "colour": noun.colour, "size": noun.size} | {kind: value})
-    return Derived((Count(1, noun), Exists((full,))), value)
+    value = "" if entry is None else value_of(entry, kind)
+    return Derived((Count(1, noun), Exists((replace(noun, **{kind: value}),))), value) if value else None
 
 
 def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | None:

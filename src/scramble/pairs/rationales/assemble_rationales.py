@@ -15,7 +15,7 @@ from scramble.pairs.rationales.graph_edits import apply, facts_changed
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, read_graph
 
-PREFIX = "rationale-"  # this prefix distinguishes the kinds of rationale pairs from those of caption pairs
+PREFIX = "rationale-"  # distinguishes the kinds of rationale pairs from those of caption pairs
 
 
 class Interventions(Protocol):
@@ -38,7 +38,7 @@ def cases(
     """Yield each question with the graph of its image. Questions are loaded into memory, and images are streamed.
 
     Args:
-        problems: counts defects of graphs, such as dangling ids, by reason. The rest of a graph with defects is used.
+        problems: counts the removed defects of graphs by reason, see :func:`scramble.scenegraphs.read_graph`.
     """
     by_image: dict[str, list[Question]] = {}
     for question in questions:
@@ -79,14 +79,14 @@ def rationale_pairs(
     Args:
         prompt: the prompt, which contains ``{question}``.
         per_question: number of pairs per question, each of a different kind.
-        misses: counts by reason how often a drawn kind was not possible for the question.
+        misses: counts by reason how often a drawn kind was not possible for a question.
     Yields:
-        A pair, or, for a question without a pair, a :class:`Skip` with the ``image_id``, the id of the question
-        (``question``) and its ``text``.
+        The pairs, and a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text`` for each question without a
+        pair.
     Raises:
-        SceneAlignError: ``per_question`` is larger than the number of kinds.
+        SceneAlignError: ``per_question`` is not between 1 and the number of kinds with a weight.
     """
-    skips: deque[Skip] = deque()  # questions that are skipped while requests are sent ahead
+    skips: deque[Skip] = deque()  # questions that are skipped while later requests are already sent
     drawn = _perturbations(stream, interventions, per_question, seed, skips, misses)
     rewritten = getattr(interventions, "rewritten", None)  # exists if a language model writes the perturbed steps
     for case, result in rewritten(drawn) if rewritten else drawn:
@@ -111,7 +111,8 @@ def _perturbations(
     kinds = [kind for kind in KINDS if settings.kinds.get(kind, 0) > 0]
     if not 1 <= per_question <= len(kinds):
         raise SceneAlignError(
-            f"per_question must be from 1 to {len(kinds)}, the number of kinds with a weight, not {per_question}"
+            f"pairs.options.per_question must be from 1 to {len(kinds)}, the number of kinds with a weight, not "
+            f"{per_question}"
         )
     for case in stream:
         if isinstance(case, Skip):

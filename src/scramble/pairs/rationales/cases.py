@@ -21,7 +21,7 @@ class SceneAlignError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """A question about an image and the image's scene graph. ``question`` contains the faithful rationale."""
+    """A question about an image, which can contain the faithful rationale, and the scene graph of the image."""
 
     image_id: str
     question: Question
@@ -36,9 +36,10 @@ class Settings:
     Attributes:
         kinds: weight of each kind of intervention.
         edits: weight of each number of changes.
-        distance: minimum and maximum number of steps from the last changed step to the conclusion. With the distance 0,
-            the conclusion itself is changed. With None, any step can be changed.
-        answer: ``follow`` (the rejected answer follows from the changed steps) or ``keep`` (it is the right answer).
+        distance: minimum and maximum number of steps from the last changed step to the conclusion. At distance 0, the
+            conclusion itself is changed. None allows any step to be changed.
+        answer: ``follow`` (the rejected answer follows from the changed steps) or ``keep`` (the rejected answer is
+            correct).
         balance: ``pad`` or ``none``. With ``pad``, a true but unneeded step replaces an omitted step, and the chosen
             side states the true detail where a false detail is added to the rejected side.
     """
@@ -51,20 +52,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
-            raise SceneAlignError(f"unknown kind of intervention {unknown[0]!r}: choose one of {', '.join(KINDS)}")
+            raise SceneAlignError(f"pairs.options.kinds: unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
-            raise SceneAlignError(f"kinds must have weights of at least 0, one of them above 0, not {dict(self.kinds)}")
+            raise SceneAlignError(
+                f"pairs.options.kinds must have weights of at least 0, one of them above 0, not {dict(self.kinds)}"
+            )
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
             raise SceneAlignError(
-                f"edits must map numbers of edits (at least 1) to weights (at least 0), not {dict(self.edits)}"
+                "pairs.options.edits must map numbers of edits (at least 1) to weights (at least 0), not "
+                f"{dict(self.edits)}"
             )
         if self.answer not in ("follow", "keep"):
-            raise SceneAlignError(f"answer must be follow or keep, not {self.answer!r}")
+            raise SceneAlignError(f"pairs.options.answer must be follow or keep, not {self.answer!r}")
         if self.balance not in ("pad", "none"):
-            raise SceneAlignError(f"balance must be pad or none, not {self.balance!r}")
+            raise SceneAlignError(f"pairs.options.balance must be pad or none, not {self.balance!r}")
         if self.distance is not None and not 0 <= self.distance[0] <= self.distance[1]:
             raise SceneAlignError(
-                f"distance must be [minimum, maximum] with 0 <= minimum <= maximum, not {list(self.distance)}"
+                "pairs.options.distance must be [minimum, maximum] with 0 <= minimum <= maximum, not "
+                f"{list(self.distance)}"
             )
 
     def near_enough(self, distance: int) -> bool:
@@ -77,11 +82,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Perturbed:
-    """A faithful and an unfaithful rationale, and a record of the faults in the unfaithful one.
+    """A faithful and an unfaithful rationale, and a record of the faults of the unfaithful one.
 
-    ``false_steps`` are the indices in ``rejected`` of steps that the image does not support. ``missing`` are the needed
-    steps that the rejected side lacks, including those that a false step replaces. ``padding`` are the true but
-    unneeded steps that the rejected side has instead of missing steps.
+    Attributes:
+        chosen, rejected: the steps of both sides.
+        false_steps: indices in ``rejected`` of the steps that the image does not support.
+        missing: the needed steps that the rejected side lacks, including those that a false step replaces.
+        padding: the true but unneeded steps that the rejected side has instead of missing steps.
+        distance: number of steps from the last changed step to the conclusion.
+        critical: ids of the objects on which the answer depends.
+        rule: the rule that made the change.
     """
 
     kind: str
@@ -98,7 +108,7 @@ class Perturbed:
     rule: str
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Return the record for a pair's details as plain JSON. ``difficulty`` describes the size of the change."""
+        """Return the ``details`` of a pair as plain JSON. ``difficulty`` describes the size of the change."""
         nodes = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,
@@ -125,7 +135,7 @@ class NotPossible(Exception):
 
 @dataclass
 class PreparedCase:
-    """A case with its steps, its answer, and the ids of the objects on which the answer depends."""
+    """A case with its steps, its answer, and the ids of the objects on which the answer depends (``critical``)."""
 
     rule: ClassVar[str]
 
@@ -148,22 +158,22 @@ class PreparedCase:
     ) -> Perturbed:
         """Return a perturbation in which the steps that differ between the sides are false.
 
-        ``answer`` is the rejected answer, if it differs from the chosen answer.
+        ``answer`` is the rejected answer. With None, both answers are equal.
         """
         false = tuple(i for i, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)) if right != wrong)
         return Perturbed(
-            kind,
-            tuple(chosen),
-            tuple(rejected),
-            self.answer,
-            self.answer if answer is None else answer,
-            tuple(changes),
-            false,
-            tuple(chosen[i] for i in false),
-            (),
-            len(rejected) - 1 - max(false),
-            self.critical,
-            self.rule,
+            kind=kind,
+            chosen=tuple(chosen),
+            rejected=tuple(rejected),
+            chosen_answer=self.answer,
+            rejected_answer=self.answer if answer is None else answer,
+            changes=tuple(changes),
+            false_steps=false,
+            missing=tuple(chosen[i] for i in false),
+            padding=(),
+            distance=len(rejected) - 1 - max(false),
+            critical=self.critical,
+            rule=self.rule,
         )
 
     def shortened(self, omitted: Sequence[int], padding: dict[int, str]) -> Perturbed:
@@ -173,18 +183,18 @@ class PreparedCase:
         """
         remaining = {i: step for i, step in enumerate(self.steps) if i not in omitted} | padding
         return Perturbed(
-            "shorten",
-            self.steps,
-            tuple(remaining[i] for i in sorted(remaining)),
-            self.answer,
-            self.answer,
-            tuple({"op": "leave-out", "step": self.steps[i]} for i in omitted),
-            (),
-            tuple(self.steps[i] for i in omitted),
-            tuple(padding.values()),
-            len(self.steps) - 1 - max(omitted),
-            self.critical,
-            self.rule,
+            kind="shorten",
+            chosen=self.steps,
+            rejected=tuple(remaining[i] for i in sorted(remaining)),
+            chosen_answer=self.answer,
+            rejected_answer=self.answer,
+            changes=tuple({"op": "leave-out", "step": self.steps[i]} for i in omitted),
+            false_steps=(),
+            missing=tuple(self.steps[i] for i in omitted),
+            padding=tuple(padding.values()),
+            distance=len(self.steps) - 1 - max(omitted),
+            critical=self.critical,
+            rule=self.rule,
         )
 
 

@@ -1,7 +1,7 @@
-"""Check finished pairs: the chosen rationale must be true, and the rejected one must have only its recorded defect.
+"""Check finished pairs: the chosen rationale must be true, and the rejected one must have only its recorded faults.
 
-The check reads the texts and the record of a pair, and the scene graph of the image. The check shares the grammar, the
-graph and the derivation of needed steps with the code that creates pairs, but none of the decisions of that code.
+The check uses the texts and the record of a pair, and the scene graph of the image. The grammar, the graph and the
+derivation of needed steps are those of the code that creates pairs. All other checks are independent of that code.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Find the objects on which an answer depends, by ablation of the objects that a question and its rationale mention.
 
 A mentioned object is critical if the answer changes or becomes undefined when the object is removed from the graph or
-one of its properties is changed. Objects whose removal changes the answer come first. Ties are ordered by degree in the
-graph, then by mention.
+when one of its properties is changed. Objects whose removal changes the answer come first. Ties are broken by the
+number of links in the graph, and then by the order of mention.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ _OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
 
 
 def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]:
-    """Return in words the facts of ``before`` alone (key ``removed``) and those of ``after`` alone (key ``added``)."""
+    """Return in words the facts of only ``before`` (key ``removed``) and those of only ``after`` (key ``added``)."""
     removed, added = before.facts - after.facts, after.facts - before.facts
     return {"removed": sorted(before.say(f) for f in removed), "added": sorted(after.say(f) for f in added)}
 
@@ -87,7 +87,7 @@ class Cooccurrence:
             self._pairs.update((a, b) for a in unique_labels for b in unique_labels if a != b)
 
     def weight(self, label: str, others: Iterable[str]) -> float:
-        """Return how often a label occurs with the labels ``others``, plus one, or 0 for a label that never occurs."""
+        """Return how often a label occurs with the other labels, plus one, or 0 for a label that never occurs."""
         if not self.counts[label]:
             return 0.0
         return 1.0 + sum(self._pairs[label, other] for other in others)

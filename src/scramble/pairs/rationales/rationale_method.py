@@ -38,7 +38,7 @@ class SceneAlignRationales(PairMethod):
         prompt: the prompt, which contains ``{question}``.
         options: see :meth:`_set_options`.
     Raises:
-        SceneAlignError: settings contradict each other, or a folder has no questions.
+        SceneAlignError: an option is invalid, the engine is missing, or a folder has no questions.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class SceneAlignRationales(PairMethod):
         self._set_options(**(options or {}))
         if self.asks_model and engine is None:
             raise SceneAlignError(
-                "rewrite=engine and graphs=engine need a model: set pairs.engine (kind, model, base_url)"
+                "pairs.options.rewrite=engine and pairs.options.graphs=engine need a model: set pairs.engine (kind, "
+                "model, base_url)"
             )
         self._problems: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
@@ -86,11 +87,13 @@ class SceneAlignRationales(PairMethod):
             wording: options of ``WordInterventions`` or ``EngineInterventions``.
         """
         if rewrite not in REWRITES:
-            raise SceneAlignError(f"rewrite must be one of {', '.join(REWRITES)}, not {rewrite!r}")
+            raise SceneAlignError(f"pairs.options.rewrite must be one of {', '.join(REWRITES)}, not {rewrite!r}")
         if graphs not in GRAPHS:
-            raise SceneAlignError(f"graphs must be one of {', '.join(GRAPHS)}, not {graphs!r}")
+            raise SceneAlignError(f"pairs.options.graphs must be one of {', '.join(GRAPHS)}, not {graphs!r}")
         if rewrite == "template" and wording:
-            raise SceneAlignError(f"rewrite=template has no option {min(wording)!r}: remove the option")
+            raise SceneAlignError(
+                f"pairs.options.rewrite=template has no option {min(wording)!r}: remove pairs.options.{min(wording)}"
+            )
         self._rewrite, self._graphs, self._pipeline = rewrite, graphs, pipeline
         self._per_question, self._wording = per_question, wording
         weights = None if kinds is None else {k: float(w) for k, w in kinds.items() if w is not None}
@@ -156,7 +159,7 @@ class SceneAlignRationales(PairMethod):
 
 
 def graphs_of_captions(images: Iterable[ImageRecord], pipeline: str | None = None) -> Iterator[ImageRecord]:
-    """Add scene graphs parsed from captions to images without a graph. Objects with the same name are merged."""
+    """Add scene graphs, parsed from captions, to images without a graph. Objects with the same name are merged."""
     nlp = load_caption_parser(pipeline)
     for image in images:
         if image.graph is None and image.captions:
@@ -165,8 +168,8 @@ def graphs_of_captions(images: Iterable[ImageRecord], pipeline: str | None = Non
         yield image
 
 
-def count_cooccurrence(folder: Path, label: Callable[[Node], str]) -> Cooccurrence:
-    """Count co-occurring objects in the training split, or in ``folder`` if there is no training split."""
+def count_cooccurrence(folder: Path, label_of: Callable[[Node], str]) -> Cooccurrence:
+    """Count co-occurring labels of objects in the training split, or in ``folder`` if there is no training split."""
     train = folder.parent / "train"
     source = train if table_path(train, ImageRecord).exists() else folder
 
@@ -178,6 +181,6 @@ def count_cooccurrence(folder: Path, label: Callable[[Node], str]) -> Cooccurren
                 graph = read_graph(record.graph, Counter())
             except GraphError:
                 continue  # the error is reported when the questions about the image are skipped
-            yield [label(node) for node in graph.nodes]
+            yield [label_of(node) for node in graph.nodes]
 
     return Cooccurrence(scenes())

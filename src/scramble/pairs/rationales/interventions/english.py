@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from scramble.language.inflect import article, plural, word_set
+from scramble.language.inflect import article, capitalised, plural, word_set
 from scramble.language.lexicon import load_lexicon
 from scramble.pairs.rationales.cases import (
     Case,
@@ -26,7 +26,6 @@ from scramble.pairs.rationales.cases import (
 )
 from scramble.pairs.rationales.critical import critical_nodes
 from scramble.pairs.rationales.graph_edits import Change, Cooccurrence
-from scramble.scenegraphs import SceneGraph
 from scramble.scenegraphs.alignment import (
     Mention,
     answer_support,
@@ -68,9 +67,10 @@ class _Edit:
 
 
 class WordInterventions:
-    """Perturbs English rationales by rule. ``seen`` counts how often object names occur together.
+    """Perturbs English rationales by rule.
 
     Args:
+        seen: counts how often names of objects occur together.
         generate_rationales: whether to write a rationale from the graph for questions without a rationale.
     """
 
@@ -94,7 +94,7 @@ class WordInterventions:
         if steps:
             named = [m.node for m in mentions(graph, steps)]
         elif self._generate_rationales:
-            named = _path(graph, anchors, answer)
+            named = list(dict.fromkeys([*anchors, *bearers(graph, anchors, answer)[:1]]))
         else:
             raise NotPossible("question without a rationale")
         if not named:
@@ -221,10 +221,10 @@ class WordInterventions:
         return weighted_order(weighted, rng)
 
     def _absent(self, name: str, others: Sequence[str], present: Sequence[str]) -> list[tuple[float, str]]:
-        """Return weights and names of absent objects.
+        """Return weights and names of absent objects, most plausible first.
 
-        The names are co-hyponyms of ``name`` or, if there are none, all names in the data. The weight of a name shows
-        how often it occurs with the names ``others``.
+        The names are co-hyponyms of ``name`` or, if there are none, all names in the data. The weight of a name depends
+        on how often it occurs with the names ``others``.
         """
         alike = self._lexicon.alike.get(name, set()) | {name}
         entry = self._lexicon.nouns.get(name)
@@ -289,18 +289,13 @@ class WordInterventions:
         return aligned.altered("overthink", chosen_steps, spliced(aligned.steps, rejected), changes)
 
 
-def _path(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """Return the objects that the question names, and the nearest object that has the answer."""
-    return list(dict.fromkeys([*anchors, *bearers(graph, anchors, answer)[:1]]))
-
-
 def spliced(steps: Sequence[str], splices: Sequence[Splice]) -> tuple[str, ...]:
     """Replace spans of the steps, and correct "a" and "an" in the changed steps."""
     result = list(steps)
     for step, start, end, new in sorted(splices, reverse=True):
         text = result[step]
         if start == 0 or text[:start].rstrip().endswith("."):
-            new = new[:1].upper() + new[1:] if text[start : start + 1].isupper() else new
+            new = capitalised(new) if text[start : start + 1].isupper() else new
         result[step] = text[:start] + new + text[end:]
     return tuple(_articles(new) if new != old else new for new, old in zip(result, steps, strict=True))
 
@@ -308,13 +303,13 @@ def spliced(steps: Sequence[str], splices: Sequence[Splice]) -> tuple[str, ...]:
 def _articles(text: str) -> str:
     def fixed(match: re.Match[str]) -> str:
         right = article(match[2])
-        return (right.capitalize() if match[1][0].isupper() else right) + " " + match[2]
+        return f"{capitalised(right) if match[1][0].isupper() else right} {match[2]}"
 
     return re.sub(r"\b(an?|An?) (\w+)", fixed, text)
 
 
 def unintended(perturbed: Perturbed) -> str:
-    """Return the first unintended difference between the two sides, or "" if there is none."""
+    """Return the first unintended property of a perturbation, or "" if there is none."""
     if perturbed.kind == "shorten":
         expected = [step for step in perturbed.chosen if step not in perturbed.missing]
         remaining = [step for step in perturbed.rejected if step not in perturbed.padding]
@@ -322,14 +317,14 @@ def unintended(perturbed: Perturbed) -> str:
     if len(perturbed.chosen) != len(perturbed.rejected):
         return "the number of steps changed"
     old, new = _content(perturbed.chosen), _content(perturbed.rejected)
-    allowed_gone, allowed_new = Counter[str](), Counter[str]()
+    allowed_gone, allowed_new = set[str](), set[str]()
     for change in perturbed.changes:
         if change["op"] == "swap" and change["what"] == "attribute":
             allowed_gone.update(change["words"])
             allowed_new.update(change["words"])
         elif change["op"] == "detail":
-            allowed_gone[change["instead"]] += 1
-            allowed_new[change["word"]] += 1
+            allowed_gone.add(change["instead"])
+            allowed_new.add(change["word"])
         elif change["op"] == "replace":
             allowed_gone.update(w.lower for form in (change["was"], plural(change["was"])) for w in words(form))
             allowed_new.update(w.lower for form in (change["name"], plural(change["name"])) for w in words(form))

@@ -1,6 +1,7 @@
 """Apply the four interventions in the embedded world: change the graph, derive the new rationale, and check it.
 
-The rejected rationale would be correct for the edited scene, so only the image shows that the rationale is wrong.
+A rationale that is derived from an edited graph would be correct for the edited scene, so only the image shows that the
+rationale is wrong.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 from scramble.pairs.rationales.cases import (
     Case,
@@ -26,11 +27,11 @@ from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive
 from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, say
 from scramble.world.judge import clause_holds, matches
 
-TRIES = 40  # number of changes that are tried for a question before a kind counts as impossible
+TRIES = 40  # number of changes that are tried before a kind counts as impossible
 
 
 def label(node: Node) -> str:
-    """Return the colour and shape of an object, by which co-occurrence statistics identify objects."""
+    """Return the colour and shape of an object, which are counted in :class:`Cooccurrence`."""
     return f"{_value(node, 'colour')} {node.name}"
 
 
@@ -39,14 +40,18 @@ def _value(node: Node, kind: str) -> str:
 
 
 class WorldInterventions:
-    """Perturbs the rationales of the world's questions. ``seen`` counts how often objects occur together."""
+    """Perturbs the rationales of the world's questions.
+
+    Args:
+        seen: counts how often objects (:func:`label`) occur together.
+    """
 
     def __init__(self, settings: Settings, seen: Cooccurrence) -> None:
         self.settings = settings
         self._seen = seen
         self._kinds: dict[str, Callable[[_DerivedCase, random.Random, int], Perturbed]] = {
-            "swap": self._swap,
-            "replace": self._replace,
+            "swap": lambda case, rng, edits: self._rederive("swap", case, rng, edits, self._swaps),
+            "replace": lambda case, rng, edits: self._rederive("replace", case, rng, edits, self._replacements),
             "shorten": self._shorten,
             "overthink": self._overthink,
         }
@@ -80,12 +85,6 @@ class WorldInterventions:
 
     # ------------------------------------------------------------------------------------------ changes of the graph
 
-    def _swap(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
-        return self._rederive("swap", case, rng, edits, self._swaps)
-
-    def _replace(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
-        return self._rederive("replace", case, rng, edits, self._replacements)
-
     def _rederive(
         self,
         kind: str,
@@ -94,23 +93,20 @@ class WorldInterventions:
         edits: int,
         options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
     ) -> Perturbed:
-        """Apply ``edits`` changes to the graph sequentially. Each change must change the rationale."""
+        """Apply ``edits`` changes to the graph in sequence, each of which must change the rationale."""
         graph, current, changed_nodes = case.graph, case.derived, set[str]()
-        changes: tuple[Change, ...] = ()
+        changes: list[Change] = []
         for _ in range(edits):
-            for change in _first(options(graph, case.critical, rng)):
+            for change in islice(options(graph, case.critical, rng), TRIES):
                 if changed_nodes & set(change["nodes"]):
                     continue
                 edited = apply(graph, [change])
                 derived = derive(edited.to_json(), case.question)
                 if derived is None or derived.steps == current.steps or not self._is_valid(case, derived):
                     continue
-                graph, current, changes, changed_nodes = (
-                    edited,
-                    derived,
-                    (*changes, change),
-                    changed_nodes | {*change["nodes"]},
-                )
+                graph, current = edited, derived
+                changes.append(change)
+                changed_nodes |= set(change["nodes"])
                 break
             else:
                 raise NotPossible(f"no {kind} that the question allows")
@@ -118,18 +114,18 @@ class WorldInterventions:
         false = tuple(i for i, step in enumerate(steps) if step not in case.steps)
         answer = current.answer if self.settings.answer == "follow" else case.answer
         return Perturbed(
-            kind,
-            case.steps,
-            steps,
-            case.answer,
-            answer,
-            changes,
-            false,
-            tuple(s for s in case.steps if s not in steps),
-            (),
-            len(steps) - 1 - max(false),
-            case.critical,
-            case.rule,
+            kind=kind,
+            chosen=case.steps,
+            rejected=steps,
+            chosen_answer=case.answer,
+            rejected_answer=answer,
+            changes=tuple(changes),
+            false_steps=false,
+            missing=tuple(s for s in case.steps if s not in steps),
+            padding=(),
+            distance=len(steps) - 1 - max(false),
+            critical=case.critical,
+            rule=case.rule,
         )
 
     def _is_valid(self, case: _DerivedCase, derived: Derived) -> bool:
@@ -201,15 +197,15 @@ class WorldInterventions:
         return case.shortened(omitted, padding)
 
     def _overthink(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
-        clauses, last = list(case.derived.clauses), len(case.steps) - 1
+        clauses, last = case.derived.clauses, len(case.steps) - 1
         chosen, rejected, changes = list(clauses), list(clauses), list[Change]()
         places, nodes = set[int](), set[str]()
         slots = [s for s in _slots(case) if self.settings.near_enough(last - s[0])]
         rng.shuffle(slots)
-        for place, position, kind in slots:
+        for place, clause, position, kind in slots:
             if place in places:
                 continue
-            detail = _detail(case.json, clauses[place], position, kind, rng)
+            detail = _detail(case.json, clause, position, kind, rng)
             if detail is None:
                 continue
             true, false, node, words = detail
@@ -283,11 +279,6 @@ def _variants(graph: SceneGraph, name: str) -> Iterator[SceneGraph]:
                 yield graph.with_node(replace(node, attributes=attributes))
 
 
-def _first(changes: Iterator[Change]) -> Iterator[Change]:
-    for _, change in zip(range(TRIES), changes, strict=False):
-        yield change
-
-
 def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
     """Return true statements about the scene that can replace the removed step.
 
@@ -315,11 +306,11 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
     return options
 
 
-def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
+def _slots(case: _DerivedCase) -> list[tuple[int, Exists | Relation, int, str]]:
     """Return the places where a detail can be added.
 
-    A place is (index of the step, index of the noun in the step, ``size`` or ``colour``). The attribute that the
-    question asks about is excluded.
+    A place is (index of the step, clause of the step, index of the noun in the clause, ``size`` or ``colour``). The
+    attribute that the question asks about is excluded.
     """
     slots = []
     for place, clause in enumerate(case.derived.clauses):
@@ -327,21 +318,17 @@ def _slots(case: _DerivedCase) -> list[tuple[int, int, str]]:
             continue  # a detail would change the objects that are counted
         for position, noun in enumerate(_nouns(clause)):
             open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(case.question)]
-            slots += [(place, position, kind) for kind in open_kinds]
+            slots += [(place, clause, position, kind) for kind in open_kinds]
     return slots
 
 
-def _nouns(clause: Clause) -> list[Noun]:
-    if isinstance(clause, Count):
-        return [clause.noun]
+def _nouns(clause: Exists | Relation) -> list[Noun]:
     if isinstance(clause, Exists):
         return list(clause.nouns)
     return [clause.subject, *(noun for _, noun in clause.links)]
 
 
-def _with_noun(clause: Clause, position: int, noun: Noun) -> Clause:
-    if isinstance(clause, Count):
-        return replace(clause, noun=noun)
+def _with_noun(clause: Exists | Relation, position: int, noun: Noun) -> Exists | Relation:
     if isinstance(clause, Exists):
         return Exists(tuple(noun if i == position else n for i, n in enumerate(clause.nouns)))
     if position == 0:
@@ -350,11 +337,11 @@ def _with_noun(clause: Clause, position: int, noun: Noun) -> Clause:
 
 
 def _detail(
-    graph: Graph, clause: Clause, position: int, kind: str, rng: random.Random
+    graph: Graph, clause: Exists | Relation, position: int, kind: str, rng: random.Random
 ) -> tuple[Clause, Clause, str, tuple[str, str]] | None:
-    """Return a clause with a true and with a false word added to one noun, the id of the object, and the two words.
+    """Return the clause with a true word and the clause with a false word for one noun, the object's id, and the words.
 
-    Return None if there is not exactly one true word, or no false word.
+    Return None if there is not exactly one true word, or if there is no false word.
     """
     noun = _nouns(clause)[position]
     options = [(word, _with_noun(clause, position, replace(noun, **{kind: word}))) for word in WORDS[kind]]
