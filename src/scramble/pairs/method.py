@@ -36,7 +36,7 @@ class PairMethod(ABC):
     Args:
         seed: random seed. The selection for an item depends only on the seed and the item.
         shard: index of this shard and number of shards. The shard of an item is computed from its id. Only methods that
-            use a model can be split into shards. Each shard stores the model's replies about its items
+            use a model can be divided into shards. Each shard stores the model's replies about its items
             (:meth:`store_replies`). A later job without shards reads these replies and makes all pairs.
     Attributes:
         num_items: number of images or questions that this shard has processed.
@@ -49,7 +49,7 @@ class PairMethod(ABC):
 
     @property
     def asks_model(self) -> bool:
-        """Whether the method stores a model's replies, so that the work can be split into shards."""
+        """Whether the method uses a model and stores its replies, so that the work can be divided into shards."""
         return False
 
     def prepare(self) -> None:  # noqa: B027 (most methods need nothing)
@@ -109,7 +109,7 @@ class PairMethod(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)  # pass the error on, so that no incomplete table is created
+        self._stack.__exit__(kind, error, trace)  # with the error, so that no incomplete table is created
 
 
 class DerivedMethod(PairMethod):

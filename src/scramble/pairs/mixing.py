@@ -1,4 +1,4 @@
-"""Mixes the pairs of several methods by weights."""
+"""Mix the pairs of several methods by weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scramble.records import PreferencePair
 class MixedPairs(PairMethod):
     """A pair method that mixes the pairs of several methods.
 
-    The methods run one after the other, and the texts are held in memory.
+    The methods run one after the other, and all pairs are held in memory.
 
     Args:
         parts: the methods by name.
@@ -80,8 +80,8 @@ def mix(
     """Return the pairs of all parts in random order, with the part's name as a prefix of their ids.
 
     Args:
-        weights: relative weights of the parts. The result is the largest mix without repeated pairs in which each
-            proportion is exact to within one pair. The seed selects the pairs. None uses all pairs.
+        weights: relative weights of the parts. The result is the largest mix without repeated pairs in which the number
+            of pairs of each part is exact to within one pair. The seed selects the pairs. None uses all pairs.
 
     Raises:
         PairMethodError: a weight is not positive, or a part with a weight has no pairs.
@@ -90,11 +90,12 @@ def mix(
     if weights is not None:
         if bad := [name for name in parts if not weights.get(name, 0) > 0]:
             raise PairMethodError(
-                f"part {bad[0]} has weight {weights.get(bad[0])}: set a weight above 0, or remove the part"
+                f"part {bad[0]} has weight {weights.get(bad[0])}: set pairs.weights.{bad[0]} to a number above 0, or "
+                "remove the part"
             )
         if empty := [name for name, count in counts.items() if not count]:
             raise PairMethodError(
-                f"part {empty[0]} has no pairs, so its weight has no effect: remove the part, or set weights=null"
+                f"part {empty[0]} has no pairs, so its weight has no effect: remove the part, or set pairs.weights=null"
             )
         total_weight = sum(weights[name] for name in parts)
         total = min(count * total_weight / weights[name] for name, count in counts.items())

@@ -54,7 +54,7 @@ METHODS: dict[str, type[PairMethod]] = {
     "mix": MixedPairs,
     "given": GivenPairs,
 }
-STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sections that every method can have
+STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sections for every method, in order
 
 
 def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:

@@ -43,13 +43,13 @@ def caption_pairs(
 
     Args:
         images, generator, options: see :func:`caption_candidates`.
-        form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each), or ``both``.
+        form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each of them), or ``both``.
 
-    Returns:
+    Yields:
         The pairs in the order of the captions, and a :class:`Skip` with ``image_id``, ``caption`` (its index) and
         ``text`` for each caption without a pair.
     Raises:
-        ValueError: an option is unknown, or ``captions_per_image="clip"`` without ``similarity``.
+        ValueError: an option has an unknown value, or ``captions_per_image="clip"`` without ``similarity``.
     """
     for candidates in caption_candidates(images, generator, alternatives=False, **options):
         if isinstance(candidates, Skip):
@@ -84,21 +84,23 @@ def caption_candidates(
         seed: random seed. The selection for a caption depends only on the seed and the caption.
         captions_per_image: ``all`` usable captions, ``one`` that the seed selects, or ``clip``, the caption with the
             highest ``similarity``, which becomes the column ``similarity.chosen``.
-        kinds: kinds of negatives to use; None uses all.
+        kinds: kinds of negatives to use. None uses all.
         similarity: scores the similarity of texts and images
             (:func:`scramble.pairs.scoring.image_similarity.load_similarity`).
         surface: whether to write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`). Texts
             of a grammar already have the same form.
-        counts: counts ``captions`` (usable and selected) and selected ``negatives``.
-        alternatives: whether to create all pairs or only the ``per_caption`` selected pairs.
+        counts: counts the selected ``captions`` and ``negatives``.
+        alternatives: whether to create all possible pairs, or only the ``per_caption`` selected pairs.
     """
     if captions_per_image not in ("all", "one", "clip"):
-        raise ValueError(f"no captions_per_image={captions_per_image!r}")
+        raise ValueError(f"pairs.captions_per_image must be all, one or clip, not {captions_per_image!r}")
     if captions_per_image == "clip" and similarity is None:
-        raise ValueError("captions_per_image=clip needs a similarity model (pairs.similarity.path=<CLIP or SigLIP>)")
+        raise ValueError("pairs.captions_per_image=clip needs a model: set pairs.similarity.path=<CLIP or SigLIP>")
     counts = Counter() if counts is None else counts
-    contexts: deque[_ImageCaptions] = deque()  # of captions that the generator has read but not yet returned
-    unusable: deque[Skip] = deque()  # captions skipped while the generator reads ahead; yielded before its next result
+    # The generator reads ahead. These are the captions that it has read but not yet yielded, and the captions that were
+    # skipped in the meantime.
+    contexts: deque[_ImageCaptions] = deque()
+    unusable: deque[Skip] = deque()
 
     def captions() -> Iterator[Caption]:
         for image, chosen in choose_captions(images, captions_per_image, seed, similarity, unusable):
@@ -132,18 +134,18 @@ def caption_candidates(
 def in_form(pair: PreferencePair, form: str) -> tuple[PreferencePair, ...]:
     """Convert a caption pair to a form: the pair itself (``caption``), two yes/no pairs (``yes-no``), or ``both``."""
     if form not in ("caption", "yes-no", "both"):
-        raise ValueError(f"no form={form!r}")
+        raise ValueError(f"pairs.form must be caption, yes-no or both, not {form!r}")
     return ((pair,) if form != "yes-no" else ()) + (yes_no_pairs(pair) if form != "caption" else ())
 
 
-def yes_no_pairs(pair: PreferencePair, template: str = YES_NO_PROMPT) -> tuple[PreferencePair, PreferencePair]:
+def yes_no_pairs(pair: PreferencePair) -> tuple[PreferencePair, PreferencePair]:
     """Return two yes/no pairs of a caption pair: "Yes" is preferred for the caption, "No" for the negative."""
 
     def ask(text: str, answer: str, other: str, suffix: str) -> PreferencePair:
         return replace(
             pair,
             pair_id=f"{pair.pair_id}-{suffix}",
-            prompt=template.format(caption=text.removesuffix(".")),
+            prompt=YES_NO_PROMPT.format(caption=text.removesuffix(".")),
             chosen=answer,
             rejected=other,
             kind=f"{pair.kind}-yes-no",
@@ -171,7 +173,10 @@ def _admissible(
     kinds: Sequence[str] | None,
     surface: bool,
 ) -> tuple[list[Negative], str]:
-    """Return the normalised candidates that no other caption of the image supports, and a reason if there are none."""
+    """Return the normalised candidates that no other caption of the image supports, and the reason if there are none.
+
+    A replacement is supported if the other captions contain all of its new words.
+    """
     if not candidates:
         return [], "no candidate"
     others: set[str] | None = None

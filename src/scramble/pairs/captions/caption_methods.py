@@ -1,4 +1,4 @@
-"""Methods that prefer a caption to a hard negative: by the embedded world, by rule, or by a language model."""
+"""Provide three pair methods that prefer captions to hard negatives, made by a grammar, by rules or by a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scramble.console import track
 from scramble.engines import ReplyStore, open_engine
@@ -25,14 +25,14 @@ from scramble.world.grammar import GrammarError
 
 
 class CaptionMethod(PairMethod):
-    """Captions preferred to hard negatives that a generator derives from them.
+    """The base class of methods that prefer captions to hard negatives, which a generator derives from the captions.
 
     Args:
-        options: options of the generator; see the subclasses.
+        options: options of the generator, see the subclasses.
         similarity: the CLIP or SigLIP model that selects captions if ``captions_per_image`` is ``clip``, as the fields
             of :class:`scramble.pairs.scoring.stored_models.ScorerSettings`. Its scores are stored in the split's folder
             ``scores/``, so that an interrupted run resumes.
-        assembly: options of the pairs; see :func:`scramble.pairs.captions.assemble.caption_pairs`.
+        form, assembly: options of the pairs, see :func:`scramble.pairs.captions.assemble.caption_pairs`.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class CaptionMethod(PairMethod):
         shard: tuple[int, int] = WHOLE,
         options: Mapping[str, Any] | None = None,
         similarity: Mapping[str, Any] | None = None,
+        form: Literal["caption", "yes-no", "both"] = "caption",
         **assembly: Any,
     ) -> None:
         super().__init__(seed=seed, shard=shard)
-        self._options, self._assembly = dict(options or {}), assembly
+        self._options, self._form, self._assembly = dict(options or {}), form, assembly
         self._similarity = None if similarity is None else ScorerSettings(**similarity)
         self._counts: Counter[str] = Counter()
 
@@ -54,18 +55,19 @@ class CaptionMethod(PairMethod):
         """Return the generator of a split's negatives."""
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
-        form = self._assembly.get("form", "caption")
-        yield from caption_pairs(self._images(split), self.generator(split), form=form, **self._options_of(split))
+        yield from caption_pairs(
+            self._images(split), self.generator(split), form=self._form, **self._assembly_options(split)
+        )
 
     def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
-        yield from caption_candidates(self._images(split), self.generator(split), **self._options_of(split))
+        yield from caption_candidates(self._images(split), self.generator(split), **self._assembly_options(split))
 
     def expand(self, pair: PreferencePair) -> tuple[PreferencePair, ...]:
-        return in_form(pair, self._assembly.get("form", "caption"))
+        return in_form(pair, self._form)
 
-    def _options_of(self, split: Path) -> dict[str, Any]:
-        options = {key: value for key, value in self._assembly.items() if key != "form"}
-        return {"seed": self.seed, "similarity": self._open_similarity(split), "counts": self._counts, **options}
+    def _assembly_options(self, split: Path) -> dict[str, Any]:
+        similarity = self._open_similarity(split)
+        return {"seed": self.seed, "similarity": similarity, "counts": self._counts, **self._assembly}
 
     def _images(self, split: Path) -> Iterator[ImageRecord]:
         images = self.share(read_table(split, ImageRecord), lambda image: image.image_id)
@@ -83,7 +85,10 @@ class CaptionMethod(PairMethod):
 
 
 class WorldCaptions(CaptionMethod):
-    """Options: see :class:`scramble.pairs.captions.world_swaps.WorldNegatives`."""
+    """Prefers captions of the embedded world to swaps and replacements by its grammar.
+
+    Options: see :class:`scramble.pairs.captions.world_swaps.WorldNegatives`.
+    """
 
     def generator(self, split: Path) -> Generator:
         return WorldNegatives(**self._options)
@@ -110,9 +115,10 @@ def _explain_grammar_errors() -> Iterator[None]:
 
 
 class RuleCaptions(CaptionMethod):
-    """Options: see :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
+    """Prefers English captions to swaps and replacements by rules.
 
-    The plausibility of swaps is learned from the captions of the training split, even for other splits.
+    The plausibility of negatives is learned from the captions of the training split, even for other splits.
+    Options: see :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
     """
 
     def generator(self, split: Path) -> Generator:
@@ -124,10 +130,12 @@ class RuleCaptions(CaptionMethod):
 
 
 class CotCaptions(CaptionMethod):
-    """Options: see :class:`scramble.pairs.captions.chain_of_thought.CotGenerator`.
+    """Prefers English captions to negatives that a language model writes.
 
     Args:
-        engine: kind and options; see :func:`scramble.engines.open_engine`. The option ``cleaner`` has the same fields.
+        engine: kind and options of the language model, see :func:`scramble.engines.open_engine`.
+        options: see :class:`scramble.pairs.captions.chain_of_thought.CotGenerator`. The option ``cleaner`` has the same
+            fields as ``engine``.
     """
 
     def __init__(
@@ -158,5 +166,5 @@ class CotCaptions(CaptionMethod):
         return self._generator
 
     def totals(self) -> dict[str, Any]:
-        """Return the engines' requests, tokens and cost, and the captions by outcome."""
+        """Return the totals of the base class, the requests, tokens and cost, and the captions for each outcome."""
         return super().totals() | ({} if self._generator is None else {"engine": self._generator.totals()})

@@ -1,7 +1,7 @@
-"""The surface form of captions: normalise both sides of a pair, and detect texts that are not captions.
+"""Normalise the form of both sides of a pair, and detect texts that are not captions.
 
-Generators of earlier data sets changed case or spacing only in the negatives, and a classifier on case and spacing
-recognised nine of ten negatives. Here :func:`normalise` is applied to both sides.
+The generators of earlier data sets changed case or spacing only in the negatives, and a classifier on case and spacing
+recognised nine of ten negatives. Therefore :func:`normalise` is applied to both sides.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 import unicodedata
 
 from scramble.language.inflect import word_set
+
+MIN_WORDS, MAX_WORDS = 3, 60  # of a usable caption
 
 _SPACES = re.compile(r"\s+")
 _BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:!?)\]])")
@@ -46,8 +48,8 @@ def normalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
-    """Return the reason why a text cannot be used as an English caption; "" if it can."""
+def problem(text: str) -> str:
+    """Return the reason why a text cannot be used as an English caption, or "" if it can be used."""
     words = re.findall(r"[^\W\d_]+(?:'\w+)?", text)
     if not text.strip():
         return "empty"
@@ -65,10 +67,10 @@ def problem(text: str, *, min_words: int = 3, max_words: int = 60) -> str:
         return "contains emoji or symbols"
     if text.rstrip().endswith("?"):
         return "a question"
-    if len(words) > max_words:
-        return f"more than {max_words} words"
-    if len(words) < min_words:
-        return f"fewer than {min_words} words"
+    if len(words) > MAX_WORDS:
+        return f"more than {MAX_WORDS} words"
+    if len(words) < MIN_WORDS:
+        return f"fewer than {MIN_WORDS} words"
     if len({w.lower() for w in words}) == 1:
         return "one word repeated"
     return "" if _looks_english(text, words) else "not English"

@@ -1,7 +1,7 @@
-"""Hard negatives for the embedded world's captions, by swaps and replacements that its grammar allows.
+"""Generate hard negatives of the embedded world's captions, by swaps and replacements that its grammar allows.
 
-The input is the caption's text. Every candidate parses, differs in meaning from the caption, and has the same length
-and wording. If a caption has a scene graph, candidates that are true of the image can be dropped, and are counted.
+Every candidate parses, differs in meaning from the caption, and has the same length and wording. If a caption has a
+scene graph, candidates that are true of the image are counted, and dropped by default.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import combinations
 
 from scramble.pairs.base import Caption, Negative
 from scramble.records import Edit
+from scramble.scenegraphs.world import WORDS
 from scramble.world.grammar import (
     NUMBERS,
     RELATION_WORDS,
@@ -29,19 +30,18 @@ from scramble.world.grammar import (
     relation_spans,
 )
 from scramble.world.judge import holds
-from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, SIZES
-
-_WORDS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES}
+from scramble.world.scenes import OPPOSITE
 
 
 class WorldNegatives:
-    """The embedded world's generator.
+    """Generates negatives of the embedded world's captions.
 
     Args:
-        kinds: the kinds to generate; None generates all.
-        check: whether to drop candidates that the judge finds true, if the caption has a graph.
+        kinds: the kinds to generate. None generates all.
+        check: whether to drop candidates that are true of the image, if the caption has a graph.
     Attributes:
-        judged, true_of_image: number of judged candidates, and number of true candidates among them (defects).
+        judged, true_of_image: number of candidates of captions with a graph for each kind, and number of true
+            candidates among them.
     """
 
     name = "world"
@@ -101,7 +101,7 @@ def _replacements(text: str) -> Iterator[Negative]:
     for span in noun_spans(text):
         noun = span.value
         assert isinstance(noun, Noun)
-        for word, options in _WORDS.items():
+        for word, options in WORDS.items():
             kind = "replace-object" if word == "shape" else "replace-attribute"
             for option in options:
                 other = replace(noun, **{word: option})
@@ -115,13 +115,13 @@ def _replacements(text: str) -> Iterator[Negative]:
     for span in number_spans(text):
         number = NUMBERS.index(str(span.value))
         for near in (number - 1, number + 1):
-            # "one" requires other forms of verb and noun, so the negative would be recognisable without the image.
+            # After "one", verb and noun have other forms, so the negative would be recognisable without the image.
             if number != 1 and near != 1 and 0 < near < len(NUMBERS):
                 yield _edited(text, "replace-number", "replace.number", (span, NUMBERS[near]))
 
 
 def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) -> Negative:
-    """Replace spans of the text, which are in order."""
+    """Return the negative in which spans of the text are replaced. The spans are in order."""
     parts, edits, at, length = [], [], 0, 0
     for span, new in changes:
         start = length + span.start - at

@@ -33,9 +33,10 @@ class Filter:
 
 
 class FilteredPairs(PairStep):
-    """A step that keeps the pairs that pass all filters. A :class:`Skip` names the first filter that a pair fails.
+    """A step that keeps the pairs that pass all filters, and yields a :class:`Skip` for each other pair.
 
-    The columns that the filters compute are added to the pairs.
+    The :class:`Skip` names the column of the first filter that the pair fails. The columns that the filters compute are
+    added to the pairs.
 
     Args:
         method: the method that creates the pairs.
@@ -65,7 +66,7 @@ class FilteredPairs(PairStep):
             yield Skip(f"filter {failed}", item)
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the method, and the number of dropped pairs for each column."""
+        """Return the totals of the base class, and the number of dropped pairs for each column."""
         return super().totals() | {"dropped": dict(self._dropped.most_common())}
 
     def _columns(self) -> list[Callable[[PreferencePair], dict[str, float]]]:

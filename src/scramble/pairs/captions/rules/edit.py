@@ -1,7 +1,6 @@
-"""Applies changes to a parsed caption to create a negative: offsets, a/an, capitals, checks.
+"""Apply changes to a parsed caption to create a negative, with correct articles, verb forms and capitals.
 
-All changes refer to character offsets of the original text, so that no change affects a part of a word, or a word
-twice.
+All changes refer to character offsets of the original text, so that overlapping changes are detected.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from scramble.pairs.base import Negative
 from scramble.records import Edit
 
 Change = tuple[int, int, str]  # start, end (characters), new text
-_OWN_CAPITALS = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # names, whose capital a replacement does not keep
+_NAMES = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # a replacement does not keep the capital of a name
 _REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
 
 
 def is_title(s: Sentence, token: int) -> bool:
-    """Return whether a token is capitalised although its word usually is not."""
-    return s.text[s.start[token]].isupper() and s.lower[token].removesuffix("s") not in _OWN_CAPITALS
+    """Return whether a token is capitalised although its word usually is not, as in a title."""
+    return s.text[s.start[token]].isupper() and s.lower[token].removesuffix("s") not in _NAMES
 
 
 def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
@@ -40,7 +39,7 @@ def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
 
 
 def moved_text(s: Sentence, first: int, last: int) -> str:
-    """Return the text of tokens for another position of the caption, where their first word may need no capital."""
+    """Return the text of tokens without a capital that only their position in the caption requires."""
     text = s.span(first, last)
     if first not in s.opening:
         return text
@@ -48,7 +47,7 @@ def moved_text(s: Sentence, first: int, last: int) -> str:
 
 
 def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
-    """Return the change of an article a/an before ``token`` to agree with ``next_word``; empty without an article."""
+    """Return the change of "a" or "an" before ``token`` to agree with ``next_word``, or [] if none is needed."""
     if token == 0 or s.lower[token - 1] not in ("a", "an"):
         return []
     right = article(next_word)
@@ -56,7 +55,10 @@ def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
 
 
 def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
-    """Return the changes that make finite verbs agree with a phrase; None if the sentence is too complex to correct."""
+    """Return the changes that make finite verbs agree with a phrase in the plural or singular.
+
+    Return None if the sentence is too complex to correct.
+    """
     if s.reciprocal or s.pronoun:
         return None
     heads = (phrase.slot, phrase.last)
@@ -98,9 +100,9 @@ def _shows_plural(verb: str, tag: str) -> bool:
 
 
 def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
-    """Create a negative by applying changes in any order.
+    """Apply changes, in any order, to create a negative.
 
-    Returns None if the changes overlap, affect a negated word, do not change the text, or repeat a word around "and" or
+    Return None if the changes overlap, affect a negated word, do not change the text, or repeat a word around "and" or
     "or".
     """
     if s.negated and any(

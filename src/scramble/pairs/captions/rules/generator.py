@@ -1,6 +1,6 @@
-"""The rule-based generator: streams all swap and replace candidates from one spaCy parse per caption.
+"""Generate all swaps and replacements of captions by rule, from one spaCy parse per caption.
 
-It needs no GPU and no download except the pipeline (``en_core_web_sm`` by default).
+No GPU is needed, and no download except the pipeline (``en_core_web_sm`` by default).
 """
 
 from __future__ import annotations
@@ -29,43 +29,24 @@ from scramble.pairs.captions.rules.replace import replacements
 from scramble.pairs.captions.rules.swap import swaps
 from scramble.pairs.captions.surface import normalise, problem
 
-RULES = ("swap", "replace")
+RULES = {"swap": swaps, "replace": replacements}
 CHUNK = 256  # number of captions that are parsed, or sent to a worker, at a time
 MAX_LEARNED = 20_000  # maximum number of captions from which plausibility is learned
 
 
-def candidates(
-    sentence: Sentence,
-    lexicon: Lexicon,
-    rules: Sequence[str] = RULES,
-    tables: SelectionalTables | None = None,
-    min_lift: float = MIN_LIFT,
-    min_replacement_lift: float = MIN_REPLACEMENT_LIFT,
-    min_replacement_odds: float = MIN_REPLACEMENT_ODDS,
-    min_swap_odds: float = MIN_SWAP_ODDS,
-) -> list[Negative]:
-    """Return all distinct candidates of a parsed caption, in a fixed order."""
-    negatives: dict[str, Negative] = {}
-    for rule in rules:
-        for negative in (
-            swaps(sentence, lexicon, tables, min_lift, min_swap_odds)
-            if rule == "swap"
-            else replacements(sentence, lexicon, tables, min_replacement_lift, min_replacement_odds)
-        ):
-            negatives.setdefault(negative.text, negative)
-    return list(negatives.values())
-
-
 class RuleGenerator:
-    """Generates swap and replace candidates by rule (see :mod:`scramble.pairs.captions.rules.swap`,
-    :mod:`scramble.pairs.captions.rules.replace`).
+    """Generates negatives by the rules in :mod:`~scramble.pairs.captions.rules.swap` and
+    :mod:`~scramble.pairs.captions.rules.replace`.
 
-    If ``processes`` is above 1, this many worker processes parse, each with its own pipeline. Only captions and
-    candidates are exchanged, never parses. At most ``2 * processes`` chunks are in flight, so memory is bounded.
-
-    :meth:`learn` makes candidates more plausible. Without it, only the categories of the nouns are compared.
+    :meth:`learn` makes the negatives more plausible. Without it, only the categories of the nouns are compared.
 
     Args:
+        pipeline: name or folder of a spaCy pipeline with a tagger and a parser.
+        rules: keys of :data:`RULES`.
+        lexicon: folder of word lists. None uses the shipped lists.
+        processes: number of worker processes, each with its own pipeline. With 1, this process parses. Only captions
+            and negatives are exchanged, never parses. At most ``2 * processes`` chunks are in flight, so memory is
+            bounded.
         min_lift: lowest log-lift of a swapped noun in its new place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.swap_lift`).
         min_replacement_lift: lowest log-lift of a new word in its place
@@ -80,7 +61,7 @@ class RuleGenerator:
         self,
         pipeline: str | Path = DEFAULT_PIPELINE,
         *,
-        rules: Sequence[str] = RULES,
+        rules: Sequence[str] = tuple(RULES),
         lexicon: Path | None = None,
         processes: int = 1,
         min_lift: float = MIN_LIFT,
@@ -93,8 +74,8 @@ class RuleGenerator:
             fault = f"there is no rule {', '.join(sorted(unknown))}" if unknown else "it must name a rule"
             raise ValueError(f"pairs.options.rules: {fault}: choose from {', '.join(sorted(RULES))}")
         self.name = "+".join(rules)
-        thresholds = (min_lift, min_replacement_lift, min_replacement_odds, min_swap_odds)
-        self._worker = _Worker(pipeline, tuple(rules), lexicon, thresholds)
+        thresholds = {"swap": (min_lift, min_swap_odds), "replace": (min_replacement_lift, min_replacement_odds)}
+        self._worker = _Worker(pipeline, lexicon, {rule: thresholds[rule] for rule in rules})
         self._processes = processes
         if processes == 1:
             self._worker.start()  # to report a missing pipeline before the first caption
@@ -108,7 +89,7 @@ class RuleGenerator:
         self._worker.learn(nsmallest(MAX_LEARNED, texts, key=lambda text: sha256(text.encode()).digest()))
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
-        """Yield each caption with its candidates, in input order."""
+        """Yield each caption, in input order, with its distinct negatives in a fixed order."""
         stream = iter(captions)
         chunks = iter(lambda: list(islice(stream, CHUNK)), [])
         if self._processes == 1:
@@ -132,11 +113,11 @@ class RuleGenerator:
                 yield from zip(captions, future.result(), strict=True)
 
 
-_LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # one pipeline per worker process
-# The tables of the last captions. The splits of a data set learn from the same captions, which takes longer than a
-# split.
+_LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # so that each process loads a pipeline once
+# The tables of the last captions, because all splits of a data set learn from the same captions, which can take longer
+# than to generate the negatives of a split.
 _LEARNED: dict[tuple[str, Path | None, tuple[str, ...]], SelectionalTables] = {}
-_WORKER: list[_Worker] = []  # of a worker process, which receives it only once and not with each chunk
+_WORKER: list[_Worker] = []  # the worker of this process, which is sent once and not with each chunk
 
 
 def _start_process(worker: _Worker) -> None:
@@ -149,13 +130,13 @@ def _negatives(texts: list[str]) -> list[list[Negative]]:
 
 
 class _Worker:
-    """Parses texts and lists their candidates. Each process loads the pipeline at the first call."""
+    """Parses captions and lists their negatives. Each process loads the pipeline at the first call.
 
-    def __init__(
-        self, pipeline: str | Path, rules: tuple[str, ...], lexicon: Path | None, thresholds: tuple[float, ...]
-    ) -> None:
-        self._pipeline, self._rules, self._lexicon = str(pipeline), rules, lexicon
-        self._thresholds = thresholds
+    ``rules`` contains the thresholds of log-lift and log-odds of each rule.
+    """
+
+    def __init__(self, pipeline: str | Path, lexicon: Path | None, rules: dict[str, tuple[float, float]]) -> None:
+        self._pipeline, self._lexicon, self._rules = str(pipeline), lexicon, rules
         self._tables: SelectionalTables | None = None
 
     def learn(self, texts: list[str]) -> None:
@@ -175,5 +156,11 @@ class _Worker:
 
     def __call__(self, texts: list[str]) -> list[list[Negative]]:
         nlp, lexicon = self.start()
-        sentences = parse(nlp, texts, lexicon)
-        return [candidates(s, lexicon, self._rules, self._tables, *self._thresholds) for s in sentences]
+        return [self._negatives(sentence, lexicon) for sentence in parse(nlp, texts, lexicon)]
+
+    def _negatives(self, sentence: Sentence, lexicon: Lexicon) -> list[Negative]:
+        negatives: dict[str, Negative] = {}
+        for rule, thresholds in self._rules.items():
+            for negative in RULES[rule](sentence, lexicon, self._tables, *thresholds):
+                negatives.setdefault(negative.text, negative)
+        return list(negatives.values())

@@ -1,4 +1,4 @@
-"""Swaps of numbers: a number word or a plural moves to another noun."""
+"""Swap the numbers of two nouns: a number word or a plural moves to the other noun."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FIXED_NUMBER = word_set("""
     ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
     town lawn jungle desert
 """)
-# Words between a thing and what it is in or on, or what it rides: one thing is not in, on or riding several.
+# Words between a thing and what it is in, on or riding. One thing is not in, on or riding several things.
 _CARRIED = frozenset({"in", "on", "inside", "aboard", "into", "onto", "rid"})
 _DISTINCT = frozenset({"different", "various", "assorted", "separate", "matching", "identical", "similar"})
 
 
 def inflected_head(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
-    """Return the head (with compounds) of a phrase in another number; "" if it has no such form."""
+    """Return the head of a phrase, with compounds, in the plural or singular, or "" if it has no such form."""
     text = moved_text(s, phrase.nominal, phrase.last)
     if phrase.plural == to_plural:
         return text
@@ -115,7 +115,11 @@ def _middle(s: Sentence, first: int, nominal: int) -> str:
 
 
 def _quantity(s: Sentence, phrase: Phrase) -> tuple[int, str] | None:
-    """Return the last token of a phrase's quantity words, and these words for another noun ("" if there are none)."""
+    """Return the last quantity word of a plural phrase, as a token, and the quantity words for another noun.
+
+    The words are "" for a plural without quantity words, as in "dogs on a bed". Return None for a quantity that cannot
+    move.
+    """
     if not phrase.plural:
         return None
     if phrase.partitive:

@@ -1,11 +1,11 @@
-"""The plausibility of a word in a context (its *place*) of a caption, learned from the user's captions.
+"""Estimate how plausible a word is in a context (its *place*) of a caption, from the user's captions.
 
 "A woman holding a phone" can be swapped to "a phone holding a woman", which is false but absurd, so that a language
-model rejects it without the image. :class:`SelectionalTables` counts how often a
-noun occurs before and after a relation ("holding", "sitting on", "with"), with an adjective, and in one caption with
-another noun or verb. The lift of a noun in a place is its
-probability in this place divided by its overall probability (selectional association; Resnik 1996). The counts include
-the caption itself, which never contains the changed words. This lowers a lift by at most log(6 / 5).
+model rejects it without the image. :class:`SelectionalTables` counts how often a noun occurs before and after a
+relation ("holding", "sitting on", "with"), with an adjective, and in one caption with another noun or verb. The lift of
+a noun in a place is its probability in this place divided by its overall probability (selectional association; Resnik
+1996). The counts include the caption itself, which never contains the changed words. This lowers a log-lift by at most
+log(6 / 5).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from scramble.language.parse import Phrase, Sentence
 from scramble.pairs.captions.rules.relations import AUXILIARY, Place, nearest, relations, verb_stem
 
 _NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns have typical colours
-# Log-lifts below which a swap or a replacement is dropped; docs/results/negatives.md shows the curves. The threshold of
-# replacements is higher, because a caption has many replacements and few swaps.
+# Swaps and replacements with a lower log-lift are dropped. docs/results/negatives.md shows the effect of both
+# thresholds. The threshold of replacements is higher, because a caption has many replacements and few swaps.
 MIN_LIFT = -2.0
 MIN_REPLACEMENT_LIFT = -0.5
 # A replacement is dropped if the log-odds of the new word against the old word in its place are below this value. A
@@ -30,7 +30,7 @@ MIN_REPLACEMENT_ODDS = -2.0
 # A number or an attribute is not moved to another noun if the log-odds of the swap against the caption are below this
 # value. Refinement would drop most of these swaps.
 MIN_SWAP_ODDS = -2.0
-UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories whose nouns get no colour
+UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories to whose nouns no colour moves
 # A distribution with fewer observations than this depends more on its back-off than on its counts.
 _STRENGTH = 5.0
 _COMPANY = 0.5  # added to the observed and to the expected number of captions with two words
@@ -56,8 +56,8 @@ class SelectionalTables:
         self._places: Counter[Place] = Counter()
         self._frequency: Counter[str] = Counter()
         self._by_category: Counter[str] = Counter()
-        self._numbers: Counter[tuple[str, bool]] = Counter()  # of lemmas, and of places after relations
-        self._positions: Counter[tuple[bool, Place]] = Counter()  # of quantities and adjectives in first phrases or not
+        self._numbers: Counter[tuple[str, bool]] = Counter()  # (lemma or place after a relation, is plural)
+        self._positions: Counter[tuple[bool, Place]] = Counter()  # (is in the first phrase, quantity or adjective)
         self._triples: Counter[tuple[str, str, str]] = Counter()
         self._category_triples: Counter[tuple[str, str, str]] = Counter()
         self._company: Counter[tuple[str, str]] = Counter()
@@ -102,7 +102,7 @@ class SelectionalTables:
         self._company.update((noun, word) for noun in nouns for word in content if word != noun)
 
     def spelling(self, american: str, british: str) -> str:
-        """Return the spelling that more captions use, by default the American spelling."""
+        """Return the spelling that occurs in more captions, or the American spelling if neither does."""
         return british if self._spellings[british] > self._spellings[american] else american
 
     @staticmethod
@@ -190,7 +190,7 @@ class SelectionalTables:
         The lifts of the new verb with all nouns are included ("cooking an apple between her fingers").
 
         Args:
-            words: the new words by token; "" removes a token.
+            words: the new words by token. "" removes a token.
         """
         verbs = [verb_stem(s, i, word) for i, word in words.items() if s.tag[i].startswith("V")]
         nouns = {phrase.noun.lemma for phrase in s.phrases if phrase.noun is not None}
@@ -225,8 +225,8 @@ class SelectionalTables:
         Most things can have any colour and be large or small. Animals, food and plants have typical colours, and
         materials, states and lengths are possible for few nouns. These combinations must occur in the captions.
         """
-        own = adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
-        if own or adjective.cls in ("material", "state") or adjective.word in ("tall", "long", "short"):
+        has_typical_colours = adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
+        if has_typical_colours or adjective.cls in ("material", "state") or adjective.word in ("tall", "long", "short"):
             return self._nouns[("adjective", adjective.word), noun.lemma] >= _ATTESTED
         return True
 
@@ -237,18 +237,18 @@ class SelectionalTables:
         return self._nouns[("partitive", s.lower[phrase.slot].removesuffix("s")), noun.lemma] >= _ATTESTED
 
     def number_lift(self, s: Sentence, u: Phrase, v: Phrase) -> float:
-        """Return the log-odds of the numbers that two nouns exchange ("some dogs" and "a cat"), relative to their own.
+        """Return the log-odds of two nouns with exchanged numbers against the nouns with their own numbers.
 
         Captions seldom mention several skies, one grape, or a man who rides several horses. The result is the lower of
-        two sums: over the nouns, and over the relations with their two sides.
+        two sums of log-odds: over the nouns, and over their relations.
         """
         return min(self._number_odds(s, u, v))
 
     def number_odds(self, s: Sentence, u: Phrase, v: Phrase) -> float:
         """Return the log-odds of a caption with exchanged numbers against the caption.
 
-        They are summed over the nouns, the relations, and the positions of the quantities: "two" is six times as
-        frequent in the first phrase of a COCO caption as in a later one.
+        The log-odds of the nouns, the relations and the positions of the quantities are summed. The position matters,
+        because "two" is six times as frequent in the first phrase of a COCO caption as in a later phrase.
         """
         odds = sum(self._number_odds(s, u, v))
         if u.plural != v.plural and u is s.phrases[0]:
@@ -259,15 +259,15 @@ class SelectionalTables:
     def move_odds(self, s: Sentence, adjective: str, giver: Phrase, receiver: Phrase) -> float:
         """Return the log-odds of a caption whose adjective has moved to another noun against the caption.
 
-        They compare how often each of the two nouns has the adjective in other captions, and how often the first phrase
-        and later phrases have it.
+        The log-odds depend on how often each of the two nouns has the adjective in other captions, and on how often the
+        first phrase and later phrases have the adjective.
         """
         if giver.noun is None or receiver.noun is None:
             return 0.0
         place, odds = ("adjective", adjective), 0.0
-        for noun, sign, own in ((receiver.noun, 1, 0), (giver.noun, -1, 1)):
-            count = max(0, self._nouns[place, noun.lemma] - own) + _PRIOR[0]
-            odds += sign * math.log(count / (max(0, self._frequency[noun.lemma] - own) + _PRIOR[1]))
+        for noun, sign, in_caption in ((receiver.noun, 1, 0), (giver.noun, -1, 1)):  # without the caption itself
+            count = max(0, self._nouns[place, noun.lemma] - in_caption) + _PRIOR[0]
+            odds += sign * math.log(count / (max(0, self._frequency[noun.lemma] - in_caption) + _PRIOR[1]))
         if s.phrases[0] in (giver, receiver):
             odds += self._position_odds(place) * (1 if giver is s.phrases[0] else -1)
         return odds
@@ -281,7 +281,7 @@ class SelectionalTables:
         return math.log(later / first)
 
     def _number_odds(self, s: Sentence, u: Phrase, v: Phrase) -> tuple[float, float]:
-        """Return the log-odds of exchanged numbers over the relations and over the nouns."""
+        """Return the log-odds of exchanged numbers, summed over the relations and summed over the nouns."""
         if u.noun is None or v.noun is None or u.plural == v.plural:
             return 0.0, 0.0
         other = {id(u): v, id(v): u}
@@ -324,7 +324,11 @@ class SelectionalTables:
 
 
 def _positioned(s: Sentence, phrase: Phrase) -> Iterator[Place]:
-    """Yield the quantity of a phrase, the adjectives of a phrase that can get a colour, and a place for each total."""
+    """Yield the places of a phrase's quantity and adjectives.
+
+    The places ("quantity", "") and ("adjective", "") count the phrases. Phrases to which no colour can move have no
+    place of an adjective.
+    """
     yield from (("quantity", _quantity(s, phrase)), ("quantity", ""))
     if phrase.noun is not None and phrase.noun.category not in UNMOVED:
         yield "adjective", ""

@@ -1,4 +1,4 @@
-"""The relations of a caption: verbs and prepositions between noun phrases, whose nouns are counted by their places."""
+"""Find the relations of a caption, which are verbs and prepositions between noun phrases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 
 Relation = tuple[Phrase | None, str, Phrase | None]
-Place = tuple[str, str]  # "left" or "right" and the words of the relation; "adjective" or "quantity" and the word
+# ("left" or "right", words of a relation) or ("adjective", "partitive" or "quantity", word)
+Place = tuple[str, str]
 
 
 def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Iterator[Relation]:
@@ -28,7 +29,7 @@ def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Ite
     words depends, if any: in "a man in a hat riding a horse" the man rides. Coordinations are not relations.
 
     Args:
-        new: words that replace tokens of the caption; "" removes a token.
+        new: words that replace tokens of the caption. "" removes a token.
     """
     owner = {i: p for p in s.phrases for i in range(p.first, p.last + 1)}
     for index, phrase in enumerate(s.phrases):
@@ -54,7 +55,7 @@ def _stem(s: Sentence, i: int, word: str) -> str:
 
 
 def verb_stem(s: Sentence, i: int, word: str) -> str:
-    """Return the stem of a verb, marked as a verb, because "herd" is also a noun."""
+    """Return the stem of a verb after "to", because a word such as "herd" is also a noun."""
     return f"to {_stem(s, i, word)}"
 
 
@@ -76,7 +77,7 @@ def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]
 
 
 def nearest(place: Place) -> Place:
-    """Return the place with only the word of its relation that is nearest to the noun."""
+    """Return the place with only that word of its relation that is nearest to the noun."""
     side, words = place
     if side in ("adjective", "partitive"):
         return place

@@ -1,10 +1,10 @@
-"""Replacements: one word of the caption is replaced by a word that cannot be true of the same object.
+"""Replace one word of a caption with a word that cannot be true of the same object.
 
-Objects are replaced by co-hyponyms, attributes by others of their class, and verbs and spatial relations by mutually
-exclusive ones. A word is never replaced by a synonym, a hypernym, a word with a similar meaning, a word that is rare in
-this context in the user's captions, or a much rarer word. Number words are not replaced, because "two dogs" is true of
-three dogs, and larger numbers can be recognised without the image. A candidate's weight is the frequency of its new
-word; see :mod:`scramble.language.lexicon`.
+Nouns are replaced with co-hyponyms, adjectives with others of their class, and verbs and spatial relations with
+mutually exclusive ones. A word is never replaced with a synonym, a hypernym, a word with a similar meaning, a word that
+is rare in this context in the user's captions, or a much rarer word. Number words are not replaced, because "two dogs"
+is true of three dogs, and larger numbers can be recognised without the image. The weight of a candidate is the
+frequency of its new word (:mod:`scramble.language.lexicon`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,7 @@ from scramble.language.lexicon import SPELLINGS, Adjective, Lexicon, Noun
 from scramble.language.parse import Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import article_change, build, word_change
-from scramble.pairs.captions.rules.plausibility import (
-    MIN_REPLACEMENT_LIFT,
-    MIN_REPLACEMENT_ODDS,
-    SelectionalTables,
-    spellings_in,
-)
+from scramble.pairs.captions.rules.plausibility import SelectionalTables, spellings_in
 
 _GENDERED = frozenset({"man", "woman", "boy", "girl"})
 # With these prepositions an object can stand or walk; with "down" or "through" it can only walk.
@@ -35,15 +30,15 @@ _ONE_GENDER = frozenset({"pregnant", "bearded", "bikini"})
 def replacements(
     s: Sentence,
     lexicon: Lexicon,
-    tables: SelectionalTables | None = None,
-    min_lift: float = MIN_REPLACEMENT_LIFT,
-    min_odds: float = MIN_REPLACEMENT_ODDS,
+    tables: SelectionalTables | None,
+    min_lift: float,
+    min_odds: float,
 ) -> list[Negative]:
-    """Return all replacement candidates of a parsed caption.
+    """Return all replacements of a parsed caption.
 
     Args:
         tables: counts of the user's captions. A new word is not used if its log-lift in its place is below
-            ``min_lift``, or its log-odds against the old word are below ``min_odds``. None uses all words.
+            ``min_lift``, or if its log-odds against the old word are below ``min_odds``. None uses all words.
     """
     fits = _Plausibility(tables, min_lift, min_odds)
     negatives: list[Negative | None] = []
@@ -72,7 +67,7 @@ class _Plausibility:
     def spelled(self, s: Sentence, word: str) -> str:
         """Return a word of the lexicon in the spelling of the caption, or else in the usual spelling of the captions.
 
-        Otherwise, an unusual spelling would show which caption was edited.
+        An unusual spelling would show which caption was edited.
         """
         if word not in SPELLINGS:
             return word

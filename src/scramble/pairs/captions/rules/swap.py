@@ -1,10 +1,9 @@
-"""Swaps: the words of the caption in another arrangement, which describes another scene.
+"""Swap words of a caption, so that the caption describes another scene.
 
-The rules apply to one parsed caption. Two attributes swap nouns, or an attribute moves to another noun. Two noun
-phrases, or two heads without their attributes, change places. A number word or a plural moves to another noun.
-Arrangements with the same meaning are skipped: coordinations, symmetric relations ("next to", "with"), and the two
-nouns of a partitive.
-Taxonomy: ARO (Yuksekgonul et al. 2023), SugarCrepe (Hsieh et al. 2023).
+Two attributes swap nouns, or an attribute moves to another noun. Two noun phrases, or two heads without their
+attributes, change places. A number word or a plural moves to another noun. Arrangements with the same meaning are
+skipped: coordinations, symmetric relations ("next to", "with"), and the two nouns of a partitive. Taxonomy: ARO
+(Yuksekgonul et al. 2023), SugarCrepe (Hsieh et al. 2023).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from scramble.pairs.captions.rules.edit import (
     span_change,
 )
 from scramble.pairs.captions.rules.number_swaps import inflected_head, swap_numbers
-from scramble.pairs.captions.rules.plausibility import MIN_LIFT, MIN_SWAP_ODDS, UNMOVED, SelectionalTables
+from scramble.pairs.captions.rules.plausibility import UNMOVED, SelectionalTables
 from scramble.pairs.captions.rules.swap_conditions import (
     JOINERS,
     between,
@@ -41,7 +40,7 @@ from scramble.pairs.captions.rules.swap_conditions import (
 )
 
 _RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # colours that are rare for scenes
-# A brown pole is rare in captions but not absurd, so the lift with adjectives may be lower by this number.
+# A brown pole is rare in captions but not absurd, so the log-lift of an adjective may be lower by this number.
 _RARE_ATTRIBUTE = 4.0
 _SORTS = frozenset({"type", "kind", "sort", "style"})
 _HAS = frozenset({"has", "have", "had", "having", "with"})
@@ -50,28 +49,28 @@ _HAS = frozenset({"has", "have", "had", "having", "with"})
 def swaps(
     s: Sentence,
     lexicon: Lexicon,
-    tables: SelectionalTables | None = None,
-    min_lift: float = MIN_LIFT,
-    min_odds: float = MIN_SWAP_ODDS,
+    tables: SelectionalTables | None,
+    min_lift: float,
+    min_odds: float,
 ) -> list[Negative]:
-    """Return all swap candidates of a parsed caption.
+    """Return all swaps of a parsed caption.
 
     Args:
         tables: counts of nouns in the user's captions. A swap of phrases or heads is dropped if a noun has a log-lift
-            below ``min_lift`` in its new place. The same applies to the log-lift of attributes and the log-odds of
-            numbers. Numbers and attributes are also not moved if the log-odds of the whole caption are below
-            ``min_odds``. None drops no swap.
+            below ``min_lift`` in its new place. The same threshold applies to the log-odds of exchanged numbers, and,
+            minus :data:`_RARE_ATTRIBUTE`, to the log-lift of attributes. A number or an attribute is also not moved if
+            the log-odds of the swap against the caption are below ``min_odds``. None drops no swap.
     """
     negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not in_title(s, p, lexicon)]
     lemmas = Counter(p.noun.lemma for p in phrases if p.noun is not None)
+    likely = _AttributePlausibility(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE, min_odds)
     for u, v in combinations(phrases, 2):
         if u.noun is None or v.noun is None:
             continue
         joints = between(s, u, v)
         words = [s.lower[i] for i in joints]
         linked = not keeps_meaning(s, u, v, joints, words, lexicon)
-        likely = _AttributePlausibility(s, lexicon.phrases["children"], tables, min_lift - _RARE_ATTRIBUTE, min_odds)
         if max(lemmas[u.noun.lemma], lemmas[v.noun.lemma]) <= 2:
             negatives += _swap_attributes(s, u, v, linked, likely)
         if u.noun.lemma == v.noun.lemma or lemmas[u.noun.lemma] > 1 or lemmas[v.noun.lemma] > 1:
@@ -107,7 +106,7 @@ def swaps(
 
 @dataclass(frozen=True, slots=True)
 class _AttributePlausibility:
-    """Decides whether an adjective is plausible for a noun, from a fixed rule and statistics of the captions."""
+    """Decides whether a noun can have an adjective, by a rule on age and by counts of the user's captions."""
 
     s: Sentence
     children: frozenset[str]
@@ -162,7 +161,7 @@ def _swap_attributes(
 
 
 def _can_have(phrase: Phrase, attribute: Attribute) -> bool:
-    """Return whether a noun can have an attribute. Colours of people are excluded, because they mean something else."""
+    """Return whether a noun can have an attribute. People have no colours, which would mean something else."""
     if (
         phrase.noun is None
         or phrase.noun.category in ("scene", "sport")
@@ -179,7 +178,10 @@ def _can_have(phrase: Phrase, attribute: Attribute) -> bool:
 def _move_attribute(
     s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon, likely: _AttributePlausibility
 ) -> list[Negative | None]:
-    """Change "a black cat on a couch" to "a cat on a black couch". Materials stay: most things can be metal."""
+    """Change "a black cat on a couch" to "a cat on a black couch".
+
+    Only colours and patterns move. With a material, the negative would often be true ("a metal pole").
+    """
     negatives: list[Negative | None] = []
     for giver, receiver in ((u, v), (v, u)):
         if giver.noun is None or receiver.noun is None or giver.noun.lemma == receiver.noun.lemma or receiver.partitive:
@@ -301,7 +303,5 @@ def _attributes_fit_both(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
     """Return whether the two phrases are subject and object of one verb, with only that verb between them."""
-    between = range(u.last + 1, v.first)
-    return bool(between) and all(
-        s.tag[i].startswith("V") or s.tag[i] in ("RP", "MD", "RB", "WDT", "TO") for i in between
-    )
+    tags = s.tag[u.last + 1 : v.first]
+    return bool(tags) and all(tag.startswith("V") or tag in ("RP", "MD", "RB", "WDT", "TO") for tag in tags)

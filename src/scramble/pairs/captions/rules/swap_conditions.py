@@ -1,4 +1,4 @@
-"""Conditions for swaps: whether two noun phrases can change places, and whether a swap would keep the meaning."""
+"""Test whether two noun phrases can change places, and whether a swap would keep the meaning."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def keeps_meaning(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: l
     """Return whether two noun phrases can change places without a change of meaning.
 
     This is the case for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next
-    to a cat" is true if "a cat sitting next to a dog" is true. It is not the case if either phrase has a separate
+    to a cat" is true if "a cat sitting next to a dog" is true. This is not the case if one of the phrases has another
     relation: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
     """
     words = [w for w in words if w not in _QUOTES]
@@ -167,12 +167,12 @@ def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def is_generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
-    """Return whether one noun can name the other's object ("a man near a person"), so a swap keeps the meaning."""
+    """Return whether a swap keeps the meaning because one noun can name the other's object, as "man" and "person"."""
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
 
 def swap_weight(a: Noun, b: Noun) -> float:
-    """Return the plausibility of a swap of two nouns by their categories; 0 excludes it ("a hat wearing a man")."""
+    """Return the weight of a swap of two nouns by their categories. 0 excludes the swap ("a hat wearing a man")."""
     pair = {a.category, b.category}
     if pair & {"part", "sport"}:
         return 0.0
