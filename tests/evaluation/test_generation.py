@@ -86,7 +86,7 @@ def test_prompts_are_spliced_as_the_processor_would_write_them(vlm):
         complete = vlm.family.encode_prompt(vlm.processor, text, image)
         assert prompt.input_ids == complete.input_ids
         assert all(torch.equal(prompt.images[k], complete.images[k]) for k in complete.images)
-    assert encoder._splices
+    assert encoder._can_insert
 
 
 def questions(count: int) -> Benchmark:

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
 
 from scramble.models.family import Family, Prompt
-from scramble.trie.backbone import ImageInputs
 from scramble.trie.build import common_prefix
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """The position of the images in a prompt's token ids.
-
-    Attributes:
-        short: ids with one placeholder per image.
-        head: number of ids before the images.
-        placeholder: number of ids of the images in ``short``.
-        block: expanded ids of the images, which replace the placeholders.
-        full: expanded ids of the whole prompt.
-        images: the tower's inputs.
-    """
-
-    short: list[int]
-    head: int
-    placeholder: int
-    block: list[int]
-    full: list[int]
-    images: ImageInputs | None
 
 
 class PromptEncoder:
@@ -46,7 +23,7 @@ class PromptEncoder:
     def __init__(self, family: Family, processor: Any) -> None:
         self.family = family
         self.processor = processor
-        self._splices: bool | None = None
+        self._can_insert: bool | None = None  # None until the first comparison with the processor's ids
 
     def completion(self, text: str) -> list[int]:
         """Return the token ids of an answer and its end of turn. Raises ModelError if ``text`` has a control token."""
@@ -58,39 +35,33 @@ class PromptEncoder:
         If the family has a trie, all prompts share one object of image inputs. Raises ModelError if a text contains a
         control token.
         """
-        first = self.family.encode_prompt(self.processor, texts[0], images)
-        prompts = {texts[0]: first}
-        frame: _Frame | None = None
-        for text in texts[1:]:
-            if text in prompts:
-                continue
-            if images and self.family.has_trie:
-                frame = frame or self._frame(texts[0], first, len(images))
-                prompts[text] = self._splice(frame, text, images)
-            else:
-                prompts[text] = self.family.encode_prompt(self.processor, text, images)
+        first, *others = dict.fromkeys(texts)
+        prompts = {first: self.family.encode_prompt(self.processor, first, images)}
+        if others and images and self.family.has_trie:
+            prompts.update(zip(others, self._with_images_of(first, prompts[first], others, images), strict=True))
+        else:
+            prompts.update((text, self.family.encode_prompt(self.processor, text, images)) for text in others)
         return [prompts[text] for text in texts]
 
-    def _frame(self, text: str, full: Prompt, num_images: int) -> _Frame:
-        short = self._short(text, num_images)
-        head = common_prefix(short, full.input_ids)
-        tail = min(common_suffix(short, full.input_ids), len(short) - head)
-        block = full.input_ids[head : len(full.input_ids) - tail]
-        return _Frame(short, head, len(short) - head - tail, block, full.input_ids, full.images)
-
-    def _splice(self, frame: _Frame, text: str, images: Sequence[Image.Image]) -> Prompt:
-        short = self._short(text, len(images))
-        until = frame.head + frame.placeholder
-        spliced = frame.full[: frame.head] + frame.block + short[until:]
-        if self._splices is None:
-            full = self.family.encode_prompt(self.processor, text, images)
-            self._splices = full.input_ids == spliced
-        if self._splices and short[:until] == frame.short[:until]:
-            return Prompt(spliced, frame.images)
-        return replace(self.family.encode_prompt(self.processor, text, images), images=frame.images)
-
-    def _short(self, text: str, num_images: int) -> list[int]:
-        return self.family.unexpanded_ids(self.processor, text, num_images)
+    def _with_images_of(
+        self, first: str, prompt: Prompt, texts: Iterable[str], images: Sequence[Image.Image]
+    ) -> Iterator[Prompt]:
+        """Yield the prompts of ``texts``. The image tokens and image inputs are those of ``prompt``, the prompt of
+        ``first``.
+        """
+        ids = self.family.unexpanded_ids(self.processor, first, len(images))
+        # The end of the images divides both lists of ids: the same ids follow, and different ids may precede.
+        head = common_prefix(ids, prompt.input_ids)
+        tail = min(common_suffix(ids, prompt.input_ids), len(ids) - head)
+        start, expanded = ids[: len(ids) - tail], prompt.input_ids[: len(prompt.input_ids) - tail]
+        for text in texts:
+            ids = self.family.unexpanded_ids(self.processor, text, len(images))
+            full = expanded + ids[len(start) :] if ids[: len(start)] == start else None
+            if self._can_insert is None:
+                self._can_insert = full == self.family.encode_prompt(self.processor, text, images).input_ids
+            if full is None or not self._can_insert:
+                full = self.family.encode_prompt(self.processor, text, images).input_ids
+            yield Prompt(full, prompt.images)
 
 
 def common_suffix(a: Sequence[int], b: Sequence[int]) -> int:
