@@ -16,6 +16,7 @@ Shape legend: B rows, L tokens, K last tokens that are projected to the vocabula
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from scramble.models.family import Family, Prompt
 from scramble.models.generation import padding_id
 from scramble.models.vlm import VLM
 from scramble.trie.engine import NonFiniteError
-from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU, SequenceScore
+from scramble.trie.score import SequenceScore, default_batch_tokens
 
 # Inputs with one value per token. Gemma's and Qwen's token types mark image tokens. Mllama's mask marks visible images.
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"})
@@ -59,15 +60,14 @@ def iter_scores(
     Args:
         vlm: the model; put the model into evaluation mode first if it has dropout.
         groups: groups of rows about the same images; the rows of a group form batches.
-        batch_tokens: maximum number of positions per batch, including padding. A longer row forms its own batch. The
-            default is 1024 on a CPU and 8192 on a GPU.
+        batch_tokens: maximum number of positions per batch, including padding. A longer row forms its own batch. None
+            means :func:`scramble.trie.score.default_batch_tokens`.
 
     Raises:
         NonFiniteError: a log-probability is NaN or infinite. The message names the row.
     """
-    device = vlm.backbone.head.weight.device
     if batch_tokens is None:
-        batch_tokens = BATCH_TOKENS_CPU if device.type == "cpu" else BATCH_TOKENS_GPU
+        batch_tokens = default_batch_tokens(vlm.backbone.head.weight.device)
     for rows in groups:
         scores: list[SequenceScore] = []
         length = max((len(row.prompt.input_ids) + len(row.completion) for row in rows), default=1)
@@ -141,13 +141,12 @@ def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
     logits_BKV = model(**batch, use_cache=False, **options).logits[:, -num_logits:]
     scores = []
     for row, logits_KV in zip(rows, logits_BKV, strict=True):
-        first = (
-            len(row.prompt.input_ids) - 1 - (length - num_logits)
-        )  # the last token of the prompt predicts the first token of the answer
+        # The last token of the prompt predicts the first token of the answer.
+        first = len(row.prompt.input_ids) - 1 - (length - num_logits)
         target = torch.tensor(row.completion, device=logits_KV.device)
         logps = logits_KV[first : first + len(target)].float().log_softmax(-1).gather(-1, target[:, None])[:, 0]
         tokens = logps[torch.tensor(row.scored, device=logps.device)].tolist()
-        if not all(abs(token) < float("inf") for token in tokens):
+        if not all(map(math.isfinite, tokens)):
             raise NonFiniteError(
                 f"{row.name or 'a sequence'}: a log-probability is NaN or infinite: set model.dtype=float32"
             )

@@ -91,48 +91,49 @@ def build_trie(
             f"{where}: there are {len(sequences)} sequences and {len(scored)} masks: pass at least one sequence, and "
             "one mask per sequence"
         )
-    scored_places = [
+    places = [
         _scored_places(ids, mask, f"{where}, sequence {n}")
         for n, (ids, mask) in enumerate(zip(sequences, scored, strict=True))
     ]
-    # Tokens after the last scored token cannot change a score, and the last scored token is never an input.
+    # Tokens after the last scored token cannot change a score, and the last scored token is an input only for the
+    # routers.
     extra = int(rules.last_tokens)
-    inputs = [list(ids[: where_scored[-1] + extra]) for ids, where_scored in zip(sequences, scored_places, strict=True)]
+    inputs = [list(ids[: scored_n[-1] + extra]) for ids, scored_n in zip(sequences, places, strict=True)]
 
     paths, ids, depths, end = _merge(inputs)
-    rows, row_starts, target_ids, targets = _predictions(sequences, scored_places, paths)
+    rows, row_starts, target_ids, targets = _predictions(sequences, places, paths)
     features, num_features = _features(sequences, paths, len(ids), rules.features, where)
     node_positions = depths[None]
     if positions is not None:
         node_positions = np.empty((len(positions[0]), len(ids)), np.int64)
-        for path, own in zip(paths, positions, strict=True):
-            node_positions[:, path] = own[:, : len(path)]
-    block = _blocks(sequences, ids, rules, where)
+        for path, positions_AN in zip(paths, positions, strict=True):
+            node_positions[:, path] = positions_AN[:, : len(path)]
     return TokenTrie(
-        ids,
-        depths,
-        node_positions,
-        end,
-        rows,
-        row_starts,
-        target_ids,
-        targets,
-        features,
-        num_features,
-        block,
+        ids=ids,
+        depths=depths,
+        positions=node_positions,
+        end=end,
+        rows=rows,
+        row_starts=row_starts,
+        target_ids=target_ids,
+        targets=targets,
+        features=features,
+        num_features=num_features,
+        block=_blocks(sequences, ids, rules, where),
         sequences=np.bincount(np.concatenate(paths)),
     )
 
 
 def _scored_places(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntArray:
+    """Return the indices of the scored tokens of a sequence."""
     if len(ids) != len(mask):
         raise TrieError(f"{where}: the sequence has {len(ids)} tokens, but its mask has {len(mask)} entries")
-    positions = np.flatnonzero(np.asarray(mask, dtype=bool))
-    if len(positions) == 0:
-        raise TrieError(f"{where}: the sequence has no scored token; its completion may be empty")
-    if positions[0] == 0:
+    places = np.flatnonzero(np.asarray(mask, dtype=bool))
+    if len(places) == 0:
+        raise TrieError(f"{where}: the sequence has no scored token: check that its completion is not empty")
+    if places[0] == 0:
         raise TrieError(f"{where}: the first token must not be scored, because no earlier token predicts it")
-    return positions
+    return places
 
 
 def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray, IntArray]:
@@ -174,22 +175,21 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _predictions(
-    sequences: Sequence[Sequence[int]], positions: list[IntArray], paths: list[IntArray]
+    sequences: Sequence[Sequence[int]], places: list[IntArray], paths: list[IntArray]
 ) -> tuple[IntArray, IntArray, IntArray, tuple[IntArray, ...]]:
-    """Return the distinct pairs of a predicting node and a token id.
+    """Return ``rows``, ``row_starts``, ``target_ids`` and ``targets`` of :class:`TokenTrie`.
 
-    The pairs are returned as rows, row starts and target ids, followed by the indices of the pairs of each sequence.
-    A node that predicts the same token in several sequences is evaluated once. ``np.unique`` sorts by node and then by
-    id, as :class:`TokenTrie` requires.
+    A node that predicts the same token in several sequences gets only one prediction of this token. ``np.unique`` sorts
+    the predictions by node and then by id, as :class:`TokenTrie` requires.
     """
-    # The token at position t is predicted by the node of the token before it.
-    nodes = np.concatenate([path[where - 1] for path, where in zip(paths, positions, strict=True)])
+    # A token is predicted by the node of the token before it.
+    nodes = np.concatenate([path[scored - 1] for path, scored in zip(paths, places, strict=True)])
     ids = np.concatenate(
-        [np.asarray(tokens, np.int64)[where] for tokens, where in zip(sequences, positions, strict=True)]
+        [np.asarray(tokens, np.int64)[scored] for tokens, scored in zip(sequences, places, strict=True)]
     )
     pairs, inverse = np.unique(np.stack([nodes, ids]), axis=1, return_inverse=True)
     rows, starts = np.unique(pairs[0], return_index=True)
-    bounds = np.cumsum([len(where) for where in positions])[:-1]
+    bounds = np.cumsum([len(scored) for scored in places])[:-1]
     targets = tuple(np.split(inverse.reshape(-1), bounds))
     return rows, np.append(starts, pairs.shape[1]), pairs[1], targets
 

@@ -7,6 +7,7 @@ M scored tokens, Q sequences.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,9 +84,12 @@ def logprobs(
     embeds_BLD, deep_features = embed(backbone, batch, features)
     flex = getattr(backbone.decoder.config, "_attn_implementation", None) == "flex_attention"
     masks = attention_masks(batch, backbone.attention_windows, backbone.block_layers, flex=flex)
-    # The router of the last layer must run on all tokens if its loss is needed.
-    routers = recorded_router_logits(backbone.decoder) if with_router_loss else None
-    with routers or only_predicting(backbone.decoder, batch.rows_R) as router_logits:
+    context: AbstractContextManager[list[Tensor] | None]
+    if with_router_loss:  # the router of the last layer must then run on all tokens
+        context = recorded_router_logits(backbone.decoder)
+    else:
+        context = only_predicting(backbone.decoder, batch.rows_R)
+    with context as router_logits:
         hidden_BLD = backbone.decode(
             embeds_BLD,
             masks,
@@ -176,6 +180,7 @@ def enable_gradient_checkpointing(backbone: Backbone) -> None:
     other activations are still in memory, so checkpointing this layer would not reduce peak memory.
     """
     decoder: Any = backbone.decoder
+    # Older releases of transformers 5 have only gradient_checkpointing_enable.
     enable = getattr(decoder, "activation_checkpointing_enable", None) or decoder.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     if hasattr(decoder, "disable_input_require_grads"):

@@ -46,8 +46,8 @@ def head_logprobs(
         with_statistics: also return entropy and log sum p^2 of each position's distribution, without gradient.
 
     Returns:
-        The log-probabilities (T,), the entropy -sum p log p (R,) in nats, and log sum p^2 (R,), which the weights of
-        WPO are computed from (arXiv 2406.11827). Without statistics, the last two results are None.
+        The log-probabilities (T,), the entropy -sum p log p (R,) in nats, and log sum p^2 (R,), from which the
+        weights of WPO are computed (arXiv 2406.11827). Without statistics, the last two results are None.
     """
     chunk_rows = max(1, chunk_elements // weight_VD.shape[0])
     statistics = hidden_RD.new_empty((2, len(hidden_RD)), dtype=torch.float32) if with_statistics else None

@@ -180,7 +180,6 @@ def pack(
     block = np.full((num_rows, row_length), -1, np.int64)
     sequences = np.zeros((num_rows, row_length), np.int64)
     num_blocks = 0
-    leaves: list[np.ndarray] = []  # (row, index in the row) of each trie's leaves
     starts = np.zeros(len(items), np.int64)  # flat position of each item's first token
     for row, members in enumerate(bins):
         column = 0
@@ -193,8 +192,6 @@ def pack(
             end[row, span] = trie.end + column  # no end is beyond the trie, which separates the tries of a row
             block[row, span] = np.where(trie.block >= 0, trie.block + num_blocks, -1)
             num_blocks += int(trie.block.max()) + 1
-            last = np.flatnonzero(trie.end == np.arange(1, lengths[n] + 1))
-            leaves.append(np.stack([np.full(len(last), row), last + column]))
             starts[n] = row * row_length + column
             column += lengths[n]
 
@@ -206,8 +203,9 @@ def pack(
     tokens = [target + start for trie, start in zip(tries, target_starts, strict=True) for target in trie.targets]
     paths = None
     if rules.recurrent:
-        leaf_rows, last_tokens = torch.from_numpy(np.concatenate(leaves, axis=1))
-        paths = paths_to(torch.from_numpy(end), last_tokens, leaf_rows)
+        is_leaf = (end == np.arange(1, row_length + 1)) & (sequences > 0)  # no sequence passes through padding
+        leaf_rows, leaves = map(torch.from_numpy, np.nonzero(is_leaf))
+        paths = paths_to(torch.from_numpy(end), leaves, leaf_rows)
     return TrieBatch(
         input_ids_BL=torch.from_numpy(input_ids),
         depth_BL=torch.from_numpy(depths),
@@ -252,7 +250,7 @@ def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: 
             f"item {item.item_id!r}: a trie of {len(trie)} tokens does not fit into a row of {row_tokens} tokens: "
             "raise trainer.row_tokens, use fewer image tiles, or remove the item"
         )
-    if vocab_size is not None and not 0 <= (worst := int(trie.target_ids.max())) < vocab_size:
+    if vocab_size is not None and (worst := int(trie.target_ids.max())) >= vocab_size:
         raise TrieError(
             f"item {item.item_id!r}: token id {worst} is scored, but the output head has {vocab_size} rows: do not "
             "score image tokens and other special tokens"

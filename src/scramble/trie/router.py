@@ -2,7 +2,7 @@
 
 This loss equals that of a batch with one sequence per row.
 
-Suffixes: B rows, L tokens per row, E experts.
+Shape suffixes: B rows, L tokens per row, E experts.
 """
 
 from __future__ import annotations

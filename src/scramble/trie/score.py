@@ -14,7 +14,6 @@ from scramble.trie.engine import encode_images, logprobs
 from scramble.trie.pack import TrieItem, build_item, pack
 
 WINDOW = 16  # items that are sorted by length together, and whose pixels are in memory at the same time
-BATCH_TOKENS_CPU, BATCH_TOKENS_GPU = 1024, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,13 @@ class SequenceScore:
         return self.sum / len(self.tokens)
 
 
+def default_batch_tokens(device: torch.device) -> int:
+    """Return the default number of positions per batch: 1024 on a CPU, where larger batches only use more memory, and
+    8192 on a GPU.
+    """
+    return 1024 if device.type == "cpu" else 8192
+
+
 def score(
     backbone: Backbone, items: Iterable[TrieItem], *, batch_tokens: int | None = None, window: int = WINDOW
 ) -> list[list[SequenceScore]]:
@@ -53,8 +59,8 @@ def iter_scores(
     Args:
         backbone: the model's parts; put the model into evaluation mode first if it has dropout.
         items: items to score. ``window`` items at a time are read, sorted by length and batched, to reduce padding.
-        batch_tokens: maximum number of positions per batch, including padding. A longer trie forms its own batch. The
-            default is 1024 on a CPU, where larger batches only use more memory, and 8192 on a GPU.
+        batch_tokens: maximum number of positions per batch, including padding. A longer trie forms its own batch. None
+            means :func:`default_batch_tokens`.
         window: number of items in memory at a time.
 
     Raises:
@@ -62,7 +68,7 @@ def iter_scores(
     """
     iterator = iter(items)
     if batch_tokens is None:
-        batch_tokens = BATCH_TOKENS_CPU if backbone.head.weight.device.type == "cpu" else BATCH_TOKENS_GPU
+        batch_tokens = default_batch_tokens(backbone.head.weight.device)
     while part := list(islice(iterator, window)):
         tries = [build_item(item, backbone.token_rules) for item in part]
         results: list[list[SequenceScore]] = [[] for _ in part]

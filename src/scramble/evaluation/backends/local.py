@@ -13,7 +13,7 @@ from scramble.evaluation.prompts import QueryEncoder, open_images, score_queries
 from scramble.models import VLM, ModelError, Prompt
 from scramble.models.generation import generate
 from scramble.records import ImageFile
-from scramble.trie.score import BATCH_TOKENS_CPU, BATCH_TOKENS_GPU
+from scramble.trie.score import default_batch_tokens
 
 
 class LocalBackend:
@@ -26,8 +26,7 @@ class LocalBackend:
 
     def __init__(self, vlm: VLM, batch_tokens: int | None = None, *, token_logprobs: bool = False) -> None:
         self.vlm, self.token_logprobs = vlm, token_logprobs
-        on_cpu = vlm.backbone.head.weight.device.type == "cpu"
-        self.batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if on_cpu else BATCH_TOKENS_GPU)
+        self.batch_tokens = batch_tokens or default_batch_tokens(vlm.backbone.head.weight.device)
         self.encoder = QueryEncoder(vlm.family, vlm.processor, vlm.family.max_length(vlm.backbone.model.config))
 
     def check(self, queries: Iterable[Query]) -> None:
