@@ -19,7 +19,7 @@ from scramble.app import addable
 from scramble.config import data_sections, sections, source_sections, trainer
 from scramble.config.binding import ConfigError, hints
 from scramble.config.keys import known_keys
-from scramble.config.overrides import faults, quoted, split_options
+from scramble.config.overrides import expand_home, faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
 from scramble.config.trainer import Peft, Watch
 from scramble.config.validation import check_root
@@ -259,6 +259,14 @@ def test_a_path_that_hydra_cannot_read_comes_back_quoted(path: str) -> None:
     assert OmegaConf.create({"x": parsed.value()}).x == path or path.startswith("${")
     clauses = faults("generate", ["data=coco", f"data.path={path}", "pairs=given"])
     assert clauses == [] or any(quoted("data.path", path) in one for one in clauses)
+
+
+def test_the_home_folder_is_expanded_as_after_an_equals_sign_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert expand_home("model.path=~/models/a") == "model.path=/home/ada/models/a"
+    assert actual("generate", "data=coco", expand_home("data.path=~/photos"), "pairs=given") == []
+    for argument in ("prompt=~", "~data.path", "data.path='~/a'", "name=a=~/b", "-m"):
+        assert expand_home(argument) == argument
 
 
 def test_a_sweep_without_m_and_a_list_that_is_torn() -> None:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from scramble import interrupt
 from scramble.config.binding import ConfigError
 from scramble.config.keys import is_optional
-from scramble.config.record import complete, remember
+from scramble.config.record import complete, plain_section, remember
 from scramble.config.roots import ROOTS
-from scramble.config.validation import check_root, validate
+from scramble.config.validation import check_root, validate, without_hydra
 from scramble.console import log_heading, log_to_run, log_to_terminal
 from scramble.pipeline.provenance import COMMAND, remember_command
 from scramble.project import shipped_values
@@ -142,13 +142,13 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
                 log.info(line)
             _launch(configs, overrides, folder)
             return
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import open_dict
 
     from scramble.launch.names import name_arm, varying_overrides
 
     notes = [line if line not in completions[:number] else None for number, line in enumerate(completions)]
     for cfg, changed, varied, note in zip(configs, overrides, varying_overrides(overrides), notes, strict=True):
-        point = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        point = without_hydra(cfg)
         named = {"run": {"arm": cfg.run.arm}, "objective": {"name": cfg.objective.name}, "seed": cfg.seed}
         with open_dict(point):
             point.run.arm = name_arm(named, varied)["run"]["arm"]
@@ -167,8 +167,7 @@ def _resolved_values(cfg: DictConfig) -> dict[str, Any]:
     """Return the whole configuration without Hydra's section, as plain values. Keys without a value remain ``???``."""
     from omegaconf import OmegaConf
 
-    sections = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    values: Any = OmegaConf.to_container(sections, resolve=True)
+    values: Any = OmegaConf.to_container(without_hydra(cfg), resolve=True)
     return values
 
 
@@ -183,12 +182,12 @@ def start(main: Callable[..., None]) -> None:
 
         run_resolved(main, sys.argv[2])
         return
-    from scramble.config.overrides import explained, split_options
+    from scramble.config.overrides import expand_home, explained, split_options
 
     remember_command(sys.argv)
     options, overrides = split_options(sys.argv[1:])
     root = Path(sys.argv[0]).stem
-    sys.argv[1:] = [*options, *(addable(argument, root) for argument in overrides)]
+    sys.argv[1:] = [*options, *(addable(expand_home(argument), root) for argument in overrides)]
     with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
         if help_flags := {"--help", "-h"} & set(sys.argv[1:]):
             from scramble.config.help import help_text
@@ -205,8 +204,10 @@ OPEN_SECTIONS = ("trainer.", "peft.", "model.quantization.")
 
 
 def addable(argument: str, root: str) -> str:
-    """Prefix an override with ``++``, which Hydra requires for keys that no file sets, if the key may be such a key: a
-    key of an open section, or an optional key (:func:`scramble.config.keys.is_optional`) of the script ``root``.
+    """Prefix an override with ``++`` if no file needs to set its key, because Hydra otherwise refuses such keys.
+
+    These keys are the keys of open sections, and the optional keys of the script ``root``
+    (:func:`scramble.config.keys.is_optional`).
     """
     text = argument.lstrip("+")
     key = text.partition("=")[0]
@@ -239,11 +240,4 @@ def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
         raise ConfigError(
             f"these keys have no value: {', '.join(missing)}. Set these keys on the command line: {example}"
         )
-    return {s: shipped_values(_value(cfg, s)) for s in sections}
-
-
-def _value(cfg: DictConfig, section: str) -> Any:
-    from omegaconf import Container, OmegaConf
-
-    value = cfg[section]
-    return OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
+    return {section: plain_section(cfg, section) for section in sections}

@@ -11,6 +11,7 @@ from typing import Any
 from scramble.config.binding import join, show
 from scramble.config.keys import known_keys
 from scramble.config.roots import ROOTS
+from scramble.config.validation import without_hydra
 from scramble.project import CONFIGS, choices_of
 
 WIDTH = 120
@@ -39,7 +40,7 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
     shown = [str(key) for key in cfg if key != "hydra" and (key in sections or key in SHARED)]
     if root in ("reproduce", "audit"):
         shown = [str(key) for key in cfg if key != "hydra"]
-    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]))
+    values: Any = OmegaConf.to_container(without_hydra(cfg))
     lines = [about.strip(), "", *textwrap.wrap(" ".join(FLAGS.split()), WIDTH)]
     lines += ["", "Choices, as in data=coco (the current choice is in brackets):", *_choices(choices, shown)]
     lines += ["", "Keys and their values:"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import traceback
@@ -28,8 +29,6 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
         sections: sections of the configuration that the script reads; only the keys of these sections are suggested for
             misspelt keys. Empty means all sections.
     """
-    import os
-
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -123,6 +122,15 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for before, argument in pairwise(["", *arguments]):
         (options if argument.startswith("-") or before in VALUED_OPTIONS else overrides).append(argument)
     return options, overrides
+
+
+def expand_home(argument: str) -> str:
+    """Replace ``key=~/...`` by ``key=<home folder>/...``.
+
+    Shells expand ``~`` only at the start of an argument, and Hydra's grammar does not allow ``~`` in a value.
+    """
+    key, _, value = argument.partition("=")
+    return f"{key}={os.path.expanduser(value)}" if value.startswith("~/") else argument
 
 
 # -------------------------------------------------------------------------------------------------------------- quoting

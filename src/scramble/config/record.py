@@ -213,11 +213,12 @@ def _objective(objective: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict
 
 def _composed(cfg: DictConfig, section: str) -> Any:
     if section == "objective":
-        return _objective(_plain(cfg, "objective"), _plain(cfg, "trainer"))
-    return _plain(cfg, section)
+        return _objective(plain_section(cfg, "objective"), plain_section(cfg, "trainer"))
+    return plain_section(cfg, section)
 
 
-def _plain(cfg: DictConfig, section: str) -> Any:
+def plain_section(cfg: DictConfig, section: str) -> Any:
+    """Return a section as plain values, with interpolations resolved and paths of shipped files."""
     from omegaconf import Container, OmegaConf
 
     value = cfg[section]

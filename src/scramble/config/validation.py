@@ -33,6 +33,13 @@ def validate(cfg: DictConfig, root: str, sections: Sequence[str]) -> None:
         raise ConfigError(messages)
 
 
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """Return the configuration without Hydra's section."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
 def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]:
     """Return the error messages for a composed configuration; see :func:`validate`."""
     from omegaconf import OmegaConf
@@ -41,7 +48,7 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
     if root == "reproduce" and cfg.get("table") is None:  # all other keys of this script refer to the table
         tables = choices_of("table")
         return [f"table has no value: table=...; there are {', '.join(tables)}"]
-    parts = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    parts = without_hydra(cfg)
     if root == "reproduce":  # table and size determine which paths are needed; the script itself checks the paths
         parts = copy.deepcopy(parts)
         for name in [name for name in parts.paths if OmegaConf.is_missing(parts.paths, name)]:
