@@ -11,7 +11,8 @@ import builtins
 import hashlib
 import io
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,28 +63,26 @@ class ImageFile:
 
         Raises RecordError if the image cannot be decoded.
         """
-        from PIL import Image
-
         from scramble.pixels import upright_rgb
 
-        try:
-            with Image.open(io.BytesIO(self.read())) as image:
-                return upright_rgb(image)
-        except RecordError:
-            raise
-        except Exception as error:  # Pillow raises exceptions of many types for broken files
-            raise RecordError(f"image {self.path or '<bytes>'} cannot be decoded ({decoding_fault(error)})") from error
+        with self.opened() as image:
+            return upright_rgb(image)
 
     def check(self) -> None:
         """Raise RecordError if the file is not an image. Only the header is decoded, which takes less than 1 ms."""
+        with self.opened():
+            pass
+
+    @contextmanager
+    def opened(self) -> Iterator[Image.Image]:
+        """Open the image with Pillow, and convert errors of Pillow within the block to RecordError."""
         from PIL import Image
 
+        data = io.BytesIO(self.read())
         try:
-            with Image.open(io.BytesIO(self.read())):
-                pass
-        except RecordError:
-            raise
-        except Exception as error:  # as in open()
+            with Image.open(data) as image:
+                yield image
+        except Exception as error:  # Pillow raises exceptions of many types for broken files
             raise RecordError(f"image {self.path or '<bytes>'} cannot be decoded ({decoding_fault(error)})") from error
 
     @property
@@ -135,6 +134,14 @@ class Turn:
             raise RecordError(f"a turn has the role {self.role}, which is not one of {', '.join(ROLES)}")
 
 
+def conversation(prompt: str, num_images: int, history: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Return the turns of ``history`` and the user's last turn, ``prompt``.
+
+    ``num_images`` is the number of images in all turns. The images that are not in ``history`` are in the last turn.
+    """
+    return (*history, Turn("user", prompt, num_images - sum(turn.num_images for turn in history)))
+
+
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
     """A preferred (chosen) and a rejected answer to the same prompt about the same images.
@@ -179,8 +186,7 @@ class PreferencePair:
     @property
     def conversation(self) -> tuple[Turn, ...]:
         """All turns before the answers: ``history`` and the prompt."""
-        images = len(self.image_ids) - sum(turn.num_images for turn in self.history)
-        return (*self.history, Turn("user", self.prompt, images))
+        return conversation(self.prompt, len(self.image_ids), self.history)
 
     def singles(self) -> Iterator[PreferencePair]:
         """Yield one pair per rejected answer: this pair with ``rejected``, then pairs ``<id>/rejected2``, ... without

@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from scramble.models import VLM, ModelError, load_vlm
-from scramble.records import PreferencePair
+from scramble.pixels import png_bytes
+from scramble.records import ImageFile, PreferencePair, RecordError
 from scramble.storage.files import StoreError
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
 from scramble.training.callbacks import ScoreBenchmarks
-from scramble.training.data import DataError, Example
+from scramble.training.data import DataError, Example, image_size
 from scramble.training.trainable import add_lora
 from scramble.trie.engine import NonFiniteError
 from tests.training.logs import rows
@@ -424,6 +426,15 @@ def test_rows_that_cannot_be_used_are_listed(
     assert "exceed the limit of 200" in refused["long"] and "i99 is not in the images table" in refused["lost"]
     assert "same tokens" in refused["same"] and "duplicate id" in refused["good0"]
     assert "placeholder" in refused["placeholder"] and "an answer is empty" in refused["empty"]
+
+
+def test_an_image_that_pillow_refuses_is_a_record_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of Pillow's errors are OSErrors: images with too many pixels raise DecompressionBombError."""
+    image = ImageFile(bytes=png_bytes(Image.new("RGB", (4, 3))))
+    assert image_size(image) == (3, 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    with pytest.raises(RecordError, match="image <bytes> cannot be decoded"):
+        image_size(image)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from scramble.grading import rationales
-from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError, Turn
+from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, Turn
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import JsonLines
 from scramble.storage.tables import read_table
@@ -82,14 +81,9 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 
     Raises RecordError for an unreadable file.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(image.read())) as opened:
-            width, height = opened.size
-            is_transposed = opened.getexif().get(EXIF_ORIENTATION, 1) >= 5  # 5 to 8 swap the axes
-    except (OSError, UnidentifiedImageError) as error:
-        raise RecordError(f"image {image.path or '<bytes>'} cannot be read: {error}") from error
+    with image.opened() as opened:
+        width, height = opened.size
+        is_transposed = opened.getexif().get(EXIF_ORIENTATION, 1) >= 5  # 5 to 8 swap the axes
     return (width, height) if is_transposed else (height, width)
 
 
