@@ -173,6 +173,23 @@ def test_rows_and_their_folder_give_the_same_pairs(tmp_path: Path, rules: dict[s
     assert all([chosen for chosen, _ in each] == [chosen for chosen, _ in texts[0]] for each in texts)
 
 
+def test_an_image_whose_writing_was_interrupted_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: dict[str, object]
+) -> None:
+    rows = [{"image": Image.open(EXAMPLE / "03.png"), "caption": "A big purple square is beside a small black circle."}]
+
+    def interrupted(self: Image.Image, path: Path, *args: object) -> None:
+        path.write_bytes(b"part")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Image.Image, "save", interrupted)
+        scramble.make_pairs(tmp_path, rows, method_settings=rules)
+    scramble.make_pairs(tmp_path, rows, method_settings=rules, data_settings={"val_fraction": 0, "test_fraction": 0})
+    (record,) = read_table(tmp_path / "train", ImageRecord)
+    record.image.open()
+
+
 def test_a_finished_folder_is_reused_for_the_same_rows_alone(tmp_path: Path, rules: dict[str, object]) -> None:
     rows = [{"image": Image.open(EXAMPLE / "03.png"), "caption": "A big purple square is beside a small black circle."}]
     whole = {"val_fraction": 0, "test_fraction": 0}

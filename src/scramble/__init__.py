@@ -17,19 +17,19 @@ __version__ = "0.1.0"
 __all__ = ["PreferenceConfig", "evaluate", "load_vlm", "make_pairs", "score", "train"]
 
 _MODULES = {
-    "PreferenceConfig": "scramble.training",
-    "evaluate": "scramble.api",
-    "load_vlm": "scramble.models",
-    "make_pairs": "scramble.api",
-    "score": "scramble.api",
-    "train": "scramble.training",
+    "PreferenceConfig": "training",
+    "evaluate": "api",
+    "load_vlm": "models",
+    "make_pairs": "api",
+    "score": "api",
+    "train": "training",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    return getattr(importlib.import_module(f"scramble.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

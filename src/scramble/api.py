@@ -38,7 +38,7 @@ def make_pairs(
 ) -> dict[str, Any]:
     """Make a data set folder of preference pairs, with separate images for training, validation and test.
 
-    A finished folder is reused if data and settings are unchanged. Otherwise StoreError is raised.
+    If ``out`` is the finished folder of an earlier call with the same data and settings, the folder is reused.
 
     Args:
         out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
@@ -60,7 +60,7 @@ def make_pairs(
     Raises:
         ConfigError: a source, method or setting is unknown, or a setting has no value.
         SourceError: the data cannot be read, or too many rows are unusable.
-        StoreError: the folder was created with different settings.
+        StoreError: the folder was created with different data or settings.
         ValueError: a row has no ``image`` or ``caption``.
 
     Examples:
@@ -99,7 +99,7 @@ def score(
 ) -> list[float]:
     """Return the log-probability of each answer to a prompt about an image.
 
-    All answers are scored in one forward pass over a token trie.
+    If the model's family supports token tries, one forward pass scores all answers.
 
     Args:
         vlm: the model, see :func:`scramble.models.load_vlm`.
@@ -287,6 +287,7 @@ def _open(image: ImageLike) -> Image.Image:
 
 
 def _path(path: str | Path) -> str:
+    """Return a path with ``~`` expanded and, for a file that ships with the project, the path of this file."""
     return shipped(str(Path(path).expanduser()))
 
 
@@ -303,8 +304,11 @@ def _write_rows(out: Path, rows: Rows) -> Path:
         if not isinstance(row, Mapping) or not {"image", "caption"} <= row.keys():
             raise ValueError(f"data[{number}] must be a mapping with the keys image and caption")
         image = row["image"]
-        name = _path(image) if isinstance(image, str | Path) else _write_image(out / "source", image)
-        identity = str(image) if isinstance(image, str | Path) else Path(name).stem
+        if isinstance(image, str | Path):
+            name, identity = _path(image), str(image)
+        else:
+            name = _write_image(out / "source", image)
+            identity = Path(name).stem
         lines.append(json.dumps({"image": name, "caption": row["caption"], "id": identity}, ensure_ascii=False))
     if not lines:
         raise ValueError("data has no rows: pass at least one row with image and caption")
@@ -317,9 +321,11 @@ def _write_rows(out: Path, rows: Rows) -> Path:
 
 def _write_image(folder: Path, image: Image.Image) -> str:
     """Write an image to a PNG file that is named by a hash of the pixels, and return the absolute path of the file."""
+    from scramble.storage.files import atomic_path
+
     upright = _open(image)
     path = folder.absolute() / f"{content_key(upright.size, hashlib.sha256(upright.tobytes()).hexdigest())}.png"
-    folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        upright.save(path)
+        with atomic_path(path) as temporary:
+            upright.save(temporary, "PNG")
     return str(path)

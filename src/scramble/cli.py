@@ -7,6 +7,7 @@ import runpy
 import sys
 from collections.abc import Iterable
 
+import scramble
 from scramble.project import SCRIPTS
 
 
@@ -17,19 +18,13 @@ def main() -> None:
     scripts = {path.stem: path for path in sorted(SCRIPTS.glob("*.py"))}
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h", "--version"):
-        print(_version() if name == "--version" else _overview(scripts))
+        print(f"scramble {scramble.__version__}" if name == "--version" else _overview(scripts))
         return
     if name not in scripts:
         sys.exit(f"error: scramble {name}: there is no such command; {hint(name, scripts)}")
     # Launchers start jobs with sys.argv[0], so sys.argv[0] must be the path of the script.
     sys.argv = [str(scripts[name]), *sys.argv[2:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
-
-
-def _version() -> str:
-    import scramble
-
-    return f"scramble {scramble.__version__}"
 
 
 def _overview(scripts: Iterable[str]) -> str:

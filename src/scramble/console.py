@@ -1,4 +1,4 @@
-"""Provides logging handlers, tables and progress bars for the terminal.
+"""Provides logging handlers for the terminal and for ``log.txt``, tables and progress bars.
 
 Library code logs through ``logging.getLogger(__name__)``. Scripts call :func:`log_to_terminal` and :func:`log_to_run`
 once. Progress bars are shown only if standard error is a terminal.
@@ -132,7 +132,7 @@ def show(table: Any) -> None:
 
 
 def _fit(table: Any, width: int) -> None:
-    """Set the widths of the columns so that only spaces are broken, if the columns' minimum widths fit.
+    """Set the widths of the columns so that lines break only at spaces, if the columns' minimum widths fit.
 
     Rich itself would reduce the widest columns first, even below their minimum widths.
     """

@@ -1,10 +1,9 @@
-"""Handles the signals that ask a job to save and stop: SIGINT (Ctrl-C), SIGTERM, and batch systems' SIGUSR1 and
-SIGUSR2.
+"""Handles the signals that ask a job to stop: SIGINT (Ctrl-C), SIGTERM, and batch systems' SIGUSR1 and SIGUSR2.
 
-Within :func:`deferred`, a signal is only recorded, and the trainer saves and stops after the current step. Anywhere
-else, the job ends immediately; finished work is on disk. The exit status is :data:`EXIT_STOPPED`, which a batch script
-can distinguish from success and failure. The last line of the output says from where the same command resumes. A second
-Ctrl-C immediately ends a job that is saving.
+Within :func:`deferred`, a signal is only recorded, and the trainer saves and stops after the current step. A second
+Ctrl-C ends the job without saving. Everywhere else, the first signal ends the job immediately; finished work is already
+on disk. The last line of the output says from where the same command resumes. The exit status is
+:data:`EXIT_STOPPED`, which a batch script can distinguish from success and failure.
 """
 
 from __future__ import annotations
@@ -33,13 +32,9 @@ class Stopped(KeyboardInterrupt):
         self.status = status
 
 
-def _rerun_message() -> str:
-    return "the same command reuses finished work and repeats the rest"
-
-
 _stop_signal: str | None = None
-_loss: Message | None = None  # within deferred(): returns what a second Ctrl-C would lose
-_resume: Message = _rerun_message
+_loss: Message | None = None  # within deferred(): says what a second Ctrl-C loses
+_resume: Message | None = None  # within resumable(): says from where the same command resumes
 
 
 def listen() -> None:
@@ -75,9 +70,7 @@ def ignore_stop_signals() -> None:
 
 @contextmanager
 def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -> Iterator[None]:
-    """Within the block, only record a stop signal. ``loss`` returns a text that says what a second Ctrl-C would
-    lose.
-    """
+    """Within the block, only record a stop signal. The text that ``loss`` returns says what a second Ctrl-C loses."""
     global _stop_signal, _loss
     _stop_signal, _loss = None, loss
     try:
@@ -106,19 +99,14 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     global _stop_signal
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     if _loss is None:
-        raise Stopped(f"stopped by {name}; {_resume()}")
+        how = _resume() if _resume else "the same command reuses finished work and repeats the rest"
+        raise Stopped(f"stopped by {name}; {how}")
     if _stop_signal is None:
         _stop_signal = name
         if number == signal.SIGINT:
-            _write(
-                f"\nthe run saves and stops after the current step. A second Ctrl-C stops it immediately: {_loss()}\n"
-            )
+            text = f"the run saves and stops after the current step. A second Ctrl-C stops it immediately: {_loss()}"
+            os.write(2, f"\n{text}\n".encode())  # not print, which the signal may have interrupted
     elif number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third Ctrl-C ends even a process that hangs
         raise Stopped(f"stopped immediately by a second Ctrl-C: {_loss()}", EXIT_AT_ONCE)
     # Any other repeated signal is ignored, because SLURM repeats its signals.
-
-
-def _write(text: str) -> None:
-    """Write to standard error without buffering, because the signal may have interrupted a buffered write."""
-    os.write(2, text.encode())
