@@ -61,6 +61,17 @@ def test_another_type_is_named_in_the_config(tiny: Callable[[str], Path], tmp_pa
     assert next(load_vlm(out).model.parameters()).dtype == torch.bfloat16
 
 
+def test_the_home_folder_is_expanded(
+    tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").symlink_to(tiny("internvl"))
+    vlm = load_vlm("~/model")
+    with_lora(vlm.model, vlm.family.lora_targets).save_pretrained(tmp_path / "adapter")
+    out = export_model("~/model", tmp_path / "out", adapter="~/adapter")
+    assert (out / "tokenizer.json").is_file()
+
+
 def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(StoreError, match="is not empty"):

@@ -13,7 +13,7 @@ from huggingface_hub import errors as hub
 
 from scramble.models import ModelError, load_vlm
 from scramble.models.families.registry import check_version, family_named, family_of
-from scramble.models.hub import explain, native_id, read_config
+from scramble.models.hub import adapter_weights, check_native, explain, read_config
 from scramble.models.loading import device_or_gpu
 
 
@@ -62,6 +62,15 @@ def test_missing_folder(tmp_path: Path) -> None:
     assert "there is no such folder" in refused(tmp_path / "absent")
     assert "there is no such folder" in refused("./absent")
     assert "no config.json" in refused(tmp_path)
+
+
+def test_an_adapter_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any) -> str:
+        raise hub.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(ModelError, match=r"then set model\.adapter=FOLDER"):
+        adapter_weights("a/b")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +129,7 @@ def test_remote_code_ids_are_answered(given: str, answer: str) -> None:
     ],
 )
 def test_native_ids_pass(path: str) -> None:
-    assert native_id(path) == path
+    check_native(path)
 
 
 def test_config(broken: Path) -> None:
@@ -334,11 +343,10 @@ def test_llava_does_not_tile(tiny: Callable[[str], Path]) -> None:
 
 
 def test_versions() -> None:
-    family = family_named("molmo2")
-    check_version(family, "5.20.0")
+    check_version("5.20.0")
     for version in ("5.19.2", "6.0.0"):
         with pytest.raises(ModelError, match=f"version {version} is installed: run pip install"):
-            check_version(family, version)
+            check_version(version)
 
 
 def test_model_types() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,14 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["VLM", "Family", "ModelError", "Prompt", "load_vlm"]
 
 
+# The names are imported on first use, because torch and transformers take seconds to import.
+_MODULES = {"VLM": "vlm", "Family": "family", "ModelError": "family", "Prompt": "family", "load_vlm": "loading"}
+
+
 def __getattr__(name: str) -> Any:
-    # The names are imported lazily, because torch and transformers take seconds to import.
-    if name == "load_vlm":
-        from scramble.models import loading as module
-    elif name == "VLM":
-        from scramble.models import vlm as module  # type: ignore[no-redef]
-    elif name in {"Family", "ModelError", "Prompt"}:
-        from scramble.models import family as module  # type: ignore[no-redef]
-    else:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(module, name)
+    return getattr(importlib.import_module(f"scramble.models.{_MODULES[name]}"), name)

@@ -56,8 +56,6 @@ class FamilyBackbone:
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Run tower and projector once over all images. Return each prompt's features (F_i, S D) in token order."""
-        if not images:
-            return []
         device = next(self.vision[0].parameters()).device
         moved: list[Mapping[str, Tensor]] = [{k: v.to(device) for k, v in inputs.items()} for inputs in images]
         return self.family.features(self.model, moved)

@@ -1,4 +1,4 @@
-"""Names the cache of keys and values, which transformers 5.24 renamed from ``past_key_values`` to ``cache``."""
+"""Defines the argument that passes the cache of keys and values, which transformers 5.24 renamed to ``cache``."""
 
 from typing import Any
 

@@ -13,7 +13,7 @@ from scramble.trie.build import common_prefix
 def answer_spans(
     family: Family, processor: Any, text: str, sizes: Sequence[tuple[int, int]], history: Sequence[Turn]
 ) -> list[tuple[int, int]]:
-    """Return the first token position and the end (exclusive) of each answer in ``history``, with its end of turn.
+    """Return the first token position and the end (exclusive) of each answer in ``history``, including its end of turn.
 
     An answer begins at the first token where the conversation differs from the prompt before the answer. A token that
     contains both the prompt's last characters and the answer's first characters belongs to the answer.

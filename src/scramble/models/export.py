@@ -11,7 +11,7 @@ from scramble.models.loading import load_vlm, quiet
 from scramble.storage.files import StoreError, atomic_folder, write_json
 
 # Files of a released model other than its weights. No other file in a model's folder is copied.
-SHIPPED = (
+OTHER_FILES = (
     "config.json",
     "generation_config.json",
     "processor_config.json",
@@ -60,13 +60,13 @@ def export_model(
         raise StoreError(f"{out} is not empty: choose another folder (out=...), or remove its files")
     vlm = load_vlm(path, revision=revision, dtype=dtype, adapter=adapter)
     model = vlm.model.merge_and_unload() if adapter is not None else vlm.model
-    base = base_folder(path, revision)
+    base = base_folder(vlm.path, revision)
     with atomic_folder(out) as folder:
         with quiet():
             model.save_pretrained(folder, max_shard_size=max_shard_size)
         # The base model's config contains its dtype, so the config that save_pretrained wrote is kept if the dtype
         # differs.
-        copy_shipped(base, folder, leave=() if dtype == "auto" else ("config.json",))
+        copy_other_files(base, folder, leave=() if dtype == "auto" else ("config.json",))
         record = {"base": path, "revision": revision, "adapter": None if adapter is None else str(adapter)}
         write_json(folder / "export.json", record)
     return out
@@ -79,14 +79,14 @@ def base_folder(path: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=list(SHIPPED)))
+        return Path(snapshot_download(path, revision=revision, allow_patterns=list(OTHER_FILES)))
     except Exception as error:  # the hub's client raises exceptions of several libraries
         raise explain(error, path, revision) from error
 
 
-def copy_shipped(base: Path, folder: Path, leave: tuple[str, ...] = ()) -> None:
+def copy_other_files(base: Path, folder: Path, leave: tuple[str, ...] = ()) -> None:
     """Copy the files of a released model except its weights and the files in ``leave``."""
-    files = [file for pattern in SHIPPED for file in sorted(base.glob(pattern)) if file.name not in leave]
+    files = [file for pattern in OTHER_FILES for file in sorted(base.glob(pattern)) if file.name not in leave]
     if not any(file.name == "tokenizer_config.json" for file in files):
         raise ModelError(
             f"{base} has no tokenizer_config.json, so it is not a complete model: copy or download the model again"

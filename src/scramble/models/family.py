@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from scramble.models.control_tokens import find_control_token
 from scramble.models.images import ImageOptions
-from scramble.records import Turn
+from scramble.records import Turn, conversation
 from scramble.trie.backbone import ImageInputs, Positions
 
 
@@ -55,8 +55,6 @@ class Family:
         vision: module paths of tower and projector.
         lora_targets: regular expression of the linear layers that get a LoRA adapter by default. PEFT matches this
             expression with whole module names, so it must include the path of the language model.
-        minimum, below: limits of the versions of transformers that have the family's native classes (minimum <= version
-            < below).
         combine: see :class:`scramble.trie.backbone.Backbone`.
         has_trie: whether the family supports token tries. Without a trie, sequences are scored one per row
             (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
@@ -83,8 +81,6 @@ class Family:
     head: str = "lm_head"
     vision: tuple[str, ...] = ("model.vision_tower", "model.multi_modal_projector")
     lora_targets: str = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-    minimum: str = "5.20"
-    below: str = "6"
     combine: Literal["replace", "add"] = "replace"
     has_trie: bool = True
     block_per_run: bool = False
@@ -141,7 +137,10 @@ class Family:
     def messages(self, text: str, num_images: int, history: Sequence[Turn] = ()) -> list[dict[str, Any]]:
         """Return the turns of ``history`` and a user turn in chat-template format. Images precede the text of a turn.
 
-        ``num_images`` is the number of images in all turns. Images that are not in ``history`` are in the last turn.
+        Args:
+            text: text of the user turn.
+            num_images: number of images in all turns. Images that are not in ``history`` are in the user turn.
+            history: the turns before the user turn.
         """
 
         def message(turn: Turn) -> dict[str, Any]:
@@ -155,13 +154,8 @@ class Family:
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
         """Return the conversation and the start of the assistant's turn as text. Image placeholders are not expanded.
 
-        BOS is added if the tokenizer adds BOS and the template does not. ``apply_chat_template(tokenize=True)`` adds
-        BOS in the same cases.
-
-        Args:
-            text: the last turn of the user.
-            num_images: number of images in all turns.
-            history: the turns before ``text``.
+        The arguments are those of :meth:`messages`. BOS is added if the tokenizer adds BOS and the template does not,
+        as ``apply_chat_template(tokenize=True)`` does.
 
         Raises:
             ModelError: the chat template does not accept the turns of ``history``, or omits one of them.
@@ -215,9 +209,12 @@ class Family:
     ) -> Prompt:
         """Return the token ids of a prompt and its history, and the tower's inputs for all images.
 
-        Images may have any Pillow mode and size. Raises ModelError; see :meth:`check_text` and :meth:`render_prompt`.
+        Images may have any Pillow mode. Raises ModelError; see :meth:`check_text`, :meth:`check_size` and
+        :meth:`render_prompt`.
         """
-        self.check_texts(processor, text, history)
+        self.check_text(processor, text, history)
+        for image in images:
+            self.check_size(processor, (image.height, image.width))
         rendered = self.render_prompt(processor, text, len(images), history)
         batch = processor(
             images=[[self.image_options.apply(image) for image in images]] if images else None,  # one list per prompt
@@ -251,7 +248,7 @@ class Family:
 
         Raises ModelError; see :meth:`encode_prompt`.
         """
-        self.check_texts(processor, text, history)
+        self.check_text(processor, text, history)
         rendered = self.mark_images(processor, self.render_prompt(processor, text, num_images, history))
         return list(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
@@ -263,30 +260,36 @@ class Family:
         return rendered
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the number of tokens of each image of the given (height, width), including start and end tokens."""
+        """Return the number of tokens of each image of the given (height, width), including start and end tokens.
+
+        Raises ModelError; see :meth:`check_size`.
+        """
         if not sizes:
             return []
+        for size in sizes:
+            self.check_size(processor, size)
         image_sizes = [list(self.image_options.size(size)) for size in sizes]
         return list(processor._get_num_multimodal_tokens(image_sizes=image_sizes)["num_image_tokens"])
+
+    def check_size(self, processor: Any, size: tuple[int, int]) -> None:
+        """Raise ModelError if the processor cannot process an image of this (height, width)."""
 
     def image_keys(self, processor: Any) -> frozenset[str]:
         """Return the names of the processor's outputs that are inputs of the tower."""
         return frozenset(processor.image_processor.model_input_names)
 
-    def check_texts(self, processor: Any, text: str, history: Sequence[Turn]) -> None:
-        """Apply :meth:`check_text` to a prompt and the turns before it."""
+    def check_text(self, processor: Any, text: str, history: Sequence[Turn] = ()) -> None:
+        """Raise ModelError if a prompt, a turn before it, or an answer contains a control token
+        (:mod:`scramble.models.control_tokens`).
+        """
         for part in (*(turn.text for turn in history), text):
-            self.check_text(processor, part)
-
-    def check_text(self, processor: Any, text: str) -> None:
-        """Raise ModelError if a prompt or an answer contains a control token; see :mod:`control_tokens`."""
-        token = find_control_token(processor, text)
-        if token is not None:
-            start = max(0, text.index(token) - 30)  # show the part of a long text that contains the token
-            raise ModelError(
-                f"the text contains {token!r}, which {self.name} interprets as a control token or image placeholder: "
-                f"{text[start : start + 80]!r}"
-            )
+            token = find_control_token(processor, part)
+            if token is not None:
+                start = max(0, part.index(token) - 30)  # show the part of a long text that contains the token
+                raise ModelError(
+                    f"the text contains {token!r}, which {self.name} interprets as a control token or image "
+                    f"placeholder: remove it from {part[start : start + 80]!r}"
+                )
 
     # -------------------------------------------------------------------------------------------- parts of the model
 
@@ -333,8 +336,7 @@ class Family:
         """Compute the features (F_i, S D) of each prompt's images in token order, in one tower pass over all images."""
         tiles = [inputs["pixel_values"] for inputs in images]
         pooled = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True).pooler_output
-        features = torch.cat([tile.reshape(-1, tile.shape[-1]) for tile in pooled])
-        return list(features.split([len(t) * len(features) // sum(map(len, tiles)) for t in tiles]))
+        return by_prompt((tile.reshape(-1, tile.shape[-1]) for tile in pooled), [len(t) for t in tiles])
 
     def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
         """Return the additional inputs of the decoder that depend on the token ids (B, L)."""
@@ -365,14 +367,9 @@ def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> 
 
 
 def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Tensor]:
-    """Return the features (F_i, D) of each prompt, given those of each image and the number of images per prompt."""
+    """Return the features (F_i, D) of each prompt, given those of each image (or tile) and their number per prompt."""
     remaining = iter(per_image)
     return [torch.cat(list(islice(remaining, n))) for n in num_images]
-
-
-def conversation(text: str, num_images: int, history: Sequence[Turn]) -> tuple[Turn, ...]:
-    """Return the turns of ``history`` and the user's last turn; see :meth:`Family.messages`."""
-    return (*history, Turn("user", text, num_images - sum(turn.num_images for turn in history)))
 
 
 def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, int | None]:

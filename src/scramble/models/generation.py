@@ -67,9 +67,9 @@ def generate_ids(
     ``pick`` selects the tokens. None selects the most likely tokens. A group may contain the same prompt several times,
     once per sample. These samples share the prompt's tokens.
     """
-    pick = pick or (lambda logits_BQV: logits_BQV.argmax(-1))
     from transformers import DynamicCache
 
+    pick = pick or (lambda logits_BQV: logits_BQV.argmax(-1))
     backbone, stops = vlm.backbone, stop_tokens(vlm)
     batch = _prompt_batch(backbone, groups, min(stops, default=0))
     features = encode_images(backbone, batch.images)

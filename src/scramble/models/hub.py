@@ -46,8 +46,8 @@ PICKLE = (
 )
 
 
-def native_id(path: str) -> str:
-    """Return ``path``. Raises ModelError with the id to use if ``path`` is a hub id that needs remote code."""
+def check_native(path: str) -> None:
+    """Raise ModelError if ``path`` is a hub id that needs remote code. The message names the id to use instead."""
     for pattern, replacement in REMOTE_CODE:
         if match := re.fullmatch(pattern, path):
             if replacement is None:
@@ -56,7 +56,6 @@ def native_id(path: str) -> str:
                     f"{NO_NATIVE[path.partition('/')[0]]}"
                 )
             raise ModelError(f"{path} needs code from its repository: use model.path={match.expand(replacement)}")
-    return path
 
 
 def is_hub_id(path: str) -> bool:
@@ -80,7 +79,7 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
         ModelError: the file cannot be found, downloaded or read, the model needs remote code, or the checkpoint is
             quantised.
     """
-    native_id(path)
+    check_native(path)
     values = _read_object(find_config(path, revision), "download the model again")
     _check_config(values, path)
     return values
@@ -106,7 +105,7 @@ def _read_object(file: Path, remedy: str) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} is not JSON ({_one_line(error)}): {remedy}") from error
+        raise ModelError(f"{file} is not JSON ({one_line(error)}): {remedy}") from error
     if not isinstance(values, dict):
         raise ModelError(f"{file} is not a JSON object: {remedy}")
     return values
@@ -201,8 +200,8 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
             f"{key}=FOLDER"
         )
     if has(hub.EntryNotFoundError):
-        return ModelError(f"{at} lacks a required file ({_one_line(error)}): choose another model or revision")
-    return ModelError(f"{at} could not be read: {_one_line(error)}")
+        return ModelError(f"{at} lacks a required file ({one_line(error)}): choose another model or revision")
+    return ModelError(f"{at} could not be read: {one_line(error)}")
 
 
 def check_weights(folder: Path) -> None:
@@ -239,7 +238,7 @@ def tensor_names(file: Path) -> frozenset[str]:
         with safe_open(file, framework="pt") as tensors:
             return frozenset(tensors.keys())
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is damaged ({_one_line(error)}): copy or download the file again") from error
+        raise ModelError(f"{file} is damaged ({one_line(error)}): copy or download the file again") from error
 
 
 def check_adapter_config(adapter: str) -> None:
@@ -279,10 +278,11 @@ def adapter_weights(adapter: str) -> Path:
             )
         return file
     except errors.LocalEntryNotFoundError as error:
-        raise explain(error, adapter) from error
+        raise explain(error, adapter, key="model.adapter") from error
     except errors.EntryNotFoundError as error:
         raise ModelError(f"adapter {adapter} {PICKLE}") from error
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one line."""
     return " ".join(str(error).split())

@@ -23,6 +23,7 @@ from scramble.models.hub import (
     check_weights,
     explain,
     is_folder,
+    one_line,
     read_config,
     tensor_names,
     unsupported,
@@ -79,7 +80,8 @@ def load_vlm(
         >>> vlm.family.name, vlm.has_adapter
         ('internvl', False)
     """
-    path = str(Path(path).expanduser()) if isinstance(path, Path) or path.startswith("~") else shipped(path)
+    path = shipped(os.path.expanduser(path))
+    adapter = None if adapter is None else os.path.expanduser(adapter)
     _check_arguments(dtype, attn_implementation, device, quantization)
     kind = identify(path, revision)
     if family not in (None, kind.name):
@@ -111,9 +113,9 @@ def load_vlm(
     if device not in (None, "auto") and quantization is None:
         model = model.to(device)
     if adapter is not None:
-        model = load_adapter(model, str(adapter), path)
+        model = load_adapter(model, adapter, path)
     model.eval()
-    return VLM(model, processor, kind, path, revision, None if adapter is None else str(adapter))
+    return VLM(model, processor, kind, path, revision, adapter)
 
 
 def device_or_gpu(device: str | None) -> str | None:
@@ -132,7 +134,7 @@ def identify(path: str, revision: str | None = None) -> Family:
         family = family_of(values["model_type"])
     except ModelError as error:
         raise unsupported(values, path) or ModelError(f"{path}: {error}") from error
-    check_version(family, transformers.__version__)
+    check_version(transformers.__version__)
     if not family.has_trie:
         config = load_config(path, revision)
         try:
@@ -181,11 +183,10 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
                 f"{path} has no complete processor ({_first_line(error)}): copy the processor from the base model"
             ) from error
         raise explain(error, path, revision) from error
-    except ImportError as error:
-        missing = " ".join(str(error).split())
+    except ImportError as error:  # torchvision, num2words, ...
         raise ModelError(
-            f"the processor saved in {path} does not belong to {family.name}, or a package that it needs is not "
-            f"installed: {missing}"
+            f"the processor saved in {path} cannot be built ({one_line(error)}): install the missing package or, if "
+            f"this processor does not belong to {family.name}, use the processor saved with the base model"
         ) from error
     except Exception as error:  # tokenizers raises plain Exception for a truncated tokenizer.json
         raise ModelError(

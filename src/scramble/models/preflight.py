@@ -1,7 +1,7 @@
 """Estimates a job's memory per GPU, download size and disk space before weights are loaded.
 
-Memory is estimated from the config. The target accuracy is 25 % of the memory that a job really uses. The estimate for
-each GPU includes:
+Memory is estimated from the config and should be within 25 % of the memory that the job uses. The estimate for each GPU
+includes:
 
 * the weights,
 * the gradient and AdamW's two moments of every trained parameter,
@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Preflight:
     download: float
     disk_free: float
     gated: bool | None
-    advice: tuple[str, ...] = field(default=())
+    advice: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -154,7 +154,7 @@ def preflight(
         memory=memory,
         available=memory_per_device() if available is None else available,
         download=download,
-        disk_free=float(shutil.disk_usage(_existing(_cache_folder())).free),
+        disk_free=_free_disk(),
         gated=gated,
         advice=_advice(train, lora_r, bool(quantization), gradient_checkpointing, weight_bytes),
     )
@@ -268,13 +268,11 @@ def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _cache_folder() -> Path:
+def _free_disk() -> float:
+    """Return the free bytes on the disk of the hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return Path(HF_HUB_CACHE)
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+    folder = Path(HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    return float(shutil.disk_usage(folder).free)

@@ -74,13 +74,6 @@ class AnyModel(Family):
 
     # ---------------------------------------------------------------------------------------------------- loading
 
-    def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """Return the processor saved at a hub id or folder."""
-        try:
-            return super().load_processor(path, revision)
-        except ImportError as error:  # torchvision, num2words, ...
-            raise ModelError(f"the processor of {path} cannot be built: {' '.join(str(error).split())}") from error
-
     def check_processor(self, processor: Any, config: Any) -> None:
         """Raise ModelError if the processor belongs to another model, or has no chat template."""
         from transformers import PROCESSOR_MAPPING
@@ -128,7 +121,7 @@ class AnyModel(Family):
         These include inputs with one value per token, such as ``token_type_ids`` and ``cross_attention_mask``.
         Raises ModelError; see :meth:`check_text`.
         """
-        self.check_texts(processor, text, history)
+        self.check_text(processor, text, history)
         batch = processor(
             images=[self.image_options.apply(image) for image in images] or None,
             text=[self.render_prompt(processor, text, len(images), history)],

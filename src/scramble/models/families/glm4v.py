@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from transformers import AutoProcessor, Glm4vConfig, Glm4vMoeConfig, Glm4vProcessor, Glm46VConfig
-from transformers.utils import is_torchvision_available
+from transformers import Glm4vConfig, Glm4vMoeConfig, Glm4vProcessor, Glm46VConfig
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
 from scramble.models.families.qwen_vl import QwenVL
@@ -29,16 +28,11 @@ class Glm4v(QwenVL):
     name = "glm4v"
     model_types: tuple[str, ...] = ("glm4v", "glm46v")
     lora_targets = r"model\.language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate_up|down)_proj)"
-    processor_class = choose_processor(Glm4vConfig, Glm4vProcessor, Glm4vImageProcessor)
+    # With torchvision, None selects the class that the checkpoint names, because GLM-4.6V has its own processor class.
+    processor_class = choose_processor(Glm4vConfig, None, Glm4vImageProcessor)
     counts_frames = True
     template_options = MappingProxyType({"enable_thinking": False})
     end_of_turn = "<|user|>"
-
-    def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """Return the native processor that the checkpoint names, or its image-only form without torchvision."""
-        if is_torchvision_available():
-            return AutoProcessor.from_pretrained(path, revision=revision or "main")
-        return super().load_processor(path, revision)
 
     def answer_content(self, text: str) -> str:
         """Return the text itself, because GLM-4.1V's template accepts an answer only as a string."""
@@ -60,7 +54,7 @@ class Glm4vMoe(Glm4v):
     name = "glm4v_moe"
     model_types = ("glm4v_moe",)
     lora_targets = r"model\.language_model\.layers\.\d+\.self_attn\.(q|k|v|o)_proj"
-    processor_class = choose_processor(Glm4vMoeConfig, Glm4vProcessor, Glm4vImageProcessor)
+    processor_class = choose_processor(Glm4vMoeConfig, None, Glm4vImageProcessor)
 
 
-choose_processor(Glm46VConfig, Glm4vProcessor, Glm4vImageProcessor)
+choose_processor(Glm46VConfig, None, Glm4vImageProcessor)

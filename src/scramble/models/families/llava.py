@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
-from scramble.models.family import Family, ModelError, by_prompt, conversation
-from scramble.records import Turn
+from scramble.models.family import Family, ModelError, by_prompt
+from scramble.records import Turn, conversation
 from scramble.trie.backbone import ImageInputs
 
 SYSTEM = (

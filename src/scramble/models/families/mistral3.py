@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from scramble.models.family import Family, ModelError, Prompt, by_prompt, conversation
-from scramble.records import Turn
+from scramble.models.family import Family, ModelError, by_prompt
+from scramble.records import Turn, conversation
 from scramble.trie.backbone import ImageInputs
 
 
@@ -42,34 +41,23 @@ class Mistral3(Family):
         """Return the text and EOS."""
         return f"{text}{processor.tokenizer.eos_token}"
 
-    def encode_prompt(
-        self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
-    ) -> Prompt:
-        """Encode a prompt as other families do. Raises ModelError for an image that :meth:`image_lengths` refuses."""
-        self.image_lengths(processor, [(image.height, image.width) for image in images])
-        return super().encode_prompt(processor, text, images, history)
+    def check_size(self, processor: Any, size: tuple[int, int]) -> None:
+        """Raise ModelError for an image with fewer than two squares.
 
-    def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the number of tokens of each image of the given (height, width), including the ends of rows.
-
-        Raises ModelError for an image with fewer than two squares. Transformers fails on an image with one square, and
-        a narrow image has no square if resizing its longer side reduces the shorter side to zero pixels.
+        Transformers fails on an image with one square. A narrow image has no square if resizing its longer side reduces
+        the shorter side to zero pixels.
         """
-        side, longest = (
-            processor.patch_size * processor.spatial_merge_size,
-            processor.image_processor.size["longest_edge"],
-        )
-        for height, width in sizes:
-            scaled = self.image_options.size((height, width))
-            ratio = max(1.0, max(scaled) / longest)
-            squares = math.prod(math.ceil(int(pixels / ratio) / side) for pixels in scaled)
-            if squares < 2:
-                raise ModelError(
-                    f"an image of {width} x {height} px is too small or too narrow for {self.name}, because it has "
-                    f"{squares} squares of {side} px and needs 2: remove the image, or set model.square_padding=true "
-                    "for narrow images"
-                )
-        return super().image_lengths(processor, sizes)
+        side = processor.patch_size * processor.spatial_merge_size
+        resized = self.image_options.size(size)
+        ratio = max(1.0, max(resized) / processor.image_processor.size["longest_edge"])
+        squares = math.prod(math.ceil(int(pixels / ratio) / side) for pixels in resized)
+        if squares < 2:
+            height, width = size
+            raise ModelError(
+                f"an image of {width} x {height} px is too small or too narrow for {self.name}, because it has "
+                f"{squares} squares of {side} px and needs 2: remove the image, or set model.square_padding=true for "
+                "narrow images"
+            )
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
         """Compute the features (F_i, D) of each prompt's images in token order, in one tower pass over all images."""

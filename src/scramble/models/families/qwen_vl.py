@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from transformers import (
     Qwen2_5_VLConfig,
@@ -29,8 +28,7 @@ from transformers import (
 )
 
 from scramble.models.families.image_only import ImageOnly, choose_processor
-from scramble.models.family import Family, ModelError, Prompt, by_prompt
-from scramble.records import Turn
+from scramble.models.family import Family, ModelError, by_prompt
 from scramble.trie.backbone import ImageInputs, Positions
 
 LONGEST_RATIO = 200  # largest ratio of an image's longer side to its shorter side that transformers accepts
@@ -115,27 +113,8 @@ class QwenVL(Family):
         images.size["longest_edge"] = limit
         images.size["shortest_edge"] = min(images.size["shortest_edge"], limit)
 
-    def encode_prompt(
-        self, processor: Any, text: str, images: Sequence[Image.Image] = (), history: Sequence[Turn] = ()
-    ) -> Prompt:
-        """Return the token ids of a prompt and the tower's inputs for its images.
-
-        Raises ModelError if the longer side of an image is more than 200 times the shorter side.
-        """
-        for image in images:
-            self._check_size((image.height, image.width))
-        return super().encode_prompt(processor, text, images, history)
-
-    def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the number of tokens of each image of the given (height, width).
-
-        Raises ModelError if the longer side of an image is more than 200 times the shorter side.
-        """
-        for size in sizes:
-            self._check_size(size)
-        return super().image_lengths(processor, sizes)
-
-    def _check_size(self, size: tuple[int, int]) -> None:
+    def check_size(self, processor: Any, size: tuple[int, int]) -> None:
+        """Raise ModelError if the longer side of an image is more than 200 times the shorter side."""
         height, width = self.image_options.size(size)
         if max(height, width) > LONGEST_RATIO * min(height, width):
             raise ModelError(

@@ -6,8 +6,8 @@ from scramble.models.families.any_model import AnyModel, PaliGemma
 from scramble.models.families.cohere_vision import AyaVision, Cohere2Vision
 from scramble.models.families.gemma3 import Gemma3
 from scramble.models.families.gemma4 import Gemma4
-from scramble.models.families.generic import Idefics
 from scramble.models.families.glm4v import Glm4v, Glm4vMoe
+from scramble.models.families.idefics import Idefics
 from scramble.models.families.internvl import InternVL
 from scramble.models.families.llava import Llava, LlavaNext, LlavaOnevision
 from scramble.models.families.mistral3 import Mistral3
@@ -68,12 +68,12 @@ def family_named(name: str) -> Family:
     raise ModelError(f"there is no family {name!r}: choose one of {', '.join(f.name for f in FAMILIES)}")
 
 
-def check_version(family: Family, version: str) -> None:
-    """Raise ModelError if ``version`` of transformers does not have the family's native classes."""
+def check_version(version: str) -> None:
+    """Raise ModelError if the families do not support ``version`` of transformers."""
     from packaging.version import Version
 
-    if not Version(family.minimum) <= Version(version) < Version(family.below):
+    if not Version("5.20") <= Version(version) < Version("6"):
         raise ModelError(
-            f"{family.name} needs transformers >= {family.minimum}, < {family.below}, but version {version} is "
-            f"installed: run pip install 'transformers>={family.minimum},<{family.below}'"
+            f"transformers >= 5.20, < 6 is needed, but version {version} is installed: run pip install "
+            "'transformers>=5.20,<6'"
         )

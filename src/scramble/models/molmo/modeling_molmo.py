@@ -73,11 +73,7 @@ class MolmoModel(MolmoPreTrainedModel):
         """
         features_BCFD = features_BCFD.to(inputs_embeds)
         has_position = image_input_idx >= 0
-        rows = (
-            torch.arange(len(inputs_embeds), device=has_position.device)
-            .view(-1, 1, 1)
-            .expand_as(has_position)[has_position]
-        )
+        rows = has_position.nonzero()[:, 0]
         return inputs_embeds.index_put(
             (rows, image_input_idx[has_position]), features_BCFD[has_position], accumulate=True
         )

@@ -36,17 +36,9 @@ def save_tiny_molmo(
     """
     end = "<|endoftext|>"
     tokens = TinyTokenizer(texts, [end], eos=end, pad=end, vocab_size=vocab_size, roles=("User", "Assistant"))
-    tokens.backend.add_special_tokens(
-        list(IMAGE_TOKENS)
-    )  # image ids follow the vocabulary, in the second embedding table
-    image_tokens = dict(
-        zip(
-            ("image_start_token", "image_end_token", "image_patch_token", "image_col_token", "image_token"),
-            IMAGE_TOKENS,
-            strict=True,
-        )
-    )
-    tokenizer = tokens.wrapped(**image_tokens)
+    tokens.backend.add_special_tokens(list(IMAGE_TOKENS))  # their ids follow the vocabulary (second embedding table)
+    names = ("image_start_token", "image_end_token", "image_patch_token", "image_col_token", "image_token")
+    tokenizer = tokens.wrapped(**dict(zip(names, IMAGE_TOKENS, strict=True)))
     config = MolmoConfig(
         vocab_size=tokens.size,
         embedding_size=tokens.size,

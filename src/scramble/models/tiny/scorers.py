@@ -24,6 +24,8 @@ def save_tiny_scorer(kind: str, folder: str | Path, seed: int = 0) -> Path:
     Args:
         kind: ``grammar``, ``plausibility``, ``likelihood`` or ``similarity``.
         folder: output folder, which is created after all files have been written.
+        seed: seed of the weights.
+
     Raises:
         ModelError: there is no scorer of this kind.
     """
