@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import make_pairs, noise_jpeg, read_captions, whole_steps
+from shapes import noise_jpeg, step_pairs
 from step_clock import BETA, LEARNING_RATE, LORA, PROMPT, Clock, StepClock, receive, reset_peak, resident_bytes, send
 
 PEERS = ("trl", "trl-answers", "rows")
@@ -25,7 +25,7 @@ SIDES = ("scramble", *PEERS, *(f"{peer}-checkpointing" for peer in PEERS))
 
 def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the pairs of all images."""
-    return whole_steps(list(make_pairs(read_captions(args.data, args.distinct_images, args.captions))), args.pairs)
+    return step_pairs(args.data, args.distinct_images, args.captions, args.pairs)
 
 
 def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:

@@ -34,7 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shapes import ALL_SHAPES, MOLMO_SHAPES, Shape, make_pairs, noise_jpeg, read_captions, save_model, whole_steps
+from shapes import ALL_SHAPES, MOLMO_SHAPES, Shape, noise_jpeg, read_captions, save_model, step_pairs
 from step_clock import MARK, PROMPT
 from step_report import common_facts, compare, figures, loss_difference, table
 
@@ -155,7 +155,7 @@ def write_pairs(folder: Path, args: argparse.Namespace, captions: int, pairs: in
     folder.mkdir(parents=True)
     for n in range(args.distinct_images):
         (folder / f"{n}.jpg").write_bytes(noise_jpeg(n, args.pixels, height))
-    rows = whole_steps(list(make_pairs(read_captions(args.data, args.distinct_images, captions))), pairs)
+    rows = step_pairs(args.data, args.distinct_images, captions, pairs)
     lines = [json.dumps(row | {"image": f"{row['image']}.jpg", "prompt": PROMPT}) + "\n" for row in rows]
     (folder / "pairs.jsonl").write_text("".join(lines), encoding="utf-8")
     return folder

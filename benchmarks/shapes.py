@@ -335,6 +335,9 @@ def make_pairs(captions: list[list[str]]) -> Iterator[dict[str, Any]]:
             yield {"image": image, "chosen": text, "rejected": swap_two_words(text, 1000 * image + index)}
 
 
-def whole_steps(rows: list[dict[str, Any]], pairs: int) -> list[dict[str, Any]]:
-    """Return the longest prefix of the rows that consists of whole steps of ``pairs`` rows."""
+def step_pairs(data: str | None, images: int, captions: int, pairs: int) -> list[dict[str, Any]]:
+    """Return the rows of :func:`make_pairs` for ``captions`` captions per image, without the last rows that do not fill
+    a step of ``pairs`` rows.
+    """
+    rows = list(make_pairs(read_captions(data, images, captions)))
     return rows[: len(rows) // pairs * pairs]

@@ -109,8 +109,9 @@ def _markdown(
     pictures: Sequence[Path],
 ) -> str:
     from scramble.reporting import comparison, headline, published
+    from scramble.reporting.table import NOT_COMPARABLE
 
-    note = " Published numbers are listed next to ours; a mark means that a number is not comparable with ours."
+    note = f" Published numbers are listed next to ours. Numbers marked {NOT_COMPARABLE} are not comparable with ours."
     parts = [
         f"# Report of {run.name}\n",
         headline.as_markdown(main),

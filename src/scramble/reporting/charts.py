@@ -11,9 +11,11 @@ from scramble.evaluation.benchmarks import BENCHMARKS
 from scramble.reporting.arms import split_run
 
 WIDTH, HEIGHT = 400.0, 190.0
+"""Size of a chart, in SVG units."""
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 8.0, 24.0
+"""Margins around the plot, in SVG units."""
 FEW_POINTS = 12  # a line with at most this many points has a marker at each point
-MOST_POINTS = 240  # maximum number of points per line; a plot that is 340 units wide cannot show more
+MOST_POINTS = 240  # maximum number of points per line, because a plot that is 340 units wide cannot show more
 
 LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
     (3.2, ()),

@@ -133,6 +133,7 @@ def write_site(
         colours=colours,
         scores=scores.tables(rows, options.baselines, lead),
         charts=curves(arms, colours),
+        plot=charts,
         arms={name: colours[method_of(name)] for name in arms},
         num_items=sum(len(table.rows) for table in tables),
         num_pairs=sum(len(table.rows) for table in pairs),

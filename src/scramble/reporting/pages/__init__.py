@@ -62,17 +62,17 @@ def _not_a_method(value: Any) -> Any:
     return value
 
 
-def thumbnail(image: Image.Image | None, pixels: int = 160) -> str:
-    """Return a ``data:`` URL of an image, reduced to at most ``pixels`` per side; "" without an image."""
+def thumbnail(image: Image.Image | None) -> str:
+    """Return a ``data:`` URL of an image, reduced to at most 160 pixels per side; "" without an image."""
     if image is None:
         return ""
-    data, kind = encoded(image, pixels)
+    data, kind = encoded(image, 160)
     return f"data:image/{kind};base64," + base64.b64encode(data).decode()
 
 
 def encoded(image: Image.Image, pixels: int) -> tuple[bytes, str]:
-    """Return an image, reduced to at most ``pixels`` per side, as bytes with the format ``png`` or ``jpeg``. The format
-    is ``png``, which is lossless, for images of at most 96 pixels per side.
+    """Return the bytes and the format of an image that is reduced to at most ``pixels`` per side. The format is
+    ``png``, which is lossless, for images of at most 96 pixels per side, and ``jpeg`` for larger images.
     """
     small = upright_rgb(image)
     lossless = max(small.size) <= 96

@@ -2,7 +2,6 @@
 // The charts show the values of all arms at the pointer, and arms can be hidden.
 (() => {
   const { element } = Browser;
-  const WIDTH = 400;  // width of the charts in SVG units
   const hidden = new Set();
 
   for (const chart of document.querySelectorAll('.chart')) {
@@ -13,7 +12,7 @@
 
     svg.addEventListener('pointermove', event => {
       const box = svg.getBoundingClientRect();
-      const x = (event.clientX - box.left) * WIDTH / box.width;
+      const x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
       const near = series.filter(line => !hidden.has(line.label)).map(line =>
         [line, line.at.reduce((a, b) => (Math.abs(b[2] - x) < Math.abs(a[2] - x) ? b : a))]);
       if (!near.length) return;
