@@ -1,4 +1,4 @@
-"""Store each reply on disk under the content key of its request, so that an interrupted run resumes."""
+"""Stores each reply on disk under the content key of its request, so that an interrupted run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sample tokens so that each sample depends only on its seed and logits.
+"""Samples tokens so that each sample depends only on its seed and logits.
 
 Shape suffixes: B rows, V vocabulary, K tokens after top-k filtering.
 """

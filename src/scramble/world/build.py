@@ -1,4 +1,4 @@
-"""Generate a world as train, val and test folders. The folders have the same kinds of records as real sources."""
+"""Generates a world as train, val and test folders. The folders have the same kinds of records as real sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generate true captions of a scene. Clauses are selected first and then worded by the grammar."""
+"""Generates true captions of a scene. Clauses are selected first and then worded by the grammar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draw a scene with Pillow. Supersampling keeps edges smooth even in images of 48 x 48 pixels."""
+"""Draws a scene with Pillow. Supersampling keeps edges smooth even in images of 48 x 48 pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define the grammar of the world's captions: their meanings, their wordings, and the parser from text to meaning.
+"""Defines the grammar of the world's captions: their meanings, their wordings, and the parser from text to meaning.
 
 A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, where an object is relative
 to other objects, or how many objects of a kind there are. :func:`render` writes a meaning as text. :func:`parse`

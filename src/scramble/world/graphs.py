@@ -1,4 +1,4 @@
-"""Write scene graphs of the embedded world as plain JSON, in the layout that all other modules read.
+"""Writes scene graphs of the embedded world as plain JSON, in the layout that all other modules read.
 
 The layout is ``{"width", "height", "objects": [{"id", "name", "attributes": [colour, size], "bbox": [x0, y0, x1, y1]}],
 "relations": [{"subject", "predicate", "object"}]}``. Boxes are in pixels. All true relations are listed in both

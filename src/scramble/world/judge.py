@@ -1,4 +1,4 @@
-"""Judge whether a caption is true of a scene, from the complete scene graph."""
+"""Judges whether a caption is true of a scene, from the complete scene graph."""
 
 from __future__ import annotations
 

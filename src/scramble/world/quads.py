@@ -1,4 +1,4 @@
-"""Draw 2x2 items of two scenes and two captions with the same words. Caption ``i`` is true only of scene ``i``."""
+"""Draws 2x2 items of two scenes and two captions with the same words. Caption ``i`` is true only of scene ``i``."""
 
 from __future__ import annotations
 

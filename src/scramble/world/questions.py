@@ -1,4 +1,4 @@
-"""Generate questions about a scene, with answers and short, true reasoning steps.
+"""Generates questions about a scene, with answers and short, true reasoning steps.
 
 Every step is a caption of the grammar.
 """

@@ -1,4 +1,4 @@
-"""Generate scenes of coloured shapes that do not overlap, and define the vocabulary of their captions.
+"""Generates scenes of coloured shapes that do not overlap, and defines the vocabulary of their captions.
 
 All lengths are fractions of the image's side, so that a scene is independent of the resolution.
 """

@@ -1,4 +1,4 @@
-"""Pretrain a vision tower with random weights on images of the embedded world.
+"""Pretrains a vision tower with random weights on images of the embedded world.
 
 Linear heads predict the content of each cell of the image and are then discarded. Without pretraining, the tower would
 have to learn shapes from the few words of captions, which works poorly (docs/results/world_log.md). Released vision
