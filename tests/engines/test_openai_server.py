@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scramble.engines import EngineError, Message, Reply, ReplyStore, Request
-from scramble.engines.openai_server import OpenAIServer
+from scramble.engines.openai_server import OpenAIServer, parse_reply
 from scramble.engines.rate_limits import duration, retry_after, seconds_until_reset
 from scramble.storage.jsonl import read_jsonl
 from tests.loopback import Loopback
@@ -50,6 +50,21 @@ def test_a_passing_fault_costs_a_retry_and_no_reply(server: Loopback, fault: str
         assert engine.totals.retries == 2
     assert reply == Reply("reply to a", "stop", 11, 7)
     assert server.asked == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b'{"choices": [{"message": "text"}]}',
+        b'{"choices": [{"message": {"content": ["text"]}}]}',
+        b'{"choices": [{"message": {"content": "text"}}], "usage": [1]}',
+        b'{"choices": [{"message": {"content": "text"}}], "usage": {"prompt_tokens": "many"}}',
+    ],
+)
+def test_a_reply_of_another_form_is_malformed(body: bytes) -> None:
+    with pytest.raises(Exception, match="malformed reply"):
+        parse_reply(body)
 
 
 def test_an_endless_body_is_left_before_it_fills_memory(server: Loopback) -> None:
@@ -107,6 +122,7 @@ def test_forms_of_retry_after() -> None:
     assert wait is not None and 28 < wait <= 30
     assert retry_after({}) is None and retry_after({"retry-after": "soon"}) is None
     assert [duration(t) for t in ("6m0s", "20ms", "1.5s", "3", "1h2m", "", "soon")] == [360, 0.02, 1.5, 3, 3720, 0, 0]
+    assert [duration(t) for t in ("1.2.3s", "." * 200_000, "1" * 200_000 + "x")] == [0, 0, 0]
     headers = {"x-ratelimit-remaining-requests": "3", "x-ratelimit-reset-requests": "9s"}
     assert seconds_until_reset(headers) == 0
     assert seconds_until_reset(headers | {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2s"}) == 2

@@ -17,8 +17,8 @@ class BatchEngine(Engine):
     batch.
     """
 
-    def __init__(self, batch_size: int, *, price_prompt: float = 0.0, price_completion: float = 0.0) -> None:
-        super().__init__(price_prompt=price_prompt, price_completion=price_completion)
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
         self.window = batch_size
         self._batch_size = batch_size
         self._waiting: list[tuple[Request, Future[Reply], Keep | None]] = []

@@ -315,16 +315,15 @@ def parse_reply(body: bytes) -> Reply:
         choice = content["choices"][0]
         message = choice["message"]
         usage = content.get("usage") or {}
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        text, reason = message.get("content"), choice.get("finish_reason") or "stop"
+        if text is None and message.get("refusal"):
+            text, reason = message["refusal"], "refusal"
+        # Unpaired surrogates cannot be encoded as UTF-8.
+        text = "" if text is None else text.encode(errors="replace").decode()
+        prompt_tokens, completion_tokens = (int(usage.get(f"{what}_tokens") or 0) for what in ("prompt", "completion"))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise _Transient(f"malformed reply ({type(error).__name__}): {body[:80]!r}") from error
-    text, reason = message.get("content"), choice.get("finish_reason") or "stop"
-    if text is None and message.get("refusal"):
-        text, reason = message["refusal"], "refusal"
-    if text is not None and not isinstance(text, str):
-        raise _Transient(f"malformed reply: content is {type(text).__name__}")
-    prompt_tokens, completion_tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-    text = (text or "").encode(errors="replace").decode()  # unpaired surrogates cannot be encoded as UTF-8
-    return Reply(text, reason, int(prompt_tokens), int(completion_tokens))
+    return Reply(text, reason, prompt_tokens, completion_tokens)
 
 
 def _message(error: Any) -> str:

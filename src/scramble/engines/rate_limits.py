@@ -1,4 +1,4 @@
-"""Parse the rate-limit headers of servers, and pause all requests of a client accordingly."""
+"""Parses the rate-limit headers of servers, and pauses all requests of a client accordingly."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h|d)"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -56,10 +57,9 @@ def duration(text: str) -> float:
         return max(0.0, float(text))
     except ValueError:
         pass
-    parts = re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
-    if "".join(number + unit for number, unit in parts) != text:
+    if not re.fullmatch(rf"({_DURATION})+", text):
         return 0.0
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
+    return sum(float(number) * UNITS[unit] for number, unit in re.findall(_DURATION, text))
 
 
 class Gate:
