@@ -697,3 +697,19 @@ def test_wandb_offline_writes_a_run(base: Path, data: Path, tmp_path: Path, monk
     fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=2, report_to=["wandb"])
     assert list((tmp_path / "wandb").glob("offline-run-*")) and (tmp_path / "wandb_id.txt").exists()
     shutil.rmtree(tmp_path / "wandb")
+
+
+def test_an_earlier_result_is_kept_until_the_new_result_is_complete(tmp_path: Path) -> None:
+    from scramble.training.weights import replace_result
+
+    vlm: Any = None
+    folder, saved = tmp_path / "adapter", tmp_path / "saved"
+    saved.mkdir()
+    for content in ("first", "second"):
+        (saved / "weights").write_text(content)
+        replace_result(vlm, folder, "", saved=saved)
+        assert (folder / "weights").read_text() == content
+    with pytest.raises(FileNotFoundError):
+        replace_result(vlm, folder, "", saved=tmp_path / "gone")
+    assert (folder / "weights").read_text() == "second"
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "saved"}

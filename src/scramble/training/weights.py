@@ -154,16 +154,20 @@ def replace_result(
     state: dict[str, torch.Tensor] | None = None,
     saved: Path | None = None,
 ) -> None:
-    """Replace an earlier result with the finished result. ``folder`` never contains an incomplete result.
+    """Replace an earlier result with the finished result.
 
-    ``state`` is as in :func:`save_trained`. If ``saved`` is given, the result is a copy of this folder, which
+    ``folder`` never contains an incomplete result, and the earlier result is removed only after the new result is
+    complete. ``state`` is as in :func:`save_trained`. If ``saved`` is given, the result is a copy of this folder, which
     ``save_trained`` has written.
     """
-    working = folder.with_name(f".{folder.name}")
-    for path in (working, folder):
-        shutil.rmtree(path, ignore_errors=True)
+    working, earlier = (folder.with_name(f".{folder.name}{suffix}") for suffix in ("", ".earlier"))
+    shutil.rmtree(working, ignore_errors=True)
     if saved is not None:
         shutil.copytree(saved, working)
     else:
         save_trained(vlm, working, base_key, state)
+    if folder.exists():
+        shutil.rmtree(earlier, ignore_errors=True)
+        folder.rename(earlier)
     working.rename(folder)
+    shutil.rmtree(earlier, ignore_errors=True)
