@@ -96,7 +96,7 @@ def test_every_caption_without_a_pair_is_reported():
     )
     assert pairs == []
     assert [skip.reason for skip in skips] == [
-        "no candidate",
+        "no word that the rules can swap or replace",
         "abstained",
         "all candidates supported by another caption",
     ]

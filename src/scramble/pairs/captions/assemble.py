@@ -178,9 +178,9 @@ def _admissible(
     A replacement is supported if the other captions contain all of its new words.
     """
     if not candidates:
-        return [], "no candidate"
+        return [], "no word that the rules can swap or replace"
     others: set[str] | None = None
-    admissible, reason = [], "no candidate of the selected kinds"
+    admissible, reason = [], "no candidate of the kinds in pairs.kinds"
     for candidate in candidates:
         if kinds is not None and candidate.kind not in kinds:
             continue
