@@ -159,7 +159,8 @@ def clean_text(value: str, what: str) -> str:
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 _LONGEST_PATH = 4096  # characters; Linux's limit is 4,096 bytes, and base64-encoded images are longer
-_WRITTEN_LIST = re.compile(r"""\[\s*([bu]?["'].*|.*["']\s*,?\s*)?\]|\(\s*u?(["']).*\2\s*,.*\)""", re.DOTALL)
+# The possessive quantifiers (*+) keep the time linear in the number of blanks.
+_WRITTEN_LIST = re.compile(r"""\[\s*+([bu]?["'].*|.*["']\s*+,?\s*+)?\]|\(\s*+u?(["']).*\2\s*+,.*\)""", re.DOTALL)
 _WRITTEN_OTHER = re.compile(r"""\{\s*'[^']*'\s*:.*\}|b(["']).*\1""", re.DOTALL)
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from scramble.formats.provenance import FormatError
+from scramble.formats.bad_rows import FormatError
 from scramble.records import Turn
 
 IMAGE = "<image>"
@@ -136,7 +136,8 @@ def _parsed(value: Any) -> Any:
     return parsed
 
 
-_CONVERSATION = re.compile(r"""\s*\[?\s*\{\s*["'](role|content|from|value)["']\s*:""")
+# The possessive quantifiers (*+) keep the time linear in the number of leading blanks.
+_CONVERSATION = re.compile(r"""\s*+\[?\s*+\{\s*+["'](role|content|from|value)["']\s*:""")
 
 
 def _plain_message(role: str, text: str) -> Message:

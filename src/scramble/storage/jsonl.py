@@ -12,6 +12,8 @@ from typing import Any
 
 from scramble.storage.files import BLANK, BYTE_ORDER_MARKS, StoreError, decode_text, writing
 
+_DECODER = json.JSONDecoder(strict=False)
+
 
 class JsonLines:
     """An append-only JSONL file, to be used as a context manager. Each row is written to disk immediately.
@@ -112,12 +114,11 @@ def json_values(line: bytes) -> list[Any]:
         text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1} is not valid UTF-8: save the file as UTF-8") from error
-    decoder = json.JSONDecoder(strict=False)
     values: list[Any] = []
     end = 0
     try:
         while end < len(text):
-            value, stop = decoder.raw_decode(text, end)
+            value, stop = _DECODER.raw_decode(text, end)
             values.append(value)
             end = stop
             while text[end : end + 1] in (" ", "\t", "\r"):
