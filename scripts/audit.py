@@ -1,7 +1,9 @@
-"""Audit any pair file: measure how often text-only classifiers, which do not see the image, pick the chosen answer.
+"""Audit any preference pairs: measure how often text-only classifiers, which do not see the image, pick the chosen
+answer.
 
 python scripts/audit.py path=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
 python scripts/audit.py path=runs/quickstart/data out=runs/quickstart/audit
+python scripts/audit.py path=HuggingFaceH4/rlaif-v_formatted      # a hub id; patterns of files and folders also work
 python scripts/audit.py path=mine.csv columns='{chosen: good, rejected: bad}' images=photos    # your column names
 python scripts/audit.py path=mine/train.jsonl held_out=mine/test.jsonl   # also the transfer accuracy
 """
@@ -13,7 +15,7 @@ from omegaconf import DictConfig
 
 from scramble.app import plain, stage_main, start
 
-SECTIONS = ("path", "held_out", "format", "columns", "images", "out", "seed")
+SECTIONS = ("path", "split", "name", "revision", "held_out", "format", "columns", "images", "out", "seed")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="audit")

@@ -24,14 +24,12 @@ def table(
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     refused: list[int] = []
     bad = BadRows()
-    reject = bad.reject
 
-    def collect(file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
-        refused.append(int(row))
-        reject(file, row, kind, detail, rows)
+    def reject(file: Path, row: int, reason: str, line: str) -> None:
+        refused.append(row)
+        bad.reject(file, row, reason, line)
 
-    bad.reject = collect  # type: ignore[method-assign]
-    rows = [(number, row[image], row[caption]) for number, row in csv_rows(file, [image, caption], bad)]
+    rows = [(number, row[image], row[caption]) for number, row in csv_rows(file, [image, caption], reject)]
     return rows, refused, bad
 
 

@@ -15,7 +15,7 @@ from scramble.formats import FORMATS, FormatError, dataset_card, read_pairs, wri
 from scramble.formats.bad_rows import BadRows
 from scramble.formats.images import file_name
 from scramble.records import Edit, ImageFile, ImageRecord, PreferencePair
-from scramble.sources import BUNDLES, SourceError, scramble_release
+from scramble.sources import SourceError, read_bundles, scramble_release
 from scramble.storage.tables import write_table
 
 
@@ -51,7 +51,7 @@ PAIRS = [
 
 def read(path: Path) -> tuple[dict[str, bytes], list[PreferencePair]]:
     """Return the images by id and the pairs of a file, as ``data=pairs`` reads them."""
-    bundles = list(BUNDLES["pairs"].read(str(path), BadRows(None, 0.0)))
+    bundles = list(read_bundles("pairs", path, BadRows(None, 0.0)))
     images = {image.image_id: image.image.read() for bundle in bundles for image in bundle.images}
     return images, [pair for bundle in bundles for pair in bundle.pairs]
 

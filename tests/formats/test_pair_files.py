@@ -302,7 +302,7 @@ def test_folders_of_exports_are_read_whole(tmp_path: Path) -> None:
         (tmp_path / f"train-{n}.jsonl").write_text(json.dumps(row) + "\n")
     assert [p.chosen for p in read_pairs(tmp_path)] == [TEXTS[0][0], TEXTS[1][0]]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FormatError, match=r"has neither pairs\.parquet nor files of rows"):
+    with pytest.raises(FormatError, match=r"has no data files"):
         list(read_pairs(tmp_path / "empty"))
 
 
@@ -326,6 +326,16 @@ def test_conversations_that_a_table_holds_as_text_are_conversations(tmp_path: Pa
     (tmp_path / "x.jsonl").write_text(json.dumps({"chosen": "[{'role': 'assistant', oops}]", "rejected": "b"}) + "\n")
     with pytest.raises(FormatError, match="row 1: a conversation stored as a string cannot be parsed"):
         list(read_pairs(tmp_path / "x.jsonl"))
+
+
+def test_long_blanks_are_read_in_linear_time() -> None:
+    from scramble.formats.checks import clean_captions
+    from scramble.formats.conversations import answer_of
+
+    blanks = " " * 300_000
+    assert answer_of(f"{blanks}a", "chosen") == ([], "a")
+    assert clean_captions(f"[{blanks}a]") == ["[ a]"]
+    assert clean_captions(f'[a"{blanks}b]') == ['[a" b]']
 
 
 def test_images_known_by_name_id_or_bytes_alone_are_counted(tmp_path: Path) -> None:

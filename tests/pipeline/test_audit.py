@@ -12,6 +12,7 @@ from scramble.pipeline.audit import audit
 from scramble.reporting.audit_page import audit_tables
 from scramble.storage.files import StoreError
 from tests.pipeline.conftest import Run
+from tests.sources.preference_layouts import encoded
 
 ANIMALS = ("cat", "dog", "cow", "hen", "fox")
 
@@ -133,6 +134,46 @@ def test_the_script_audits_columns_with_other_names(tmp_path: Path, script: Run)
     assert (out / "audit.html").read_text().count("data:image/png") == 25
 
 
+@pytest.mark.parametrize("layout", ["parquet", "saved", "pattern", "hub", "arrow"])
+def test_the_audit_reads_what_training_reads_and_shows_embedded_images(
+    here: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    import datasets
+
+    rows = [json.loads(line) for line in lines(25).splitlines()]
+    images = [[{"bytes": encoded("red", size=n + 8), "path": "image.png"}] for n in range(25)]
+    data = datasets.Dataset.from_list([{**row, "image": None} for row in rows]).remove_columns("image")
+    data = data.add_column("images", images).cast_column("images", datasets.List(datasets.Image()))
+    path = {"saved": "saved", "pattern": "parts/train-*.parquet", "hub": "nobody/pairs"}.get(layout, "x." + layout)
+    if layout == "parquet":
+        data.to_parquet(path)
+    elif layout == "pattern":
+        for part in range(2):
+            data.shard(2, part).to_parquet(f"parts/train-{part}.parquet")
+    else:
+        data.save_to_disk("saved")
+    if layout == "arrow":
+        next(Path("saved").glob("*.arrow")).rename(path)
+    if layout == "hub":
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **options: data.to_iterable_dataset())
+    result = audit(path, "out", columns={"images": "images"}, split="train")
+    assert (result["pairs"], result["images"]) == (25, 25)
+    assert Path("out", "audit.html").read_text().count("data:image/") == 25
+    assert audit(path, "out")["pairs"] == 25  # the same data set
+
+
+def test_paths_that_name_no_data_are_one_line(here: Path) -> None:
+    (here / "x.jsonl").write_text(lines(25))
+    for arguments, message in (
+        ({"pairs": "gone/*.jsonl"}, r"gone/\*\.jsonl does not exist: set path="),
+        ({"pairs": "x.jsonl", "held_out": "gone"}, "gone does not exist: set held_out="),
+        ({"pairs": "x.jsonl", "revision": "main"}, "x.jsonl is a local copy, which has no revision: remove revision"),
+        ({"pairs": here, "split": "test"}, r"has no split test: choose one of train \(split="),
+    ):
+        with pytest.raises(FormatError, match=message):
+            audit(**arguments)
+
+
 @pytest.mark.full
 def test_data_of_a_run_are_audited_by_their_training_split(tmp_path: Path, script: Run) -> None:
     path, run = own_columns(tmp_path), tmp_path / "run"
@@ -140,7 +181,7 @@ def test_data_of_a_run_are_audited_by_their_training_split(tmp_path: Path, scrip
     script("generate", "data=pairs", f"data.path={path}", *keys, f"run.dir={run}")
     for folder in (run / "data", run):
         done = script("audit", f"path={folder}", f"out={tmp_path / 'own'}")
-        assert f"its training split {run / 'data' / 'train'} is audited" in done.stdout
+        assert f"its split {run / 'data' / 'train'} is audited" in done.stdout
     assert (tmp_path / "own" / "audit.html").read_text().count("data:image/png") > 10
     script("audit", f"path={path}", f"held_out={run}", f"out={tmp_path / 'mixed'}", f"columns={COLUMNS}")
 

@@ -23,6 +23,21 @@ def captions(kind: str, path: Path, **options: Any) -> dict[str, tuple[str, ...]
     return {record.image_id: record.captions for record in read(kind, path, **options)}
 
 
+@pytest.mark.parametrize("kind", ["image_folder", "coco"])
+def test_many_captions_of_one_image_are_read_in_linear_time(tmp_path: Path, kind: str) -> None:
+    expected = [f"Caption {n}." for n in range(40_000)]
+    (tmp_path / "a.png").write_bytes(encoded("red"))
+    if kind == "image_folder":
+        path = tmp_path / "captions.jsonl"
+        path.write_text("".join(json.dumps({"image": "a.png", "caption": text}) + "\n" for text in expected))
+    else:
+        path = tmp_path / "captions_x.json"
+        annotations = [{"id": n, "image_id": 1, "caption": text} for n, text in enumerate(expected)]
+        path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": annotations}))
+    (record,) = read(kind, path, images=tmp_path)
+    assert record.captions == tuple(expected)
+
+
 def test_imagefolder_metadata(tmp_path: Path) -> None:
     write_images(tmp_path / "train", "a.png", "b.png")
     rows = [{"file_name": "train/a.png", "text": "A red square."}, {"file_name": "train/b.png", "text": "Green."}]

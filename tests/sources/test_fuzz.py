@@ -149,27 +149,24 @@ def read(kind: str, file: Path, folder: Path, options: dict[str, Any]) -> tuple[
     """Return the texts of a file, and the rejected rows. Errors of the reader are passed on."""
     bad = BadRows(max_fraction=1.0)
     if kind == "release":
-        bundles = list(sources.BUNDLES["pairs"].read(file, bad, images=folder, format="scramble"))
+        bundles = list(sources.read_bundles("pairs", file, bad, images=folder, format="scramble"))
         return [text for bundle in bundles for image in bundle.images for text in image.captions], bad
     if kind == "mmpr":
         (file.parent / "meta.json").write_text(json.dumps({"s": {"root": str(folder), "annotation": file.name}}))
-        bundles = list(sources.BUNDLES["pairs"].read(file.parent, bad, **options))
-        bad.check(file)
+        bundles = list(sources.read_bundles("pairs", file.parent, bad, **options))
         return [pair.chosen for bundle in bundles for pair in bundle.pairs], bad
     if kind == "questions":
-        bundles = list(sources.BUNDLES[kind].read(file, bad, images=folder, **options))
-        bad.check(file)
+        bundles = list(sources.read_bundles(kind, file, bad, images=folder, **options))
         return [question.question for bundle in bundles for question in bundle.questions], bad
     if kind in ("gqa", "visual_genome"):
         if kind == "gqa":
             whole: dict[str, Any] = {str(number): {"objects": {}} for number in range(ROWS)}
             (file.parent / "graphs.json").write_text(json.dumps(whole))
         questions_file = "asked.json" if kind == "gqa" else None
-        found = sources.BUNDLES[kind].read(
-            file.parent, bad, graphs="graphs.json", questions=questions_file, images=str(folder), **options
+        found = sources.read_bundles(
+            kind, file.parent, bad, graphs="graphs.json", questions=questions_file, images=str(folder), **options
         )
         bundles = list(found)
-        bad.check(file)
         if kind == "gqa":
             return [question.question for bundle in bundles for question in bundle.questions], bad
         things = [thing for bundle in bundles for thing in (bundle.images[0].graph or {})["objects"]]

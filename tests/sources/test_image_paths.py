@@ -63,12 +63,8 @@ MAKERS = {made.__name__: made for made in (image_folder, coco, hf, scramble_rele
 
 def images(kind: str, path: Path, bad: BadRows, options: dict[str, Any]) -> Iterator[ImageRecord]:
     kind = "pairs" if kind in ("scramble_release", "mmpr") else kind
-    if kind not in sources.BUNDLES:
-        yield from sources.read(kind, path, bad=bad, **options)
-        return
-    for bundle in sources.BUNDLES[kind].read(path, bad, **options):
+    for bundle in sources.read_bundles(kind, path, bad, **options):
         yield from bundle.images
-    sources.check(kind, path, bad)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from scramble.formats import write
 from scramble.records import ImageFile, ImageRecord, PreferencePair
-from scramble.sources import BadRows, SourceError, mmpr, questions
+from scramble.sources import BadRows, SourceError, mmpr, questions, read_bundles
 
 
 def encoded(color: str) -> bytes:
@@ -106,7 +106,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
         and "data_augment" in output
         and "max_dynamic_patch" in output
     )
-    assert len(list(mmpr.bundles(release, BadRows(None, 1.0), limit=3))) == 3
+    assert len(list(read_bundles("pairs", release, BadRows(None, 1.0), limit=3))) == 3
     drawn = list(mmpr.bundles(release, BadRows(None, 1.0), resample=True, seed=1))
     assert len({b.pairs[0].pair_id for b in drawn}) == len(drawn)
 

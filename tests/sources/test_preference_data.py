@@ -18,7 +18,7 @@ from scramble.formats import FORMATS, write
 from scramble.pipeline.generate import generate
 from scramble.project import CONFIGS
 from scramble.records import SPLITS, ImageFile, ImageRecord, PreferencePair, Turn
-from scramble.sources import BUNDLES, BadRows, SourceError
+from scramble.sources import BadRows, SourceError, read_bundles
 from scramble.storage.tables import read_table
 from tests.sources.preference_layouts import COLORS, LAYOUTS, QUESTION, answers, encoded, write_images, write_lines
 
@@ -26,7 +26,7 @@ Output = pytest.CaptureFixture[str]
 
 
 def pairs_of(path: Path | str | None, bad: BadRows | None = None, **options: Any) -> list[PreferencePair]:
-    bundles = BUNDLES["pairs"].read(None if path is None else str(path), bad or BadRows(None, 0.0), **options)
+    bundles = read_bundles("pairs", path, bad or BadRows(None, 0.0), **options)
     return [pair for bundle in bundles for pair in bundle.pairs]
 
 
@@ -172,12 +172,53 @@ def test_folders_patterns_and_saved_data_sets_are_inputs(tmp_path: Path) -> None
     assert len(pairs_of(tmp_path / "saved", images=str(tmp_path / "a"))) == 6
     for path, message in (
         ("nowhere.jsonl", "data.path=nowhere.jsonl does not exist"),
-        (f"{tmp_path}/x*.jsonl", r"x\*.jsonl matches no file of rows"),
+        (f"{tmp_path}/x*.jsonl", r"x\*.jsonl matches no data file"),
         ("nobody/nothing", r"data.path=nobody/nothing cannot be opened as a data set .* hub id that this machine can"),
     ):
         with pytest.raises(SourceError, match=message) as error:
             pairs_of(path)
         assert "\n" not in str(error.value)
+
+
+def test_settings_that_do_not_apply_to_own_tables_are_refused(tmp_path: Path) -> None:
+    folder = LAYOUTS["own tables"][0](tmp_path)
+    settings: dict[str, Any] = {"columns": {"chosen": "good"}, "format": "trl", "images": "x", "name": "x"}
+    for key, value in settings.items():
+        with pytest.raises(SourceError, match=rf"contains pair tables of this project: remove data\.{key}$"):
+            pairs_of(folder, **{key: value})
+    meta = LAYOUTS["MMPR"][0](tmp_path / "mmpr")
+    with pytest.raises(SourceError, match=r"contains sets of MMPR: remove data\.columns$"):
+        pairs_of(meta, columns={"chosen": "good"})
+
+
+def test_lists_of_images_on_the_hub_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = {
+        "images": [[{"bytes": encoded(color), "path": None}] for color in COLORS],
+        "prompt": [QUESTION] * 6,
+        "chosen": [answers(n)[0] for n in range(6)],
+        "rejected": [answers(n)[1] for n in range(6)],
+    }
+    data = datasets.Dataset.from_dict(rows).cast_column("images", datasets.List(datasets.Image()))
+    for opened in (data, data.to_iterable_dataset()):
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, opened=opened, **options: opened)
+        bundles = list(read_bundles("pairs", "nobody/pairs", BadRows(None, 0.0)))
+        assert [bundle.images[0].image.read() for bundle in bundles] == [encoded(color) for color in COLORS]
+
+
+@pytest.mark.parametrize("layout", ["TRL, strings", "SCRAMBLe"])
+def test_equal_paths_in_two_folders_are_two_images(tmp_path: Path, layout: str) -> None:
+    for folder in ("one", "two"):
+        path = LAYOUTS[layout][0](tmp_path / folder)
+        if folder == "two":
+            for n, color in enumerate(COLORS):
+                (path.parent / "images" / f"{color}.png").write_bytes(encoded(COLORS[n - 1]))
+    bundles = list(read_bundles("pairs", f"{tmp_path}/*/{path.name}", BadRows(None, 0.0)))
+    contents = {image.image_id: image.image.read() for bundle in bundles for image in bundle.images}
+    expected = [*map(encoded, COLORS), *(encoded(COLORS[n - 1]) for n in range(6))]
+    assert [contents[pair.image_ids[0]] for bundle in bundles for pair in bundle.pairs] == expected
+    assert len({pair.pair_id for bundle in bundles for pair in bundle.pairs}) == 12
 
 
 def test_entries_of_a_dataset_info_are_chosen_by_name(tmp_path: Path) -> None:
@@ -220,7 +261,7 @@ def test_images_of_one_name_in_two_inputs_are_two_images(tmp_path: Path) -> None
         (tmp_path / name / "1.png").write_bytes(encoded(color))
         row = {"images": ["1.png"], "prompt": name, "chosen": "a", "rejected": "b"}
         mix.append({"path": str(write_lines(tmp_path / name / "rows.jsonl", [row])), "weight": 1.0})
-    bundles = list(BUNDLES["pairs"].read(None, BadRows(), mix=mix))
+    bundles = list(read_bundles("pairs", None, BadRows(), mix=mix))
     assert [b.images[0].image.read() for b in bundles] == [encoded("red"), encoded("blue")]
     assert bundles[0].images[0].image_id != bundles[1].images[0].image_id == bundles[1].pairs[0].image_ids[0]
 
@@ -267,6 +308,17 @@ def test_rows_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) -
         SourceError, match=r"16 of 22 rows cannot be used .* The first error is: .* raise data.max_rejected"
     ):
         pairs_of(path)
+
+
+@pytest.mark.parametrize(
+    "columns", [("instruction", "chosen", "rejected"), ("question", "response", "rejected_response")]
+)
+def test_a_later_row_without_an_answer_is_listed(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    row = dict(zip(columns, ("q", "a", "b"), strict=True))
+    bad = BadRows(None, 1.0)
+    path = write_lines(tmp_path / "x.jsonl", [row, {key: row[key] for key in columns[:2]}, {"other": 1}])
+    assert len(pairs_of(path, bad)) == 1
+    assert bad.reasons == {f"no {columns[2]}": 1, "no chosen": 1}
 
 
 def test_images_of_the_rejected_answer_must_be_the_same(tmp_path: Path) -> None:

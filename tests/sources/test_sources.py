@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scramble.sources import BUNDLES, BadRows, SourceError, read, scramble_release
+from scramble.sources import BadRows, SourceError, read, read_bundles, scramble_release
 from scramble.storage.jsonl import read_jsonl
 
 
@@ -309,8 +309,9 @@ def test_scramble_release_gives_images_with_their_pairs(tmp_path: Path) -> None:
     assert (first.kind, second.kind) == ("rearrange", "yes-no")
     assert second.prompt == "Does the image show 'A dog on a cat.'? Please answer yes or no."
     assert bad.used == 3 and bad.rejected == 3
-    assert list(scramble_release.bundles(tmp_path / "release.json", BadRows(), limit=1, **options)) == bundles[:1]
-    again = list(BUNDLES["pairs"].read(tmp_path / "release.json", BadRows(max_fraction=0.5), **options))
+    release = tmp_path / "release.json"
+    assert list(read_bundles("pairs", release, BadRows(max_fraction=0.5), limit=1, **options)) == bundles[:1]
+    again = list(read_bundles("pairs", release, BadRows(max_fraction=0.5), **options))
     assert again == bundles
 
 

@@ -262,6 +262,13 @@ def test_settings_of_the_hub_alone_are_refused_for_local_files(tmp_path: Path, k
     assert texts(tmp_path / "de") == ["A blue square."]
 
 
+def test_paths_that_do_not_exist_are_short_messages(tmp_path: Path) -> None:
+    message = r"does not exist: use a parquet or arrow file, a folder, .tar files \(shards/\*.tar\) or a hub id$"
+    for path in ("nope/*.tar", "nope/shards.tar", "nope.parquet", "data/nope/train", f"{tmp_path}/nope"):
+        with pytest.raises(SourceError, match=message):
+            texts(Path(path))
+
+
 def test_suffixes_in_capitals(tmp_path: Path) -> None:
     write(tmp_path / "x" / "TRAIN.PARQUET", "red")
     write(tmp_path / "x" / "test.Parquet", "blue")

@@ -356,6 +356,9 @@ class Audit(Section):
     """``audit.yaml``."""
 
     path: Text
+    split: Text
+    name: Text | None
+    revision: Text | None
     held_out: Text | None
     format: PairFormat | None
     columns: dict[Text, Text]

@@ -14,7 +14,14 @@ _CAPTION_FAULT = re.compile("(row without|empty) caption|caption is .*")
 
 
 class SourceError(ValueError):
-    """Raised if input data cannot be read. The message names the file and says how to fix it."""
+    """Raised if input data cannot be read. The message names the file and says how to fix it, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # quoted content can contain line breaks
+
+
+class FormatError(SourceError):
+    """Raised if a file or a row does not have the expected format."""
 
 
 class BadRow(Exception):
@@ -30,6 +37,11 @@ class BadRows:
 
     A source is always read from its start, so an earlier file at ``path`` is replaced. Without a path the rows are only
     counted. Use the object as a context manager, or call :meth:`close`.
+
+    Attributes:
+        images_key, caption_key, columns_key: the configuration keys of the image folder, of the caption column, and of
+            the names of all columns, which the error messages suggest. The reader of the input sets the keys that it
+            has.
     """
 
     def __init__(self, path: str | Path | None = None, max_fraction: float = 0.05) -> None:
@@ -38,6 +50,7 @@ class BadRows:
         self.used = 0
         self.reasons: Counter[str] = Counter()
         self.first = ""
+        self.images_key = self.caption_key = self.columns_key = ""
         self._file = None
         if self.path is not None:
             with writing(self.path):
@@ -69,11 +82,10 @@ class BadRows:
             self._file.write(json.dumps({"file": str(file), "row": row, "reason": reason}, ensure_ascii=False) + "\n")
             self._file.flush()
 
-    def check(self, source: str | Path, images_key: str = "", caption_key: str = "", columns_key: str = "") -> None:
-        """Check the counts at the end of the input. Raises SourceError if no row is usable or too many were rejected.
+    def check(self, source: str | Path) -> None:
+        """Check the counts at the end of the input.
 
-        ``images_key`` is the configuration key of the image folder, which the message about missing images names,
-        ``caption_key`` is the key of the caption column, and ``columns_key`` is the key of the names of all columns.
+        Raises SourceError if no row is usable or too many were rejected.
         """
         total = self.used + self.rejected
         listed = f" {self.path} lists all errors." if self.path else ""
@@ -84,7 +96,7 @@ class BadRows:
             several = f" ({counts})" if len(self.reasons) > 1 else ""
             raise SourceError(
                 f"{source}: none of the {total} rows can be used{several}. The first error is: {self.first}.{listed} "
-                f"{self._fix(images_key, caption_key, columns_key)}"
+                f"{self._fix()}"
             )
         if self.rejected > self.max_fraction * total:
             raise SourceError(
@@ -93,18 +105,18 @@ class BadRows:
                 "data.max_rejected"
             )
 
-    def _fix(self, images_key: str, caption_key: str, columns_key: str) -> str:
+    def _fix(self) -> str:
         """Return how to fix an input without a usable row: by a setting, if one would fix most of the rows."""
         images = self.reasons["missing image"]
         captions = Counter({kind: rows for kind, rows in self.reasons.items() if _CAPTION_FAULT.fullmatch(kind)})
-        if images_key and images > self.rejected / 2:
-            return f"Set {images_key} to the folder that the image paths are relative to"
-        if caption_key and captions.total() > self.rejected / 2:
+        if self.images_key and images > self.rejected / 2:
+            return f"Set {self.images_key} to the folder that the image paths are relative to"
+        if self.caption_key and captions.total() > self.rejected / 2:
             key = ", or to a key of a column of dictionaries (column.key)" if "dict" in " ".join(captions) else ""
-            return f"Set {caption_key} to the column of the captions{key}"
+            return f"Set {self.caption_key} to the column of the captions{key}"
         unknown = sum(rows for kind, rows in self.reasons.items() if "match no known format" in kind)
-        if columns_key and unknown > self.rejected / 2:
-            return f"Name your columns ({columns_key}.<needed>=<your column>)"
+        if self.columns_key and unknown > self.rejected / 2:
+            return f"Name your columns ({self.columns_key}.<needed>=<your column>)"
         return "Fix the rows"
 
     def close(self) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.bad_rows import SourceError
 from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.storage.files import StoreError, read_text
 
@@ -26,7 +26,9 @@ _EXCEL = re.compile(r"sep=([,;\t|:])\s*")  # Excel's optional first line, which 
 _IMAGE_FILE = re.compile(rf"\S.*({'|'.join(map(re.escape, PHOTO_SUFFIXES))})", re.IGNORECASE)
 
 
-def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
+def csv_rows(
+    file: Path, columns: list[str], reject: Callable[[Path, int, str, str], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number (from 1) of the first line of each row, and the row's fields by column. The first row is the
     header.
 
@@ -36,7 +38,8 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
     Args:
         file: the file, in UTF-8 or in the encoding of its byte-order mark. The whole file is loaded into memory.
         columns: the columns that the header must have; the first is the image's path.
-        bad: collects rows with a wrong number of fields or an unclosed quote.
+        reject: called for rows with a wrong number of fields or an unclosed quote, with the file, the number of the
+            line, the reason, and the beginning of the line.
 
     Raises:
         SourceError: the file cannot be read, or its header lacks a column.
@@ -54,7 +57,7 @@ def csv_rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int
         try:
             row, num_lines = _row(lines, number, delimiter, len(header), place)
         except csv.Error as error:
-            bad.reject(file, number + 1, str(error), lines[number].strip()[:200])
+            reject(file, number + 1, str(error), lines[number].strip()[:200])
             number += 1
             continue
         fields = [field.strip() for field in row]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scramble.formats.provenance import COLUMN, FormatError
+from scramble.formats.bad_rows import FormatError
+from scramble.formats.provenance import COLUMN
 from scramble.storage.files import StoreError, read_json
 
 INFO = "dataset_info.json"
@@ -30,7 +31,7 @@ class DataSetEntry:
     """One data set.
 
     Attributes:
-        file: the file of rows, or the folder with the files of rows.
+        file: the data file, or the folder with the data files.
         columns: the file's column name for each of LLaMA-Factory's column names.
         tags: the keys of a message (``role_tag``, ``content_tag``), and the names of the roles.
     """

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from scramble.formats.provenance import FormatError
+from scramble.formats.bad_rows import FormatError
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.files import atomic_path
 

@@ -1,4 +1,4 @@
-"""Describes a file of rows by its format and column names, and reports errors with the names of the user's columns."""
+"""Describes a data file by its format and column names, and reports errors with the names of the user's columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scramble.formats.provenance import FormatError
+from scramble.formats.bad_rows import FormatError
 from scramble.formats.recognise import READABLE, nearest, recognise, renamed
 
 LOOK_AHEAD = 20  # number of rows from which the format of a file is detected
@@ -15,7 +15,7 @@ LOOK_AHEAD = 20  # number of rows from which the format of a file is detected
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a file of rows.
+    """The layout of a data file.
 
     Attributes:
         format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.

@@ -9,13 +9,14 @@ InternVL's documentation and trainer (MPO, arXiv 2411.10442).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.formats.provenance import FormatError
+from scramble.formats.bad_rows import FormatError
 from scramble.storage.files import StoreError, read_json, read_text, write_json
 from scramble.storage.hashing import file_key
 
@@ -103,8 +104,8 @@ def find_meta(path: str | Path) -> Path | None:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the set {next(name for name in names if names.count(name) > 1)!r} is defined twice")
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the set {name!r} is defined twice")
     return content
 
 
@@ -134,8 +135,10 @@ def _is_whole_number(value: Any) -> bool:
 
 
 def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
-    """Return the content keys of a ``meta.json`` and of the files of its sets. Missing, broken and all other files have
-    no keys.
+    """Return the content keys of a ``meta.json`` and of the files of its sets.
+
+    The result is empty if there is no ``meta.json``. It contains only the key of the ``meta.json`` if this file is
+    invalid or one of the other files is missing.
     """
     meta = find_meta(path)
     if meta is None:

@@ -1,19 +1,23 @@
-"""Reads pairs without their images from any pair file, to audit data sets of other projects."""
+"""Reads pairs without opening their images from any data set of pairs, to audit the data sets of other projects."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scramble.formats import mmpr
+from scramble.formats.bad_rows import FormatError, SourceError
+from scramble.formats.checks import exists
 from scramble.formats.conversations import Message
-from scramble.formats.files import ROW_FILES, OnBadRow, read_rows, refuse
+from scramble.formats.data_files import DataFile, OnBadRow, find_data_files, read_rows, refuse
+from scramble.formats.dataset_info import DataSetEntry
 from scramble.formats.layout import LOOK_AHEAD, Layout
-from scramble.formats.provenance import FormatError
 from scramble.formats.readers import ANSWERS, ParsedRow, parsed_pair
 from scramble.formats.recognise import parse, recognise
 from scramble.records import PreferencePair, RecordError
@@ -25,79 +29,98 @@ SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
 
 def read_pairs(
     path: str | Path,
-    on_bad: OnBadRow | None = None,
+    on_bad: OnBadRow = refuse,
     *,
     layout: Layout | None = None,
     names: ImageNames | None = None,
+    split: str = "train",
+    name: str | None = None,
+    revision: str | None = None,
 ) -> Iterator[PreferencePair]:
-    """Yield the pairs of a data set folder or file. The format is detected from the content.
+    """Yield the pairs of a data set. The format is detected from the content. Images are not opened.
 
     The input can be:
 
-    - a data set of this project, which is a folder with ``pairs.parquet``, or a data folder, of which the training
-      split is read;
-    - rows of any format in :data:`scramble.formats.recognise.READABLE`, as JSON, JSONL, CSV or parquet;
+    - a data set of this project, which is a folder with ``pairs.parquet``, or a data folder, of which one split is
+      read;
+    - rows of any format in :data:`scramble.formats.recognise.READABLE`, in any form that
+      :func:`scramble.formats.data_files.find_data_files` opens: a file, a folder, a pattern of files, or a hub id;
     - an MMPR ``meta.json``, of which each row of each set is read once;
     - SugarCrepe's JSON, as a file or as a folder with one file per kind.
 
-    All JSON files of a folder are read. If a folder has no JSON file, all its files of rows are read.
-
     Args:
-        on_bad: called for each row that cannot be used; the row is then skipped. Without ``on_bad``, such a row is an
-            error.
-        layout: format and column names of files of rows. None detects the format of each row.
-        names: assigns the ids of the images and records their paths.
+        on_bad: called for each row that cannot be used; the row is then skipped. By default, such a row is an error.
+        layout: format and column names of data files. None detects the format of each row.
+        names: assigns the ids of the images and records where the images are.
+        split, name, revision: see :func:`scramble.formats.data_files.find_data_files`.
 
     Raises:
         FormatError: the data cannot be read. The message names the file and, if possible, the row.
     """
-    path, on_bad, layout = training_split(Path(path)), on_bad or refuse, layout or Layout()
-    if path.is_dir() and table_path(path, PreferencePair).exists():
-        path = table_path(path, PreferencePair)
-    if path.is_dir() and (path / mmpr.META).exists():
-        path = path / mmpr.META
-    names = names or ImageNames()
-    if not path.is_dir():
-        yield from _file_pairs(path, on_bad, names, layout)
+    place, layout, names = Path(path).expanduser(), layout or Layout(), names or ImageNames()
+    settings = {"columns": layout.columns, "name": name, "revision": revision}
+    try:
+        if (folder := own_tables(place, split)) is not None:
+            refuse_settings(place, "pair tables of this project", {"format": layout.format, **settings})
+            yield from read_table(folder, PreferencePair)
+        elif exists(place) and layout.format in (None, "mmpr") and (meta := mmpr.find_meta(place)) is not None:
+            refuse_settings(meta, "sets of MMPR", settings)
+            yield from _mmpr_pairs(meta, on_bad, names)
+        else:
+            opened = find_data_files(str(path), name=name, split=split, revision=revision)
+            for file in opened.files:
+                yield from _file_pairs(file, opened.entry, on_bad, names, layout)
+    except SourceError as error:
+        # The messages name the keys of data=pairs.
+        raise FormatError(re.sub(r"\bdata\.(?=(path|name|split|revision)\b)", "", str(error))) from error
+
+
+def own_tables(path: Path, split: str) -> Path | None:
+    """Return the folder with this project's table of pairs, or None if ``path`` has no such table.
+
+    ``path`` is this folder, its table, or a data folder or run folder, of which ``split`` is selected.
+    """
+    if not exists(path):
+        return None
+    folders = [path, path / split, path / "data" / split]
+    if path.name == table_path("", PreferencePair).name:
+        folders = [path.parent]
+    return next((folder for folder in folders if _is_own_table(table_path(folder, PreferencePair))), None)
+
+
+def refuse_settings(path: Path, content: str, settings: Mapping[str, Any]) -> None:
+    """Raise FormatError if one of ``settings`` (values by key), which do not apply to ``content``, is set."""
+    if keys := [key for key, value in settings.items() if value]:
+        raise FormatError(f"{path} contains {content}: remove {' and '.join(keys)}")
+
+
+def _file_pairs(
+    file: DataFile, entry: DataSetEntry | None, on_bad: OnBadRow, names: ImageNames, layout: Layout
+) -> Iterator[PreferencePair]:
+    path = file.path
+    content = _json(path) if path is not None and path.suffix.lower() == ".json" else None
+    rows: Iterator[tuple[int, Any]]
+    if isinstance(content, list):
+        rows = enumerate(content, 1)
+    elif isinstance(content, dict) and _is_row(layout.renamed(content)):  # a JSONL file with only one row
+        rows = iter([(1, content)])
+    elif path is not None and isinstance(content, dict):
+        refuse_settings(path, "rows by key", {"format": layout.format, "columns": layout.columns})
+        yield from _sugarcrepe_pairs(content, path, on_bad, names)
         return
-    row_files = sorted(f for f in path.iterdir() if f.suffix.lower() in ROW_FILES and f.name not in NO_ROWS)
-    files = [file for file in row_files if file.suffix.lower() == ".json"] or row_files
-    if not files:
-        raise FormatError(
-            f"{path} has neither pairs.parquet nor files of rows ({', '.join(ROW_FILES)}): use the pair file itself"
-        )
-    for file in files:
-        yield from _file_pairs(file, on_bad, names, layout)
-
-
-def training_split(path: Path) -> Path:
-    """Return the folder of the training split of a data folder or run folder of this project; otherwise ``path``."""
-    if table_path(path, PreferencePair).exists():
-        return path
-    for split in (path / "train", path / "data" / "train"):
-        if is_own_table(table_path(split, PreferencePair)):
-            return split
-    return path
-
-
-NO_ROWS = ("dataset_info.json",)  # LLaMA-Factory's description of the other files
-
-
-def _file_pairs(path: Path, on_bad: OnBadRow, names: ImageNames, layout: Layout) -> Iterator[PreferencePair]:
-    content = _json(path) if path.suffix.lower() == ".json" and path.is_file() else None
-    is_table = path.name == table_path("", PreferencePair).name and is_own_table(path)
-    if isinstance(content, dict) and _is_row(layout.renamed(content)):  # a JSONL file with only one row
-        yield from _row_pairs([(1, content)], path, on_bad, names, layout)
-    elif layout and (is_table or isinstance(content, dict)):
-        raise FormatError(f"{path} is not a file of rows: remove the keys format and columns")
-    elif isinstance(content, dict) and mmpr.is_meta(content):
-        yield from mmpr_pairs(path, on_bad)
-    elif isinstance(content, dict):
-        yield from sugarcrepe_pairs(content, path, on_bad, names)
-    elif is_table:
-        yield from read_table(path.parent, PreferencePair)
     else:
-        yield from _row_pairs(read_rows(path, on_bad), path, on_bad, names, layout)
+        rows = file.rows(on_bad)
+    first = list(islice(rows, LOOK_AHEAD)) if layout and entry is None else []
+    format = "llama-factory" if entry else layout.format_of(file, [row for _, row in first]) if first else None
+    for number, row in chain(first, rows):
+        try:
+            row = layout.renamed(row)
+            row = entry.sharegpt(row) if entry else row
+            pairs = [_pair(parsed, names, file.folder, file.root) for parsed in parse(format or recognise(row), row)]
+        except ROW_ERRORS as error:
+            on_bad(str(file), number, layout.reason(reason_of(error)))
+            continue
+        yield from pairs
 
 
 def _is_row(content: Mapping[str, Any]) -> bool:
@@ -114,37 +137,21 @@ def _is_message(value: Any) -> bool:
     return isinstance(first, Mapping) and bool({"role", "from"} & set(first))
 
 
-def _row_pairs(
-    numbered: Iterable[tuple[int, Any]], path: Path, on_bad: OnBadRow, names: ImageNames, layout: Layout
-) -> Iterator[PreferencePair]:
-    numbered = iter(numbered)
-    first = list(islice(numbered, LOOK_AHEAD)) if layout else []
-    name = layout.format_of(path, [row for _, row in first]) if first else None
-    for number, row in chain(first, numbered):
-        try:
-            row = layout.renamed(row)
-            pairs = [audited_pair(parsed, names) for parsed in parse(name or recognise(row), row)]
-        except ROW_ERRORS as error:
-            on_bad(path, number, layout.reason(reason_of(error)))
-            continue
-        yield from pairs
-
-
-def audited_pair(parsed: ParsedRow, names: ImageNames, root: str = "") -> PreferencePair:
+def _pair(parsed: ParsedRow, names: ImageNames, folder: Path | None, root: str = "") -> PreferencePair:
     """Return the pair of a row without opening the row's images."""
-    return parsed_pair(parsed, names.of_all(parsed.images, root), check_images=False)
+    return parsed_pair(parsed, names.of_all(parsed.images, root, folder), check_images=False)
 
 
-def mmpr_pairs(path: str | Path, on_bad: OnBadRow | None = None) -> Iterator[PreferencePair]:
+def _mmpr_pairs(meta: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[PreferencePair]:
     """Yield the pairs of all sets of an MMPR ``meta.json``, each row once. A pair's kind is the name of its set."""
-    on_bad = on_bad or refuse
-    names = ImageNames()
-    for one in mmpr.read_meta(path):
-        file = mmpr.resolve(one.annotation, path)
+    for one in mmpr.read_meta(meta):
+        file, folder = mmpr.resolve(one.annotation, meta), None
+        with suppress(FormatError):  # the images are optional
+            folder = mmpr.resolve(one.root, meta)
         for number, row in read_rows(file, on_bad):
             try:
                 (parsed,) = parse("mmpr", row)
-                pair = audited_pair(parsed, names, one.root)
+                pair = _pair(parsed, names, folder, one.root)
             except ROW_ERRORS as error:
                 on_bad(file, number, reason_of(error))
                 continue
@@ -169,24 +176,23 @@ def reason_of(error: Exception) -> str:
     return text if isinstance(error, FormatError) else f"not a row of a known format ({type(error).__name__}: {text})"
 
 
-def sugarcrepe_pairs(
-    content: Mapping[str, Any], path: str | Path, on_bad: OnBadRow | None = None, names: ImageNames | None = None
+def _sugarcrepe_pairs(
+    content: Mapping[str, Any], path: Path, on_bad: OnBadRow, names: ImageNames
 ) -> Iterator[PreferencePair]:
     """Yield the pairs of a SugarCrepe file: ``{key: {filename, caption, negative_caption}}``.
 
     The kind is the file's name (``swap_obj.json`` is ``swap-object``), and the pair's id is the kind and the key.
     Source: Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
-    path, on_bad, names = Path(path), on_bad or refuse, names or ImageNames()
     if content and not any(isinstance(row, Mapping) for row in content.values()):
         columns = "; they are columns: write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
-        raise FormatError(f"{path}: the keys ({', '.join(content):.200}) are not those of a pair file{columns}")
+        raise FormatError(f"{path}: the keys ({', '.join(content):.200}) are not those of pairs{columns}")
     operation, _, what = path.stem.partition("_")
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
     for key, row in content.items():
         try:
             texts = (row["caption"], (row["negative_caption"],))
-            pair = audited_pair(ParsedRow([Message("user", "caption:")], *texts, [row["filename"]]), names)
+            pair = _pair(ParsedRow([Message("user", "caption:")], *texts, [row["filename"]]), names, path.parent)
         except ROW_ERRORS as error:
             on_bad(path, key, f"not a SugarCrepe row (filename, caption, negative_caption): {reason_of(error)}")
             continue
@@ -204,32 +210,47 @@ class ImageNames:
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
         self._owner: dict[str, str] = {}
-        self.paths: dict[str, str] = {}  # id -> path of the image in the rows, with the root
+        self.paths: dict[str, Path] = {}  # id -> path of the image, absolute if the folder is known
+        self.embedded: set[str] = set()  # ids of the images that the rows contain as bytes
+        self.wanted: Collection[str] = ()  # ids of the embedded images to record in contents
+        self.contents: dict[str, bytes] = {}
 
-    def of_all(self, images: Sequence[Any], root: str = "") -> tuple[str, ...]:
-        """Return the ids of a row's images. ``root`` distinguishes images of the same name in several folders.
+    def of_all(self, images: Sequence[Any], root: str = "", folder: Path | None = None) -> tuple[str, ...]:
+        """Return the ids of a row's images.
 
-        Raises FormatError for a value that is not an image.
+        Args:
+            images: paths, mappings with ``bytes`` or ``path``, or ids.
+            root: distinguishes equal relative paths in several folders.
+            folder: the folder that paths are relative to, if known.
+
+        Raises:
+            FormatError: a value is not an image.
         """
-        ids = (self._of(image, root) for image in images)
+        ids = (self._of(image, root, folder) for image in images)
         return tuple(name for name in ids if name)
 
-    def _of(self, image: Any, root: str) -> str:
+    def _of(self, image: Any, root: str, folder: Path | None) -> str:
         image = {"bytes": image} if isinstance(image, bytes) else image
         data = image.get("bytes") if isinstance(image, Mapping) else None
         name = image.get("path") if isinstance(image, Mapping) else image
         name = "" if name is None else name
         if not isinstance(name, str | int) or (data is not None and not isinstance(data, bytes | str)):
             raise FormatError("an image is neither a path nor bytes")
-        path = PurePosixPath(str(name))
-        key = _digest(data) if data else f"{root}\0{path}"
         if not data and name == "":
             return ""
+        path = PurePosixPath(str(name))
+        root = "" if path.is_absolute() else root
+        key = _digest(data) if data else f"{root}\0{path}"
         if key not in self._ids:
             self._ids[key] = self._free(key, path, root)
-            if not data and len(str(path)) <= LONGEST:
-                self.paths[self._ids[key]] = str(PurePosixPath(root) / path)
-        return self._ids[key]
+            if isinstance(data, bytes) and data:
+                self.embedded.add(self._ids[key])
+            elif not data and len(str(path)) <= LONGEST:
+                self.paths[self._ids[key]] = Path(path) if folder is None else folder.absolute() / path
+        image_id = self._ids[key]
+        if isinstance(data, bytes) and image_id in self.wanted:
+            self.contents[image_id] = data
+        return image_id
 
     def _free(self, key: str, path: PurePosixPath, root: str) -> str:
         if not path.name:
@@ -257,7 +278,7 @@ def _json(path: Path) -> Any:
         return None
 
 
-def is_own_table(path: Path) -> bool:
+def _is_own_table(path: Path) -> bool:
     """Return whether a file is this project's table of pairs, and not an export with the same name."""
     import pyarrow as pa
     import pyarrow.parquet as pq

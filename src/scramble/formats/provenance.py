@@ -9,18 +9,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from scramble.formats.bad_rows import FormatError
 from scramble.records import Edit, PreferencePair, Turn
 from scramble.storage.hashing import content_key
 
 TEXTS = ("prompt", "chosen", "rejected", "history")
 COLUMN = "provenance"
-
-
-class FormatError(ValueError):
-    """Raised if a file does not have the expected format. The message names file and row in one line."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # quoted content can contain line breaks
 
 
 def provenance(pair: PreferencePair) -> dict[str, Any]:

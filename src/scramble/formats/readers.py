@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scramble.formats.bad_rows import FormatError
 from scramble.formats.conversations import (
     IMAGE,
     Message,
@@ -21,7 +22,7 @@ from scramble.formats.conversations import (
     plain,
     same_conversation,
 )
-from scramble.formats.provenance import COLUMN, FormatError, pair_from
+from scramble.formats.provenance import COLUMN, pair_from
 from scramble.formats.scramble import release_row
 from scramble.formats.word_diff import word_edits
 from scramble.records import Edit, PreferencePair, same_text
@@ -92,7 +93,7 @@ def from_answers(row: Row) -> ParsedRow:
     The prompt may be a separate column or the turns before the answers (TRL's implicit prompt). Without a prompt, the
     result has no messages.
     """
-    names = next(pair for pair in ANSWERS if set(pair) <= set(row))
+    names = max(ANSWERS, key=lambda pair: len(set(pair) & set(row)))
     before, chosen = answer_of(row[names[0]], names[0])
     others, rejected = answers_of(row[names[1]], names[1])
     prompt = next((name for name in PROMPTS if row.get(name) is not None), "")
@@ -107,8 +108,6 @@ def from_answers(row: Row) -> ParsedRow:
 
 def from_trl(row: Row) -> ParsedRow:
     """Parse a row of TRL like :func:`from_answers`, but require a prompt."""
-    if missing := [name for name in ("chosen", "rejected") if name not in row]:
-        raise FormatError(f"no {missing[0]}")
     parsed = from_answers(row)
     if not parsed.messages:
         raise FormatError("no prompt")
@@ -237,11 +236,8 @@ def _rated(completions: Any) -> list[tuple[str, float]]:
     rated: dict[str, float] = {}
     for each in completions:
         aspects = each.get("annotations")
-        ratings = (
-            [_number(aspect.get("Rating")) for aspect in aspects.values() if isinstance(aspect, Mapping)]
-            if (isinstance(aspects, Mapping))
-            else []
-        )
+        aspects = aspects.values() if isinstance(aspects, Mapping) else ()
+        ratings = (_number(aspect.get("Rating")) for aspect in aspects if isinstance(aspect, Mapping))
         numbers = [rating for rating in ratings if rating is not None]
         text = each.get("response")
         if numbers and isinstance(text, str) and text.strip():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scramble.formats import readers
-from scramble.formats.provenance import FormatError
+from scramble.formats.bad_rows import FormatError
 from scramble.formats.readers import ParsedRow, Row
 from scramble.formats.scramble import release_row
 from scramble.records import RecordError
@@ -95,21 +95,16 @@ def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
     """Parse a row of a named format; ``all_pairs`` is an option of :func:`readers.from_vlfeedback`.
 
     Raises:
-        FormatError, RecordError: the row cannot be used.
+        FormatError, RecordError, KeyError: the row cannot be used, or lacks a column.
     """
     if not isinstance(row, Mapping):
         raise FormatError("not a JSON object")
-    if name == "vlfeedback":
-        return readers.from_vlfeedback(row, all_pairs)
-    try:
-        parsed = READABLE[name].read(row)
-    except KeyError as error:
-        raise FormatError(f"no {error.args[0]}") from error
+    parsed = readers.from_vlfeedback(row, all_pairs) if name == "vlfeedback" else READABLE[name].read(row)
     return parsed if isinstance(parsed, list) else [parsed]
 
 
 def nearest(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
-    """Return the columns of the format of which the smallest share of columns is missing, and a description.
+    """Return the columns of the format with the smallest share of missing columns, and a description.
 
     If no format has any of the columns, the result is TRL's format.
     """

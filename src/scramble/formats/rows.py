@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from scramble.formats.bad_rows import FormatError
 from scramble.formats.conversations import IMAGE
-from scramble.formats.provenance import COLUMN, FormatError, provenance
+from scramble.formats.provenance import COLUMN, provenance
 from scramble.formats.scramble import pair_to_row, sharegpt_turns
 from scramble.records import PreferencePair
 

@@ -1,9 +1,11 @@
-"""Audits pairs from any file: measures how well text-only classifiers recognise the chosen text."""
+"""Audits pairs of any data set: measures how well text-only classifiers recognise the chosen text."""
 
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,11 @@ from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from PIL import Image
 
-    from scramble.formats.layout import Layout
+    from scramble.formats.data_files import OnBadRow
     from scramble.formats.pair_files import ImageNames
     from scramble.pairs.audit.text_only import ImageSample
     from scramble.records import ImageFile, PreferencePair
@@ -35,58 +37,65 @@ def audit(
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
     images: str | Path | None = None,
+    split: str = "train",
+    name: str | None = None,
+    revision: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Audit a pair file or data set folder, print tables, and write ``audit.json`` and ``audit.html`` to ``out``.
+    """Audit a data set of pairs, print tables, and write ``audit.json`` and ``audit.html`` to ``out``.
 
     Rows that cannot be used are skipped and listed in ``out/rejected_rows.jsonl``.
 
     Args:
-        pairs: a file of pairs, a data set folder, or a data folder, of which the training split is audited.
-        out: output folder; by default a folder in :data:`AUDITS` that is unique to this file.
-        held_out: file or folder with pairs of other images, on which the classifiers of the transfer accuracy are
-            fitted.
+        pairs: a data set of pairs, see :func:`scramble.formats.read_pairs`.
+        out: output folder; by default a folder in :data:`AUDITS` that is unique to this data set.
+        held_out: a data set with pairs of other images, on which the classifiers of the transfer accuracy are fitted.
         format, columns: format and column names of the rows; see :class:`scramble.formats.layout.Layout`.
         images: folder that image paths are relative to, for the images on the page; None means the folder of the file.
+        split, name, revision: the part of ``pairs`` to audit, see :func:`scramble.formats.data_files.find_data_files`.
         seed: seed of the classifiers' folds.
 
     Raises:
-        FormatError: if the file does not exist, or no row in the file can be used.
+        FormatError: if the data set does not exist, or no row can be used.
         StoreError: if ``out`` contains the audit of other pairs.
     """
-    from scramble.formats import FormatError
+    from scramble.formats import FormatError, read_pairs
+    from scramble.formats.data_files import may_exist
     from scramble.formats.layout import Layout
-    from scramble.formats.pair_files import ImageNames, is_own_table, training_split
+    from scramble.formats.pair_files import ImageNames, own_tables
     from scramble.pairs.audit.audit import audit as examine
     from scramble.pairs.audit.audit import sample_note
     from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
-    from scramble.records import PreferencePair
-    from scramble.reporting.audit_page import audit_tables, write_page
-    from scramble.storage.tables import table_path
+    from scramble.reporting.audit_page import audit_tables, shown_pairs, write_page
 
-    source = Path(pairs)
-    for key, path in (("path", source), *((("held_out", Path(held_out)),) if held_out is not None else ())):
-        if not path.exists():
-            raise FormatError(f"{path} does not exist: set {key}=... to the file of pairs or to its folder")
+    for key, path in {"path": pairs, "held_out": held_out}.items():
+        if path is not None and not may_exist(str(path)):
+            raise FormatError(
+                f"{path} does not exist: set {key}=... to a file of pairs, its folder, a pattern of files, or a hub id"
+            )
     if images is not None and not Path(images).expanduser().is_dir():
         raise FormatError(f"images={images} is not a folder: set images=<folder that the image paths are relative to>")
-    if (split := training_split(source)) != source:
-        log.info(f"audit: {source} is a data folder of this project, and its training split {split} is audited")
-        source = split
+    source = Path(pairs).expanduser()
+    own = own_tables(source, split)
+    if own is not None and source.is_dir() and own != source:
+        log.info(f"audit: {source} is a data folder of this project, and its split {own} is audited")
+        source = own
     folder = _folder(source) if out is None else Path(out)
     _check_owner(folder, source)
     layout, names = Layout(format, columns or {}), ImageNames()
-    usable, bad = _read(source, folder / "rejected_rows.jsonl", seed, layout, names)
+    read = partial(read_pairs, source, layout=layout, names=names, split=split, name=name, revision=revision)
+    usable, bad = _read(source, read, folder / "rejected_rows.jsonl", seed)
     others = []
     if held_out is not None:
-        rejected = folder / "rejected_rows_held_out.jsonl"
-        split = training_split(Path(held_out))
-        # format and columns describe files of rows; a data folder of this project needs neither.
-        other_layout = Layout() if is_own_table(table_path(split, PreferencePair)) else layout
-        others = _read(split, rejected, seed, other_layout, ImageNames())[0].items
+        # format and columns describe data files; a data folder of this project needs neither.
+        other_layout = layout if own_tables(Path(held_out).expanduser(), "train") is None else None
+        read_others = partial(read_pairs, held_out, layout=other_layout)
+        others = _read(held_out, read_others, folder / "rejected_rows_held_out.jsonl", seed)[0].items
     result = examine(usable.items, held_out=others, total=usable.total, seed=seed)
-    write_json(folder / "audit.json", {"file": str(source.resolve()), "rejected_rows": bad.rejected, **result})
-    opener = _Images(source, None if images is None else Path(images).expanduser(), names)
+    write_json(folder / "audit.json", {"file": _identity(source), "rejected_rows": bad.rejected, **result})
+    names.wanted = {name for pair in shown_pairs(usable.items, seed) for name in pair.image_ids[:1]} & names.embedded
+    _read_wanted(read, names)
+    opener = _Images(names, own, source, None if images is None else Path(images).expanduser())
     title = f"Audit of {source.name}"
     write_page(folder / "audit.html", result, usable.items, open_image=opener.open, title=title, seed=seed)
     if images is not None and not opener.opened:
@@ -114,69 +123,85 @@ def audit(
 
 
 def _read(
-    source: Path, rejected: Path, seed: int, layout: Layout, names: ImageNames
+    source: str | Path, read: Callable[[OnBadRow], Iterator[PreferencePair]], rejected: Path, seed: int
 ) -> tuple[ImageSample[PreferencePair], BadRows]:
     """Read the usable pairs, or a sample if there are many.
 
     Rows that cannot be used are listed in the file ``rejected``, which exists only if there are such rows.
     """
-    from scramble.formats import read_pairs
     from scramble.pairs.audit.text_only import sample_of_pairs
     from scramble.sources import BadRows
 
     with ExitStack() as stack:
         bad = stack.enter_context(BadRows(rejected, max_fraction=1.0))
         stack.callback(lambda: None if bad.rejected else _remove(rejected))
+        bad.columns_key = "columns"
 
         def singles() -> Iterator[PreferencePair]:
-            for pair in read_pairs(source, bad.reject, layout=layout, names=names):
+            for pair in read(bad.reject):
                 bad.use()
                 yield from pair.singles()
 
         pairs = sample_of_pairs(singles(), seed)
-        bad.check(source, columns_key="columns")
+        bad.check(source)
     return pairs, bad
 
 
-class _Images:
-    """Opens the images of the audited pairs for the page."""
+def _read_wanted(read: Callable[[OnBadRow], Iterator[PreferencePair]], names: ImageNames) -> None:
+    """Read the rows a second time for the images in ``names.wanted``, because not all images may fit into memory."""
+    rows = read(lambda *_: None)
+    while len(names.contents) < len(names.wanted) and next(rows, None) is not None:
+        pass
 
-    def __init__(self, source: Path, folder: Path | None, names: ImageNames) -> None:
-        from scramble.records import ImageRecord
+
+class _Images:
+    """Opens the images of the audited pairs for the page.
+
+    Args:
+        names: the paths and contents of the images of rows.
+        own: the folder with this project's tables, if the pairs are from such a folder.
+        source: the data set of pairs.
+        folder: the folder that image paths are relative to; None means the folder of the rows.
+    """
+
+    def __init__(self, names: ImageNames, own: Path | None, source: Path, folder: Path | None) -> None:
         from scramble.storage.image_table import ImageTable
-        from scramble.storage.tables import table_path
 
         self.opened = 0
-        self._paths = names.paths
+        self._names, self._given = names, folder
         self._folder = folder or (source if source.is_dir() else source.parent)
-        tables = source if source.is_dir() else source.parent
-        has_table = not names.paths and table_path(tables, ImageRecord).exists()
         self._table: Mapping[str, ImageFile] = {}
-        if has_table:
+        if own is not None:
             with suppress(StoreError):  # the texts can be audited without images
-                self._table = ImageTable(tables)
+                self._table = ImageTable(own)
 
     def open(self, image_id: str) -> Image.Image | None:
         """Return an image, or None if there is no such image file or the image cannot be decoded."""
-        from scramble.formats.checks import exists, find_image
         from scramble.records import ImageFile, RecordError
 
         try:
-            image = self._table.get(image_id)
-        except StoreError:
-            return None
-        if image is None and image_id in self._paths:
-            name = self._paths[image_id]
-            places = (find_image(self._folder, name), find_image(self._folder, PurePosixPath(name).name))
-            image = next((ImageFile(path=str(place)) for place in places if exists(place) and place.is_file()), None)
-        if image is None:
-            return None
-        try:
+            if image_id in self._names.contents:
+                image = ImageFile(self._names.contents[image_id])
+            elif image_id in self._names.paths:
+                image = ImageFile(path=str(self._find(self._names.paths[image_id])))
+            else:
+                image = self._table[image_id]
             opened = image.open()
-        except RecordError:
+        except (KeyError, RecordError, StoreError):
             return None
         self.opened += 1
         return opened
+
+    def _find(self, path: Path) -> Path:
+        """Return the file of an image path: the path itself, unless the folder is given, or else the longest end of the
+        path that is a file in the folder.
+        """
+        from scramble.formats.checks import exists, find_image
+
+        places = [find_image(path.parent, path.name)] if self._given is None and path.is_absolute() else []
+        parts = PurePosixPath(str(path).replace("\\", "/")).parts
+        places += [find_image(self._folder, str(PurePosixPath(*parts[start:]))) for start in range(len(parts))]
+        return next((place for place in places if exists(place) and place.is_file()), path)
 
 
 def _remove(file: Path) -> None:
@@ -186,20 +211,28 @@ def _remove(file: Path) -> None:
         file.parent.rmdir()
 
 
+def _identity(source: Path) -> str:
+    """Return the absolute path of a file, folder or pattern, or the hub id."""
+    from scramble.formats.data_files import is_pattern
+
+    return str(source.resolve() if source.exists() or is_pattern(str(source)) else source)
+
+
 def _folder(source: Path) -> Path:
-    """Return the folder in :data:`AUDITS` for the audit of a file. The name includes a hash of the path, because many
-    files are called pairs.jsonl.
+    """Return the folder in :data:`AUDITS` for the audit of a data set. The name includes a hash of the path, because
+    many files are called pairs.jsonl.
     """
-    resolved = source.resolve()
-    return AUDITS / f"{resolved.stem}-{content_key(str(resolved))[:8]}"
+    identity = _identity(source)
+    stem = re.sub(r"[*?]", "_", Path(identity).stem)
+    return AUDITS / f"{stem}-{content_key(identity)[:8]}"
 
 
 def _check_owner(folder: Path, source: Path) -> None:
-    """Raise StoreError if the folder contains the audit of another file than ``source``."""
+    """Raise StoreError if the folder contains the audit of another data set than ``source``."""
     if not (folder / "audit.json").exists():
         return
     owner = read_json(folder / "audit.json").get("file", "other pairs")
-    if owner != str(source.resolve()):
+    if owner != _identity(source):
         raise StoreError(f"{folder} contains the audit of {owner}: choose another folder (out=...)")
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scramble.console import track
 from scramble.records import SPLITS, ImageRecord
 from scramble.storage.tables import TABLES, open_table, read_table
-
-if TYPE_CHECKING:
-    from scramble.sources.bundles import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +54,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
     try:
         with sources.BadRows(folder / "rejected_rows.jsonl", allowed) as bad, ExitStack() as stack:
             writers = {table: stack.enter_context(open_table(incoming, table)) for table in tables}
-            for bundle in track(_bundles(kind, path, bad, data), "reading rows"):
+            for bundle in track(sources.read_bundles(kind, path, bad, **data), "reading rows"):
                 group = groups.add(bundle.key, {image.image_id: image.image for image in bundle.images})
                 new = {image.image_id: image for image in bundle.images if image.image_id not in written}
                 for record in (*new.values(), *bundle.pairs, *bundle.questions):
@@ -76,19 +73,6 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     return counts | {"rejected_rows": bad.rejected}
-
-
-def _bundles(kind: str, path: str | None, bad: Any, data: Mapping[str, Any]) -> Iterator[Bundle]:
-    """Yield the input as bundles of records; an image without other records is a separate bundle."""
-    from scramble import sources
-    from scramble.sources.bundles import Bundle
-
-    if kind in sources.BUNDLES:  # pairs or questions come with the images
-        yield from sources.BUNDLES[kind].read(path, bad, **data)
-        sources.check(kind, path or f"data={kind}", bad)
-        return
-    for image in sources.read(kind, path or "", bad=bad, **data):
-        yield Bundle(image.image_id, (image,))
 
 
 def _distribute(

@@ -46,7 +46,7 @@ def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
     MMPR.
     """
     from scramble.formats import mmpr
-    from scramble.sources.row_files import matches
+    from scramble.formats.data_files import matches
 
     if data.get("mix"):
         keys = [_pair_keys(one) for one in data["mix"]]

@@ -57,10 +57,10 @@ def _check_paths(data: Mapping[str, Any]) -> None:
         return
     path = Path(data.get("path") or "")
     if data["kind"] == "hf":
-        from scramble.sources.hf import tar_files
+        from scramble.sources.hf import may_be_on_hub, tar_files
 
         # The path may also be a pattern of shards, or a hub id.
-        if tar_files(path) or (not path.is_absolute() and not path.suffix):
+        if tar_files(path) or may_be_on_hub(str(path)):
             return
     for key in ("path", "images", "root", "graphs", "questions"):
         value = data.get(key)
@@ -71,11 +71,11 @@ def _check_paths(data: Mapping[str, Any]) -> None:
 
 def _check_pair_paths(data: Mapping[str, Any]) -> None:
     """Raise StageError if an input of preference data is a local path that does not exist."""
-    from scramble.sources.row_files import is_hub_id, matches
+    from scramble.formats.data_files import may_exist
 
     for one in data["mix"] or [data]:
         path = str(one["path"])
-        if not Path(path).expanduser().exists() and not matches(path) and not is_hub_id(path):
+        if not may_exist(path):
             raise StageError(f"data.path={path} does not exist: set data.path to a file or folder that exists")
         if one.get("images") is not None and not Path(one["images"]).expanduser().is_dir():
             raise StageError(f"data.images={one['images']} does not exist: set data.images to a folder that exists")

@@ -46,16 +46,10 @@ def write_page(
         pairs: the audited pairs.
         open_image: function from an image id to the image, or None if there are no images.
         title: title of the page.
-        seed: seed of the sample of pairs that is shown.
+        seed: seed of :func:`shown_pairs`.
         is_refined: whether the pairs were refined; None if unknown.
     """
-    by_kind: dict[str, list[PreferencePair]] = {}
-    for pair in pairs:
-        by_kind.setdefault(pair.kind, []).append(pair)
-    shown = []
-    for kind in sorted(by_kind):
-        sample = seeded(seed, "page", kind).sample(by_kind[kind], min(EXAMPLES, len(by_kind[kind])))
-        shown += [_example(pair, open_image) for pair in sample]
+    shown = shown_pairs(pairs, seed)
     pages.write_page(
         path,
         TEMPLATES,
@@ -67,9 +61,21 @@ def write_page(
         needed=f"{MIN_PAIRS} pairs and {FOLDS} images",
         faults=FAULTS,
         ratios=[f"{low:g} to {high:g}" for low, high in pairwise(RATIO_EDGES)],
-        examples=shown,
-        kinds=sorted(by_kind),
+        examples=[_example(pair, open_image) for pair in shown],
+        kinds=sorted({pair.kind for pair in shown}),
     )
+
+
+def shown_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
+    """Return the pairs that the page shows: a random sample of :data:`EXAMPLES` pairs of each kind."""
+    by_kind: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        by_kind.setdefault(pair.kind, []).append(pair)
+    return [
+        pair
+        for kind in sorted(by_kind)
+        for pair in seeded(seed, "page", kind).sample(by_kind[kind], min(EXAMPLES, len(by_kind[kind])))
+    ]
 
 
 def audit_tables(result: dict[str, Any]) -> list[Table]:

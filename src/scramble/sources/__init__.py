@@ -35,10 +35,7 @@ BUNDLES: dict[str, Bundled] = {
     "visual_genome": Bundled(scene_graphs.bundles, (Question,)),
 }
 
-IMAGES_SETTING = ("image_folder", "coco", "questions")  # sources with data.images
-CAPTION_SETTING = ("image_folder", "hf")  # sources with data.caption_column
-
-__all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "check", "read"]
+__all__ = ["BUNDLES", "SOURCES", "BadRows", "SourceError", "read", "read_bundles"]
 
 
 def read(
@@ -62,13 +59,19 @@ def read(
     if kind == "hf" and limit is not None:  # hf reads the rows of all images before it yields the first image
         options["limit"] = limit
     yield from islice(SOURCES[kind](path, bad, **options), limit)
-    check(kind, path, bad)
+    bad.check(path)
 
 
-def check(kind: str, path: str | Path, bad: BadRows) -> None:
-    """Call :meth:`BadRows.check` at the end of a source."""
-    bad.check(
-        path,
-        images_key="data.images" if kind in IMAGES_SETTING else "",
-        caption_key="data.caption_column" if kind in CAPTION_SETTING else "",
-    )
+def read_bundles(
+    kind: str, path: str | Path | None, bad: BadRows, *, limit: int | None = None, **options: Any
+) -> Iterator[Bundle]:
+    """Stream one input as bundles of records, like :func:`read`. ``kind`` is one of :data:`SOURCES` or :data:`BUNDLES`.
+
+    An image without other records is a separate bundle. ``path`` is None for a mix of preference data.
+    """
+    if kind in BUNDLES:
+        yield from islice(BUNDLES[kind].read(path, bad, **options), limit)
+        bad.check(path or "data.mix")
+        return
+    for image in read(kind, path or "", bad=bad, limit=limit, **options):
+        yield Bundle(image.image_id, (image,))

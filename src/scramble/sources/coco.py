@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,19 @@ def read(
     Raises:
         SourceError: the file or folder is missing, or the JSON does not have COCO's layout.
     """
+    bad.images_key = "data.images"
     file, folder = _layout(Path(path), split, images)
     content = _content(file)
     captions = _captions(file, content, bad)
     yield from _images(file, folder, content["images"], captions, bad, embed, verify)
 
 
-def _captions(file: Path, content: dict[str, Any], bad: BadRows) -> dict[str, list[str]]:
-    """Return the captions of each image.
+def _captions(file: Path, content: dict[str, Any], bad: BadRows) -> dict[str, dict[str, None]]:
+    """Return the different captions of each image, as the keys of a dictionary.
 
     The annotations are removed from ``content``, because they need more memory than the captions.
     """
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, dict[str, None]] = {}
     seen_annotations: set[str] = set()
     image_keys = {_key(image.get("id")) for image in content["images"] if isinstance(image, dict)} - {""}
     for number, row in enumerate(content.pop("annotations"), 1):
@@ -66,8 +67,7 @@ def _captions(file: Path, content: dict[str, Any], bad: BadRows) -> dict[str, li
         except RecordError as error:
             bad.reject(file, where, str(error))
             continue
-        texts = captions.setdefault(image_key, [])
-        texts.extend(caption for caption in row_captions if caption not in texts)
+        captions.setdefault(image_key, {}).update(dict.fromkeys(row_captions))
     return captions
 
 
@@ -75,7 +75,7 @@ def _images(
     file: Path,
     folder: Path,
     rows: list[Any],
-    captions: dict[str, list[str]],
+    captions: Mapping[str, Collection[str]],
     bad: BadRows,
     embed: bool,
     verify: bool,

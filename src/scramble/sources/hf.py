@@ -1,7 +1,7 @@
 """Reads Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
 
-Local files are read in place (:mod:`scramble.sources.tables`). The ``datasets`` library streams or downloads data sets
-on the hub.
+Local files are read in place (:mod:`scramble.formats.hf_tables`). The ``datasets`` library streams or downloads data
+sets on the hub.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
+from scramble.formats.csv_file import CSV_SUFFIXES
+from scramble.formats.data_files import JSON_SUFFIXES, is_hub_id
+from scramble.formats.hf_tables import HubTable, LocalTable, is_table_folder, open_local
 from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.sources.columns import find_columns, stored_column, value_at
+from scramble.sources.image_folder import inputs_below
 from scramble.sources.shards import Shards
-from scramble.sources.tables import LocalTable, one_line, open_local
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, Any]
 
 
 def read(
@@ -65,6 +66,7 @@ def read(
     Raises:
         SourceError: the data set cannot be opened, has no such split, or lacks a column.
     """
+    bad.caption_key = "data.caption_column"
     data = _open(path, split, name, revision, streaming)
     image_column, caption_column = find_columns(
         path, data.columns, image_column, caption_column, lambda column: (row[column] for _, row in data.rows([column]))
@@ -141,70 +143,57 @@ def _log_shared_images(path: str | Path, images: dict[str, _Image]) -> None:
         )
 
 
-class HubTable:
-    """A data set on the hub, read row by row with encoded images."""
-
-    def __init__(
-        self,
-        path: str,
-        split: str,
-        name: str | None,
-        revision: str | None,
-        *,
-        streaming: bool = True,
-    ) -> None:
-        import datasets
-
-        self.path = path
-        try:
-            rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
-            features = rows.features or {}
-            for column, feature in features.items():
-                if isinstance(feature, datasets.Image):
-                    rows = rows.cast_column(column, datasets.Image(decode=False))
-        except Exception as error:  # hub, file system and pyarrow raise exceptions of many types
-            raise SourceError(
-                f"data.path={path} cannot be opened as a data set ({one_line(error)}): set it to a local file, a "
-                "folder, or a hub id that this machine can reach (gated data sets need HF_TOKEN)"
-            ) from error
-        self._rows = rows
-        self.columns = list(rows.column_names or features)
-
-    def rows(self, columns: list[str]) -> Iterator[tuple[int, Row]]:
-        try:
-            for number, row in enumerate(self._rows, 1):
-                yield number, {column: row.get(column) for column in columns}
-        except Exception as error:  # the connection may be lost during the stream
-            raise SourceError(
-                f"{self.path} cannot be read completely ({one_line(error)}): run the command again"
-            ) from error
-
-
 def _open(
     path: str | Path, split: str, name: str | None, revision: str | None, streaming: bool
 ) -> LocalTable | HubTable | Shards:
-    tars = tar_files(path)
-    if tars or Path(path).exists():
-        for key, value in (("name", name), ("revision", revision)):
-            if value is not None:
-                raise SourceError(
-                    f"{path} is a local copy, which has no {key}: remove data.{key}, or set data.path to the "
-                    "intended folder in this copy"
-                )
-        if tars:
-            return Shards(path, tars)
-        return open_local(Path(path), split)
-    return HubTable(str(path), split, name, revision, streaming=streaming)
+    tars, place = tar_files(path), Path(path)
+    if not tars and not place.exists():
+        if not may_be_on_hub(str(path)):
+            raise SourceError(
+                f"data.path={path} does not exist: use a parquet or arrow file, a folder, .tar files (shards/*.tar) or "
+                "a hub id"
+            )
+        return HubTable(str(path), split, name, revision, streaming=streaming)
+    for key, value in (("name", name), ("revision", revision)):
+        if value is not None:
+            raise SourceError(
+                f"{path} is a local copy, which has no {key}: remove data.{key}, or set data.path to the intended "
+                "folder in this copy"
+            )
+    if tars:
+        return Shards(path, tars)
+    _check_table(place)
+    return open_local(place, split)
+
+
+def _check_table(path: Path) -> None:
+    """Raise SourceError, which names ``data=image_folder``, for a text file and for a folder without a table."""
+    if path.is_file() and path.suffix.lower() in (*CSV_SUFFIXES, *JSON_SUFFIXES):
+        raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files use data=image_folder")
+    if path.is_dir() and not is_table_folder(path):
+        below = inputs_below(path)
+        folder = f" data.path={path / below[0]} (the sub-folders {', '.join(below)} have one)" if below else ""
+        raise SourceError(
+            f"{path} has no parquet file and was not written by save_to_disk; for image files with a table of captions "
+            f"use data=image_folder{folder}"
+        )
 
 
 def tar_files(path: str | Path) -> list[Path]:
     """Return the WebDataset shards that a path names: a .tar file, a folder of .tar files, or a pattern
     (``cc3m/*.tar``).
     """
-    pattern = Path(path) / "*.tar" if Path(path).is_dir() else Path(path)
-    if pattern.suffix != ".tar":
+    path = Path(path)
+    if path.is_dir():
+        return sorted(path.glob("*.tar"))
+    if path.suffix != ".tar":
         return []
-    return [pattern] if pattern.is_file() else [Path(file) for file in sorted(glob.glob(str(pattern)))]
+    return [path] if path.is_file() else [Path(file) for file in sorted(glob.glob(str(path)))]
+
+
+def may_be_on_hub(path: str) -> bool:
+    """Return whether a path that does not exist can be a data set on the hub: ``owner/name`` or ``name``."""
+    return is_hub_id(path if "/" in path else f"owner/{path}")
 
 
 def _require(path: str | Path, columns: list[str], names: list[str]) -> None:

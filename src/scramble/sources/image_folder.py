@@ -52,12 +52,12 @@ def read(
             :func:`scramble.sources.columns.find_columns`.
         caption_column: the column of the caption, or a key of a column of dictionaries (``json.caption``); None selects
             it in the same way.
-        embed: see :func:`scramble.formats.checks.load_image`.
-        verify: see :func:`scramble.formats.checks.load_image`.
+        embed, verify: see :func:`scramble.formats.checks.load_image`.
 
     Raises:
         SourceError: the file is missing, its content does not match its suffix, or a column is missing.
     """
+    bad.images_key, bad.caption_key = "data.images", "data.caption_column"
     file = find_input(path, image_column)
     rows: Iterator[tuple[int | str, dict[str, Any]]]
     if file.is_dir():
@@ -74,7 +74,7 @@ def read(
         )
         selected = [image_column, caption_column] + ([id_column] if id_column else [])
         rows = _rows(file, [stored_column(column, names) for column in selected], bad)
-    grouped: dict[str, tuple[str, list[int | str], list[str]]] = {}  # id -> path, its rows, its captions
+    grouped: dict[str, tuple[str, list[int | str], dict[str, None]]] = {}  # id -> path, its rows, its captions
     for number, row in rows:
         try:
             name = image_name(value_at(row, image_column))
@@ -83,16 +83,16 @@ def read(
         except RecordError as error:
             bad.reject(file, number, str(error), _detail(row, image_column, caption_column))
             continue
-        first_name, numbers, image_captions = grouped.setdefault(image_id, (name, [], []))
+        first_name, numbers, image_captions = grouped.setdefault(image_id, (name, [], {}))
         if first_name != name:
             bad.reject(file, number, "duplicate id", f"{image_id} is {first_name} and {name}")
         elif repeated := [caption for caption in captions if caption in image_captions]:
             bad.reject(file, number, "duplicate caption", f"image {name}: {repeated[0]!r}")
         else:
             numbers.append(number)
-            image_captions.extend(captions)
+            image_captions |= dict.fromkeys(captions)
     folder = Path(images) if images is not None else _image_folder(file, [name for name, _, _ in grouped.values()])
-    for image_id, (name, numbers, captions) in grouped.items():
+    for image_id, (name, numbers, image_captions) in grouped.items():
         image_file = find_image(folder, name)
         try:
             image = load_image(image_file, embed=embed, verify=verify)
@@ -100,9 +100,8 @@ def read(
             bad.reject(file, numbers[0], image_fault(image_file), str(error), rows=len(numbers))
             continue
         bad.use(len(numbers))
-        yield ImageRecord(
-            image_id, image, tuple(captions), source=f"image_folder:{file.absolute().parent.name}/{file.name}"
-        )
+        source = f"image_folder:{file.absolute().parent.name}/{file.name}"
+        yield ImageRecord(image_id, image, tuple(image_captions), source)
 
 
 def find_input(path: str | Path, image_column: str | None = None) -> Path:
@@ -199,7 +198,7 @@ def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
 
 def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
     if file.suffix.lower() in CSV_SUFFIXES:
-        yield from csv_rows(file, columns, bad)
+        yield from csv_rows(file, columns, bad.reject)
     elif file.suffix.lower() in JSONL_SUFFIXES:
         yield from jsonl_rows(file, columns, bad)
     else:

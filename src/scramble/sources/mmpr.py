@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from scramble.formats import mmpr
-from scramble.formats.bad_rows import BadRow, BadRows, SourceError
+from scramble.formats.bad_rows import BadRow, BadRows, FormatError, SourceError
 from scramble.formats.checks import find_image, image_fault, image_name
-from scramble.formats.provenance import FormatError
+from scramble.formats.pair_files import ROW_ERRORS, reason_of
 from scramble.formats.readers import ParsedRow, from_mmpr, parsed_pair
 from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
@@ -35,7 +34,6 @@ def bundles(
     seed: int = 0,
     embed: bool = False,
     verify: bool = True,
-    limit: int | None = None,
 ) -> Iterator[Bundle]:
     """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
 
@@ -49,7 +47,6 @@ def bundles(
         resample: whether to draw sets with the square roots of their lengths as weights
             (:func:`scramble.formats.mmpr.mixture`).
         seed: seed for drawing sets; the rows of a set are shuffled with the set's index as seed.
-        limit: stop after this many pairs.
 
     Raises:
         SourceError: there is no ``meta.json``, or its sets cannot be found.
@@ -58,19 +55,16 @@ def bundles(
     if not path.is_file():
         raise SourceError(f"{path} does not exist: set data.path to the meta.json or its folder")
     with ExitStack() as stack:
-        try:
-            sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
-        except FormatError as error:
-            raise SourceError(str(error)) from error
+        sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
         _log_ignored_settings(sets)
         order = mmpr.mixture([one.used for one in sets], resample=resample, seed=seed)
         images = ImageLoader(embed, verify)
-        yield from islice(_bundles(sets, order, images, bad), limit)
+        yield from _bundles(sets, order, images, bad)
 
 
 @dataclass(frozen=True)
 class _Set:
-    """A set with its file of rows, its folder of images, and its used rows in order."""
+    """A set with its data file, its folder of images, and its used rows in order."""
 
     entry: mmpr.MmprSet
     lines: mmpr.LineFile
@@ -132,11 +126,8 @@ def _parsed(one: _Set, row: int, time: int, images: ImageLoader) -> Bundle:
         names = [_name(value) for value in parsed.images]
         ids = tuple(f"{one.entry.root}/{name}".removeprefix("./") for name in names)
         pair = parsed_pair(parsed, ids)
-    except FormatError as error:
-        raise BadRow(str(error)) from error
-    except (RecordError, TypeError, ValueError, KeyError) as error:
-        same = isinstance(error, RecordError) and "the same text" in str(error)
-        raise BadRow("chosen and rejected are the same text" if same else "bad row", str(error)) from error
+    except ROW_ERRORS as error:
+        raise BadRow(reason_of(error)) from error
     records = []
     for image_id, name in zip(ids, names, strict=True):
         file = find_image(one.folder, name)

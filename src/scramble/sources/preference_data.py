@@ -15,16 +15,16 @@ from typing import Any, Literal
 from scramble.formats import mmpr as mmpr_meta
 from scramble.formats.bad_rows import BadRow, BadRows, SourceError
 from scramble.formats.checks import exists, find_image, image_fault, image_name, verify_image
+from scramble.formats.data_files import DataFile, DataFiles, find_data_files
 from scramble.formats.layout import LOOK_AHEAD, Layout
-from scramble.formats.pair_files import ROW_ERRORS, ImageNames, is_own_table, reason_of
-from scramble.formats.provenance import COLUMN, FormatError
+from scramble.formats.pair_files import ROW_ERRORS, ImageNames, own_tables, reason_of, refuse_settings
+from scramble.formats.provenance import COLUMN
 from scramble.formats.readers import ParsedRow, Row, parsed_pair
 from scramble.formats.recognise import parse
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources import mmpr, scramble_release
 from scramble.sources.bundles import Bundle
 from scramble.sources.image_loader import ImageLoader
-from scramble.sources.row_files import OpenedRows, RowFile, open_rows
 from scramble.storage.image_table import ImageTable
 from scramble.storage.tables import read_table, table_path
 
@@ -71,31 +71,28 @@ def bundles(
     seed: int = 0,
     embed: bool = True,
     verify: bool = True,
-    limit: int | None = None,
     **options: Any,
 ) -> Iterator[Bundle]:
     """Stream pairs, each with its images.
 
     Args:
-        path: see :func:`scramble.sources.row_files.open_rows`. A data set folder of this project and an MMPR
+        path: see :func:`scramble.formats.data_files.find_data_files`. A data folder of this project and an MMPR
             ``meta.json`` are also supported. ``path`` is None if ``mix`` is given.
         mix: several inputs, each a mapping of :class:`PairInput`'s fields; see :func:`interleave`.
         seed: seed of MMPR's mixture.
-        limit: stop after this many bundles.
         options: fields of :class:`PairInput`.
 
     Raises:
-        SourceError: an input cannot be read, its columns do not match the format, or it has too many bad rows.
+        SourceError: an input cannot be read, or its columns do not match the format.
     """
     inputs = [PairInput(**one) for one in mix] if mix else [PairInput(str(path), **options)]
     inputs = [one for one in inputs if one.weight > 0]
     reader = _Reader(bad, seed, embed, verify, alone=len(inputs) == 1)
     streams = [reader.bundles(number, one) for number, one in enumerate(inputs)]
     if len(streams) == 1:
-        yield from islice(streams[0], limit)
+        yield from streams[0]
     else:
-        yield from islice(interleave(streams, [one.weight for one in inputs], [one.path for one in inputs]), limit)
-    bad.check(path or "data.mix", reader.images_key)
+        yield from interleave(streams, [one.weight for one in inputs], [one.path for one in inputs])
 
 
 def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], names: Sequence[str]) -> Iterator[Bundle]:
@@ -123,66 +120,59 @@ class _Reader:
     def __init__(self, bad: BadRows, seed: int, embed: bool, verify: bool, alone: bool) -> None:
         self._bad, self._seed, self._alone = bad, seed, alone
         self._loader = ImageLoader(embed, verify)
-        self._image_ids: dict[tuple[int, str], str] = {}
+        self._image_ids: dict[tuple[str, str], str] = {}  # (scope, id within the scope) -> id
         self._contents: dict[str, str] = {}
         self._pair_ids: Counter[str] = Counter()
-        self.images_key = "data.images"  # the message about missing images names this key
+        bad.images_key = "data.images"
 
     def bundles(self, number: int, one: PairInput) -> Iterator[Bundle]:
         """Yield the bundles of one input."""
         special = self._special(one)
         if special is not None:
-            yield from self._adopted(number, special)
+            yield from special if self._alone else self._renamed(str(number), special)
             return
-        opened = open_rows(one.path, name=one.name, split=one.split, revision=one.revision)
+        opened = find_data_files(one.path, name=one.name, split=one.split, revision=one.revision)
         names, by_name = ImageNames(), dict[Path, str]()
         for file in opened.files:
-            first = [row for _, row in islice(file.rows(BadRows()), LOOK_AHEAD)]
+            first = [row for _, row in islice(file.rows(BadRows().reject), LOOK_AHEAD)]
             if not first:
                 continue
-            name = _format(file, one, opened, first)
+            name = "llama-factory" if opened.entry is not None else one.layout.format_of(file, first)
             log.info(f"data: {file} has the format {name}")
             is_export = any(isinstance(row, Mapping) and COLUMN in row for row in first)
             if name == "scramble" and file.path is not None and not is_export:
                 given = scramble_release.bundles(
                     file.path, self._bad, columns=one.columns, images=one.images, **self._image_options()
                 )
-                yield from self._adopted(number, given)
+                unique = self._alone and len(opened.files) == 1
+                yield from given if unique else self._renamed(f"{number}/{file}", given)
                 continue
             for place, row in _rows(file, one, opened, self._bad):
                 yield from self._row(number, one, file, place, row, name, names, by_name)
-
-    def _adopted(self, number: int, bundles: Iterator[Bundle]) -> Iterator[Bundle]:
-        """Return the bundles of an input that has its own ids. In a mix, the ids are made unique."""
-        return bundles if self._alone else (self._renamed(number, bundle) for bundle in bundles)
 
     def _image_options(self) -> dict[str, Any]:
         return {"embed": self._loader.embed, "verify": self._loader.verify}
 
     def _special(self, one: PairInput) -> Iterator[Bundle] | None:
-        """Return the bundles of an input that is not a file of rows: MMPR's ``meta.json`` or this project's tables."""
+        """Return the bundles of an input without data files: MMPR's ``meta.json`` or this project's tables."""
         path = Path(one.path).expanduser()
-        if not exists(path):
-            return None
-        meta = mmpr_meta.find_meta(path) if one.format in (None, "mmpr") else None
+        meta = mmpr_meta.find_meta(path) if exists(path) and one.format in (None, "mmpr") else None
         if meta is not None:
             log.info(f"data: {meta} has the format mmpr (a meta.json of sets)")
             if one.images is not None:
                 raise SourceError(f"{meta}: data.images is not used for a meta.json of MMPR: set data.root instead")
-            self.images_key = "data.root"
+            _refuse(meta, "sets of MMPR", one, "columns", "name", "revision")
+            self._bad.images_key = "data.root"
             options = self._image_options()
             return mmpr.bundles(meta, self._bad, root=one.root, resample=one.resample, seed=self._seed, **options)
         if one.root is not None or one.resample:
             raise SourceError(
                 f"{one.path} is not a meta.json of MMPR: remove data.root and data.resample, which apply only to MMPR"
             )
-        folder = path if path.is_dir() else path.parent
-        if not path.is_dir() and path != table_path(folder, PreferencePair):
+        folder = own_tables(path, one.split)
+        if folder is None:
             return None
-        if path.is_dir() and table_path(path / one.split, PreferencePair).is_file():
-            folder = path / one.split
-        if not is_own_table(table_path(folder, PreferencePair)):
-            return None
+        _refuse(folder, "pair tables of this project", one, "format", "columns", "images", "name", "revision")
         log.info(f"data: {folder} contains pair tables that SCRAMBLe wrote")
         return self._own_tables(folder)
 
@@ -206,7 +196,7 @@ class _Reader:
         self,
         number: int,
         one: PairInput,
-        file: RowFile,
+        file: DataFile,
         place: int,
         row: Any,
         name: str,
@@ -221,7 +211,7 @@ class _Reader:
                 if not parsed.messages or not any(m.text or m.num_places for m in parsed.messages):
                     raise BadRow("no prompt", "name its column: data.columns.prompt=<name>")
                 parsed.check_images()
-                own_ids = names.of_all(parsed.images)
+                own_ids = names.of_all(parsed.images, file.root if one.images is None else "")
                 if len(own_ids) != len(parsed.images):
                     raise BadRow("an image is neither a path nor bytes")
                 pair = parsed_pair(parsed, own_ids)
@@ -235,7 +225,7 @@ class _Reader:
             self._bad.use()
             yield from bundles
 
-    def _image(self, value: Any, one: PairInput, file: RowFile, by_name: dict[Path, str]) -> ImageFile:
+    def _image(self, value: Any, one: PairInput, file: DataFile, by_name: dict[Path, str]) -> ImageFile:
         """Return the image of a row's field. Raises BadRow if the image cannot be found or decoded."""
         data = value if isinstance(value, bytes) else value.get("bytes") if isinstance(value, Mapping) else None
         path = value.get("path") if isinstance(value, Mapping) else value
@@ -269,22 +259,26 @@ class _Reader:
         self, number: int, own_ids: Sequence[str], images: Sequence[ImageFile], pair: PreferencePair, source: str
     ) -> Bundle:
         image_ids = pair.image_ids if len(pair.image_ids) == len(own_ids) else own_ids
-        ids = [self._image_id(number, *three) for three in zip(own_ids, image_ids, images, strict=True)]
+        ids = [self._image_id(str(number), *three) for three in zip(own_ids, image_ids, images, strict=True)]
         records = {name: ImageRecord(name, image, source=source) for name, image in zip(ids, images, strict=True)}
         pair = self._numbered(replace(pair, image_ids=tuple(ids)))
         return Bundle(ids[0] if ids else pair.pair_id, tuple(records.values()), (pair,))
 
-    def _renamed(self, number: int, bundle: Bundle) -> Bundle:
-        """Replace the ids of an input's bundle with ids that are unique in the mix."""
-        ids = {one.image_id: self._image_id(number, one.image_id, one.image_id, one.image) for one in bundle.images}
-        images = tuple(replace(one, image_id=ids[one.image_id]) for one in bundle.images)
-        pairs = (replace(pair, image_ids=tuple(ids[name] for name in pair.image_ids)) for pair in bundle.pairs)
-        key = ids.get(bundle.key, f"{number}/{bundle.key}")
-        return Bundle(key, images, tuple(self._numbered(pair) for pair in pairs))
+    def _renamed(self, scope: str, bundles: Iterator[Bundle]) -> Iterator[Bundle]:
+        """Replace the ids of bundles, which are unique within ``scope``, with ids that are unique in the data set."""
+        for bundle in bundles:
+            ids = {one.image_id: self._image_id(scope, one.image_id, one.image_id, one.image) for one in bundle.images}
+            images = tuple(replace(one, image_id=ids[one.image_id]) for one in bundle.images)
+            pairs = (replace(pair, image_ids=tuple(ids[name] for name in pair.image_ids)) for pair in bundle.pairs)
+            key = ids.get(bundle.key, f"{scope}/{bundle.key}")
+            yield Bundle(key, images, tuple(self._numbered(pair) for pair in pairs))
 
-    def _image_id(self, number: int, own: str, preferred: str, image: ImageFile) -> str:
-        """Return the id of an image: ``preferred`` (from an export's provenance) unless another image has this id."""
-        key = (number, own)
+    def _image_id(self, scope: str, own: str, preferred: str, image: ImageFile) -> str:
+        """Return the id of an image: ``preferred`` (from an export's provenance) unless another image has this id.
+
+        ``own`` is the image's id within ``scope``, which is an input or one of its files.
+        """
+        key = (scope, own)
         if key not in self._image_ids:
             content = image.sha256
             for name in (preferred, own, f"{own}#{content[:8]}"):
@@ -300,9 +294,9 @@ class _Reader:
         return pair if time == 1 else replace(pair, pair_id=f"{pair.pair_id}#{time}")
 
 
-def _rows(file: RowFile, one: PairInput, opened: OpenedRows, bad: BadRows) -> Iterator[tuple[int, Any]]:
+def _rows(file: DataFile, one: PairInput, opened: DataFiles, bad: BadRows) -> Iterator[tuple[int, Any]]:
     """Yield the number and content of each row, with columns renamed to the names that the row's format expects."""
-    for number, row in file.rows(bad):
+    for number, row in file.rows(bad.reject):
         row = one.layout.renamed(row)
         yield number, row if opened.entry is None else opened.entry.sharegpt(row)
 
@@ -317,11 +311,6 @@ def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -
     return replace(pair, kind=kind or pair.kind, source=source)
 
 
-def _format(file: RowFile, one: PairInput, opened: OpenedRows, rows: Sequence[Any]) -> str:
-    """Return the format of a file from its first rows. Raises SourceError as :meth:`Layout.format_of` describes."""
-    if opened.entry is not None:
-        return "llama-factory"
-    try:
-        return one.layout.format_of(file, rows)
-    except FormatError as error:
-        raise SourceError(str(error)) from error
+def _refuse(place: Path, what: str, one: PairInput, *keys: str) -> None:
+    """Raise FormatError if one of the settings is set, because they do not apply to such an input."""
+    refuse_settings(place, what, {f"data.{key}": getattr(one, key) for key in keys})

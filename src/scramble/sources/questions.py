@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scramble.formats.bad_rows import BadRows, SourceError
+from scramble.formats.bad_rows import BadRows, FormatError, SourceError
 from scramble.formats.checks import clean_id, clean_text, find_image, image_fault, image_name, load_image
-from scramble.formats.provenance import FormatError
 from scramble.formats.readers import without_placeholders
 from scramble.records import ImageRecord, Question, RecordError
 from scramble.sources.bundles import Bundle
@@ -24,7 +22,6 @@ def bundles(
     images: str | Path | None = None,
     embed: bool = False,
     verify: bool = True,
-    limit: int | None = None,
 ) -> Iterator[Bundle]:
     """Stream the questions of a file, each with its images.
 
@@ -36,45 +33,41 @@ def bundles(
     Args:
         path: the ``.jsonl`` file.
         images: the folder that image paths are relative to; by default the file's folder.
-        limit: stop after this many questions.
 
     Raises:
         SourceError: the file is missing or not JSONL.
     """
+    bad.images_key = "data.images"
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise SourceError(f"{file} {what}: set data.path to the JSONL file of questions")
     folder = Path(images) if images is not None else file.parent
     seen: set[str] = set()
-
-    def stream() -> Iterator[Bundle]:
-        for number, row in jsonl_rows(file, ["question"], bad, named_by=""):
+    for number, row in jsonl_rows(file, ["question"], bad, named_by=""):
+        try:
+            question = _question(row, number)
+        except (RecordError, FormatError) as error:
+            bad.reject(file, number, str(error))
+            continue
+        if question.question_id in seen:
+            bad.reject(file, number, "duplicate id", question.question_id)
+            continue
+        records = []
+        for name in question.image_ids:
+            image_file = find_image(folder, name)
             try:
-                question = _question(row, number)
-            except (RecordError, FormatError) as error:
-                bad.reject(file, number, str(error))
-                continue
-            if question.question_id in seen:
-                bad.reject(file, number, "duplicate id", question.question_id)
-                continue
-            records = []
-            for name in question.image_ids:
-                image_file = find_image(folder, name)
-                try:
-                    image = load_image(image_file, embed=embed, verify=verify)
-                except RecordError as error:
-                    bad.reject(file, number, image_fault(image_file), str(error))
-                    break
-                records.append(ImageRecord(name, image, source=f"questions:{file.name}"))
-            if len(records) < len(question.image_ids):
-                continue
-            seen.add(question.question_id)
-            bad.use()
-            key = question.image_ids[0] if question.image_ids else question.question_id
-            yield Bundle(key, tuple(records), questions=(question,))
-
-    yield from islice(stream(), limit)
+                image = load_image(image_file, embed=embed, verify=verify)
+            except RecordError as error:
+                bad.reject(file, number, image_fault(image_file), str(error))
+                break
+            records.append(ImageRecord(name, image, source=f"questions:{file.name}"))
+        if len(records) < len(question.image_ids):
+            continue
+        seen.add(question.question_id)
+        bad.use()
+        key = question.image_ids[0] if question.image_ids else question.question_id
+        yield Bundle(key, tuple(records), questions=(question,))
 
 
 def _question(row: dict[str, Any], number: int) -> Question:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ def bundles(
     source: str = "scene_graphs",
     embed: bool = False,
     verify: bool = True,
-    limit: int | None = None,
 ) -> Iterator[Bundle]:
     """Stream each image that has a scene graph, with its questions, in the order of the graph file.
 
@@ -45,7 +43,7 @@ def bundles(
             (``[{id, qas: [{qa_id, question, answer}]}]``); None reads only images.
         images: folder of images relative to ``path`` (by default ``path``). Images are looked up by id in this folder
             and its sub-folders.
-        limit: stop after this many images.
+
     Raises:
         SourceError: a file is missing or has another layout.
     """
@@ -57,10 +55,8 @@ def bundles(
             raise SourceError(f"{folder / name} does not exist: set data.{key} to the file, relative to data.path")
     questions_of = {} if questions is None else _questions(folder / questions, bad)
     files = _files(folder / images if images else folder)
-
     with_graph: set[str] = set()
-
-    def stream() -> Iterator[Bundle]:
+    try:
         for image_id, graph in read_graphs(folder / graphs):
             with_graph.add(image_id)
             if graph is None:
@@ -79,13 +75,10 @@ def bundles(
             bad.use()
             record = ImageRecord(image_id, image, source=source, graph=graph)
             yield Bundle(image_id, (record,), questions=tuple(questions_of.get(image_id, ())))
-        if left := sum(len(questions_of[image_id]) for image_id in questions_of.keys() - with_graph):
-            log.info(f"data: {left:,} questions about images without a scene graph in {graphs} are skipped")
-
-    try:
-        yield from islice(stream(), limit)
     except GraphError as error:
         raise SourceError(str(error)) from error
+    if left := sum(len(questions_of[image_id]) for image_id in questions_of.keys() - with_graph):
+        log.info(f"data: {left:,} questions about images without a scene graph in {graphs} are skipped")
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:

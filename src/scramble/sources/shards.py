@@ -17,8 +17,8 @@ from typing import Any
 
 from scramble.formats.bad_rows import SourceError
 from scramble.formats.checks import PHOTO_SUFFIXES
+from scramble.formats.hf_tables import one_line
 from scramble.sources.columns import usual_column, value_at
-from scramble.sources.tables import one_line
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""Reads local tables in place: parquet files, arrow files, folders of them, and folders written by ``save_to_disk``.
+"""Reads the tables of the ``datasets`` library: parquet and arrow files, folders with these files, and the hub.
 
-The ``datasets`` library is not used here, because it copies local files into its cache before it reads them, interprets
-brackets and stars in paths as patterns, and merges a folder's splits if it gets a list of files.
+Local files are read in place without the library, because it copies local files into its cache before it reads them,
+interprets brackets and stars in paths as patterns, and merges a folder's splits if it gets a list of files.
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from scramble.formats.bad_rows import SourceError
-from scramble.sources.image_folder import inputs_below
 from scramble.storage.files import StoreError, read_json
 
 log = logging.getLogger(__name__)
 
+ARROW = (".arrow", ".feather")
 BATCH = 64  # rows in memory at a time; a row may contain a photograph
 
 _SHARD = re.compile(r"(.+?)-\d{5}-of-(\d{5})(?:-[0-9a-f]+)?")  # the hub's naming: train-00000-of-00001[-hash]
-_ARROW = (".arrow", ".feather")
-_OTHERS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 _NAMES = {  # split names that the datasets library recognises, and the split that each one denotes
     "train": "train",
     "training": "train",
@@ -79,13 +77,16 @@ class LocalTable:
                     yield number, row
 
 
-def open_local(path: Path, split: str) -> LocalTable:
-    """Return the files of one split.
+def is_table_folder(folder: Path) -> bool:
+    """Return whether a folder was written by ``save_to_disk`` or has a parquet file in it or below."""
+    return any((folder / name).exists() for name in ("state.json", "dataset_dict.json")) or bool(_parquet_files(folder))
 
-    Raises SourceError with the available splits, or with the reason why there are none.
+
+def open_local(path: Path, split: str) -> LocalTable:
+    """Return the files of one split of a file or of a folder (:func:`is_table_folder`).
+
+    Raises SourceError with the available splits if there is no such split.
     """
-    if path.is_file() and path.suffix.lower() in _OTHERS:
-        raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files use data=image_folder")
     if path.is_file():
         named = _split_of(Path(path.name)) if path.suffix.lower() == ".parquet" else None
         return LocalTable(path, [path] if _is(split, {"train", named}) else _refuse(path, split, [named or "train"]))
@@ -93,14 +94,7 @@ def open_local(path: Path, split: str) -> LocalTable:
         return _saved(path, split)
     if (path / "dataset_dict.json").exists():
         return _saved_splits(path, split)
-    if not (parquet := parquet_files(path)):
-        below = inputs_below(path)
-        folder = f" data.path={path / below[0]} (the sub-folders {', '.join(below)} have one)" if below else ""
-        raise SourceError(
-            f"{path} has no parquet file and was not written by save_to_disk; for image files with a table of captions "
-            f"use data=image_folder{folder}"
-        )
-    files = files_of_split(path, parquet, split)
+    files = files_of_split(path, _parquet_files(path), split)
     _check_one_configuration(path, files)
     _log_missing_files(path, files)
     return LocalTable(path, files)
@@ -144,7 +138,7 @@ def _is(split: str, names: set[str | None]) -> bool:
     return split in names or _NAMES.get(split, split) in names
 
 
-def _refuse(path: Path, split: str, names: list[str]) -> list[Path]:
+def _refuse(path: Path, split: str, names: list[str]) -> NoReturn:
     raise SourceError(f"{path} has no split {split}: choose one of {', '.join(names)} (data.split=...)")
 
 
@@ -155,25 +149,26 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     return splits[match] if match is not None else _refuse(folder, split, sorted(splits))
 
 
-def parquet_files(folder: Path) -> list[Path]:
-    """Return all parquet files below a folder."""
-    return [file for file in sorted(folder.rglob("*")) if _is_parquet(file)]
+def _parquet_files(folder: Path) -> list[Path]:
+    """Return all parquet files below a folder, except hidden files."""
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() == ".parquet" and file.is_file())
+    return [file for file in files if not file.name.startswith(".")]
 
 
 def _splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     """Return the files by split. If no name has a split, all files are the split ``train``."""
-    named: dict[str | None, list[Path]] = {}
+    named: dict[str, list[Path]] = {}
+    others = []
     for file in files:
-        named.setdefault(_split_of(file.relative_to(folder)), []).append(file)
-    if set(named) <= {None}:
-        return {"train": files} if files else {}
-    for file in named.pop(None, []):  # if some names have a split, each file without one is a separate split
+        if (split := _split_of(file.relative_to(folder))) is None:
+            others.append(file)
+        else:
+            named.setdefault(split, []).append(file)
+    if not named:
+        return {"train": others}
+    for file in others:  # if some names have a split, each file without one is a separate split
         named.setdefault(file.stem, []).append(file)
-    return {name: paths for name, paths in named.items() if name is not None}
-
-
-def _is_parquet(file: Path) -> bool:
-    return file.suffix.lower() == ".parquet" and file.is_file() and not file.name.startswith(".")
+    return named
 
 
 def _split_of(file: Path) -> str | None:
@@ -225,7 +220,7 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
     import pyarrow.parquet as pq
 
     try:
-        if file.suffix.lower() in _ARROW:
+        if file.suffix.lower() in ARROW:
             source = pa.memory_map(str(file))
             try:
                 stream = pa.ipc.open_stream(source)
@@ -244,3 +239,55 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
 
 def _parts(batch: Any) -> Iterator[Any]:
     yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
+
+
+class HubTable:
+    """A data set on the hub, read row by row with encoded images."""
+
+    def __init__(
+        self,
+        path: str,
+        split: str,
+        name: str | None,
+        revision: str | None,
+        *,
+        streaming: bool = True,
+    ) -> None:
+        import datasets
+
+        self.path = path
+        try:
+            rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
+            features = rows.features or {}
+            for column, feature in features.items():
+                if (encoded := _encoded(feature)) != feature:
+                    rows = rows.cast_column(column, encoded)
+        except Exception as error:  # hub, file system and pyarrow raise exceptions of many types
+            raise SourceError(
+                f"data.path={path} cannot be opened as a data set ({one_line(error)}): set it to a local file, a "
+                "folder, or a hub id that this machine can reach (gated data sets need HF_TOKEN)"
+            ) from error
+        self._rows = rows
+        self.columns = list(rows.column_names or features)
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        try:
+            for number, row in enumerate(self._rows, 1):
+                yield number, {column: row.get(column) for column in columns}
+        except Exception as error:  # the connection may be lost during the stream
+            raise SourceError(
+                f"{self.path} cannot be read completely ({one_line(error)}): run the command again"
+            ) from error
+
+
+def _encoded(feature: Any) -> Any:
+    """Return a feature of the ``datasets`` library in which images are not decoded."""
+    import datasets
+
+    if isinstance(feature, datasets.Image):
+        return datasets.Image(decode=False)
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return replace(feature, feature=_encoded(feature.feature))
+    if isinstance(feature, dict):
+        return {name: _encoded(value) for name, value in feature.items()}
+    return feature

@@ -1,0 +1,226 @@
+"""Finds and reads the data files of preference data: a file, a folder, a pattern of files, or a data set on the hub."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scramble.formats import mmpr
+from scramble.formats.bad_rows import FormatError, SourceError
+from scramble.formats.checks import exists
+from scramble.formats.csv_file import csv_names, csv_rows
+from scramble.formats.dataset_info import INFO, DataSetEntry, find_info, read_entry
+from scramble.formats.hf_tables import ARROW, HubTable, LocalTable, files_of_split, is_table_folder, open_local
+from scramble.formats.readers import ANSWERS
+from scramble.storage.files import StoreError, read_json
+from scramble.storage.jsonl import json_lines, json_values
+
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TEXT_TABLES = (".csv", ".tsv")
+DATA_SUFFIXES = (*JSON_SUFFIXES, *TEXT_TABLES, ".parquet", *ARROW)
+IMAGE_COLUMNS = ("image", "images", "filename", "image_path")
+
+OnBadRow = Callable[[str | Path, int | str, str], None]
+"""A function that is called with the file, the row's number or key, and the reason why the row cannot be used."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A data file, or a data set on the hub.
+
+    Attributes:
+        path: the file; None for a data set on the hub.
+        hub: the data set on the hub.
+        root: the file's folder, relative to the folder that contains all files of the data set. It distinguishes equal
+            image paths in several folders.
+    """
+
+    path: Path | None = None
+    hub: HubTable | None = None
+    root: str = ""
+
+    def __str__(self) -> str:
+        return str(self.path if self.hub is None else self.hub.path)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that image paths are relative to."""
+        return None if self.path is None else self.path.parent
+
+    def rows(self, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
+        """Yield the number (from 1) and content of each row, like :func:`read_rows`."""
+        if self.hub is not None:
+            yield from self.hub.rows(self.hub.columns)
+        elif self.path is not None:
+            yield from read_rows(self.path, on_bad)
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The files of a data set, and the entry of LLaMA-Factory's ``dataset_info.json`` that describes them, if any."""
+
+    files: list[DataFile]
+    entry: DataSetEntry | None = None
+
+
+def find_data_files(
+    path: str, *, name: str | None = None, split: str = "train", revision: str | None = None
+) -> DataFiles:
+    """Find the files of a data set.
+
+    Args:
+        path: a data file (JSON, JSONL, CSV, parquet, arrow), a folder with such files, a folder written by
+            ``save_to_disk``, a ``dataset_info.json`` of LLaMA-Factory, a pattern of files, or a hub id.
+        name: the entry of a ``dataset_info.json``, or the configuration of a hub data set.
+        split: the split of a folder or of a hub data set; it is ignored for a single file.
+        revision: the commit of a hub data set.
+
+    Raises:
+        SourceError: no file or data set exists. The message names the key to change.
+    """
+    place = Path(path).expanduser()
+    if exists(place):
+        info = find_info(place)
+        entry = None if info is None else read_entry(info, name)
+        unused = {"name": None if entry else name, "revision": revision}
+        for key, value in unused.items():
+            if value is not None:
+                raise SourceError(f"{path} is a local copy, which has no {key}: remove data.{key}")
+        place = place if entry is None else entry.file
+        if not place.exists():
+            raise SourceError(f"{info} names the file {place}, which does not exist: correct file_name")
+        return DataFiles(_data_files([place] if place.is_file() else _in_folder(place, split)), entry)
+    if is_pattern(path):
+        if not (files := matches(path)):
+            raise SourceError(
+                f"data.path={path} matches no data file ({', '.join(DATA_SUFFIXES)}): correct the pattern"
+            )
+        return DataFiles(_data_files(files))
+    if not is_hub_id(path):
+        raise SourceError(f"data.path={path} does not exist: use a data file, its folder, a pattern or a hub id")
+    return DataFiles([DataFile(hub=HubTable(path, split, name, revision))])
+
+
+def may_exist(path: str) -> bool:
+    """Return whether :func:`find_data_files` can open a path, as far as this is known without the network."""
+    return exists(Path(path).expanduser()) or bool(matches(path)) or is_hub_id(path)
+
+
+def matches(path: str) -> list[Path]:
+    """Return the data files that a pattern matches, sorted; none for a path without a pattern."""
+    if not is_pattern(path) or exists(Path(path).expanduser()):
+        return []
+    paths = [Path(file) for file in sorted(glob.glob(str(Path(path).expanduser()), recursive=True))]
+    return [file for file in paths if file.suffix.lower() in DATA_SUFFIXES and file.is_file()]
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path is a pattern of several files."""
+    return any(sign in path for sign in "*?[")
+
+
+def is_hub_id(path: str) -> bool:
+    """Return whether a path that does not exist can be a data set on the hub: ``owner/name``."""
+    owner, _, name = path.partition("/")
+    is_file = Path(name).suffix.lower() in (*DATA_SUFFIXES, ".tar")
+    return bool(owner.strip(".~")) and bool(name) and "/" not in name and not is_file and not is_pattern(path)
+
+
+def _in_folder(folder: Path, split: str) -> list[Path]:
+    if is_table_folder(folder):
+        return open_local(folder, split).files
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in DATA_SUFFIXES and file.is_file()]
+    files = [file for file in files if file.name not in (INFO, mmpr.META)]
+    if not files:
+        raise SourceError(f"{folder} has no data files ({', '.join(DATA_SUFFIXES)}): set data.path to the file")
+    return files_of_split(folder, files, split)
+
+
+def _data_files(paths: Sequence[Path]) -> list[DataFile]:
+    common = os.path.commonpath([path.parent for path in paths])
+    roots = (os.path.relpath(path.parent, common) for path in paths)
+    return [DataFile(path, root="" if root == "." else root) for path, root in zip(paths, roots, strict=True)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def refuse(path: str | Path, row: int | str, reason: str) -> None:
+    """Raise FormatError for a row. This is the :data:`OnBadRow` of callers that do not accept bad rows."""
+    raise FormatError(f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}")
+
+
+def read_rows(path: Path, on_bad: OnBadRow = refuse) -> Iterator[tuple[int, Any]]:
+    """Yield the number (from 1) and content of each row of a JSON, JSONL, CSV, parquet or arrow file.
+
+    ``on_bad`` is called for rows that cannot be read. JSON files contain a list of rows or one row per line,
+    independently of their suffix. For a CSV file, the number is the number of the line.
+
+    Raises SourceError if the file cannot be read.
+    """
+    if not path.is_file():
+        raise FormatError(f"{path} does not exist: set the path to the data file or its folder")
+    try:
+        if path.suffix.lower() in (".parquet", *ARROW):
+            table = LocalTable(path, [path])
+            yield from table.rows(table.columns)
+        elif path.suffix.lower() in TEXT_TABLES:
+            yield from _table_rows(path, on_bad)
+        else:
+            yield from _json_rows(path, on_bad)
+    except StoreError as error:
+        raise FormatError(str(error)) from error
+
+
+def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
+    if not _holds_lines(path):
+        content = read_json(path)
+        if not isinstance(content, list):
+            raise FormatError(f"{path} does not contain a list of rows")
+        yield from enumerate(content, 1)
+        return
+    number = 0
+    for _, line in json_lines(path):
+        try:
+            values = json_values(line)
+        except ValueError as error:
+            number += 1
+            on_bad(path, number, f"not JSON ({error})")
+            continue
+        for value in values:
+            number += 1
+            yield number, value
+
+
+def _holds_lines(path: Path) -> bool:
+    """Return whether a JSON file has one row per line, which is the case if its first line is a JSON object and other
+    lines follow.
+
+    A ``.jsonl`` file also counts as having one row per line, unless it starts with ``[``.
+    """
+    lines = json_lines(path)
+    _, first = next(lines, (1, b""))
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return not first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    try:
+        return all(isinstance(value, dict) for value in json_values(first)) and next(lines, None) is not None
+    except ValueError:
+        return False
+
+
+def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a table with any of :data:`scramble.formats.readers.ANSWERS` as columns.
+
+    The image column is used to find where a row begins.
+    """
+    names = csv_names(path)
+    answers = next((pair for pair in ANSWERS if set(pair) <= names), None)
+    if answers is None:
+        pairs_of_columns = " nor ".join(" and ".join(pair) for pair in ANSWERS)
+        raise FormatError(f"{path}: the header has neither {pairs_of_columns}: rename the columns")
+    image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
+    yield from csv_rows(path, [*image, *answers], lambda file, row, reason, line: on_bad(file, row, reason))
