@@ -220,6 +220,23 @@ def test_hints_name_keys_that_exist() -> None:
         assert right in known_keys(values, CLASSES["train"])
 
 
+def test_engine_and_options_of_a_mix_are_those_of_its_parts() -> None:
+    for override, clause in (
+        ("+pairs.engine={kind: openai}", "pairs.engine: there is no such key; use pairs.parts.<part>.engine"),
+        ("+pairs.options.samples=8", "pairs.options: there is no such key; use pairs.parts.<part>.options"),
+        (
+            "pairs.options.samples=8",
+            "pairs.options.samples: there is no such key; did you mean pairs.parts.correctness.options.samples?",
+        ),
+        (
+            "engine@pairs.engine=openai",
+            "engine@pairs.engine: there is no such key; did you mean pairs.parts.correctness.engine or "
+            "pairs.parts.dropout_ntp.engine?",
+        ),
+    ):
+        assert faults("generate", ["pairs=mpo_world", override]) == [clause]
+
+
 def test_a_key_that_moved_is_named() -> None:
     for root in ("generate", "train"):
         (clause,) = faults(root, ["pairs=correctness", "pairs.options.shard=[0,2]"])

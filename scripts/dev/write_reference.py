@@ -103,7 +103,7 @@ SENTENCES = {
 
 
 # Keys of pair methods that have no effect. Experiments set these keys.
-NO_EFFECT = {"given": ("prompt", "captions_per_image"), "mix": ("options",)}
+NO_EFFECT = {"given": ("prompt", "captions_per_image")}
 
 
 class Key(NamedTuple):

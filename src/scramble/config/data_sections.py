@@ -329,8 +329,11 @@ class MixMethod(Negatives):
 
     parts: Annotated[dict[Text, Annotated[Any, Variants("method", METHODS)]], NOT_EMPTY] = field(default_factory=dict)
     weights: dict[Text, Positive] | None = None
-    options: dict[str, Any] | None = None
-    engine: Engine | None = None
+
+    @classmethod
+    def renamed(cls) -> Mapping[str, str]:
+        """Return a dictionary from keys of a single method to the keys to use instead."""
+        return {name: f"pairs.parts.<part>.{name}" for name in ("engine", "options")}
 
     def faults(self, at: str) -> Iterator[str]:
         """Parts and weights must have the same names."""

@@ -20,8 +20,18 @@ def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> d
         if section is not None:
             keys |= known_keys(value if isinstance(value, Mapping) else {}, section, key)
         elif isinstance(value, Mapping):
-            keys |= {join(key, inner): None for inner in value}
+            for entry, content in value.items():
+                keys[join(key, entry)] = None
+                section = _section_of(_kind_of_values(kind), content)  # the parts of a mix
+                keys |= {} if section is None else known_keys(content, section, join(key, entry))
     return keys
+
+
+def _kind_of_values(kind: Any) -> Any:
+    """Return the annotation of a mapping's values, or None."""
+    if get_origin(kind) is dict:
+        return get_args(kind)[1]
+    return next((found for part in get_args(kind) if (found := _kind_of_values(part)) is not None), None)
 
 
 def _section_of(kind: Any, value: Any) -> type[Section] | None:

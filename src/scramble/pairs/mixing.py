@@ -21,7 +21,6 @@ class MixedPairs(PairMethod):
     Args:
         parts: the methods by name.
         weights: see :func:`mix`.
-        options: ignored, because only the parts of a mix have options.
     """
 
     def __init__(
@@ -31,7 +30,6 @@ class MixedPairs(PairMethod):
         shard: tuple[int, int] = WHOLE,
         parts: Mapping[str, PairMethod],
         weights: Mapping[str, float] | None = None,
-        options: object = None,
     ) -> None:
         super().__init__(seed=seed, shard=shard)
         self._parts, self._weights = parts, weights
