@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,17 @@ def test_every_other_field_is_refused_with_its_reason(name: str) -> None:
     with pytest.raises(ValueError, match=rf"trainer\.{name}=") as refused:
         PreferenceConfig(**section, use_cpu=True)
     assert str(refused.value).endswith(reason) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "advice"),
+    [("betta", "; did you mean beta?"), ("lora_r", "; use peft.r"), ("zzz", "")],
+)
+def test_a_field_that_does_not_exist_is_answered_with_the_nearest(field: str, advice: str) -> None:
+    with pytest.raises(TypeError) as error:
+        PreferenceConfig(**{field: 0.1})  # type: ignore[arg-type]
+    assert str(error.value) == f"PreferenceConfig has no field {field}{advice}"
+    assert "beta" in inspect.signature(PreferenceConfig).parameters  # editors and notebooks show the fields
 
 
 def test_the_tables_of_fields_name_what_there_is() -> None:

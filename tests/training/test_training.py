@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -670,12 +671,17 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
         ({"tables": ["captions"]}, "only the sft loss trains"),
         ({"tables": ["images"]}, "is empty or has an unknown name: choose one or more of"),
         ({"peft": LORA, "train_vision": True}, "LoRA freezes the vision tower"),
-        ({"peft": {"rank": 8}}, "peft: .*unexpected keyword argument 'rank'"),
+        ({"peft": {"rank": 8}}, "peft: LoraConfig has no field rank; use peft.r$"),
+        ({"peft": {"lora_alhpa": 8}}, r"peft: LoraConfig has no field lora_alhpa; did you mean lora_alpha\?"),
+        ({"reward_shift": "ema"}, "trainer.reward_shift=ema: choose one of earlier, inclusive, none"),
+        ({"loss_type": "sft", "sft_mean": "token"}, "trainer.sft_mean=token: choose one of answer, batch"),
+        ({"loss_type": "exo_pair"}, "trainer.label_smoothing=0.0 must be above 0 and below 1 for the loss exo_pair"),
+        ({"loss_type": "robust", "label_smoothing": 0.5}, "label_smoothing=0.5 must be at least 0 and below 0.5"),
+        ({"global_batch_size": 0}, "trainer.global_batch_size=0 must be at least 1"),
         (
             {"global_batch_size": 6, "per_device_train_batch_size": 4},
             "not a multiple of trainer.per_device_train_batch_size",
         ),
-        ({"reward_shift": "ema"}, "reward_shift='ema' is unknown"),
         ({"loss_type": ["dop"]}, "unknown loss 'dop'"),
         ({"label_smoothing": 0.1}, "none of the losses sigmoid uses label smoothing"),
     ],
@@ -683,6 +689,24 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
 def test_contradictory_options(base: Path, data: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(load_vlm(base), data, tmp_path, **options)
+
+
+def test_flash_attention_cannot_train_on_tries(base: Path, data: Path, tmp_path: Path) -> None:
+    vlm = load_vlm(base)
+    decoder: Any = vlm.backbone.decoder
+    decoder.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="does not support the attention masks of token tries"):
+        fit(vlm, data, tmp_path, peft=LORA)
+
+
+@pytest.mark.parametrize("backend", ["trie", "trl"])
+def test_training_and_loading_show_no_warning_about_renamed_methods(
+    backend: str, base: Path, data: Path, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*gradient_checkpointing", category=FutureWarning)
+        made = fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=1, global_batch_size=2, backend=backend)
+        load_vlm(base, adapter=made["adapter"])
 
 
 def test_lora_dropout_is_allowed_with_one_warning(

@@ -267,7 +267,7 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
         )
     saved = tensor_names(adapter_weights(adapter))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), no_checkpointing_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # reported below, by name
             wrapped = PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
@@ -336,6 +336,17 @@ def _quantization(family: Family, fields: Mapping[str, Any], device: str | None)
     except (TypeError, ValueError) as error:
         raise ModelError(f"model.quantization is invalid: {error}") from error
     return {"quantization_config": config, "device_map": {"": device or "cuda"} if device != "auto" else "auto"}
+
+
+@contextmanager
+def no_checkpointing_warnings() -> Iterator[None]:
+    """Within the block, ignore transformers' FutureWarnings about names with ``gradient_checkpointing``.
+
+    transformers 5 has renamed it to ``activation_checkpointing``, but PEFT and TRL still use the old names.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 @contextmanager

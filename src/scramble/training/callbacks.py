@@ -146,7 +146,7 @@ class ProgressLines(TrainerCallback):
         # There are more log rows than progress lines, so report only the first row and one row per twentieth of the
         # run.
         part = state.global_step * self.LINES // state.max_steps
-        if part == self._part and self._part is not None:
+        if part == self._part:
             return
         self._part = part
         remaining = self._seconds_left(state.max_steps - state.global_step)

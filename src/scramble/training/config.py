@@ -7,34 +7,63 @@ import enum
 import json
 import os
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal
+from functools import cache, wraps
+from typing import Any, TypeVar
 
 import torch
 from transformers import get_scheduler
 from trl import DPOConfig
 
+from scramble.models.loading import no_checkpointing_warnings
 from scramble.training.dataloader import default_num_workers
 from scramble.training.fields import (
     BACKENDS,
     REFUSED,
+    RENAMED,
     TRL_OPTIONS,
     default_of,
     operation_fields,
     optimizer_fault,
     trl_faults,
+    unknown_field,
     vision_fault,
 )
-from scramble.training.losses import F_DIVERGENCES, check_weights, needs_pairs, reads
+from scramble.training.losses import F_DIVERGENCES, SFT_MEANS, check_weights, needs_pairs, reads
+from scramble.training.reward_shift import KINDS
 from scramble.trie.engine import TOWER_TOKENS
 
-Table = Literal["pairs", "captions", "questions", "rationales"]
-TABLES: tuple[Table, ...] = ("pairs", "captions", "questions", "rationales")
+T = TypeVar("T")
+# Fields whose values, if not None, are at least 1.
+COUNTS = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "global_batch_size",
+    "max_length",
+    "row_tokens",
+    "tower_tokens",
+    "reference_batch_tokens",
+)
+TABLES = ("pairs", "captions", "questions", "rationales")
 
 
+def _with_suggestions(cls: type[T]) -> type[T]:
+    """Make the constructor of a dataclass suggest a field if it is called with a field that does not exist."""
+    original = cls.__init__
+
+    @wraps(original)
+    def init(self: T, *args: Any, **values: Any) -> None:
+        if fault := unknown_field(cls, values, RENAMED):
+            raise TypeError(fault)
+        original(self, *args, **values)
+
+    cls.__init__ = init  # type: ignore[method-assign, assignment]
+    return cls
+
+
+@_with_suggestions
 @dataclass
 class PreferenceConfig(DPOConfig):
     """Settings of :func:`scramble.training.train`.
@@ -44,7 +73,9 @@ class PreferenceConfig(DPOConfig):
     the second block adds fields. Rows longer than ``max_length`` are rejected and never truncated.
 
     Raises:
-        ValueError: fields contradict each other, or a refused field is set. The message names the field.
+        TypeError: a field does not exist. The message suggests another field.
+        ValueError: a value is out of range, fields contradict each other, or a refused field is set. The message names
+            the field.
     """
 
     # ---- defaults that differ from TRL's
@@ -100,7 +131,10 @@ class PreferenceConfig(DPOConfig):
     )
     sft_mean: str = field(
         default="answer",
-        metadata={"help": "The sft loss averages over each answer (MPO paper) or the batch (TRL)."},
+        metadata={
+            "help": "Tokens over which the sft loss is averaged: answer (those of each answer, as in the MPO paper) or "
+            "batch (those of all answers in a micro-batch, as in TRL)."
+        },
     )
     tables: list[str] = field(
         default_factory=lambda: ["pairs"],
@@ -185,9 +219,7 @@ class PreferenceConfig(DPOConfig):
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         workers, self.dataloader_num_workers = self.dataloader_num_workers, self.dataloader_num_workers or 0
-        with warnings.catch_warnings():
-            # transformers 5 has renamed gradient_checkpointing. This class uses TRL's name until TRL renames the field.
-            warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        with no_checkpointing_warnings():
             super().__post_init__()
         if self.activation_offloading and self.device.type == "cpu":
             raise ValueError("trainer.activation_offloading=true needs a GPU, but there is none: set it to false")
@@ -207,6 +239,10 @@ class PreferenceConfig(DPOConfig):
             raise ValueError(
                 f"trainer.tables={tables} must be [pairs], because only the sft loss trains without rejected answers"
             )
+        choices = {"reward_shift": KINDS, "sft_mean": SFT_MEANS, "f_divergence_type": F_DIVERGENCES}
+        for name, allowed in choices.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"trainer.{name}={value}: choose one of {', '.join(allowed)}")
         if self.label_smoothing and not reads(self.weights, "label_smoothing"):
             raise ValueError(
                 f"trainer.label_smoothing={self.label_smoothing} must be 0, because none of the losses "
@@ -234,14 +270,23 @@ class PreferenceConfig(DPOConfig):
 
     def _check_numbers(self) -> None:
         """Raise ValueError for numbers outside their range."""
-        for name in ("per_device_eval_batch_size", "row_tokens", "reference_batch_tokens"):
+        for name in COUNTS:
             if (number := getattr(self, name)) is not None and number < 1:
                 raise ValueError(f"trainer.{name}={number} must be at least 1")
+        if self.beta <= 0:
+            raise ValueError(f"trainer.beta={self.beta} must be above 0")
+        if not 0 <= self.max_rejected_fraction <= 1:
+            raise ValueError(f"trainer.max_rejected_fraction={self.max_rejected_fraction} must be from 0 to 1")
         if self.ld_alpha is not None and not 0 <= self.ld_alpha <= 1:
             raise ValueError(f"trainer.ld_alpha={self.ld_alpha} must be from 0 to 1")
-        if self.f_divergence_type not in F_DIVERGENCES:
+        if "robust" in self.weights and not 0 <= self.label_smoothing < 0.5:
             raise ValueError(
-                f"trainer.f_divergence_type={self.f_divergence_type}: choose one of {', '.join(F_DIVERGENCES)}"
+                f"trainer.label_smoothing={self.label_smoothing} must be at least 0 and below 0.5 for the loss robust"
+            )
+        if "exo_pair" in self.weights and not 0 < self.label_smoothing < 1:
+            raise ValueError(
+                f"trainer.label_smoothing={self.label_smoothing} must be above 0 and below 1 for the loss exo_pair, "
+                "whose paper recommends 1e-3"
             )
 
     def _check_scheduler(self) -> None:

@@ -68,7 +68,7 @@ def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
 
 
 def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """Yield one example per question with a rationale. The chosen answer has the steps and the answer."""
+    """Yield one example per question with a rationale. The chosen text contains the steps and the answer."""
     for question in questions:
         if question.rationale:
             text = rationales.write(question.rationale, question.answer)
@@ -90,7 +90,7 @@ def image_size(image: ImageFile) -> tuple[int, int]:
 def load_examples(
     data: Data, tables: Sequence[str], caption_prompt: str
 ) -> tuple[Iterator[Example], Mapping[str, ImageFile]]:
-    """Return the examples in ``tables`` (see ``PreferenceConfig.tables``) and the images by id of a data set.
+    """Return the examples in the named tables of a data set (see ``PreferenceConfig.tables``), and its images by id.
 
     Raises StoreError if a table is missing or damaged.
     """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Fields that define the training loss; each file in configs/objective sets these fields together.
@@ -86,6 +87,20 @@ def default_of(cls: type, name: str) -> Any:
     """Return the default of a field of a dataclass."""
     field: Any = next(field for field in dataclasses.fields(cls) if field.name == name)
     return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
+def unknown_field(cls: type, names: Iterable[str], renamed: Mapping[str, str]) -> str | None:
+    """Return a message for the first name that is not a field of a dataclass, or None if all names are fields.
+
+    The message suggests the new name in ``renamed``, or the most similar field.
+    """
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
+    name = next((name for name in names if name not in fields), None)
+    if name is None:
+        return None
+    close = difflib.get_close_matches(name, fields, n=1)
+    advice = f"; use {renamed[name]}" if name in renamed else f"; did you mean {close[0]}?" if close else ""
+    return f"{cls.__name__} has no field {name}{advice}"
 
 
 def operation_fields(load_best_model_at_end: bool) -> frozenset[str]:
@@ -244,9 +259,15 @@ def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bo
     return None
 
 
+FLASH_ATTENTION_FAULT = (
+    "FlashAttention 2 does not support the attention masks of token tries: set model.attn_implementation=sdpa, or "
+    "flex_attention on a GPU, or trainer.backend=trl"
+)
+
 PEFT_SECTION = "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"
 
-# Field names of other TRL and transformers versions and of earlier versions of this project, with the current names.
+# Names of fields in other versions of TRL and transformers and in earlier versions of this project, with the keys to
+# use instead. PEFT_RENAMED contains other names of PEFT's fields.
 RENAMED = {
     "group_by_length": "trainer.group_by_image",
     "reference_free": "an objective without a reference: objective=sft",
@@ -290,6 +311,15 @@ RENAMED = {
     "best": "trainer.load_best_model_at_end with trainer.metric_for_best_model",
     "adam_betas": "trainer.adam_beta1 and trainer.adam_beta2",
     "device": "trainer.use_cpu",
+}
+
+PEFT_RENAMED = {
+    "rank": "peft.r",
+    "alpha": "peft.lora_alpha",
+    "dropout": "peft.lora_dropout",
+    "targets": "peft.target_modules",
+    "lora_r": "peft.r",
+    "lora_target_modules": "peft.target_modules",
 }
 
 # The packages that transformers' optimizers need, by a pattern in the optimizer's name. The first match counts.

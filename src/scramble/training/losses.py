@@ -67,6 +67,7 @@ class PairLogps(NamedTuple):
         return self.f_chosen - self.f_rejected
 
 
+SFT_MEANS = ("answer", "batch")
 F_DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 
 
@@ -267,7 +268,7 @@ def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
         return -logps.policy_chosen / logps.chosen_tokens
     if sft_mean == "batch":
         return (-logps.policy_chosen.sum() / logps.chosen_tokens.sum()).expand_as(logps.policy_chosen)
-    raise ValueError(f"sft_mean={sft_mean!r}: choose 'answer' or 'batch'")
+    raise ValueError(f"sft_mean={sft_mean!r}: choose one of {', '.join(SFT_MEANS)}")
 
 
 def _per_token_margin(logps: PairLogps) -> Tensor:

@@ -31,14 +31,10 @@ class RunningMetrics:
         args: settings of the run.
         backbone: the model, for counting operations; None omits the count.
         in_step_reference: whether each step also runs the reference.
-
-    Attributes:
-        data_seconds: seconds spent waiting for batches since the last row.
     """
 
     def __init__(self, args: PreferenceConfig, backbone: Backbone | None, in_step_reference: bool) -> None:
         self.args = args
-        self.data_seconds = 0.0
         self._peak_flops = None if backbone is None else peak_flops(args.device, args.peak_tflops)
         self._meter = None
         if backbone is not None and self._peak_flops is not None:
@@ -91,8 +87,11 @@ class RunningMetrics:
         if self._meter is not None:
             self._counts["flops"] += self._meter(tries)
 
-    def row(self) -> dict[str, float]:
-        """Return the averages and rates since the last call. Every process must call this collective operation."""
+    def row(self, data_seconds: float) -> dict[str, float]:
+        """Return the averages and rates since the last call. Every process must call this collective operation.
+
+        ``data_seconds`` is the time in seconds spent waiting for batches since the last call.
+        """
         now = time.perf_counter()
         seconds, self._row_time = now - self._row_time, now
         names = list(self._values)
@@ -106,7 +105,6 @@ class RunningMetrics:
             dist.all_reduce(counts)
         self._values.clear()
         self._counts.clear()
-        data_seconds, self.data_seconds = self.data_seconds, 0.0
         pairs, tokens, positions, images, flops = counts.tolist()
         self._num_tokens += tokens
         mfu = {"mfu": flops / seconds / world / self._peak_flops} if self._peak_flops and flops else {}

@@ -38,9 +38,11 @@ def peak_flops(device: torch.device, tflops: float | None = None) -> float | Non
 
 def memory_use(device: torch.device) -> dict[str, float]:
     """Return the resident memory of this process and the peak GPU memory since the last call, in GiB."""
-    with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
-        pages = file.read().split()
-    memory = {"memory/resident_gib": int(pages[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30} if pages else {}
+    memory = {}
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm") as file:
+            pages = int(file.read().split()[1])
+        memory["memory/resident_gib"] = pages * os.sysconf("SC_PAGE_SIZE") / 2**30
     if device.type == "cuda":
         memory["memory/gpu_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
         torch.cuda.reset_peak_memory_stats(device)

@@ -19,6 +19,7 @@ from transformers.trainer_callback import TrainerCallback
 from scramble import interrupt
 from scramble.models import VLM
 from scramble.models.family import Family
+from scramble.models.loading import no_checkpointing_warnings
 from scramble.storage.files import writing
 from scramble.training.callbacks import (
     ConfiguredSteps,
@@ -50,6 +51,7 @@ from scramble.trie.backbone import Backbone
 log = logging.getLogger(__name__)
 
 
+@no_checkpointing_warnings()
 def train(
     vlm: VLM,
     data: Data,

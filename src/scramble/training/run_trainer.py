@@ -141,12 +141,12 @@ class RunTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass a log row to the callbacks.
 
-        The epoch in this row is the number of examples divided by the data set's size.
+        The ``epoch`` of this row is the number of processed examples divided by the number of examples in the data set.
         """
         if "train_runtime" in logs:  # transformers' summary at the end, whose rates are wrong for tries
             return
-        logs["epoch"] = self.state.global_step * self.args.gradient_accumulation_steps * self.order.world_size
-        logs["epoch"] = round(logs["epoch"] / self.batches_per_epoch, 6)
+        num_batches = self.state.global_step * self.args.gradient_accumulation_steps * self.order.world_size
+        logs["epoch"] = round(num_batches / self.batches_per_epoch, 6)
         self.last_log |= logs
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
@@ -182,9 +182,7 @@ class RunTrainer(Trainer):
         if not (self.args.load_best_model_at_end or self.args.save_strategy == "best") or name is None:
             return
         if name not in metrics and f"eval_{name}" not in metrics:
-            fix = (
-                f"choose one of {', '.join(sorted(metrics))}" if metrics else "there are no held-out pairs to evaluate"
-            )
+            fix = f"choose one of {', '.join(sorted(metrics))}" if metrics else "there are no held-out pairs"
             raise ValueError(f"trainer.metric_for_best_model={name}: evaluations do not have this metric; {fix}")
 
     # --------------------------------------------------------------------------------------------------- checkpoints

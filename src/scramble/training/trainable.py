@@ -14,7 +14,14 @@ from torch import nn
 
 from scramble.models import VLM, ModelError
 from scramble.training.config import PreferenceConfig
-from scramble.training.fields import PEFT_REFUSED, default_of, vision_fault
+from scramble.training.fields import (
+    FLASH_ATTENTION_FAULT,
+    PEFT_REFUSED,
+    PEFT_RENAMED,
+    default_of,
+    unknown_field,
+    vision_fault,
+)
 from scramble.training.losses import needs_pairs
 from scramble.training.weights import is_adapter_weight
 from scramble.trie.backbone import Backbone
@@ -40,6 +47,9 @@ def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
         raise ValueError(
             "the model was trained before and has an adapter in its layers: load the model again with load_vlm"
         )
+    decoder: Any = vlm.backbone.decoder
+    if backend == "trie" and decoder.config._attn_implementation == "flash_attention_2":
+        raise ValueError(f"attn_implementation=flash_attention_2: {FLASH_ATTENTION_FAULT}")
     if args.peft is not None and vlm.has_adapter:
         raise ValueError(
             "the model already has an adapter: set peft=null to continue training it, or merge the adapter first"
@@ -118,6 +128,8 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
     """
     from peft import LoraConfig
 
+    if fault := unknown_field(LoraConfig, peft, PEFT_RENAMED):
+        raise ModelError(f"peft: {fault}")
     fields = {"bias": "none", **peft}
     targets, parameters = fields.get("target_modules"), list(fields.get("target_parameters") or ())
     only_parameters = targets == [] and bool(parameters)

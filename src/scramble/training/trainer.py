@@ -187,8 +187,8 @@ class PreferenceTrainer(RunTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the averages over micro-batches and processes since the last row to a log row, and log this row."""
         if "loss" in logs:
-            self.metrics.data_seconds, self.data_seconds = self.data_seconds, 0.0
-            logs |= self.metrics.row()
+            logs |= self.metrics.row(self.data_seconds)
+            self.data_seconds = 0.0
         super().log(logs, start_time)
 
     # --------------------------------------------------------------------------------------------------- checkpoints
