@@ -75,3 +75,10 @@ def test_a_wide_table_is_broken_at_spaces(capsys: pytest.CaptureFixture[str]) ->
     fits = printed[: printed.index("└")]
     assert all(word in fits for title in [*titles, "replace-attribute", "remarks"] for word in title.split())
     assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_only_the_widest_columns_of_a_wide_table_are_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [Column("score"), Column("n"), Column("method"), Column("minus base"), Column("minus sft")]
+    show(Table(columns, [["group/swap-object", "2700", "dpo_trie", *["+4.4 [+2.7, +6.2] p < 0.001 " * 2] * 2]]).rich())
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "group/swap-object" in line]
+    assert "2700" in row and "dpo_trie" in row

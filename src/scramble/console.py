@@ -134,7 +134,8 @@ def show(table: Any) -> None:
 def _fit(table: Any, width: int) -> None:
     """Set the widths of the columns so that lines break only at spaces, if the columns' minimum widths fit.
 
-    Rich itself would reduce the widest columns first, even below their minimum widths.
+    The columns that lack the least get their full width first, so that numbers are not broken. Rich itself would reduce
+    the widest columns first, even below their minimum widths.
     """
     if _width(table).minimum > width:
         table.padding = (0, 0)
@@ -145,8 +146,11 @@ def _fit(table: Any, width: int) -> None:
         return
     longest = [max((_width(cell).maximum for cell in column.cells), default=0) for column in table.columns]
     missing = [max(0, most - (column.min_width or 0)) for column, most in zip(table.columns, longest, strict=True)]
-    for column, more in zip(table.columns, missing, strict=True):
-        column.width = (column.min_width or 0) + free * more // max(1, sum(missing))
+    order = sorted(range(len(missing)), key=missing.__getitem__)
+    for place, number in enumerate(order):
+        more = min(missing[number], free // (len(order) - place))
+        table.columns[number].width = (table.columns[number].min_width or 0) + more
+        free -= more
 
 
 def _width(renderable: Any) -> Any:

@@ -133,7 +133,7 @@ def evaluate(
     if shard is not None:
         log.info(f"shard {shard[0]}/{shard[1]}: replies are stored; run the same command without shard to score them")
     elif is_main_process():
-        _compare([run / place / arm / b.name for arm in results for b in loaded], baselines)
+        _print_scores(run / place, list(results), [benchmark.name for benchmark in loaded], baselines)
         if limit is not None:
             log.info(
                 f"limit={limit}: partial results are in {run / place} and not in reports; omit limit to score all items"
@@ -173,12 +173,9 @@ def _served(
     from scramble.evaluation.backends.server import EngineBackend
 
     opened = stack.enter_context(open_engine(**engine))
-    names = [arms] if isinstance(arms, str) else list(arms)
-    if len(names) != 1:
-        raise StageError(
-            f"the engine serves one model, but arms={names} names {len(names)} arms: run the command once per arm"
-        )
-    name = names[0] if names[0] != "all" else re.sub(r"[^\w.-]+", "_", opened.model).strip("_.")
+    (name,) = [arms] if isinstance(arms, str) else arms
+    if name == "all":
+        name = re.sub(r"[^\w.-]+", "_", opened.model).strip("_.")
     store = stack.enter_context(ReplyStore(out / name / "replies", process))
     return EngineBackend(opened, store), runner.identify_served(opened, engine["kind"], name=name)
 
@@ -251,10 +248,6 @@ def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | N
     from scramble.evaluation.judge import Judge
 
     if options.get("engine") is None:
-        if options.get("faithfulness"):
-            raise StageError(
-                "judge.faithfulness=true needs a judge: set engine@judge.engine=openai and judge.engine.model=..."
-            )
         return None
     rest = {k: v for k, v in options.items() if k != "engine" and v is not None}
     for key in [key for key in rest if key.endswith("_prompt")]:
@@ -315,10 +308,29 @@ def _export_predictions(
         log.info(f"{arm}: predictions on {benchmark.name} in the format {name}: {written_to}")
 
 
-def _compare(folders: Sequence[Path], baselines: Sequence[str]) -> None:
+def _print_scores(place: Path, arms: Sequence[str], benchmarks: Sequence[str], baselines: Sequence[str]) -> None:
+    """Print the scores of arms. Baselines that an earlier command has evaluated in the same way are also printed."""
     from scramble.pipeline.report import print_rows
     from scramble.reporting import comparison
+    from scramble.reporting.arms import method_of
 
-    rows = comparison.compare(comparison.by_method(folders), baselines)
-    if len({row.method for row in rows}) > 1:
-        print_rows(rows, baselines)
+    folders = [place / arm / benchmark for arm in arms for benchmark in benchmarks]
+    others = set(baselines) - {method_of(arm) for arm in arms}
+    for arm in sorted(path.name for path in place.iterdir() if method_of(path.name) in others):
+        earlier = ((place / arm / benchmark, place / arms[0] / benchmark) for benchmark in benchmarks)
+        folders += [folder for folder, scored in earlier if _is_comparable(folder, scored)]
+    print_rows(comparison.compare(comparison.by_method(folders), baselines), baselines)
+
+
+def _is_comparable(earlier: Path, scored: Path) -> bool:
+    """Return whether a folder has a result that was measured in the same way as the result in ``scored``."""
+    from scramble.evaluation.items import EvaluationError
+    from scramble.evaluation.scoring import results
+    from scramble.evaluation.scoring.paired import not_comparable
+
+    if not (earlier / "result.json").is_file():
+        return False
+    try:
+        return not_comparable(results.read(earlier), results.read(scored)) is None
+    except EvaluationError:  # another version of this project wrote the earlier result
+        return False

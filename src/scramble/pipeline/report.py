@@ -128,14 +128,18 @@ def _markdown(
 
 
 def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
-    """Print a table per benchmark with overall scores and group scores by kind. The result files contain all scores."""
+    """Print a table per benchmark with overall scores and group scores by kind. The result files contain all scores.
+
+    Differences are shown only from baselines that have results on the benchmark.
+    """
     from scramble.reporting.comparison import score_table
 
     for benchmark, members in groupby(rows, key=lambda row: row.benchmark):
         shown = [row for row in members if "/" not in row.score or row.score.startswith("group/swap")]
         sections = [n for n, (above, below) in enumerate(pairwise(shown), 1) if above.score != below.score]
-        caption = f"{benchmark}: percent, differences in points with 95 % intervals"
-        table = score_table(shown, baselines, caption, sections)
+        compared = [name for name in baselines if any(name in row.differences for row in shown)]
+        caption = f"{benchmark}: percent" + (", differences in points with 95 % intervals" if compared else "")
+        table = score_table(shown, compared, caption, sections)
         show(table.rich())
         for note in table.notes:
             log.info(f"  {note}")
