@@ -13,6 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from scramble.config.validation import check_root
 from scramble.launch.command import job_command, strategy_file
 from scramble.launch.names import name_arm, slug, varying_overrides
 from scramble.launch.points import LaunchError, Point, make_points
@@ -96,11 +97,19 @@ def test_one_process_needs_no_accelerate(tmp_path: Path) -> None:
     ]
 
 
-def test_jobs_that_cannot_be_started_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match=r"must be a multiple of launcher\.num_machines=2"):
-        job_command(point(tmp_path), {"num_processes": 3, "num_machines": 2, "strategy": "ddp"})
-    with pytest.raises(LaunchError, match="choose one of ddp, fsdp2, zero2, zero3"):
-        job_command(point(tmp_path), {"num_processes": 2, "strategy": "fsdp"})
+def test_launchers_that_cannot_start_jobs_are_refused() -> None:
+    slurm = ("launcher=slurm", "launcher.num_processes=3", "launcher.num_machines=2")
+    for overrides, message in (
+        (slurm, "launcher.num_processes=3 must be a multiple of launcher.num_machines=2"),
+        (("launcher=local", "launcher.strategy=fsdp"), "must be one of ddp, fsdp2, zero2, zero3, or the path"),
+        (("launcher=local", "launcher.num_processes=2", "launcher.devices=[0]"), "must contain one device per process"),
+    ):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            faults = check_root(compose("train", overrides=list(overrides)), "train", ())
+        assert any(message in fault for fault in faults), faults
+
+
+def test_a_strategy_may_be_a_file_of_the_user(tmp_path: Path) -> None:
     own = tmp_path / "mine.yaml"
     own.write_text("distributed_type: MULTI_GPU\n")
     assert str(own) in job_command(point(tmp_path), {"num_processes": 2, "strategy": str(own)})

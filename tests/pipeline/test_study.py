@@ -35,7 +35,7 @@ def test_a_search_goes_on_where_it_stopped_and_names_the_best(tmp_path: Path, sc
         config = json.loads((arm / "stage.json").read_text())["config"]
         assert config["trainer"]["learning_rate"] == trial.params["trainer.learning_rate"]
     assert [trial.value for trial in study.trials] == values
-    assert f"best: trial {values.index(min(values))}, eval_loss" in done.stdout
+    assert f"trial {values.index(min(values))} is the best: eval_loss is" in done.stdout
 
 
 def test_a_search_that_cannot_be_is_refused(tmp_path: Path, script: Run) -> None:

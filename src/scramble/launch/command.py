@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scramble.launch.points import CONFIG_FILE, LaunchError, Point
+from scramble.launch.points import CONFIG_FILE, Point
 from scramble.project import CONFIGS
 
-STRATEGIES = CONFIGS / "accelerate"
 PORT = 29500
 
 
@@ -25,17 +24,10 @@ def job_command(
             ``configs/accelerate`` or the path of another file).
         machine: index of this machine, from 0.
         address: host name or address of machine 0, if there are several machines.
-
-    Raises:
-        LaunchError: the strategy's file does not exist, or the number of processes is not a multiple of the number of
-            machines.
     """
     script = [str(point.script), "--resolved", str(point.folder / CONFIG_FILE)]
     processes, machines = launcher.get("num_processes") or 1, launcher.get("num_machines") or 1
     strategy = launcher.get("strategy") or "ddp"
-    file = strategy_file(strategy)
-    if processes % machines:
-        raise LaunchError(f"launcher.num_processes={processes} must be a multiple of launcher.num_machines={machines}")
     if processes == 1 and strategy == "ddp":
         return [sys.executable, *script]
     place = ["--num_processes", str(processes), "--num_machines", str(machines), "--machine_rank", str(machine)]
@@ -43,15 +35,17 @@ def job_command(
         place += ["--main_process_ip", str(address), "--main_process_port", str(launcher.get("port") or PORT)]
     else:
         place += ["--main_process_port", "0"]  # any free port, because several jobs may share the machine
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file), *place, *script]
+    return [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(strategy_file(strategy)),
+        *place,
+        *script,
+    ]
 
 
 def strategy_file(strategy: str) -> Path:
-    """Return the accelerate configuration file of a strategy. Raises LaunchError if the file does not exist."""
-    file = Path(strategy) if strategy.endswith((".yaml", ".yml")) else STRATEGIES / f"{strategy}.yaml"
-    if not file.is_file():
-        names = ", ".join(sorted(path.stem for path in STRATEGIES.glob("*.yaml")))
-        raise LaunchError(
-            f"launcher.strategy={strategy}: there is no file {file}; choose one of {names}, or the path of a .yaml file"
-        )
-    return file
+    """Return the accelerate configuration file of a strategy, which is a name or the path of another file."""
+    return Path(strategy) if strategy.endswith((".yaml", ".yml")) else CONFIGS / "accelerate" / f"{strategy}.yaml"

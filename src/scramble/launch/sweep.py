@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.interrupt import EXIT_STOPPED
-from scramble.launch.command import job_command, strategy_file
+from scramble.launch.command import job_command
 from scramble.launch.points import CONFIG_FILE, LOG_FILE, STATUS_FILE, LaunchError, Point, make_points, status
 from scramble.launch.pool import Task, run_pool
 from scramble.launch.slurm import is_queued_or_running, submit, wait_for_jobs
@@ -41,7 +41,6 @@ def launch(
         Stopped: a signal requested a stop. Local jobs have saved.
     """
     points = make_points(script.resolve(), configs, overrides, folder)
-    strategy_file(launcher.get("strategy") or "ddp")
     pending = [point for point in points if not _is_done_or_running(point, folder, launcher)]
     for point in pending:
         _write_config(point)
@@ -104,8 +103,6 @@ def _shares(launcher: Mapping[str, Any]) -> list[list[str]] | None:
     if devices is None:
         return None
     size = launcher.get("num_processes") or 1
-    if len(devices) < size:
-        raise LaunchError(f"launcher.devices={list(devices)} lists fewer devices than launcher.num_processes={size}")
     return [[str(d) for d in devices[i : i + size]] for i in range(0, len(devices) - size + 1, size)]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.pipeline import BASE, StageError
+from scramble.pipeline import BASE
 from scramble.pipeline.evaluate import arms_of
 from scramble.pipeline.stage import run_stage
 from scramble.storage.files import write_text
@@ -51,14 +51,6 @@ def external_harness(
     from scramble.evaluation.scoring import results
 
     tasks = [tasks] if isinstance(tasks, str) else list(tasks)
-    if not tasks:
-        raise StageError("tasks=[] names no benchmark: name one, as in tasks=[mmstar]")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise StageError(f"batch_size must be a whole number of at least 1, not {batch_size}")
-    if harness_args is not None and not isinstance(harness_args, Mapping):
-        raise StageError(
-            f"harness_args={harness_args} is not a mapping: set each argument, as in +harness_args.max_tokens=512"
-        )
     if harness == "lmms-eval" and harness_model is None:
         harness_model = harnesses.LMMS_EVAL_MODELS.get(model.get("family") or "", "huggingface")
     imported: dict[str, list[Path]] = {}
