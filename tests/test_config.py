@@ -21,7 +21,6 @@ from scramble.config.binding import ConfigError, hints
 from scramble.config.keys import known_keys
 from scramble.config.overrides import expand_home, faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
-from scramble.config.trainer import Peft, Watch
 from scramble.config.validation import check_root
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -131,7 +130,12 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("generate", "pairs.method=rule", "did you mean rules?"),
         ("generate", "pairs.filters=[{column: length_ration, max: 1}]", "did you mean length_ratio?"),
         ("generate", "pairs.filters=[{column: grammar.gap, max: 1}]", "set pairs.scores.grammar.path"),
-        ("generate", "pairs.filters=[{column: usable}]", "the filter on usable needs min or max"),
+        ("generate", "pairs.filters=[{column: usable}]", "pairs.filters[0]: the filter on usable needs min or max"),
+        (
+            "generate",
+            "pairs.filters=[{column: usable, min: 0}, {mx: 1}]",
+            "pairs.filters[1].mx: there is no such key; ",
+        ),
         ("generate", "pairs.filters=[{column: usable, min: 2, max: 1}]", "on usable is above max=1"),
         ("generate", "pairs.balance={}", "pairs.balance.gaps needs the score grammar: set pairs.scores.grammar.path"),
         (
@@ -156,6 +160,9 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("share", "what=modell", "what=modell must be one of adapter, model, data (did you mean model?)"),
         ("share", "push_to_hub=mine", "push_to_hub=mine must be owner/name"),
         ("export", "dtype=int8", "dtype=int8 must be one of"),
+        ("external_harness", "tasks=[]", "tasks=[] must not be empty"),
+        ("external_harness", "batch_size=0", "batch_size=0 must be at least 1"),
+        ("external_harness", "harness_args=abc", "harness_args=abc must be a mapping ('harness_args={name: value}')"),
         ("study", "+study.number=eval_loss", "study.number: there is no such key; use metric"),
         ("study", "study.trials=0", "study.trials=0 must be at least 1"),
         ("study", "study.space={trainer.lr: [1]}", "the configuration has no key trainer.lr"),
@@ -191,6 +198,15 @@ def test_vision_tower_and_lora(overrides: list[str], clause: str) -> None:
     assert len(clauses) == 1 and clause in clauses[0] if clause else clauses == []
 
 
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [([], True), (["trainer.backend=trl"], False), (["model=any", "model.path=x"], False)],
+)
+def test_flash_attention_is_refused_for_token_tries(overrides: list[str], refused: bool) -> None:
+    clauses = actual("train", "model.attn_implementation=flash_attention_2", *overrides)
+    assert any("does not support the attention masks of token tries" in one for one in clauses) == refused
+
+
 def test_all_faults_come_in_one_message() -> None:
     clauses = actual("evaluate", "trainer.max_steps=0", "trainer.beta=-1", "baselines=[basse]", "+x=1")
     assert [one.partition("=")[0].partition(":")[0] for one in clauses if "no run" not in one] == [
@@ -200,9 +216,6 @@ def test_all_faults_come_in_one_message() -> None:
         "baselines",
     ]
     assert str(ConfigError(clauses)).startswith(f"{len(clauses)} settings are wrong: x: there is no such key")
-    with pytest.raises(ConfigError, match="r=0 must be at least 1; lora_alpha=-1 must be at least 1"):
-        Peft(r=0, lora_alpha=-1)
-    assert Watch(["world_vqa"]).limit is None
 
 
 def test_hints_name_keys_that_exist() -> None:

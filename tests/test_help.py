@@ -46,6 +46,18 @@ def test_values_and_sentences_are_those_of_the_choices() -> None:
     assert "  data=... [image_folder] coco, gqa" in text and "data.n_train" not in text
 
 
+def test_keys_that_cannot_be_set_one_by_one_are_not_listed() -> None:
+    """The entries of a list (data.mix) have no keys of their own on the command line."""
+    text = help_text("generate", sections("generate"), ["data=pairs"], "")
+    assert "data.mix=null" in text and "data.mix." not in text and "pairs.filters." not in text
+
+
+def test_keys_that_no_file_sets_are_listed_as_they_are_typed() -> None:
+    text = " ".join(help_text("generate", sections("generate"), ["data=world", "pairs=world"], "").split())
+    listed = text.partition("These keys also exist (type the plus where there is one): ")[2].split(", ")
+    assert {"+pairs.captions_per_image", "pairs.refine.exponent", "pairs.options.check"} <= set(listed)
+
+
 def test_a_comment_is_shared_only_by_adjacent_keys() -> None:
     text = "# First.\na: 1\nb: 2\n# Section.\nc:\n  # Inner.\n  d: 3\ne: 4\n"
     assert dict(comments_of(text)) == {"a": "First.", "b": "First.", "c": "Section.", "c.d": "Inner."}

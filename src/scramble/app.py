@@ -22,7 +22,7 @@ from scramble.config.binding import ConfigError
 from scramble.config.keys import is_optional
 from scramble.config.record import complete, plain_section, remember
 from scramble.config.roots import ROOTS
-from scramble.config.validation import check_root, validate, without_hydra
+from scramble.config.validation import check_root, missing_keys, no_value, validate, without_hydra
 from scramble.console import log_heading, log_to_run, log_to_terminal
 from scramble.pipeline.provenance import COMMAND, remember_command
 from scramble.project import shipped_values
@@ -199,19 +199,12 @@ def start(main: Callable[..., None]) -> None:
         main()
 
 
-# Sections that accept every field of another library's class, including fields that no file in ``configs/`` sets.
-OPEN_SECTIONS = ("trainer.", "peft.", "model.quantization.")
-
-
 def addable(argument: str, root: str) -> str:
-    """Prefix an override with ``++`` if no file needs to set its key, because Hydra otherwise refuses such keys.
-
-    These keys are the keys of open sections, and the optional keys of the script ``root``
-    (:func:`scramble.config.keys.is_optional`).
+    """Prefix an override with ``++`` if its key is optional (:func:`scramble.config.keys.is_optional`) in the script
+    ``root``, because Hydra otherwise refuses a key that no file sets.
     """
     text = argument.lstrip("+")
-    key = text.partition("=")[0]
-    return f"++{text}" if key.startswith(OPEN_SECTIONS) or is_optional(key, ROOTS[root]) else argument
+    return f"++{text}" if is_optional(text.partition("=")[0], ROOTS[root]) else argument
 
 
 def _is_message(error: Exception) -> bool:
@@ -228,16 +221,6 @@ def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
     Raises:
         ConfigError: if a required key (``???``) of these sections has no value; the message names all such keys.
     """
-    from omegaconf import OmegaConf
-
-    missing = sorted(
-        key
-        for key in OmegaConf.missing_keys(cfg)
-        if any(key == s or key.startswith((f"{s}.", f"{s}[")) for s in sections)
-    )
-    if missing:
-        example = " ".join(f"{key}=..." for key in missing)
-        raise ConfigError(
-            f"these keys have no value: {', '.join(missing)}. Set these keys on the command line: {example}"
-        )
+    if missing := missing_keys(cfg, sections):
+        raise ConfigError(no_value(missing))
     return {section: plain_section(cfg, section) for section in sections}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 MISSING = "???"
 
@@ -39,7 +39,7 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Variants:
-    """A mapping whose settings class depends on the value of one key, for example ``data.kind``."""
+    """A mapping whose settings class depends on the value of one key, for example of ``data.kind``."""
 
     key: str
     classes: Mapping[str, type[Section]]
@@ -71,21 +71,7 @@ Text = Annotated[str, NOT_EMPTY]
 
 @dataclass(frozen=True)
 class Section:
-    """Base of settings classes.
-
-    Creating an instance checks its values, and raises ConfigError if a value is invalid.
-    """
-
-    name_in_config: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        messages = [
-            message
-            for name, kind in hints(type(self)).items()
-            for message in check(getattr(self, name), kind, join(self.name_in_config, name))
-        ]
-        if messages := messages or list(self.faults(self.name_in_config)):
-            raise ConfigError(messages)
+    """Base of settings classes."""
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
@@ -101,15 +87,16 @@ class Section:
         return {}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Return the error messages for values that are valid individually but not together; ``at`` is the key of the
-        section.
+        """Yield the error messages for values that are valid individually but not together.
+
+        ``at`` is the key of the section. The values of nested sections are mappings.
         """
         return iter(())
 
 
 def hints(cls: type) -> dict[str, Any]:
     """Return a dictionary from the fields of a settings class to their annotations."""
-    return _hints(cls)
+    return _hints(cls)  # mypy does not accept a dataclass as an argument of a cached function
 
 
 @cache
@@ -137,7 +124,7 @@ def show(value: Any) -> str:
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
     """Return the valid names whose words have ``name`` as initials or, if there are none, the most similar valid names.
 
-    The most similar name comes first. The comparison ignores upper and lower case.
+    The names are compared without regard to case, and the most similar name comes first.
     """
     valid = sorted(set(valid))
     initials = [v for v in valid if "_" in v and "".join(word[:1] for word in v.split("_")) == name]
@@ -150,6 +137,14 @@ def hint(name: str, valid: Iterable[str]) -> str:
     valid = list(valid)
     close = near(str(name), valid)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(valid))}"
+
+
+def key_in_section_hint(name: str, valid: Iterable[str], at: str) -> str:
+    """Return a suggestion for an unknown key of the section ``at``: the most similar full keys, or all keys."""
+    valid = list(valid)
+    if close := near(name, valid, most=2):
+        return f"did you mean {' or '.join(join(at, key) for key in close)}?"
+    return f"{at or 'the configuration'} has {', '.join(valid)}"
 
 
 # ------------------------------------------------------------------------------------------------------------- checking
@@ -226,7 +221,10 @@ def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -
         if len(value) != len(args):
             return [f"{at}={show(value)} must be a list of {len(args)} values"]
         return [message for item, kind in zip(value, args, strict=True) for message in check(item, kind, at)]
-    return [message for item in value for message in check(item, args[0], at)]
+    # The messages on a section in a list name its place (data.mix[1].weight); those on a plain value show the value.
+    has_sections = isinstance(args[0], type) and issubclass(args[0], Section)
+    keys = [f"{at}[{number}]" if has_sections else at for number in range(len(value))]
+    return [message for item, key in zip(value, keys, strict=True) for message in check(item, args[0], key)]
 
 
 def _check_plain(value: Any, kind: type, at: str) -> list[str]:
@@ -252,17 +250,15 @@ def _check_variant(value: Any, variants: Variants, at: str) -> list[str]:
 
 
 def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[str, ...] = ()) -> list[str]:
-    if isinstance(value, cls):
-        return []
-    if not isinstance(value, Mapping):
-        return [f"{at}={show(value)} must be a group of settings; set {_one_of(at, hints(cls))}"]
     fields = hints(cls)
+    if not isinstance(value, Mapping):
+        return [f"{at}={show(value)} must be a group of settings; set {' or '.join(join(at, name) for name in fields)}"]
     if any(name not in fields for name in value):
         fields = {**cls.further(), **fields}
     instead = cls.renamed()
     messages = [
         f"{join(at, name)}: there is no such key; "
-        + (f"use {instead[name]}" if name in instead else _key_hint(str(name), fields, at, extra_keys))
+        + (f"use {instead[name]}" if name in instead else key_in_section_hint(str(name), [*extra_keys, *fields], at))
         for name in value
         if name not in fields
     ]
@@ -278,18 +274,14 @@ def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[st
     return messages + _joint_faults(value, cls, at, messages)
 
 
-def _one_of(at: str, names: Iterable[str]) -> str:
-    return " or ".join(join(at, name) for name in names)
-
-
 def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, messages: list[str]) -> list[str]:
-    """Return the error messages of :meth:`Section.faults` for checked values. Nested sections remain mappings."""
-    section = object.__new__(cls)  # without __post_init__, which would check the values again
-    for name in (field.name for field in dataclasses.fields(cls)):
-        item = value[name] if name in value else _default(cls, name)
+    """Return the error messages of :meth:`Section.faults`. ``messages`` are those of the individual values."""
+    section = object.__new__(cls)  # without __init__, which would require all fields
+    for field in dataclasses.fields(cls):
+        item = value[field.name] if field.name in value else _default(field)
         if isinstance(item, str) and item == MISSING:
             return []
-        object.__setattr__(section, name, item)
+        object.__setattr__(section, field.name, item)
     try:
         return list(section.faults(at))
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -298,15 +290,7 @@ def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, message
         return []  # an invalid value made the method fail; ``messages`` already reports this value
 
 
-def _default(cls: type[Section], name: str) -> Any:
-    (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
-
-
-def _key_hint(name: str, valid: Iterable[str], at: str, extra_keys: tuple[str, ...]) -> str:
-    valid = [*extra_keys, *valid]
-    if close := near(name, valid, most=2):
-        return f"did you mean {' or '.join(join(at, key) for key in close)}?"
-    return f"{at or 'the configuration'} has {', '.join(valid)}"

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from scramble.config.binding import NOT_EMPTY, Count, Section, Text, check, hint, hints, join, near, show
+from scramble.config.binding import NOT_EMPTY, Count, Section, Text, check, hint, hints, key_in_section_hint, show
 from scramble.config.data_sections import Engine
 from scramble.config.sections import Temperature
 
@@ -33,7 +33,7 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
         parameters = inspect.signature(loader).parameters
         for key, value in (options or {}).items():
             if key not in parameters:
-                yield f"{at}.{name}.{key}: there is no such key; {_full_hint(key, parameters, f'{at}.{name}')}"
+                yield f"{at}.{name}.{key}: there is no such key; {key_in_section_hint(key, parameters, f'{at}.{name}')}"
             elif key in ("partial", "human_filter", "without_image"):
                 yield from check(value, bool, f"{at}.{name}.{key}")
             elif key == "max_new_tokens":
@@ -46,13 +46,8 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
             yield f"{at}.{name}.root has no value: set the folder of the benchmark's files, {at}.{name}.root=..."
 
 
-def _full_hint(name: str, valid: Iterable[str], at: str) -> str:
-    close = near(name, valid, most=2)
-    listed = [join(at, key) for key in close]
-    return f"did you mean {' or '.join(listed)}?" if close else f"{at} has {', '.join(valid)}"
-
-
 def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Check the name and the settings of a protocol."""
     from scramble.evaluation.items import EvaluationError
     from scramble.evaluation.protocols import Protocol, named_protocol, protocol_names
 
@@ -68,7 +63,7 @@ def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
         for message in (
             check(value, fields[key], f"protocol.{key}")
             if key in fields
-            else [f"protocol.{key}: there is no such key; {_full_hint(key, fields, 'protocol')}"]
+            else [f"protocol.{key}: there is no such key; {key_in_section_hint(key, fields, 'protocol')}"]
         )
     ]
     yield from messages

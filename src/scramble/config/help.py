@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.config.binding import join, show
-from scramble.config.keys import known_keys
+from scramble.config.keys import is_optional, known_keys
 from scramble.config.roots import ROOTS
 from scramble.config.validation import without_hydra
 from scramble.project import CONFIGS, choices_of
@@ -56,7 +56,8 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
     set_keys = {parent for key in present for parent in _with_parents(key)}
     unset = [k for k, kind in keys.items() if kind is not None and k.partition(".")[0] in shown and k not in set_keys]
     if unset:
-        lines += ["", *textwrap.wrap("These keys also exist, but need a plus (+key=value): " + ", ".join(unset), WIDTH)]
+        listed = ", ".join(key if is_optional(key, ROOTS[root]) else f"+{key}" for key in unset)
+        lines += ["", *textwrap.wrap(f"These keys also exist (type the plus where there is one): {listed}", WIDTH)]
     if others := [str(key) for key in cfg if key != "hydra" and key not in shown and key != "recommended"]:
         lines += ["", f"This script accepts these keys but does not use them: {', '.join(others)}."]
     return "\n".join(lines)

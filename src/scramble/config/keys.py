@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from scramble.config.binding import Section, Variants, hints, join, near
 
@@ -40,19 +40,26 @@ def _section_of(kind: Any, value: Any) -> type[Section] | None:
     for mark in getattr(kind, "__metadata__", ()):
         if isinstance(mark, Variants):
             return mark.classes.get(value.get(mark.key, "")) if isinstance(value, Mapping) else None
-    return next((cls for part in getattr(kind, "__args__", ()) if (cls := _section_of(part, value))), None)
+    if get_origin(kind) not in (Union, UnionType):  # the keys of a section in a list have no name of their own
+        return None
+    return next((cls for part in get_args(kind) if (cls := _section_of(part, value))), None)
 
 
+# Sections that accept every field of another library's class.
+OPEN = ("trainer.", "peft.", "model.quantization.")
 # Mappings whose entries are named in configs/: any other entry is a mistake, which Hydra reports.
 CLOSED = ("benchmark", "protocol", "table", "paths")
 
 
 def is_optional(key: str, cls: type) -> bool:
-    """Return whether a key is a free mapping (``data.columns``), an optional section (``pairs.refine``), or inside one.
+    """Return whether a key is a field of an open section (``peft.r``), a free mapping (``data.columns``), an optional
+    section (``pairs.refine``), or inside one.
 
-    No file in ``configs/`` may set such a key, and Hydra accepts it only with a plus. If a variant of a section has the
-    key, it counts for all variants, because the later check of the configuration reports a key of another variant.
+    The files in ``configs/`` need not set such a key. If a variant of a section has the key, it counts for all
+    variants, because the later check of the configuration reports a key of another variant.
     """
+    if key.startswith(OPEN):
+        return True
     parts = tuple(key.split("."))
     return parts[0] not in CLOSED and any(
         len(parts) == len(pattern) or (is_open and len(parts) > len(pattern))
@@ -64,10 +71,10 @@ def is_optional(key: str, cls: type) -> bool:
 @cache
 def _optional_keys(cls: type) -> frozenset[tuple[tuple[str, ...], bool]]:
     """Return the optional keys as patterns, in which ``*`` is any name, and whether every key below is optional too."""
-    found = set(_patterns(cls, (), False, False))
+    patterns = set(_patterns(cls, (), False, False))
     # A mapping of one variant that is a section in other variants (pairs.options) is not free.
-    sections = {pattern[:-1] for pattern, _ in found}
-    return frozenset((pattern, is_open and pattern not in sections) for pattern, is_open in found)
+    sections = {pattern[:-1] for pattern, _ in patterns}
+    return frozenset((pattern, is_open and pattern not in sections) for pattern, is_open in patterns)
 
 
 def _patterns(kind: Any, at: tuple[str, ...], nullable: bool, inside: bool) -> Iterator[tuple[tuple[str, ...], bool]]:

@@ -149,7 +149,7 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
     except HydraException as error:
         if _is_structure(key, value):
             form = "list" if value.startswith("[") else "mapping"
-            return f"{argument}: the value is not a valid {form} ({_where(error)})", []
+            return f"{argument}: the value is not a valid {form} ({str(error).splitlines()[0]})", []
         return f"{argument}: the value must be quoted: {quoted(key, value)}", []
     if parsed.is_sweep_override():
         choices = [f"{argument.partition('=')[0]}={item}" for item in parsed.sweep_string_iterator()]
@@ -168,10 +168,6 @@ def _is_structure(key: str, value: str) -> bool:
         return False
     leaf = key.lstrip("+~").rpartition(".")[2]
     return leaf not in ("path", "root", "images", "dir", "data", "out", "name", "pipeline", "model")
-
-
-def _where(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 def quoted(key: str, value: str) -> str:

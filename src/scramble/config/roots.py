@@ -38,7 +38,7 @@ from scramble.config.sections import (
 from scramble.config.source_sections import Data, PairFormat
 from scramble.config.study_section import Search
 from scramble.config.trainer import Peft, Positive, Trainer
-from scramble.training.fields import vision_fault
+from scramble.training.fields import FLASH_ATTENTION_FAULT, vision_fault
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,10 @@ class Train(Root):
     def faults(self, at: str) -> Iterator[str]:
         """Settings of several sections must not contradict each other."""
         trainer, model, peft = dict(self.trainer), dict(self.model), self.peft  # type: ignore[call-overload]
-        pairs = set(trainer["loss_type"]) != {"sft"}
-        if pairs and not trainer["precompute_ref_log_probs"] and (model["adapter"] or peft is None):
+        # If model.family is null, the family is known only when the model is loaded.
+        uses_tries = trainer["backend"] == "trie" or (trainer["backend"] == "auto" and model["family"] is not None)
+        in_step = set(trainer["loss_type"]) != {"sft"} and not trainer["precompute_ref_log_probs"]
+        if in_step and (model["adapter"] or (peft is None and uses_tries)):  # TRL can load the reference model itself
             yield (
                 "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "
                 "other adapter does not restore the starting model: set trainer.precompute_ref_log_probs=true"
@@ -107,11 +109,8 @@ class Train(Root):
         adapters = {"new_adapter": peft is not None, "has_adapter": bool(model["adapter"])}
         if fault := vision_fault(trainer["train_vision"], **adapters):
             yield fault
-        if trainer["gradient_checkpointing"] and model["attn_implementation"] == "flash_attention_2":
-            yield (
-                "model.attn_implementation=flash_attention_2 must be sdpa, because FlashAttention 2 has no attention "
-                "masks and works only in scripts/chat.py"
-            )
+        if uses_tries and model["attn_implementation"] == "flash_attention_2":
+            yield f"model.attn_implementation=flash_attention_2: {FLASH_ATTENTION_FAULT}"
         yield from _shared_batch(dict(self.launcher), trainer)
         if not self.starts_elsewhere():
             yield from wandb_faults(trainer["report_to"])
@@ -284,7 +283,7 @@ class ExternalHarness(Root):
     """``external_harness.yaml``."""
 
     harness: Literal["lmms-eval", "vlmevalkit"]
-    tasks: Text | Annotated[list[Text], NOT_EMPTY]
+    tasks: Annotated[list[Text], NOT_EMPTY] | Text
     arms: Text | list[Text]
     adapter: Text | list[Text] | None
     harness_model: Text | None

@@ -34,6 +34,7 @@ from scramble.config.binding import (
 )
 from scramble.training.fields import (
     PEFT_REFUSED,
+    PEFT_RENAMED,
     PEFT_SECTION,
     REFUSED,
     RENAMED,
@@ -306,13 +307,7 @@ class Peft(Section):
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
         """Return a dictionary from common short names to PEFT's names."""
-        return {
-            "alpha": "peft.lora_alpha",
-            "dropout": "peft.lora_dropout",
-            "targets": "peft.target_modules",
-            "lora_r": "peft.r",
-            "lora_target_modules": "peft.target_modules",
-        }
+        return PEFT_RENAMED
 
     def faults(self, at: str) -> Iterator[str]:
         """If ``target_modules`` is a string, it must be a valid regular expression, which PEFT matches with module

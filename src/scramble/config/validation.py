@@ -55,21 +55,22 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
             parts.paths[name] = name
     absent: list[str] = []
     try:
-        absent = _missing(parts, sections)
+        absent = missing_keys(parts, sections)
         values: Any = OmegaConf.to_container(parts, resolve=True)
     except OmegaConfBaseException as error:
         if absent:
-            return [_no_value(absent)]
+            return [no_value(absent)]
         return [str(error).partition("\n")[0]]
     cls = ROOTS[root]
     unknown = [str(name) for name in values if name not in hints(cls)]
     keys = known_keys(values, cls) if unknown else {}
     messages = [f"{name}: there is no such key; {key_hint(name, keys)}" for name in unknown]
     messages += check({name: value for name, value in values.items() if name in hints(cls)}, cls, "")
-    return messages + ([_no_value(absent)] if absent else [])
+    return messages + ([no_value(absent)] if absent else [])
 
 
-def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
+def missing_keys(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
+    """Return the required keys (``???``) of sections that have no value."""
     from omegaconf import OmegaConf
 
     return sorted(
@@ -79,6 +80,7 @@ def _missing(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
     )
 
 
-def _no_value(keys: Sequence[str]) -> str:
+def no_value(keys: Sequence[str]) -> str:
+    """Return the error message for required keys without a value."""
     example = " ".join(f"{key}=..." for key in keys)
     return f"these keys have no value: {', '.join(keys)}. Set these keys on the command line: {example}"

@@ -10,8 +10,9 @@ from scramble.storage.hashing import content_key, file_key
 
 
 def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the content keys of the source files. Images in folders are identified by name and size, text files by
-    content.
+    """Return the content keys of the files at ``data["path"]``, by name.
+
+    In a folder, files of text are identified by their content, and all other files by name and size.
     """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
@@ -20,20 +21,16 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
 
         if tars := tar_files(data["path"]):
             return {tar.name: str(tar.stat().st_size) for tar in tars}
-    paths = {key: data[key] for key in ("path", "captions") if data.get(key)}
-    files = {key: Path(path) for key, path in paths.items() if Path(path).is_file()}
-    folders = {key: Path(path) for key, path in paths.items() if Path(path).is_dir()}
-    listed = {
-        key: content_key([(str(f.relative_to(path)), _file_state(f)) for f in sorted(path.rglob("*")) if f.is_file()])
-        for key, path in folders.items()
-    }
-    texts = {
-        f"{key}/{f.name}": file_key(f)
-        for key, path in folders.items()
-        for f in sorted(path.iterdir())
-        if f.suffix in (".jsonl", ".json", ".csv", ".tsv")
-    }
-    return {key: file_key(path) for key, path in files.items()} | listed | texts
+    if not data.get("path"):
+        return {}
+    path = Path(data["path"])
+    if path.is_file():
+        return {"path": file_key(path)}
+    if not path.is_dir():  # a hub id
+        return {}
+    files = [(str(file.relative_to(path)), _file_state(file)) for file in sorted(path.rglob("*")) if file.is_file()]
+    tables = [file for file in sorted(path.iterdir()) if file.suffix in (".jsonl", ".json", ".csv", ".tsv")]
+    return {"path": content_key(files), **{f"path/{file.name}": file_key(file) for file in tables}}
 
 
 def _file_state(file: Path) -> str | int:

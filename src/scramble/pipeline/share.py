@@ -49,7 +49,7 @@ def share(
 ) -> Path:
     """Write an adapter, a merged model or a data set to ``out``, with its card as ``README.md``.
 
-    If the folder already has this content nothing is written, so that the same command can repeat a failed push.
+    If the folder already has this content, nothing is written, so that the same command can repeat a failed push.
 
     Args:
         run, arm, data: the run folder, the arm and the data set folder.
