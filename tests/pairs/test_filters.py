@@ -102,17 +102,19 @@ def test_contamination_by_id_and_by_hash(tmp_path, shared):
 
     folder = tmp_path / "bench"
     folder.mkdir()
-    Image.new("RGB", (8, 8), "red").save(folder / "odd.png")
-    copy = tmp_path / "renamed.png"
-    copy.write_bytes((folder / "odd.png").read_bytes())
+    Image.new("RGB", (8, 8), "red").save(folder / "odd.bmp")
+    Image.new("RGB", (8, 8), "blue").save(folder / "COCO_val2014_000000000139.jpg")
+    copy = tmp_path / "renamed.bmp"
+    copy.write_bytes((folder / "odd.bmp").read_bytes())
     benchmark_images = find_benchmark_images(
         {"sugarcrepe": shared / "data" / "sugarcrepe_sample" / "add_att.json", "mine": folder}
     )
     images = [
         ImageRecord("000000562121", ImageFile(bytes=b"x")),  # the first entry of add_att.json
         ImageRecord("copy", ImageFile(path=str(copy))),
+        ImageRecord("139", ImageFile(bytes=b"encoded again")),
         ImageRecord("clean", ImageFile(bytes=b"y")),
     ]
-    assert [benchmark_images.benchmark(image) for image in images] == ["sugarcrepe", "mine", ""]
+    assert [benchmark_images.benchmark(image) for image in images] == ["sugarcrepe", "mine", "mine", ""]
     with pytest.raises(StoreError, match="nothing"):
         find_benchmark_images({"nothing": tmp_path / "absent.json"})

@@ -214,6 +214,13 @@ def test_other_images_have_the_same_candidates_if_images_are_excluded(scenes: Pa
     assert any(len(item.pairs) > 1 for item in candidates) and len(candidates) == len(everything) - 1
 
 
+def test_a_mix_counts_the_items_of_its_parts(scenes: Path) -> None:
+    section = METHODS["mix"] | {"parts": {"a": METHODS["world"], "b": METHODS["scenealign"]}}
+    with make_method(section, seed=0) as method:
+        collect(method.pairs(scenes))
+        assert method.num_items == 12 + 24  # images and questions
+
+
 def test_a_benchmarks_coco_ids_are_excluded_before_a_model_is_asked(
     server: Loopback, pipeline: Path, tmp_path: Path
 ) -> None:

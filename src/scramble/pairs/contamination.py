@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
 from scramble.evaluation.items import EvaluationError
+from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.records import ImageFile, ImageRecord
 from scramble.storage.files import StoreError, read_json, read_text
 
@@ -24,7 +25,7 @@ _NAME = re.compile(r"(?<![\w.-])(?:COCO_(?:train|val|test)\d{4}_\d{12}(?!\d)|\d{
 _ID_FIELD = re.compile(r'"(?:image_id|coco_id|cocoid)"\s*:\s*(\d+)')  # ids that rows contain as numbers
 _GENOME = re.compile(r"(?:VG_100K(?:_2)?|vg_gqa_images)/(\d+)\.jpg")  # COLA's images are from Visual Genome
 GENOME_FILE = "image_data.json"  # Visual Genome's table, which contains the COCO ids of about half of its images
-_IMAGES, _TEXTS = (".jpg", ".jpeg", ".png", ".webp"), (".json", ".jsonl", ".csv")
+_TEXTS = (".json", ".jsonl", ".csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,9 @@ def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
     genome = _genome_ids(place if place.is_dir() else place.parent)
     for file in files:
         suffix = file.suffix.lower()
-        if suffix in _IMAGES:
-            names = {coco_id(file.name)} if _NAME.fullmatch(file.name) else set()
-            _add(images, name, names, ImageFile(path=str(file)))
+        if suffix in PHOTO_SUFFIXES:
+            ids = {coco_id(file.name)} if _NAME.match(file.name) else set()
+            _add(images, name, ids, ImageFile(path=str(file)))
         elif suffix == ".parquet":
             _read_parquet(images, name, file)
         elif suffix in _TEXTS and file.name != GENOME_FILE:

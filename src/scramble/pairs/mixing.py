@@ -54,6 +54,7 @@ class MixedPairs(PairMethod):
                 pairs_of[name], skips = collect(part.pairs(split))
                 self._counts[name] = {"pairs": len(pairs_of[name]), **part.totals()}
             yield from (replace(skip, reason=f"{name}: {skip.reason}") for skip in skips)
+        self.num_items = sum(part.num_items for part in self._parts.values())
         if split.name != "train":  # a part may have pairs only for training
             pairs_of = {name: pairs for name, pairs in pairs_of.items() if pairs}
         yield from mix(pairs_of, self._weights, seed=self.seed)

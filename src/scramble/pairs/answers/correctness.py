@@ -83,7 +83,7 @@ class CorrectnessPairs:
 
         Raises:
             StyleError: a style is unknown.
-            ValueError: there is no style or no pair, or there are fewer than two samples.
+            ValueError: ``styles`` is empty, ``samples`` is below 2, or ``pairs`` is below 1.
         """
         if samples < 2:
             raise ValueError(f"pairs.options.samples must be at least 2, not {samples}")
@@ -113,7 +113,7 @@ class CorrectnessPairs:
         def cases() -> Iterator[tuple[Case, Skip | None]]:
             for question in questions:
                 try:
-                    check_truth(question, rule_of(question, self._rule, self._rules))
+                    check_truth(question, self._rule_of(question))
                 except NoTruth as reason:
                     yield Case(question, ()), Skip(str(reason))
                 else:
@@ -131,33 +131,36 @@ class CorrectnessPairs:
     def _style(self, question: Question) -> Style:
         return seeded(self._seed, "style", question.question_id).choice(self._styles)
 
+    def _rule_of(self, question: Question) -> str:
+        return rule_of(question, self._rule, self._rules)
+
     def _requests(self, case: Case) -> list[Request]:
         message = Message("user", self._style(case.question).ask(case.question), case.images)
         return [Request((message,), sample=n, **self._settings) for n in range(self._samples)]
 
     def _pair(self, question: Question, replies: Sequence[Reply]) -> QuestionPairs | Skip:
-        style, rule = self._style(question), rule_of(question, self._rule, self._rules)
-        usable: dict[str, None] = {}
+        usable: set[str] = set()
         reasons: Counter[str] = Counter()
         for reply in replies:
             if reason := reply.fault:
                 reasons[reason] += 1
             else:
-                usable[reply.text.strip()] = None
+                usable.add(reply.text.strip())
         self.counts.update(reasons)
         if not usable:
             return Skip(reasons.most_common(1)[0][0])
         rng = seeded(self._seed, "pairs", question.question_id)
         texts = sorted(usable)
         rng.shuffle(texts)
-        responses = self._sort(texts, style, rule, question)
-        correctness = self._match_pairs(question, style, rule, KIND, responses.correct, responses.incorrect)
-        malformed = self._match_pairs(question, style, rule, FORMAT_KIND, responses.correct, responses.malformed)
+        responses = self._sort(question, texts)
+        correctness = self._match_pairs(question, KIND, responses.correct, responses.incorrect)
+        malformed = self._match_pairs(question, FORMAT_KIND, responses.correct, responses.malformed)
         if correctness or malformed:
             return QuestionPairs(correctness, malformed)
         return Skip(_no_pair_reason(responses))
 
-    def _sort(self, texts: Sequence[str], style: Style, rule: str, question: Question) -> SortedResponses:
+    def _sort(self, question: Question, texts: Sequence[str]) -> SortedResponses:
+        style, rule = self._style(question), self._rule_of(question)
         responses = SortedResponses()
         for text in texts:
             parsed = read(style, text)
@@ -177,7 +180,7 @@ class CorrectnessPairs:
         return responses
 
     def _match_pairs(
-        self, question: Question, style: Style, rule: str, kind: str, correct: list[Response], other: list[Response]
+        self, question: Question, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
         """Return at most ``pairs`` pairs. No response is reused before all responses of its side have been used."""
         # Both sides advance with each pair. After each common multiple of their lengths the pairs would repeat, so the
@@ -189,19 +192,20 @@ class CorrectnessPairs:
             if kind == KIND and contained(chosen.parsed.answer or "", rejected.parsed.answer):
                 self.counts["pairs left out: one answer contains the other"] += 1
                 continue
-            pairs.append(self._record(question, style, rule, kind, chosen, rejected, len(pairs)))
+            pairs.append(self._record(question, kind, chosen, rejected, len(pairs)))
             if len(pairs) == self._pairs:
                 break
         return tuple(pairs)
 
     def _record(
-        self, question: Question, style: Style, rule: str, kind: str, chosen: Response, rejected: Response, number: int
+        self, question: Question, kind: str, chosen: Response, rejected: Response, number: int
     ) -> PreferencePair:
+        style = self._style(question)
         details = {
             "question": question.question_id,
             "kind": question.kind,
             "answer": question.answer,
-            "judged_by": rule,
+            "judged_by": self._rule_of(question),
             "chosen_answer": chosen.parsed.answer,
             "rejected_answer": rejected.parsed.answer,
         }
