@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from scramble.app import ConfigError, plain, stage_main, start
 
+SECTIONS = ("table", "dir", "size", "seeds", "more", "judge", "only", "list")
+
 
 def fill_paths(cfg: DictConfig) -> None:
     """Require the paths that the selected size needs. With ``list=true`` a placeholder replaces a missing path."""
@@ -28,10 +30,10 @@ def fill_paths(cfg: DictConfig) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="reproduce")
-@stage_main("reproduce", "table", "dir", "size", "seeds", "more", "judge", "only", "list")
+@stage_main("reproduce", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     fill_paths(cfg)
-    values = plain(cfg, "table", "dir", "size", "seeds", "more", "judge", "only", "list")
+    values = plain(cfg, *SECTIONS)
     from scramble.launch.reproduce import reproduce
 
     reproduce(values.pop("table"), values.pop("dir"), list_only=values.pop("list"), **values)
