@@ -191,12 +191,12 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
-    """Return the comment of a key. Without one, return the sentence in SENTENCES for the last parts of the key's name,
-    or else the comment of a key with the same group and last part, or of the group.
+    """Return the comment of a key. Without one, return the sentence in SENTENCES for the last parts of the key, or
+    else the comment of the key with the same first and last part (of ``data.format`` for ``data.mix.format``).
     """
     names = key.split(".")
     own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
-    return own or sentences.get(f"{names[0]}.{names[-1]}") or sentences.get(names[0], "")
+    return own or sentences.get(f"{names[0]}.{names[-1]}", "")
 
 
 def shown(value: Any, *, in_files: bool = True) -> str:
