@@ -254,6 +254,24 @@ def test_a_mix_has_the_shares_of_its_weights(tmp_path: Path, capsys: Output) -> 
     assert "17 of" in capsys.readouterr().out
 
 
+def test_messages_name_the_entry_of_the_mix(tmp_path: Path) -> None:
+    rows = write_lines(tmp_path / "data.name.jsonl", [{"q": QUESTION, "good": "a", "bad": "b"}])
+    columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    for entry, message in (
+        (
+            {"columns": {**columns, "chosen": "best"}},
+            r"^data\.mix\[1\]\.columns\.chosen=best: \S*/data\.name\.jsonl has no",
+        ),
+        ({}, r"name your columns \(data\.mix\[1\]\.columns\."),
+        ({"columns": columns, "root": "x"}, r"remove data\.mix\[1\]\.root and data\.mix\[1\]\.resample"),
+        ({"columns": columns, "path": "nowhere.jsonl"}, r"data\.mix\[1\]\.path=nowhere\.jsonl does not exist"),
+        ({"columns": columns, "path": str(tmp_path), "split": "test"}, r"\(data\.mix\[1\]\.split=\.\.\.\)"),
+    ):
+        mix = [{"path": str(rows), "weight": 1.0, "columns": columns}, {"path": str(rows), "weight": 1.0, **entry}]
+        with pytest.raises(SourceError, match=message):
+            pairs_of(None, mix=mix)
+
+
 def test_images_of_one_name_in_two_inputs_are_two_images(tmp_path: Path) -> None:
     mix = []
     for name, color in (("one", "red"), ("two", "blue")):

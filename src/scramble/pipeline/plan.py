@@ -73,12 +73,13 @@ def _check_pair_paths(data: Mapping[str, Any]) -> None:
     """Raise StageError if an input of preference data is a local path that does not exist."""
     from scramble.formats.data_files import may_exist
 
-    for one in data["mix"] or [data]:
+    mix = {f"data.mix[{number}]": one for number, one in enumerate(data["mix"] or ())}
+    for at, one in (mix or {"data": data}).items():
         path = str(one["path"])
         if not may_exist(path):
-            raise StageError(f"data.path={path} does not exist: set data.path to a file or folder that exists")
+            raise StageError(f"{at}.path={path} does not exist: set {at}.path to a file or folder that exists")
         if one.get("images") is not None and not Path(one["images"]).expanduser().is_dir():
-            raise StageError(f"data.images={one['images']} does not exist: set data.images to a folder that exists")
+            raise StageError(f"{at}.images={one['images']} does not exist: set {at}.images to a folder that exists")
 
 
 def _plan_arm(values: Mapping[str, Any]) -> None:

@@ -5,9 +5,10 @@ inputs.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,7 @@ class PairInput:
         ratings: which pairs of rated answers to use: the best and the worst answer (``best_worst``), or all pairs of
             answers with different ratings (``all``).
         weight: relative weight of this input in the mix.
+        place: index of this input in the mix; None without a mix.
     """
 
     path: str
@@ -56,11 +58,19 @@ class PairInput:
     revision: str | None = None
     ratings: Literal["best_worst", "all"] = "best_worst"
     weight: float = 1.0
+    place: int | None = None
 
     @property
     def layout(self) -> Layout:
         """The format and the column names."""
         return Layout(self.format, self.columns, "data.")
+
+    def with_keys(self, message: str) -> str:
+        """Name the keys of this input in a message: in a mix, ``data.mix[0].columns`` instead of ``data.columns``."""
+        if self.place is None:
+            return message
+        keys = "|".join(field.name for field in fields(self))
+        return re.sub(rf"(?<![\w./-])data\.(?=({keys})\b)", f"data.mix[{self.place}].", message)
 
 
 def bundles(
@@ -85,7 +95,10 @@ def bundles(
     Raises:
         SourceError: an input cannot be read, or its columns do not match the format.
     """
-    inputs = [PairInput(**one) for one in mix] if mix else [PairInput(str(path), **options)]
+    if mix:
+        inputs = [PairInput(**one, place=place) for place, one in enumerate(mix)]
+    else:
+        inputs = [PairInput(str(path), **options)]
     inputs = [one for one in inputs if one.weight > 0]
     reader = _Reader(bad, seed, embed, verify, alone=len(inputs) == 1)
     streams = [reader.bundles(number, one) for number, one in enumerate(inputs)]
@@ -123,10 +136,18 @@ class _Reader:
         self._image_ids: dict[tuple[str, str], str] = {}  # (scope, id within the scope) -> id
         self._contents: dict[str, str] = {}
         self._pair_ids: Counter[str] = Counter()
-        bad.images_key = "data.images"
+        bad.images_key = "images in the entries of data.mix"
 
     def bundles(self, number: int, one: PairInput) -> Iterator[Bundle]:
-        """Yield the bundles of one input."""
+        """Yield the bundles of one input. Errors name the keys of this input."""
+        try:
+            yield from self._bundles(number, one)
+        except SourceError as error:
+            raise type(error)(one.with_keys(str(error))) from error
+
+    def _bundles(self, number: int, one: PairInput) -> Iterator[Bundle]:
+        if self._alone:
+            self._bad.images_key = one.with_keys("data.images")
         special = self._special(one)
         if special is not None:
             yield from special if self._alone else self._renamed(str(number), special)
@@ -162,7 +183,8 @@ class _Reader:
             if one.images is not None:
                 raise SourceError(f"{meta}: data.images is not used for a meta.json of MMPR: set data.root instead")
             _refuse(meta, "sets of MMPR", one, "columns", "name", "revision")
-            self._bad.images_key = "data.root"
+            if self._alone:
+                self._bad.images_key = one.with_keys("data.root")
             options = self._image_options()
             return mmpr.bundles(meta, self._bad, root=one.root, resample=one.resample, seed=self._seed, **options)
         if one.root is not None or one.resample:
@@ -218,7 +240,7 @@ class _Reader:
                 images = [self._image(value, one, file, by_name) for value in parsed.images]
                 bundles.append(self._bundle(number, own_ids, images, _described(pair, parsed, row, source), source))
         except BadRow as error:
-            self._bad.reject(str(file), place, error.kind, error.detail)
+            self._bad.reject(str(file), place, error.kind, one.with_keys(error.detail))
         except ROW_ERRORS as error:
             self._bad.reject(str(file), place, one.layout.reason(reason_of(error)))
         else:
