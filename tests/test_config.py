@@ -370,7 +370,7 @@ def test_free_mappings_and_optional_sections_need_no_plus(
         ("generate", "pairs.options.shard=[0,2]", "write shard=i/n"),
         ("reproduce", "paths.cocoo=x", "paths.cocoo: there is no such key; did you mean"),
         ("audit", "data.columns.chosen=good", "did you mean columns.chosen?"),
-        ("audit", "data.colums.chosen=good", "the configuration has path, held_out"),
+        ("audit", "data.colums.chosen=good", "the configuration has path, split"),
     ],
 )
 def test_a_misspelt_key_is_reported_without_a_plus(root: str, argument: str, clause: str) -> None:
