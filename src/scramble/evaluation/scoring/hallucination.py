@@ -15,6 +15,8 @@ from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.ratio import Array, Ratio, average, divide, of_sums, share
 
 Outcomes = Sequence[Outcome]
+Mask = list[bool]
+"""Whether each outcome belongs to a part, in the order of the outcomes."""
 
 LOWER_IS_BETTER = frozenset(
     (
@@ -60,22 +62,25 @@ def has_direction(score: str) -> bool:
     return score.partition("/")[0] not in WITHOUT_DIRECTION
 
 
-def parts(outcomes: Outcomes) -> dict[str, Callable[[Outcome], bool]]:
-    """Return a dictionary from the suffix of a score's name to the condition that selects its outcomes: all outcomes,
-    the outcomes of each kind if there are several kinds, and the outcomes with each tag.
+def parts(outcomes: Outcomes) -> dict[str, Mask]:
+    """Return the parts for which scores are computed, by the suffix of the score's name: all outcomes, the outcomes of
+    each kind if there are several kinds, and the outcomes with each tag.
     """
     kinds = list(dict.fromkeys(o.kind for o in outcomes if o.kind))
     tags = dict.fromkeys(tag for o in outcomes for tag in o.tags)
-    result: dict[str, Callable[[Outcome], bool]] = {"": lambda _: True}
+    table = {"": [True] * len(outcomes)}
     if len(kinds) > 1:
-        result |= {f"/{kind}": lambda o, kind=kind: o.kind == kind for kind in kinds}  # type: ignore[misc]
-    return result | {f"/{tag}": lambda o, tag=tag: tag in o.tags for tag in tags}
+        table |= {f"/{kind}": [o.kind == kind for o in outcomes] for kind in kinds}
+    return table | {f"/{tag}": [tag in o.tags for o in outcomes] for tag in tags}
 
 
-def mean_of(outcomes: Outcomes, name: str, where: Callable[[Outcome], bool] = lambda _: True) -> Ratio:
-    """Return the mean of the value ``name`` over the outcomes that have this value and for which ``where`` is true."""
-    counted = [where(o) and name in o.values for o in outcomes]
-    return share(outcomes, [(o.values[name], 1.0) if c else (0.0, 0.0) for o, c in zip(outcomes, counted, strict=True)])
+def mean_of(outcomes: Outcomes, name: str, part: Mask) -> Ratio:
+    """Return the mean of the value ``name`` over the outcomes of a part that have this value."""
+    rows = [
+        (o.values[name], 1.0) if included and name in o.values else (0.0, 0.0)
+        for o, included in zip(outcomes, part, strict=True)
+    ]
+    return share(outcomes, rows)
 
 
 # --------------------------------------------------------------------------------------------- objects in captions
@@ -116,28 +121,28 @@ def object_halbench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 # ----------------------------------------------------------------------------------------------------------- AMBER
 
-_START = 0.001
-"""AMBER adds this value to denominators."""
 
-
-def _begun(top: Array, bottom: Array) -> Array:
-    return top / (bottom + _START)
+def _quotient(top: Array, bottom: Array) -> Array:
+    return top / (bottom + 0.001)  # as in AMBER's script
 
 
 def amber(outcomes: Outcomes) -> dict[str, Ratio]:
     """Compute AMBER's scores: CHAIR, Cover and Cog of the descriptions, precision, recall and F1 of the answer "no" to
     the questions, and the AMBER score (100 - CHAIR + F1) / 2. An answer that cannot be read does not count as "no".
     """
-    counts = [o.details.get("amber", (0,) * 6) for o in outcomes]
+    nouns = [o.details.get("amber", (0,) * 6) for o in outcomes]
     described = any("amber" in o.details for o in outcomes)
     table: dict[str, Ratio] = {}
     columns = {"chair": (1, 0), "cover": (3, 2), "cog": (5, 4)}
     for name, (top, bottom) in columns.items() if described else ():
-        quotients = [(row[top], row[bottom]) for row in counts]
-        table[name] = of_sums(outcomes, quotients, lambda sums: _begun(sums[:, 0], sums[:, 1]))
+        quotients = [(row[top], row[bottom]) for row in nouns]
+        table[name] = of_sums(outcomes, quotients, lambda sums: _quotient(sums[:, 0], sums[:, 1]))
     asked = [o for o in outcomes if "accuracy" in o.values]
-    for suffix, where in parts(asked).items() if asked else ():
-        rows = [_no(o) if "accuracy" in o.values and where(o) else (0.0,) * 4 for o in outcomes]
+    for suffix, part in parts(outcomes).items() if asked else ():
+        rows = [
+            _no(o) if included and "accuracy" in o.values else (0.0,) * 4
+            for o, included in zip(outcomes, part, strict=True)
+        ]
         offset = 0.001 if suffix == "/existence" else 0.0001
         table[f"precision{suffix}"] = of_sums(outcomes, rows, _precision)
         table[f"recall{suffix}"] = of_sums(outcomes, rows, _recall)
@@ -145,7 +150,7 @@ def amber(outcomes: Outcomes) -> dict[str, Ratio]:
     kinds = list(dict.fromkeys(o.kind for o in asked))
     if len(kinds) > 1:
         table["accuracy_macro"] = average(
-            [mean_of(outcomes, "accuracy", lambda o, kind=kind: o.kind == kind) for kind in kinds]  # type: ignore[misc]
+            [mean_of(outcomes, "accuracy", [o.kind == kind for o in outcomes]) for kind in kinds]
         )
     if described and asked:
         rate, f1 = table["chair"], table["f1"]
@@ -162,11 +167,11 @@ def _no(o: Outcome) -> tuple[float, float, float, float]:
 
 
 def _precision(sums: Array) -> Array:
-    return _begun(sums[:, 0], sums[:, 1])
+    return _quotient(sums[:, 0], sums[:, 1])
 
 
 def _recall(sums: Array) -> Array:
-    return _begun(sums[:, 0], sums[:, 2])
+    return _quotient(sums[:, 0], sums[:, 2])
 
 
 def _f1(sums: Array, offset: float) -> Array:
@@ -191,11 +196,11 @@ def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
     shares of the causes of errors are computed as well.
     """
     table: dict[str, Ratio] = {}
-    for suffix, where in parts(outcomes).items():
-        table[f"a_acc{suffix}"] = mean_of(outcomes, "accuracy", where)
-        table[f"q_acc{suffix}"] = _all_right(outcomes, where, 3)
-        table[f"f_acc{suffix}"] = _all_right(outcomes, where, 4)
-    figures = _groups(outcomes, lambda _: True, 4)
+    for suffix, part in parts(outcomes).items():
+        table[f"a_acc{suffix}"] = mean_of(outcomes, "accuracy", part)
+        table[f"q_acc{suffix}"] = _share_of_groups(outcomes, _groups(outcomes, part, 3), all)
+        table[f"f_acc{suffix}"] = _share_of_groups(outcomes, _groups(outcomes, part, 4), all)
+    figures = _groups(outcomes, [True] * len(outcomes), 4)
     table["f_inconsistent"] = _share_of_groups(outcomes, figures, lambda values: 0 < sum(values) < len(values))
     table["f_wrong"] = _share_of_groups(outcomes, figures, lambda values: not any(values))
     return table | _yes_bias(outcomes) | _causes(outcomes)
@@ -276,19 +281,14 @@ def cause_of_error(
     return language if (original, label) == (1, 0) and is_edited and agree else vision
 
 
-def _all_right(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> Ratio:
-    """Return the share of groups in which all items are right."""
-    return _share_of_groups(outcomes, _groups(outcomes, where, left_out), all)
-
-
-def _groups(outcomes: Outcomes, where: Callable[[Outcome], bool], left_out: int) -> list[list[int]]:
-    """Return groups of items, as positions in ``outcomes``. The ids of the items in a group differ only in part number
-    ``left_out``.
+def _groups(outcomes: Outcomes, part: Mask, left_out: int) -> list[list[int]]:
+    """Return groups of the items of a part, as positions in ``outcomes``. The ids of the items in a group differ only
+    in component ``left_out``.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, o in enumerate(outcomes):
         key = o.item_id.split("/")
-        if where(o) and not (left_out == 4 and key[0] == "VS" and key[3] == "0"):
+        if part[place] and not (left_out == 4 and key[0] == "VS" and key[3] == "0"):
             groups.setdefault((*key[:left_out], *key[left_out + 1 :]), []).append(place)
     return list(groups.values())
 
@@ -332,7 +332,7 @@ def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:
     """
     names = ("score", "hallucination_rate", "official_score", "official_hallucination_rate")
     return {
-        f"{name}{suffix}": mean_of(outcomes, name, where) for suffix, where in parts(outcomes).items() for name in names
+        f"{name}{suffix}": mean_of(outcomes, name, part) for suffix, part in parts(outcomes).items() for name in names
     }
 
 
@@ -344,20 +344,23 @@ def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
     authors' script does.
     """
     table: dict[str, Ratio] = {}
-    for suffix, where in parts(outcomes).items():
-        rows = [
-            (o.values["candidate"], o.values["reference"], 1.0) if where(o) and "candidate" in o.values else (0.0,) * 3
-            for o in outcomes
-        ]
-        table[f"score{suffix}"] = of_sums(outcomes, rows, lambda sums: divide(sums[:, 0], sums[:, 1]))
-        table[f"candidate{suffix}"] = mean_of(outcomes, "candidate", where)
-        table[f"reference{suffix}"] = mean_of(outcomes, "reference", where)
-        official = [
-            (o.values.get("candidate", -0.1), o.values.get("reference", -0.1), 1.0) if where(o) else (0.0,) * 3
-            for o in outcomes
-        ]
-        table[f"official_score{suffix}"] = of_sums(outcomes, official, _rounded_quotient)
+    for suffix, part in parts(outcomes).items():
+        read = [included and "candidate" in o.values for o, included in zip(outcomes, part, strict=True)]
+        table[f"score{suffix}"] = of_sums(outcomes, _pairs(outcomes, read), lambda sums: divide(sums[:, 0], sums[:, 1]))
+        table[f"candidate{suffix}"] = mean_of(outcomes, "candidate", part)
+        table[f"reference{suffix}"] = mean_of(outcomes, "reference", part)
+        table[f"official_score{suffix}"] = of_sums(outcomes, _pairs(outcomes, part), _rounded_quotient)
     return table
+
+
+def _pairs(outcomes: Outcomes, part: Mask) -> list[tuple[float, float, float]]:
+    """Return three numbers per outcome: the scores of the model and of the reference (-0.1 if the pair is unread), and
+    1. All are 0 for an outcome outside the part.
+    """
+    return [
+        (o.values.get("candidate", -0.1), o.values.get("reference", -0.1), 1.0) if included else (0.0, 0.0, 0.0)
+        for o, included in zip(outcomes, part, strict=True)
+    ]
 
 
 def _rounded_quotient(sums: Array) -> Array:
