@@ -63,7 +63,7 @@ SENTENCES = {
     "max": "Pairs with a larger value in the column are dropped.",
     "filters.pipeline": "spaCy pipeline that computes the column same_lemmas.",
     "gaps": "Names of the scores whose gaps (chosen minus rejected) become symmetric about 0.",
-    "exponent": "Exponent of the odds; a larger value keeps fewer pairs and lowers their text-only accuracy.",
+    "exponent": "Exponent of the odds; a larger value keeps fewer pairs, which have a lower text-only accuracy.",
     "lora_dropout": "Dropout of the adapter's inputs; a token that two answers share has one dropout mask for both.",
     "target_modules": "Layers with an adapter, as in PEFT; null: all linear layers of the language model.",
     "init_lora_weights": "Initial weights of the adapter, as in PEFT.",
@@ -78,7 +78,7 @@ SENTENCES = {
     "scores.plausibility": "Vera, which estimates whether a statement is plausible.",
     "scores.likelihood": "A causal language model, or a vision-language model without its image.",
     "scores.similarity": "CLIP or SigLIP, with the image.",
-    "pairs.refine": "Options of the refinement, which keeps pairs that classifiers cannot predict; null: off.",
+    "pairs.refine": "Options of the refinement, which keeps pairs that text-only classifiers cannot predict; null: off.",
     "pairs.captions_per_image": "Captions to use per image: all, one (drawn with the seed), or clip (most similar).",
     "pairs.form": "Form of the pairs: caption (caption and negative), yes-no (a question about each caption), or both.",
     "pairs.similarity": "CLIP or SigLIP model for captions_per_image=clip.",
@@ -87,12 +87,12 @@ SENTENCES = {
     "options.kinds": "Kinds to make; null: all.",
     "options.lexicon": "Folder of word lists; null: the shipped lists.",
     "options.seed": "Sampling seed.",
-    "options.graphs": "Source of the scene graphs: the data, a parse of the captions, or the engine.",
+    "options.graphs": "Source of the scene graphs: given (the data), captions (a parse of the captions) or engine (the engine).",
     "options.pipeline": "spaCy pipeline that parses captions.",
     "options.generate_rationales": "For questions without a rationale, write one from the scene graph.",
     "options.temperature": "Sampling temperature.",
-    "options.top_p": "Cumulative probability of nucleus sampling.",
-    "options.max_tokens": "Maximum number of new tokens.",
+    "options.top_p": "Probability mass of nucleus sampling.",
+    "options.max_tokens": "Maximum number of new tokens of a reply.",
     "engine.backoff": "Maximum number of seconds before the second attempt. The maximum doubles with each attempt.",
     "engine.max_backoff": "Longest pause between attempts in seconds.",
     "engine.give_up_after": "Stop after this many failed requests in a row.",
@@ -123,6 +123,7 @@ def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[
     for path in with_defaults(CONFIGS / file):
         text = path.read_text(encoding="utf-8")
         place = "" if "@package _global_" in text else at
+        # A choice in the defaults list (/engine@engine: own) is shown as engine=own.
         for group, key, choice in re.findall(r"^ *- /(\w+)@([\w.]+): (\w+)$", text, re.M):
             _merge(values, _nested(join(place, key), f"{group}={choice}"))
         _merge(values, _nested(place, yaml.safe_load(text) or {}))
