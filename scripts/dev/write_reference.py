@@ -87,7 +87,7 @@ SENTENCES = {
     "options.kinds": "Kinds to make; null: all.",
     "options.lexicon": "Folder of word lists; null: the shipped lists.",
     "options.seed": "Sampling seed.",
-    "options.graphs": "Source of the scene graphs: given (by the data), captions (by a parse) or engine (by the engine).",
+    "options.graphs": "Source of the scene graphs: given (the data), captions (a parse) or engine (the engine).",
     "options.pipeline": "spaCy pipeline that parses captions.",
     "options.generate_rationales": "For questions without a rationale, write one from the scene graph.",
     "options.temperature": "Sampling temperature.",
