@@ -1,4 +1,4 @@
-"""Estimates a job's memory per GPU, download size and disk space before weights are loaded.
+"""Estimates a training job's memory per GPU, download size and disk space before weights are loaded.
 
 Memory is estimated from the config and should be within 25 % of the memory that the job uses. The estimate for each GPU
 includes:
@@ -37,7 +37,7 @@ FRAGMENTATION = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """The estimated requirements of a job. Sizes are in bytes.
+    """The estimated requirements of a training job. Sizes are in bytes.
 
     Attributes:
         path, family: hub id or folder of the model, and name of its family.
@@ -46,7 +46,7 @@ class Preflight:
         memory: memory needed on one GPU, by purpose.
         available: memory of the smallest GPU, or of the machine if there is no GPU; None if unknown.
         download, disk_free: size of the remaining download, and free space on the disk of the cache.
-        gated: whether the hub requires accepting terms; None if unknown or if the model is a folder.
+        gated: whether users must accept terms on the hub; None if unknown or if the model is a folder.
         advice: settings that reduce memory, most useful first.
     """
 
@@ -100,25 +100,19 @@ def preflight(
     revision: str | None = None,
     dtype: str = "auto",
     quantization: Mapping[str, Any] | None = None,
-    train: bool = True,
     lora_r: int | None = 32,
-    lora_targets: str | None = None,
     train_vision: bool = False,
     batch_tokens: int = 4096,
-    row_tokens: int | None = None,
     gradient_checkpointing: bool = False,
     available: float | None = None,
 ) -> Preflight:
-    """Estimate the requirements of a job from the model's config and, with a connection, its metadata on the hub.
+    """Estimate the requirements of a training job from the model's config and, with a connection, the hub's metadata.
 
     Args:
         path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
-        train: whether the job trains the model; False for scoring and chat.
         lora_r: rank of LoRA; None trains the whole language model.
-        lora_targets: regular expression of the layers with LoRA; by default that of the family.
         train_vision: whether tower and projector are also trained (without LoRA).
         batch_tokens: tokens per forward pass and GPU, including image tokens and padding.
-        row_tokens: tokens per row of the batch; by default ``batch_tokens``.
         gradient_checkpointing: whether layers are recomputed in the backward pass.
         available: bytes of memory per GPU; by default the memory of this machine.
 
@@ -131,19 +125,15 @@ def preflight(
     parameters = _count(model)
     saved_bytes = BYTES[str(config.dtype or torch.float32).removeprefix("torch.")]
     weight_bytes = saved_bytes if dtype == "auto" else BYTES[dtype]
-    layers = _linear(model, family.lora_targets)
-    adapted = _linear(model, lora_targets) if lora_targets else layers
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    layers = [module for name, module in linear.items() if re.fullmatch(family.lora_targets, name)]
     quantised = sum(m.weight.numel() for m in layers) if quantization else 0
     quantised_bytes = 1.0 if (quantization or {}).get("load_in_8bit") else NF4_BYTES
     memory: dict[str, float] = {"weights": (parameters - quantised) * weight_bytes + quantised * quantised_bytes}
-    trained = 0
-    if train:
-        trained, size = _trained(model, family, adapted, lora_r, train_vision, weight_bytes)
-        memory["gradients and optimizer"] = size
+    trained, memory["gradients and optimizer"] = _trained(model, family, layers, lora_r, train_vision, weight_bytes)
     text = config.get_text_config()
-    memory |= _activations(
-        text, layers, batch_tokens, row_tokens or batch_tokens, weight_bytes, train, gradient_checkpointing
-    )
+    memory["activations"] = _activations(text, layers, batch_tokens * weight_bytes, gradient_checkpointing)
+    memory["attention mask"] = batch_tokens**2 * (1.0 + weight_bytes)
     memory["overhead"] = OVERHEAD
     gated, download = _on_the_hub(path, revision, parameters * saved_bytes)
     return Preflight(
@@ -156,7 +146,7 @@ def preflight(
         download=download,
         disk_free=_free_disk(),
         gated=gated,
-        advice=_advice(train, lora_r, bool(quantization), gradient_checkpointing, weight_bytes),
+        advice=_advice(lora_r, bool(quantization), gradient_checkpointing, weight_bytes),
     )
 
 
@@ -174,7 +164,7 @@ def memory_per_device() -> float | None:
 def _trained(
     model: nn.Module,
     family: Family,
-    adapted: list[nn.Linear],
+    layers: list[nn.Linear],
     lora_r: int | None,
     train_vision: bool,
     weight_bytes: int,
@@ -184,7 +174,7 @@ def _trained(
     With LoRA, the bytes also include the adapter's weights.
     """
     if lora_r is not None:
-        count = sum(lora_r * (m.in_features + m.out_features) for m in adapted)
+        count = sum(lora_r * (m.in_features + m.out_features) for m in layers)
         return count, count * 4 * 4.0  # adapters are float32 in PEFT: weight, gradient, two moments
     count = _count(model)
     if not train_vision:
@@ -192,30 +182,17 @@ def _trained(
     return count, count * weight_bytes * 3.0  # gradient and two moments in the weights' dtype
 
 
-def _activations(
-    text: Any,
-    layers: list[nn.Linear],
-    batch_tokens: int,
-    row_tokens: int,
-    weight_bytes: int,
-    train: bool,
-    gradient_checkpointing: bool,
-) -> dict[str, float]:
+def _activations(text: Any, layers: list[nn.Linear], batch_bytes: int, gradient_checkpointing: bool) -> float:
+    """Return the bytes of the stored activations. ``batch_bytes`` is the size of one value per token of the batch."""
     width, depth = text.hidden_size, text.num_hidden_layers
     # Values per token that the backward pass needs from one layer: the outputs of its linear layers, the widest input
     # (that of the MLP's last layer), and about eight hidden states (norms, residuals, attention).
     layer = sum(m.out_features for m in layers) / depth + max(m.in_features for m in layers) + 8 * width
     if experts := getattr(text, "num_experts_per_tok", None):  # experts are not separate linear layers
         layer += 3 * experts * text.moe_intermediate_size
-    tokens = batch_tokens * weight_bytes
-    if not train:
-        activations = 2.0 * tokens * layer
-    elif gradient_checkpointing:
-        activations = tokens * (depth * width + 2.0 * layer)
-    else:
-        activations = float(tokens * layer * depth)
-    rows = max(1, batch_tokens // row_tokens)
-    return {"activations": activations, "attention mask": rows * row_tokens**2 * (1.0 + weight_bytes)}
+    if gradient_checkpointing:
+        return batch_bytes * (depth * width + 2.0 * layer)
+    return float(batch_bytes * layer * depth)
 
 
 def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | None, float]:
@@ -239,25 +216,19 @@ def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | No
     return bool(info.gated), float(weights or size)
 
 
-def _advice(
-    train: bool, lora_r: int | None, quantized: bool, gradient_checkpointing: bool, weight_bytes: int
-) -> tuple[str, ...]:
+def _advice(lora_r: int | None, quantized: bool, gradient_checkpointing: bool, weight_bytes: int) -> tuple[str, ...]:
     ways = []
     if weight_bytes == 4:
         ways.append("model.dtype=bfloat16")
-    if train and not gradient_checkpointing:
+    if not gradient_checkpointing:
         ways.append("trainer.gradient_checkpointing=true")
-    if train and lora_r is None:
+    if lora_r is None:
         ways.append("LoRA instead of all weights (peft.r=32)")
     ways.append("fewer pairs per pass (trainer.per_device_train_batch_size) or image tiles (model.max_tiles)")
     if not quantized:
         ways.append("model.quantization.load_in_4bit=true")
     ways.append("a smaller model")
     return tuple(ways)
-
-
-def _linear(model: nn.Module, pattern: str) -> list[nn.Linear]:
-    return [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(pattern, n)]
 
 
 def _amount(count: int) -> str:
