@@ -160,15 +160,15 @@ def _width(renderable: Any) -> Any:
     return Console(width=1000).measure(renderable)
 
 
-def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+def track(items: Iterable[T], what: str) -> Iterator[T]:
     """Iterate over items with a progress bar, which is shown only on a terminal."""
     from tqdm.auto import tqdm
 
-    return iter(tqdm(items, desc=what, total=total, disable=not sys.stderr.isatty(), leave=False, delay=2))
+    return iter(tqdm(items, desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2))
 
 
-def counter(what: str) -> Callable[[int, int, float], None]:
-    """Return a function that updates a progress bar from (done, total, seconds).
+def counter(what: str) -> Callable[[int, int], None]:
+    """Return a function that updates a progress bar from (done, total).
 
     The bar is shown only on a terminal.
     """
@@ -176,7 +176,7 @@ def counter(what: str) -> Callable[[int, int, float], None]:
 
     bar = tqdm(desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2)
 
-    def update(done: int, total: int, seconds: float) -> None:
+    def update(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
         if done >= total:

@@ -22,5 +22,5 @@ evaluate(
     test_groups=0,
     process=process,
     wait=wait,
-    progress=lambda name: lambda done, total, seconds: print(name, done, total, flush=True),
+    progress=lambda name: lambda done, total: print(name, done, total, flush=True),
 )

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Model: TypeAlias = "VLM | ModelBackend"
-Progress = Callable[[int, int, float], None]
-"""Function of the number of answered queries, the number of all queries, and the seconds since the start."""
+Progress = Callable[[int, int], None]
+"""Function of the number of answered queries and the number of all queries."""
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def _answer(
     chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
     tested = answering.self_test(first, benchmark.images) if first and test_groups and process[0] == 0 else None
     name = "responses.jsonl" if process[1] == 1 else f"responses-{process[0]}.jsonl"
-    started, finished = time.perf_counter(), len(unique) - len(missing)
+    finished = len(unique) - len(missing)
     broken: dict[str, str] = {}
     with JsonLines(folder / name) as file:
         for chunk in chunks[process[0] :: process[1]]:
@@ -347,7 +347,7 @@ def _answer(
             times["scored_now"] += len(rows)
             finished += len(rows)
             if report:
-                report(finished, len(unique), time.perf_counter() - started)
+                report(finished, len(unique))
     if broken:
         image, fault = next(iter(broken.items()))
         raise RecordError(
