@@ -14,7 +14,7 @@ from huggingface_hub import errors as hub
 from scramble.models import ModelError, load_vlm
 from scramble.models.families.registry import check_version, family_named, family_of
 from scramble.models.hub import adapter_weights, check_native, explain, read_config
-from scramble.models.loading import device_or_gpu
+from scramble.models.loading import device_or_gpu, load_adapter
 
 
 @pytest.fixture
@@ -65,12 +65,14 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*args: Any) -> str:
+    def offline(*args: Any, **options: Any) -> str:
         raise hub.LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
-    with pytest.raises(ModelError, match=r"then set model\.adapter=FOLDER"):
-        adapter_weights("a/b")
+    monkeypatch.setattr("peft.config.hf_hub_download", offline)
+    for load in (adapter_weights, lambda adapter: load_adapter(None, adapter)):
+        with pytest.raises(ModelError, match=r"a/b could not be downloaded .* then set model\.adapter=FOLDER"):
+            load("a/b")
 
 
 @pytest.mark.parametrize(
@@ -203,6 +205,7 @@ def test_processor_of_another_model_of_the_family(broken: Path, tmp_path: Path) 
         ({"device": "cuda"}, "no CUDA GPU"),
         ({"max_tiles": 0}, "model.max_tiles must be at least 1, not 0"),
         ({"adapter": "/nowhere"}, "there is no adapter at /nowhere"),
+        ({"adapter": "runs/none"}, "there is no adapter at runs/none, because this folder does not exist"),
     ],
 )
 def test_options(options: dict[str, Any], words: str, tiny: Callable[[str], Path]) -> None:

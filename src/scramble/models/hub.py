@@ -245,7 +245,7 @@ def check_adapter_config(adapter: str) -> None:
     """Raise ModelError if the configuration of an adapter in a folder is missing or invalid."""
     folder = Path(adapter)
     if not folder.is_dir():
-        if folder.is_absolute() or adapter.count("/") > 1 or folder.parent.is_dir():  # not a hub id (owner/name)
+        if not is_hub_id(adapter) or folder.parent.is_dir():
             raise ModelError(f"there is no adapter at {adapter}, because this folder does not exist: correct the path")
         return
     file = folder / "adapter_config.json"

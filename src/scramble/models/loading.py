@@ -250,7 +250,7 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
         base: hub id or folder of the model; None reads it from the model's configuration.
 
     Raises:
-        ModelError: there is no adapter, or the adapter belongs to another base model.
+        ModelError: the adapter cannot be found, downloaded or read, or it belongs to another base model.
     """
     from peft import PeftConfig, PeftModel
 
@@ -258,6 +258,8 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
     try:
         adapter_base = PeftConfig.from_pretrained(adapter).base_model_name_or_path or ""
     except (OSError, ValueError, TypeError, KeyError) as error:
+        if not Path(adapter).is_dir():
+            raise explain(error, adapter, key="model.adapter") from error
         raise ModelError(f"there is no adapter at {adapter}: {_first_line(error)}") from error
     base = base or str(model.config.name_or_path)
     # Folders may have been moved, so only hub ids are compared.
