@@ -141,6 +141,14 @@ def test_lmms_eval_results_with_single_items(tmp_path):
     assert [o.values for o in outcomes] == [{"average": value} for value in (1.0, 1.0, 0.0, 1.0)]
 
 
+def test_lmms_eval_scores_of_several_filters(tmp_path):
+    table = {"exact_match,strict": 0.25, "exact_match_stderr,strict": 0.1, "exact_match,flexible": 0.5}
+    (tmp_path / "20260101_results.json").write_text(json.dumps({"results": {"mmstar": table}}))
+    ((result, _),) = external_harness.read_results("lmms-eval", tmp_path, MODEL)
+    scores = {name: (score["value"], score["standard_error"]) for name, score in result.scores.items()}
+    assert scores == {"exact_match,strict": (25, 10), "exact_match,flexible": (50, None)}
+
+
 def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
     """Imported scores are next to the world's scores, in columns that name the harness. If there are results per item,
     the difference is paired.

@@ -309,8 +309,10 @@ def test_identity_follows_content(model_folder, tmp_path):
     (copy / "chat_template.jinja").write_text("changed")
     assert identify(copy).key != identify(model_folder).key
     assert identify(model_folder, dtype="bfloat16").key != identify(model_folder).key
-    with pytest.raises(EvaluationError, match="no model at nowhere/model"):
+    with pytest.raises(EvaluationError, match=r"nowhere/model is n.* a folder.*check model\.path"):
         identify("nowhere/model")
+    with pytest.raises(EvaluationError, match=r"nowhere/adapter is n.* a folder.*check adapter"):
+        identify(model_folder, adapter="nowhere/adapter")
 
 
 def test_the_batch_check_reaches_the_terminal_only_where_it_finds_a_difference(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,8 +70,9 @@ def identify(
 
     Raises EvaluationError if ``path`` is neither a folder nor a hub id whose revision has been downloaded.
     """
-    parts = [_content(path, revision), None if adapter is None else _content(adapter, None), dtype, settings or {}]
-    return ModelId(str(path), content_key(parts), revision, None if adapter is None else str(adapter), name, dtype)
+    adapter_content = None if adapter is None else _content(adapter, None, "adapter")
+    key = content_key([_content(path, revision, "model.path"), adapter_content, dtype, settings or {}])
+    return ModelId(str(path), key, revision, None if adapter is None else str(adapter), name, dtype)
 
 
 def identify_served(engine: Engine, kind: str, *, name: str = "") -> ModelId:
@@ -82,7 +84,7 @@ def identify_served(engine: Engine, kind: str, *, name: str = "") -> ModelId:
     return ModelId(engine.model, key, name=name or engine.model, dtype="", engine=kind)
 
 
-def _content(path: str | Path, revision: str | None) -> str:
+def _content(path: str | Path, revision: str | None, setting: str) -> str:
     if Path(path).exists():
         return file_key(path)
     from huggingface_hub import scan_cache_dir
@@ -91,10 +93,10 @@ def _content(path: str | Path, revision: str | None) -> str:
         cached = {repo.repo_id: repo for repo in scan_cache_dir().repos}
     except Exception as error:  # huggingface_hub raises CacheNotFound and several others for a broken cache
         raise EvaluationError(
-            f"there is no model at {path}, and the hub cache cannot be read ({error}): check model.path and HF_HOME"
+            f"{path} is not a folder, and the hub cache cannot be read ({error}): check {setting} and HF_HOME"
         ) from error
     if str(path) not in cached:
-        raise EvaluationError(f"model {path} is neither a folder nor a downloaded hub id: check model.path")
+        raise EvaluationError(f"{path} is neither a folder nor a downloaded hub id: check {setting}")
     name = revision or "main"
     for commit in cached[str(path)].revisions:
         if commit.commit_hash == name or name in commit.refs:
@@ -246,8 +248,6 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
     Pass the two values to :func:`evaluate` as ``process`` and ``wait``.
     """
-    import os
-
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return (0, 1), lambda: None
     import torch

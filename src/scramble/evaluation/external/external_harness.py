@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -201,13 +202,17 @@ def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tup
 
 
 def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
-    """Return one result per task from lmms-eval's ``<date>_results.json``. Fractions are converted to percent."""
+    """Return one result per task from lmms-eval's ``<date>_results.json``. Fractions are converted to percent. A score
+    has the name of its metric (``exact_match``) or, if the task has several filters of replies for this metric, of
+    metric and filter (``exact_match,strict``).
+    """
     values = read_json(path)
     if not isinstance(values, dict) or "results" not in values:
         raise EvaluationError(f"{path} has no key 'results', so it is not a results file of lmms-eval: remove the file")
     pairs = []
     for task, table in values["results"].items():
         count = ((values.get("n-samples") or {}).get(task) or {}).get("effective")
+        filters = Counter(key.partition(",")[0] for key in table)
         scores = {}
         for key, value in table.items():
             metric, _, choice = key.partition(",")
@@ -215,7 +220,8 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
             if "_stderr" in metric or not _is_number(value):
                 continue
             error = table.get(f"{metric}_stderr,{choice}")
-            scores[metric] = _score(value, 100.0 if 0 <= value <= 1 else 1.0, error, count)
+            name = metric if filters[metric] == 1 else key
+            scores[name] = _score(value, 100.0 if 0 <= value <= 1 else 1.0, error, count)
         version = str((values.get("versions") or {}).get(task, "unknown"))
         environment = {"git_commit": values.get("git_hash")}
         outcomes = _samples(path, task, scores)
