@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from scramble.evaluation.backends.local import LocalBackend
@@ -23,11 +24,12 @@ def quick_scores(
     protocol: str = "default",
     batch_tokens: int | None = None,
 ) -> dict[str, float]:
-    """Return the scores of a benchmark in percent, on its first ``limit`` items (groups are kept complete)."""
+    """Return the scores of a benchmark that are means over items, pairs or groups, in percent. Only the first ``limit``
+    items are scored, with all other items of their groups.
+    """
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
     queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}
-    asked = (query for item_queries in queries_of.values() for query in item_queries)
-    groups = group_by_images(asked, benchmark.image_hashes)
+    groups = group_by_images(chain.from_iterable(queries_of.values()), benchmark.image_hashes)
     backend = LocalBackend(vlm, batch_tokens)
     backend.check(query for group in groups for query in group)
     replies = {
