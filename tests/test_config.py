@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from scramble.app import addable
 from scramble.config import data_sections, sections, source_sections, trainer
 from scramble.config.binding import ConfigError, hints
+from scramble.config.evaluation_sections import benchmark_faults
 from scramble.config.keys import known_keys
 from scramble.config.overrides import expand_home, faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
@@ -205,6 +206,23 @@ def test_vision_tower_and_lora(overrides: list[str], clause: str) -> None:
 def test_flash_attention_is_refused_for_token_tries(overrides: list[str], refused: bool) -> None:
     clauses = actual("train", "model.attn_implementation=flash_attention_2", *overrides)
     assert any("does not support the attention masks of token tries" in one for one in clauses) == refused
+
+
+def test_options_of_benchmarks_have_the_types_of_their_defaults() -> None:
+    options: Any = {"rationales": {"root": "x", "max_new_tokens": 0, "pipeline": None}, "conme": {"human_filter": 1}}
+    assert list(benchmark_faults(options, "benchmark")) == [
+        "benchmark.rationales.max_new_tokens=0 must be at least 1",
+        "benchmark.conme.human_filter=1 must be true or false",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [(["peft=null"], True), (["peft=null", "trainer.backend=trl"], False), ([], False)],
+)
+def test_the_reference_of_each_step_needs_a_new_adapter_on_tries(overrides: list[str], refused: bool) -> None:
+    clauses = actual("train", "trainer.precompute_ref_log_probs=false", *overrides)
+    assert any("works only with a new adapter" in one for one in clauses) == refused
 
 
 def test_all_faults_come_in_one_message() -> None:

@@ -414,7 +414,9 @@ def test_rows_that_cannot_be_used_are_listed(
         Example("empty", ("i1",), "Describe the image.", "a red", " "),
     ]
     options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2, "max_length": 200}
-    with pytest.raises(DataError, match=r"6 of 12 rows were rejected and are listed in .*rejected_rows\.jsonl"):
+    with pytest.raises(
+        DataError, match=r"6 of 12 rows were rejected .*rejected_rows\.jsonl\. The first is long: \d+ tokens"
+    ):
         fit(load_vlm(base), (good + bad, images), tmp_path, **options)
     fit(load_vlm(base), (good + bad, images), tmp_path, **options, max_rejected_fraction=0.5)
     assert "6 of 12 rows were rejected" in caplog.text

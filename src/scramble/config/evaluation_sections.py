@@ -17,6 +17,9 @@ from scramble.config.binding import NOT_EMPTY, Count, Section, Text, check, hint
 from scramble.config.data_sections import Engine
 from scramble.config.sections import Temperature
 
+# The annotation of a benchmark's option, by the type of its default. Options without a default or with the default None
+# are paths or texts.
+KINDS: dict[type, Any] = {bool: bool, int: Count, str: Text}
 Benchmarks = Annotated[dict[str, dict[str, Any] | None], NOT_EMPTY]
 
 
@@ -34,12 +37,8 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
         for key, value in (options or {}).items():
             if key not in parameters:
                 yield f"{at}.{name}.{key}: there is no such key; {key_in_section_hint(key, parameters, f'{at}.{name}')}"
-            elif key in ("partial", "human_filter", "without_image"):
-                yield from check(value, bool, f"{at}.{name}.{key}")
-            elif key == "max_new_tokens":
-                yield from check(value, Count, f"{at}.{name}.{key}")
             else:
-                kind = Text if isinstance(parameters[key].default, str) else Text | None
+                kind = KINDS.get(type(parameters[key].default), Text | None)
                 yield from check(value, kind, f"{at}.{name}.{key}")
         root = parameters.get("root")
         if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:

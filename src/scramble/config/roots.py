@@ -110,7 +110,7 @@ class Train(Root):
         if fault := vision_fault(trainer["train_vision"], **adapters):
             yield fault
         if uses_tries and model["attn_implementation"] == "flash_attention_2":
-            yield f"model.attn_implementation=flash_attention_2: {FLASH_ATTENTION_FAULT}"
+            yield FLASH_ATTENTION_FAULT
         yield from _shared_batch(dict(self.launcher), trainer)
         if not self.starts_elsewhere():
             yield from wandb_faults(trainer["report_to"])

@@ -29,7 +29,7 @@ Logs = Mapping[str, float] | None
 Metrics = dict[str, float] | None
 
 ROWS = 5  # warnings use the mean of this many log rows, because a single row is too noisy
-FALL = 1.0  # nats; after such a fall, chosen answers are e times less likely
+FALL = 1.0  # nats; after a fall by this much, chosen answers are e times less likely
 SATURATED = 5.0  # margin; at larger margins, the slope of the sigmoid loss is below 1 % of its maximum
 
 

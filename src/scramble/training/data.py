@@ -126,9 +126,9 @@ def report_rejected(
     if write:
         with JsonLines(path) as file:
             file.extend(rejected_rows)
-    count, total = len(rejected_rows), usable + len(rejected_rows)
+    count, total, first = len(rejected_rows), usable + len(rejected_rows), rejected_rows[0]
     message = (
-        f"{count} of {total} rows were rejected and are listed in {path}. The first rejected row is {rejected_rows[0]}"
+        f"{count} of {total} rows were rejected and are listed in {path}. The first is {first['id']}: {first['reason']}"
     )
     if (count > 1 and count / total > max_rejected) or not usable:
         raise DataError(

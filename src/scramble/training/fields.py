@@ -260,8 +260,8 @@ def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bo
 
 
 FLASH_ATTENTION_FAULT = (
-    "FlashAttention 2 does not support the attention masks of token tries: set model.attn_implementation=sdpa, or "
-    "flex_attention on a GPU, or trainer.backend=trl"
+    "model.attn_implementation=flash_attention_2 does not support the attention masks of token tries: set it to sdpa, "
+    "or to flex_attention on a GPU, or set trainer.backend=trl"
 )
 
 PEFT_SECTION = "the section peft (peft.r, peft.lora_alpha; peft=null trains all weights)"

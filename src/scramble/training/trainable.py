@@ -49,7 +49,7 @@ def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
         )
     decoder: Any = vlm.backbone.decoder
     if backend == "trie" and decoder.config._attn_implementation == "flash_attention_2":
-        raise ValueError(f"attn_implementation=flash_attention_2: {FLASH_ATTENTION_FAULT}")
+        raise ValueError(FLASH_ATTENTION_FAULT)
     if args.peft is not None and vlm.has_adapter:
         raise ValueError(
             "the model already has an adapter: set peft=null to continue training it, or merge the adapter first"
