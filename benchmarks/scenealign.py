@@ -38,9 +38,9 @@ def draw(scenes: int, seed: int) -> tuple[list[Case], dict[str, dict[str, Any]]]
         scene = draw_scene(rng, objects=(2, 4), lookalikes=0.3)
         graphs[f"s{index}"] = graph = scene_graph(scene, 48)
         for kind in KINDS:
-            if (asked := ask(scene, rng, kind)) is not None:
+            if (drawn := ask(scene, rng, kind)) is not None:
                 key = f"s{index}/{kind}"
-                question = Question(key, (f"s{index}",), asked.question, asked.answer, kind, rationale=asked.rationale)
+                question = Question(key, (f"s{index}",), drawn.question, drawn.answer, kind, rationale=drawn.rationale)
                 cases.append(Case(f"s{index}", question, read_graph(graph), "world"))
     return cases, graphs
 

@@ -78,7 +78,7 @@ class Clock:
     def __init__(self, steps: int) -> None:
         self.left = steps
         self.start = (0.0, 0.0)
-        self.device_peak = 0  # kept here, because trainers reset CUDA's counter when they log
+        self.device_peak = 0  # stored here, because trainers reset CUDA's counter when they log
 
     def begin(self, model: torch.nn.Module) -> None:
         """Set the LoRA weights, report that the process is ready, and wait."""

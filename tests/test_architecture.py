@@ -98,6 +98,6 @@ def test_no_files_import_each_other() -> None:
     assert not left, f"cycles among {sorted(left)}"
 
 
-def test_only_pipeline_imports_reporting() -> None:
+def test_only_pipeline_and_launch_import_reporting() -> None:
     importers = {area(name) for name, others in IMPORTS.items() for other in others if area(other) == "reporting"}
     assert importers <= {"reporting", "pipeline", "launch"}
