@@ -37,12 +37,15 @@ def check_formats(names: Sequence[str]) -> None:
 def write(
     name: str, folder: str | Path, model: str, task: str, items: Sequence[Item], outcomes: Sequence[Outcome]
 ) -> Path | None:
-    """Write predictions in one format below ``folder``. Returns None if the format does not support these items.
+    """Write predictions in one format below ``folder``. Return None if the format does not support these items: all
+    formats need questions, and EvalAI needs questions whose ids are numbers.
 
     Raises:
-        EvaluationError: the format cannot represent an id or a text.
+        EvaluationError: a text is too long for the format.
     """
     if not all(isinstance(item.record, Question) for item in items):
+        return None
+    if name == "evalai" and not all(item.item_id.isdecimal() for item in items):
         return None
     if name == "lmms-eval":
         write_lmms_eval(path := Path(folder) / f"samples_{task}.jsonl", task, items, outcomes)
@@ -111,15 +114,8 @@ def write_lmms_eval(path: str | Path, task: str, items: Sequence[Item], outcomes
 
 def write_evalai(path: str | Path, items: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
     """Write EvalAI's VQAv2 submission: a JSON list of ``question_id`` (int) and ``answer``."""
-    answers = []
-    for item, outcome in zip(items, outcomes, strict=True):
-        if not item.item_id.isdigit():
-            raise EvaluationError(
-                f"item id {item.item_id!r} is not a number, but EvalAI requires numbers: remove evalai from "
-                "export_predictions"
-            )
-        answers.append({"question_id": int(item.item_id), "answer": outcome.prediction or ""})
-    write_json(path, answers)
+    pairs = zip(items, outcomes, strict=True)
+    write_json(path, [{"question_id": int(item.item_id), "answer": o.prediction or ""} for item, o in pairs])
 
 
 def write_mmbench(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
