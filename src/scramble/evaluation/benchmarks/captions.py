@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, fields, find_file, ids, json_entries, json_rows, texts
-from scramble.evaluation.benchmarks.image_files import CroppedImages, FolderImages, item_images
+from scramble.evaluation.benchmarks.image_files import CroppedImages, folder_images, item_images
 from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
 from scramble.records import ImageFile
 
@@ -71,7 +71,7 @@ def load_aro(root: str | Path, *, images: str | Path | None = None, partial: boo
         kind = str(row.get("relation_name") or "_".join(map(str, _attributes(row, where))))
         items.append(Item(CaptionChoice(str(number), image_id, (true, false), 0, kind), "captions"))
     sources = [str(row["image_path"]) for row in rows]
-    files: Mapping[str, ImageFile] = FolderImages("aro", images or path.parent, sources)
+    files: Mapping[str, ImageFile] = folder_images("aro", images or path.parent, sources)
     if crops:
         files = CroppedImages(files, crops)
     version = f"aro-{path.stem.rpartition('_')[2]}-{check_count('aro', len(items), {}, partial)}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.benchmarks.tsv_rows import decoded
 from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile
@@ -45,4 +45,4 @@ class RowImages:
         """Return all images by id. Paths are looked up below ``folder``."""
         if not self._paths:
             return self._encoded
-        return {**FolderImages(name, folder, self._paths), **self._encoded}
+        return folder_images(name, folder, self._paths) | self._encoded

@@ -14,8 +14,8 @@ from scramble.records import ImageFile
 from scramble.storage.image_table import ImageTable
 
 
-class FolderImages(Mapping[str, ImageFile]):
-    """Images below a folder, by the names in a benchmark's file. A name without a suffix matches any suffix.
+def folder_images(name: str, folder: str | Path, names: Iterable[str], setting: str = "images") -> dict[str, ImageFile]:
+    """Return the images below a folder, by the names in a benchmark's file. A name without a suffix matches any suffix.
 
     The file whose path equals the name is used, if it exists. Otherwise the only file whose path ends with the name is
     used ("val2017/1.jpg" for "1.jpg") or, if ``folder`` is a sub-folder, the file whose path is the end of the name
@@ -31,45 +31,34 @@ class FolderImages(Mapping[str, ImageFile]):
         EvaluationError: the folder or an image is missing, a name matches several files, or a file matches several
             names.
     """
-
-    def __init__(self, name: str, folder: str | Path, names: Iterable[str], setting: str = "images") -> None:
-        folder = Path(folder)
-        if not folder.is_dir():
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise EvaluationError(
+            f"{name}: the image folder {folder} does not exist: set benchmark.{name}.{setting} to the folder of the "
+            "images"
+        )
+    index = _Files(folder)
+    matches = {n: index.find(n) for n in dict.fromkeys(names)}
+    hint = f"set benchmark.{name}.{setting} to the folder to which the names are relative"
+    for n, files in matches.items():
+        if len(files) > 1:
+            listed = ", ".join(str(file.relative_to(folder)) for file in sorted(files)[:3])
             raise EvaluationError(
-                f"{name}: the image folder {folder} does not exist: set benchmark.{name}.{setting} to the folder of "
-                "the images"
+                f"{name}: the image {n!r} matches {len(files)} files below {folder} ({listed}): {hint}"
             )
-        self._files = _Files(folder)
-        unique = dict.fromkeys(names)
-        matches = {n: self._files.find(n) for n in unique}
-        hint = f"set benchmark.{name}.{setting} to the folder to which the names are relative"
-        for n, files in matches.items():
-            if len(files) > 1:
-                listed = ", ".join(str(file.relative_to(folder)) for file in sorted(files)[:3])
-                raise EvaluationError(
-                    f"{name}: the image {n!r} matches {len(files)} files below {folder} ({listed}): {hint}"
-                )
-        if missing := [n for n, files in matches.items() if not files]:
-            raise EvaluationError(
-                f"{name}: {len(missing)} of {len(unique)} images are missing below {folder} "
-                f"(first: {', '.join(n[:100] for n in missing[:3])}): finish the download, or {hint}"
-            )
-        self._paths = {n: files[0] for n, files in matches.items()}
-        _check_names(name, self._paths, hint)
-
-    def __getitem__(self, image_id: str) -> ImageFile:
-        return ImageFile(path=str(self._paths[image_id]))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
+    if missing := [n for n, files in matches.items() if not files]:
+        raise EvaluationError(
+            f"{name}: {len(missing)} of {len(matches)} images are missing below {folder} "
+            f"(first: {', '.join(n[:100] for n in missing[:3])}): finish the download, or {hint}"
+        )
+    paths = {n: files[0] for n, files in matches.items()}
+    _check_names(name, paths, hint)
+    return {n: ImageFile(path=str(path)) for n, path in paths.items()}
 
 
-def item_images(name: str, folder: str | Path, items: Iterable[Item]) -> FolderImages:
+def item_images(name: str, folder: str | Path, items: Iterable[Item]) -> dict[str, ImageFile]:
     """Return the images of items, which are files below a folder, by id."""
-    return FolderImages(name, folder, [image_id for item in items for image_id in item.image_ids])
+    return folder_images(name, folder, [image_id for item in items for image_id in item.image_ids])
 
 
 class _Files:

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_entries, json_rows, load_json, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import TwoByTwoItem
@@ -88,7 +88,7 @@ def _benchmark(
     scoring: str = "plain",
     human: dict[str, float] | None = None,
 ) -> Benchmark:
-    files = FolderImages(name, images, [image for quad in quads for image in quad.image_ids])
+    files = folder_images(name, images, [image for quad in quads for image in quad.image_ids])
     items = check_items(name, [Item(quad, "quad") for quad in quads])
     chance = TWO_BY_TWO_CHANCE | ({"cola_official": 25.0} if scoring == "cola" else {})
     return Benchmark(name, version, items, files, scoring, chance=chance, human=human or {})

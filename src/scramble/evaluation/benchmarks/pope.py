@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, hub_rows_and_images, ids, json_rows, texts
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Question
@@ -36,7 +36,7 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
             for number, row in enumerate(json_rows("pope", path)):
                 image, _ = ids("pope", row, f"entry {number} of {path}", "image", "question_id")
                 rows.append({**row, "category": category, "image_name": image})
-        files = FolderImages("pope", images or root, [row["image_name"] for row in rows])
+        files = folder_images("pope", images or root, [row["image_name"] for row in rows])
         text, label = "text", "label"
     else:
         required = ("question_id", "question", "answer", "image_source", "image", "category")

@@ -24,7 +24,7 @@ from scramble.evaluation.benchmarks.data import (
     one_of,
     texts,
 )
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import LETTERS, ImageFile, Question
@@ -47,7 +47,7 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
         rows = json_rows("seed", listing[0], content["questions"])
         rows = [row for row in rows if fields("seed", row, _where(row), "data_type") == ["image"]]
         rows = [{**row, "image_name": ids("seed", row, _where(row), "data_id")[0]} for row in rows]
-        files = FolderImages("seed", images or listing[0].parent, [row["image_name"] for row in rows])
+        files = folder_images("seed", images or listing[0].parent, [row["image_name"] for row in rows])
     else:
         required = ("question_id", "question", "answer", "image", *CHOICES)
         rows, files = hub_rows_and_images("seed", "lmms-lab-encoder/SEED-Bench", "test", root, required, "question_id")

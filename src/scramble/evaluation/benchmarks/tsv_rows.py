@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import EvaluationError
 from scramble.formats.checks import PHOTO_SUFFIXES
@@ -274,7 +274,7 @@ class TsvImages(Mapping[str, ImageFile]):
         present = [p for p in relative if (self._folder / p).is_file()]
         files |= {p: ImageFile(path=str(self._folder / p)) for p in present}
         if others := [p for p in relative if p not in files]:
-            files |= FolderImages(name, self._folder, others)
+            files |= folder_images(name, self._folder, others)
         self._files = files
         absent = {p for p in files if not Path(files[p].path or "").is_file()}
         for row in rows if absent else ():

@@ -38,7 +38,7 @@ from scramble.evaluation.benchmarks.data import (
     text_rows,
     texts,
 )
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.records import ImageFile, Question
 
@@ -88,7 +88,7 @@ def _annotated(
     files: Mapping[str, ImageFile]
     if root is not None and list(Path(root).glob("*.json")):
         rows = _official_rows(name, Path(root), "test" if split == "test" else "val")
-        files = FolderImages(name, images or root, [row["image_name"] for row in rows])
+        files = folder_images(name, images or root, [row["image_name"] for row in rows])
     else:
         required = ("question_id", "question", "image")
         rows, files = hub_rows_and_images(name, hub_id, split, root, required, "image_id")
@@ -191,7 +191,7 @@ def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None
     if listing:
         rows = [{"id": key, **row} for key, row in json_entries("gqa", listing[0]).items()]
         names = [ids("gqa", row, f"question {row['id']}", "imageId")[0] for row in rows]
-        files = FolderImages("gqa", images or listing[0].parent, names)
+        files = folder_images("gqa", images or listing[0].parent, names)
     else:
         hub_id, instructions = "lmms-lab-encoder/GQA", "testdev_balanced_instructions"
         rows = text_rows("gqa", hub_rows("gqa", hub_id, "testdev", _part(root, "instructions"), instructions))

@@ -26,7 +26,7 @@ from scramble.evaluation.benchmarks.data import (
     text_rows,
     texts,
 )
-from scramble.evaluation.benchmarks.image_files import FolderImages
+from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import ImageFile, TwoByTwoItem
@@ -50,7 +50,7 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
         listing = find_file("winoground", root, "examples.jsonl")
         rows = json_rows("winoground", listing)
         names = [ids("winoground", row, f"row {n} of {listing}", "image_0", "image_1") for n, row in enumerate(rows)]
-        images = FolderImages("winoground", root, [n for pair in names for n in pair], "root")
+        images = folder_images("winoground", root, [n for pair in names for n in pair], "root")
     else:
         data = hub_rows("winoground", HUB_ID, "test", root)
         columns("winoground", data, ("id", "image_0", "image_1", "caption_0", "caption_1"))
