@@ -52,6 +52,11 @@ def method_of(arm: str) -> str:
     return re.sub(r"-seed\d+$", "", arm)
 
 
+def seed_of(arm: str) -> str:
+    """Return the seed of an arm, the digits of its suffix ``-seedN``; "" if the name has no such suffix."""
+    return arm.removeprefix(method_of(arm)).removeprefix("-seed")
+
+
 def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
     """Return the training folders of the arms whose curves and settings are shown. Trials of a study are excluded if
     they have no results.

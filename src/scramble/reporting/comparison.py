@@ -19,7 +19,7 @@ from scramble.evaluation.scoring.hallucination import has_direction, lower_is_be
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
 from scramble.evaluation.scoring.statistics import is_few
-from scramble.reporting.arms import RUN_SEPARATOR, method_of, split_run
+from scramble.reporting.arms import RUN_SEPARATOR, method_of, seed_of, split_run
 from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
@@ -174,9 +174,23 @@ def _tests(
         others = methods.get(other, ())
         if not others or any(not_comparable(result, results.read(folder)) for folder in others):
             continue
-        by_score = compare_seeds(methods[method], others if len(others) == len(methods[method]) else others[:1])
-        tests[name] = {score: _without_nan(test) for score, test in by_score.items()}
+        paired = _of_same_seeds(methods[method], others)
+        if paired is not None:
+            tests[name] = {score: _without_nan(test) for score, test in compare_seeds(*paired).items()}
     return tests
+
+
+def _of_same_seeds(runs: Sequence[Path], baselines: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]] | None:
+    """Return the runs and the baselines that have the same seeds, in the same order. A single baseline, usually the
+    base model, is paired with all runs. Return None if two methods with several seeds have no seed in common.
+    """
+    if len(baselines) == 1:
+        return runs, baselines
+    runs_by_seed, baselines_by_seed = (
+        {seed_of(folder.parent.name): folder for folder in side} for side in (runs, baselines)
+    )
+    shared = [seed for seed in runs_by_seed if seed in baselines_by_seed]
+    return ([runs_by_seed[seed] for seed in shared], [baselines_by_seed[seed] for seed in shared]) if shared else None
 
 
 def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
