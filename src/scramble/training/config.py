@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, wraps
 from typing import Any, TypeVar
 
 import torch
-from transformers import get_scheduler
 from trl import DPOConfig
 
 from scramble.models.loading import no_checkpointing_warnings
+from scramble.training.checks import check_settings
 from scramble.training.dataloader import default_num_workers
-from scramble.training.fields import (
-    BACKENDS,
-    REFUSED,
-    RENAMED,
-    TRL_OPTIONS,
-    default_of,
-    operation_fields,
-    optimizer_fault,
-    trl_faults,
-    unknown_field,
-    vision_fault,
-)
-from scramble.training.losses import F_DIVERGENCES, SFT_MEANS, check_weights, needs_pairs, reads
-from scramble.training.reward_shift import KINDS
+from scramble.training.fields import RENAMED, default_of, operation_fields, plain_value, unknown_field
+from scramble.training.losses import check_weights
 from scramble.trie.engine import TOWER_TOKENS
 
 T = TypeVar("T")
-# Fields whose values, if not None, are at least 1.
-COUNTS = (
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "global_batch_size",
-    "max_length",
-    "row_tokens",
-    "tower_tokens",
-    "reference_batch_tokens",
-)
-TABLES = ("pairs", "captions", "questions", "rationales")
 
 
 def _with_suggestions(cls: type[T]) -> type[T]:
@@ -196,18 +170,8 @@ class PreferenceConfig(DPOConfig):
     def __post_init__(self) -> None:
         if isinstance(self.loss_type, str):
             self.loss_type = [self.loss_type]
-        if self.backend not in BACKENDS:
-            raise ValueError(f"trainer.backend={self.backend}: choose one of {', '.join(BACKENDS)}")
-        for name, reason in REFUSED.items():
-            if (value := getattr(self, name)) != default_of(PreferenceConfig, name):
-                if name not in TRL_OPTIONS:
-                    raise ValueError(f"trainer.{name}={_format_value(value)}: {reason}")
-                if self.backend != "trl":
-                    raise ValueError(f"trainer.{name}={_format_value(value)}: {reason}; or use trainer.backend=trl")
-        if self.backend == "trl" and (faults := trl_faults(vars(self))):
-            raise ValueError(faults)
         self.weights = check_weights(self.loss_type, self.loss_weights)
-        self._check()
+        check_settings(self)
         self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
         if not self.warmup_steps:
             # transformers 5 interprets a value of warmup_steps below 1 as a fraction of the run.
@@ -227,85 +191,6 @@ class PreferenceConfig(DPOConfig):
         # One process trains on one GPU. With several visible GPUs, transformers would otherwise use torch's
         # DataParallel.
         self._n_gpu = min(self.n_gpu, 1)
-
-    def _check(self) -> None:
-        """Raise ValueError for contradictory fields and for packages that are not installed."""
-        tables, pairs = list(self.tables), needs_pairs(self.weights)
-        if not tables or set(tables) - set(TABLES):
-            raise ValueError(
-                f"trainer.tables={tables} is empty or has an unknown name: choose one or more of {', '.join(TABLES)}"
-            )
-        if pairs and set(tables) != {"pairs"}:
-            raise ValueError(
-                f"trainer.tables={tables} must be [pairs], because only the sft loss trains without rejected answers"
-            )
-        choices = {"reward_shift": KINDS, "sft_mean": SFT_MEANS, "f_divergence_type": F_DIVERGENCES}
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"trainer.{name}={value}: choose one of {', '.join(allowed)}")
-        if self.label_smoothing and not reads(self.weights, "label_smoothing"):
-            raise ValueError(
-                f"trainer.label_smoothing={self.label_smoothing} must be 0, because none of the losses "
-                f"{', '.join(self.weights)} uses label smoothing"
-            )
-        if self.train_vision not in (False, True, "lora"):
-            raise ValueError(f"trainer.train_vision={self.train_vision}: choose true, false or lora")
-        if fault := vision_fault(self.train_vision, new_adapter=self.peft is not None):
-            raise ValueError(fault)
-        if self.feature_cache_dir is not None and self.train_vision:
-            raise ValueError("trainer.feature_cache_dir needs a frozen vision tower: set trainer.train_vision=false")
-        if self.ld_alpha is not None and self.precompute_ref_log_probs:
-            raise ValueError(
-                "trainer.ld_alpha needs trainer.precompute_ref_log_probs=false, because the cache contains sums over "
-                "whole answers"
-            )
-        if self.hub_strategy not in ("end", "every_save"):
-            raise ValueError(f"trainer.hub_strategy={self.hub_strategy}: use end, because only the result is uploaded")
-        if self.push_to_hub and not self.hub_model_id:
-            raise ValueError("trainer.push_to_hub=true needs trainer.hub_model_id=owner/name")
-        self._check_numbers()
-        if fault := optimizer_fault(str(_plain(self.optim))):
-            raise ValueError(f"trainer.optim={fault}")
-        self._check_scheduler()
-
-    def _check_numbers(self) -> None:
-        """Raise ValueError for numbers outside their range."""
-        for name in COUNTS:
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise ValueError(f"trainer.{name}={number} must be at least 1")
-        if self.beta <= 0:
-            raise ValueError(f"trainer.beta={self.beta} must be above 0")
-        if not 0 <= self.max_rejected_fraction <= 1:
-            raise ValueError(f"trainer.max_rejected_fraction={self.max_rejected_fraction} must be from 0 to 1")
-        if self.ld_alpha is not None and not 0 <= self.ld_alpha <= 1:
-            raise ValueError(f"trainer.ld_alpha={self.ld_alpha} must be from 0 to 1")
-        if "robust" in self.weights and not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(
-                f"trainer.label_smoothing={self.label_smoothing} must be at least 0 and below 0.5 for the loss robust"
-            )
-        if "exo_pair" in self.weights and not 0 < self.label_smoothing < 1:
-            raise ValueError(
-                f"trainer.label_smoothing={self.label_smoothing} must be above 0 and below 1 for the loss exo_pair, "
-                "whose paper recommends 1e-3"
-            )
-
-    def _check_scheduler(self) -> None:
-        """Create the schedule as a test, and raise ValueError if an option of the schedule is missing or unknown."""
-        kind = _plain(self.lr_scheduler_type)
-        kwargs = self.lr_scheduler_kwargs
-        if kwargs is not None and not isinstance(kwargs, Mapping):
-            raise ValueError(f"trainer.lr_scheduler_kwargs={kwargs} must be a mapping, for example {{num_cycles: 2}}")
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=self.learning_rate)
-        try:
-            get_scheduler(
-                kind, optimizer, num_warmup_steps=1, num_training_steps=10, scheduler_specific_kwargs=dict(kwargs or {})
-            )
-        except (TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"trainer.lr_scheduler_type={kind} does not work with "
-                f"trainer.lr_scheduler_kwargs={dict(kwargs or {})}: {reason}"
-            ) from error
 
     def _share_batch(self, world: int) -> None:
         """Compute the missing values among global batch size, micro-batch size and accumulation steps."""
@@ -351,19 +236,5 @@ def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
     names.remove("gradient_accumulation_steps")
     names.remove("backend")  # ``train`` records the backend that was used instead
     values = {name: default_of(PreferenceConfig, name) if args is None else getattr(args, name) for name in names}
-    plain: dict[str, Any] = json.loads(json.dumps(_plain(values), default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(plain_value(values), default=str))
     return plain
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with all enumeration members replaced by their values."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _format_value(value: Any) -> str:
-    """Format a value as it is written on the command line."""
-    return str(value).lower().replace("none", "null") if value is None or isinstance(value, bool) else str(value)

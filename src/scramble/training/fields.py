@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
 import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -87,6 +88,15 @@ def default_of(cls: type, name: str) -> Any:
     """Return the default of a field of a dataclass."""
     field: Any = next(field for field in dataclasses.fields(cls) if field.name == name)
     return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value with all enumeration members replaced by their values."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: plain_value(item) for key, item in value.items()}
+    return [plain_value(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def unknown_field(cls: type, names: Iterable[str], renamed: Mapping[str, str]) -> str | None:
