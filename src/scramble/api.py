@@ -43,9 +43,10 @@ def make_pairs(
     Args:
         out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
         data: rows, a path or a source. Rows have ``image`` (a PIL image or a path) and ``caption`` (a string or a list
-            of strings), as in a ``datasets`` data set with these columns. A path names a ``captions.jsonl`` or
-            ``captions.csv`` file, or a folder with such a file. A source is the name of a file in ``configs/data``
-            (``coco``, ``world_quickstart``, ...). The source ``pairs`` reads a file of preference pairs.
+            of strings), as in a ``datasets`` data set with these columns. A path names a table of captions, or a folder
+            of images with captions in a layout that docs/own_data.md lists. A source is the name of a file in
+            ``configs/data`` (``coco``, ``world_quickstart``, ...). The source ``pairs`` reads a file of preference
+            pairs.
         method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline. ``given`` uses the pairs
             of the source.
         seed: seed of the splits and of the choice of negatives.

@@ -34,8 +34,8 @@ def save_tiny_qwen2_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, 
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     tower = {**TOWER, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
-    parts = Qwen2VLConfig, Qwen2VLForConditionalGeneration, tower, DECODER
-    return _save(folder, texts, seed, Qwen2VLImageProcessor, max_pixels, *parts)
+    classes = Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessor
+    return _save(folder, texts, seed, *classes, tower, DECODER, max_pixels)
 
 
 def save_tiny_qwen2_5_vl(
@@ -55,8 +55,8 @@ def save_tiny_qwen2_5_vl(
         "window_size": 4 * PATCH,
         "fullatt_block_indexes": [1],
     }
-    parts = Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, tower, DECODER
-    return _save(folder, texts, seed, Qwen25VLImageProcessor, max_pixels, *parts, vocab_size=vocab_size)
+    classes = Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen25VLImageProcessor
+    return _save(folder, texts, seed, *classes, tower, DECODER, max_pixels, vocab_size)
 
 
 def save_tiny_qwen3_vl(
@@ -86,12 +86,11 @@ def save_tiny_qwen3_vl(
         "deepstack_visual_indexes": [0, 1],
     }
     decoder = {**DECODER, "head_dim": 16}
-    if not experts:
-        parts: tuple[Any, ...] = Qwen3VLConfig, Qwen3VLForConditionalGeneration, tower, decoder
-    else:
+    classes: tuple[Any, Any] = (Qwen3VLConfig, Qwen3VLForConditionalGeneration)
+    if experts:
         decoder |= {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-        parts = Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, tower, decoder
-    return _save(folder, texts, seed, Qwen3VLImageProcessor, max_pixels, *parts)
+        classes = (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)
+    return _save(folder, texts, seed, *classes, Qwen3VLImageProcessor, tower, decoder, max_pixels)
 
 
 def save_tiny_qwen3_5(
@@ -126,9 +125,8 @@ def save_tiny_qwen3_5(
         "linear_num_key_heads": 2,
         "linear_num_value_heads": 4,
     }
-    if not experts:
-        parts: tuple[Any, ...] = Qwen3_5Config, Qwen3_5ForConditionalGeneration, tower, decoder
-    else:
+    classes: tuple[Any, Any] = (Qwen3_5Config, Qwen3_5ForConditionalGeneration)
+    if experts:
         del decoder["intermediate_size"]
         decoder |= {
             "num_experts": experts,
@@ -136,21 +134,20 @@ def save_tiny_qwen3_5(
             "moe_intermediate_size": 32,
             "shared_expert_intermediate_size": 32,
         }
-        parts = Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, tower, decoder
-    return _save(folder, texts, seed, Qwen3VLImageProcessor, max_pixels, *parts, vocab_size=vocab_size)
+        classes = (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration)
+    return _save(folder, texts, seed, *classes, Qwen3VLImageProcessor, tower, decoder, max_pixels, vocab_size)
 
 
 def _save(
     folder: str | Path,
     texts: Iterable[str],
     seed: int,
-    processor_class: Any,
-    max_pixels: int,
     config_class: Any,
     model_class: Any,
+    processor_class: Any,
     tower: dict[str, Any],
     decoder: dict[str, Any],
-    *,
+    max_pixels: int,
     vocab_size: int = 1024,
 ) -> Path:
     from transformers import Qwen2VLImageProcessorPil
