@@ -170,7 +170,10 @@ class Family:
         except TemplateError as error:
             if not history:
                 raise
-            raise ModelError(f"the chat template of {self.name} does not accept the conversation: {error}") from error
+            raise ModelError(
+                f"the chat template of {self.name} does not accept the conversation ({error}): remove the turns before "
+                "the prompt from the data, or use a model with another chat template"
+            ) from error
         for turn in history:
             # Templates may remove the reasoning of an answer. They must not omit any other turn, because nobody would
             # notice a missing system prompt.

@@ -68,7 +68,9 @@ def is_folder(path: str, key: str = "model.path") -> bool:
     if Path(path).expanduser().is_dir():
         return True
     if not is_hub_id(path):
-        raise ModelError(f"{key}={path}: there is no such folder, and hub ids have the form owner/name")
+        raise ModelError(
+            f"{key}={path}: there is no such folder, and hub ids have the form owner/name: correct the path or the id"
+        )
     return False
 
 
@@ -251,8 +253,9 @@ def check_adapter_config(adapter: str) -> None:
     file = folder / "adapter_config.json"
     if not file.is_file():
         inside = folder / "adapter"
-        hint = f"did you mean {inside}?" if inside.is_dir() else "the folder has no adapter_config.json"
-        raise ModelError(f"there is no adapter at {adapter}: {hint}")
+        if inside.is_dir():
+            raise ModelError(f"there is no adapter at {adapter}: did you mean {inside}?")
+        raise ModelError(f"{adapter} has no adapter_config.json, so it is not an adapter: correct the path")
     if not isinstance(_read_object(file, "copy the adapter again").get("peft_type"), str):
         raise ModelError(f"{file} has no peft_type, so it does not belong to an adapter: copy the adapter again")
 

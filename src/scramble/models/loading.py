@@ -268,15 +268,16 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
             f"adapter {adapter} was trained on {adapter_base}, not on {base}: set model.path={adapter_base}"
         )
     saved = tensor_names(adapter_weights(adapter))
+    complaint = f"adapter {adapter} (trained on {adapter_base}) does not match {base}"
     try:
         with warnings.catch_warnings(), no_checkpointing_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # reported below, by name
             wrapped = PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"adapter {adapter} (trained on {adapter_base}) does not match {base}: {_first_line(error)}"
+            f"{complaint} ({_first_line(error)}): set model.path to the model that the adapter was trained on"
         ) from error
-    _check_adapter_tensors(wrapped, saved, f"adapter {adapter} (trained on {adapter_base}) does not match {base}")
+    _check_adapter_tensors(wrapped, saved, complaint)
     return wrapped
 
 

@@ -184,10 +184,10 @@ class PaliGemma(AnyModel):
         """Return the placeholders and text. The processor adds BOS and a line break."""
         if history:
             raise ModelError(
-                f"{self.name} does not support conversations: {len(history)} turns precede the prompt {text[:80]!r}"
+                f"{self.name} does not support conversations: remove the turns before the prompt {text[:80]!r}"
             )
         if not num_images:
-            raise ModelError(f"{self.name} only answers prompts with an image: the prompt {text[:80]!r} has no image")
+            raise ModelError(f"{self.name} only answers prompts with an image: add one to the prompt {text[:80]!r}")
         return processor.image_token * num_images + text
 
     def render_completion(self, processor: Any, text: str) -> str:
