@@ -40,16 +40,17 @@ class Terminal(logging.Handler):
         if getattr(record, "heading", False):
             self.headings.append(self.format(record))
             return
+        is_warning = record.levelno >= logging.WARNING
+        stream = sys.stderr if is_warning else sys.stdout
         try:
-            if record.levelno < logging.WARNING:
-                print(*self.headings, self.format(record), sep="\n", file=sys.stdout, flush=True)
-                self.headings.clear()
+            if is_warning:
+                print(f"{record.levelname.lower()}: {self.format(record)}", file=stream, flush=True)
             else:
-                print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr, flush=True)
+                print(*self.headings, self.format(record), sep="\n", file=stream, flush=True)
+                self.headings.clear()
         except BrokenPipeError:
             # The program that reads the output (head, less) has exited. The run continues, and log.txt contains the
             # messages.
-            stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         except Exception:

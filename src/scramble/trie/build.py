@@ -211,8 +211,8 @@ def _features(
         features[path[is_feature]] = np.arange(counts[-1])
     if len(set(counts)) > 1:
         raise TrieError(
-            f"{where}: sequences with the same images must have the same number of image tokens, but have "
-            f"{sorted(set(counts))}"
+            f"{where}: the sequences of an item must have the same number of image tokens, but have "
+            f"{sorted(set(counts))}: put sequences with different images into separate items"
         )
     return features, counts[0]
 
