@@ -265,3 +265,18 @@ def test_an_answer_under_another_mark_is_malformed_and_not_wrong() -> None:
 def test_mathvista_reads_wrapped_options() -> None:
     for parsed in ("**B**.", '"B"', "\\boxed{B}", "option B", "blue", "b"):
         assert extract_mathvista(f"The answer is {parsed}", ("red", "blue"), "text") == "(B)"
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", " \n", "<answer>", "\\boxed{", "*", "("])
+def test_degenerate_replies_are_read_in_linear_time(unit: str) -> None:
+    """A model can repeat a blank or a mark up to its token limit."""
+    from scramble.grading import math_answers, open_answers, rules
+
+    repeated = unit * (60_000 // len(unit))
+    for text in (f"x {repeated} y", f"The answer is{repeated}", f"{repeated}</answer>"):
+        final_answers.find(text)
+        final_answers.letter(text, {"A": "cat", "B": "dog"})
+        final_answers.yes_no(text)
+        rules.quantities(text)
+        math_answers.extract_mathverse(text, "AB")
+        open_answers.extract_mathvista(text, (), "text")

@@ -8,12 +8,15 @@ import re
 from scramble.records import Edit
 
 _TOKEN = re.compile(r"\w+|\W")
+_LONG = 2000  # tokens; the exact diff of longer texts takes up to seconds
 
 
 def word_edits(chosen: str, rejected: str) -> tuple[Edit, ...]:
     """Return the spans that differ between two texts, from a word diff."""
     first, second = list(_TOKEN.finditer(chosen)), list(_TOKEN.finditer(rejected))
-    matcher = difflib.SequenceMatcher(a=[t[0] for t in first], b=[t[0] for t in second], autojunk=False)
+    # With autojunk, matches do not begin at frequent tokens such as blanks, which saves most of the time.
+    is_long = max(len(first), len(second)) > _LONG
+    matcher = difflib.SequenceMatcher(a=[t[0] for t in first], b=[t[0] for t in second], autojunk=is_long)
 
     def span(tokens: list[re.Match[str]], i: int, j: int, size: int) -> tuple[int, int]:
         start = tokens[i].start() if i < len(tokens) else size

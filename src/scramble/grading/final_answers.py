@@ -43,6 +43,7 @@ _MENTION = re.compile(r"final answer\s*:?", re.IGNORECASE)
 _STRICT_MARK = re.compile(r"final answer\s*:", re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.IGNORECASE)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
+_CLOSING_TAG = re.compile("</answer>", re.IGNORECASE)
 _NOTHING = " \t\r\n.,;!:*_$`~\"'“”‘’)}]>#-"
 BOXED = r"\boxed{"
 
@@ -97,7 +98,9 @@ def find(text: str) -> str | None:
     if mentions := list(_MENTION.finditer(text)):
         rest = text[mentions[-1].end() :]
         return unwrap(box.answer if box and box.answer and BOXED in rest else rest)
-    if tagged := _TAGGED.findall(text):
+    # After the last closing tag, the search for the end of each opening tag would take quadratic time.
+    closed = max((tag.end() for tag in _CLOSING_TAG.finditer(text)), default=0)
+    if tagged := _TAGGED.findall(text, 0, closed):
         return unwrap(tagged[-1])
     return unwrap(box.answer) if box and box.answer else None
 
@@ -232,7 +235,8 @@ def _without_remains(text: str) -> str:
         text = text.lstrip("$ ")
     text = text.rstrip("$ ")
     text = re.sub(r"^(?:</\w+>|[#>•:：]+\s+|[-–—]\s+(?=[^\W\d]))\s*", "", text)
-    text = re.sub(r"\s*</\w+>$|\s*<\|\w+\|>$", "", text) if "<" in text else text
+    if closing := re.search(r"(?:</\w+>|<\|\w+\|>)$", text):
+        text = text[: closing.start()].rstrip()
     for left, right in (("(", ")"), ("[", "]"), ("{", "}")):
         if text.endswith(right) and left not in text and not re.match(r"\w\)$|\w\) ?$", text):
             text = text[:-1].rstrip("\\")
@@ -276,6 +280,7 @@ def plain(answer: str) -> str:
     """Return the first line of an answer without markup, with LaTeX and full-width signs converted to plain text."""
     lines = [line for line in unwrap(answer).splitlines() if line.strip(_NOTHING)]
     text = unwrap(lines[0] if lines else answer).translate(_WIDE)
+    text = re.sub(r"\s{2,}", " ", text)  # so that the following patterns take linear time
     for pattern, written in _LATEX:
         text = pattern.sub(written, text)
     if not re.search(r"\$\d", text):

@@ -88,8 +88,8 @@ def _content(text: str) -> str:
     every opening brace.
     """
     text = text.replace("{}", "")
-    inside = re.findall(r"oxed{(.*)}", text, re.DOTALL)
-    text = inside[-1] if inside else text
+    begin, end = text.find("oxed{") + len("oxed{"), text.rfind("}")
+    text = text[begin:end] if len("oxed{") <= begin <= end else text
     closing, opening = text.find("}"), text.find("{")
     if closing >= 0 and (opening < 0 or closing < opening):
         text = text[:closing]
@@ -183,13 +183,17 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
     """
     text = final_answers.find(response)
     if text is None:
-        stated = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", response, re.IGNORECASE)
+        # One blank at the end is sufficient, and the next pattern takes cubic time for many blanks.
+        end = len(response.rstrip())
+        blank = " " if response[end:].strip("\n") else response[end : end + 1]
+        stated = re.findall(r"answer(?: is)?\s*:?\s*\**\s*([^\n]+)", response[:end] + blank, re.IGNORECASE)
         text = stated[-1] if stated else response
     plain = final_answers.forms(text.strip())[-1] if text.strip() else ""
     if not letters:
         return plain
     named = final_answers.letter(text, dict.fromkeys(letters, ""))
     if named is None:
+        text = re.sub(r"\n\s+", "\n", text)  # so that the next pattern takes linear time
         matches = re.findall(r"\(([A-Z])\)|(?:^|\n)\s*([A-Z])(?:[.):]|\s*$)", text)
         listed = [first or second for first, second in matches if (first or second) in letters]
         named = listed[-1] if listed else None

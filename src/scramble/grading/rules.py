@@ -203,7 +203,7 @@ def quantities(text: str) -> list[Quantity]:
     text = text.strip().rstrip(".").strip()
     if len(text) > 1 and (text[0], text[-1]) in (("[", "]"), ("(", ")"), ("{", "}")):
         text = text[1:-1]
-    parts = [part for part in re.split(r",\s+|;|\s+and\s+|,(?!\d{3}(?!\d))", text) if part.strip()]
+    parts = [part for part in re.split(r",\s+|;|(?<!\s)\s++and\s+|,(?!\d{3}(?!\d))", text) if part.strip()]
     parsed = [_quantity(part.strip()) for part in parts]
     return [] if None in parsed else [q for q in parsed if q is not None]
 
