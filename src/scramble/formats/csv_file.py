@@ -67,7 +67,7 @@ def csv_rows(
 
 
 def require_columns(
-    file: Path, columns: list[str], names: list[str], *, table: bool = False, named_by: str = COLUMN_KEYS
+    file: str | Path, columns: list[str], names: list[str], *, table: bool = False, named_by: str = COLUMN_KEYS
 ) -> None:
     """Raise SourceError if a file lacks one of ``columns``. The message names the columns that the file has.
 

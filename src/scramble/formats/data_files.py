@@ -22,7 +22,7 @@ from scramble.storage.jsonl import json_lines, json_values
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_TABLES = (".csv", ".tsv")
 DATA_SUFFIXES = (*JSON_SUFFIXES, *TEXT_TABLES, ".parquet", *ARROW)
-IMAGE_COLUMNS = ("image", "images", "filename", "image_path")
+_IMAGE_COLUMNS = ("image", "images", "filename", "image_path")
 
 OnBadRow = Callable[[str | Path, int | str, str], None]
 """A function that is called with the file, the row's number or key, and the reason why the row cannot be used."""
@@ -222,5 +222,5 @@ def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
     if answers is None:
         pairs_of_columns = " nor ".join(" and ".join(pair) for pair in ANSWERS)
         raise FormatError(f"{path}: the header has neither {pairs_of_columns}: rename the columns")
-    image = next(([name] for name in IMAGE_COLUMNS if name in names), [])
+    image = next(([name] for name in _IMAGE_COLUMNS if name in names), [])
     yield from csv_rows(path, [*image, *answers], lambda file, row, reason, line: on_bad(file, row, reason))

@@ -271,6 +271,7 @@ class HubTable:
         self.columns = list(rows.column_names or features)
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the number (from 1) and content of each row. Raises SourceError if the connection is lost."""
         try:
             for number, row in enumerate(self._rows, 1):
                 yield number, {column: row.get(column) for column in columns}

@@ -16,7 +16,7 @@ from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
-from scramble.formats.csv_file import CSV_SUFFIXES
+from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, require_columns
 from scramble.formats.data_files import JSON_SUFFIXES, is_hub_id
 from scramble.formats.hf_tables import HubTable, LocalTable, is_table_folder, open_local
 from scramble.records import ImageFile, ImageRecord, RecordError
@@ -73,7 +73,7 @@ def read(
     )
     selected = [image_column, caption_column] + ([id_column] if id_column else [])
     columns = [stored_column(column, data.columns) for column in selected]
-    _require(path, columns, data.columns)
+    require_columns(path, columns, data.columns, named_by=f"{COLUMN_KEYS}, data.id_column=...")
     images: dict[str, _Image] = {}
     for number, row in data.rows(columns):
         try:
@@ -194,15 +194,6 @@ def tar_files(path: str | Path) -> list[Path]:
 def may_be_on_hub(path: str) -> bool:
     """Return whether a path that does not exist can be a data set on the hub: ``owner/name`` or ``name``."""
     return is_hub_id(path if "/" in path else f"owner/{path}")
-
-
-def _require(path: str | Path, columns: list[str], names: list[str]) -> None:
-    missing = [column for column in columns if column not in names]
-    if missing and names:
-        raise SourceError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(names)}: set the column names "
-            "(data.image_column=..., data.caption_column=..., data.id_column=...)"
-        )
 
 
 def _fields(value: Any) -> tuple[bytes | None, str | None]:
