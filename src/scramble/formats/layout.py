@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,9 +52,8 @@ class Layout:
         Raises FormatError. The message names the file's columns and the key that fixes the problem.
         """
         rows = [row for row in rows if isinstance(row, Mapping)]
-        seen = (
-            ", ".join(dict.fromkeys(str(name) for row in rows for name in row)) or "none: its rows are not JSON objects"
-        )
+        names = dict.fromkeys(str(name) for row in rows for name in row)
+        seen = ", ".join(names) or "none: its rows are not JSON objects"
         for name, column in self.columns.items():
             if rows and not any(column in row for row in rows):
                 raise FormatError(self._no_column(file, rows, name, column, seen))
@@ -68,7 +68,7 @@ class Layout:
                 )
             return self.format
         for row in rows:
-            if any(row_format.has_columns(row) and row_format.fits(row) for row_format in READABLE.values()):
+            with suppress(FormatError):
                 return recognise(row)
         needed, text = nearest(rows[0] if rows else ())
         raise FormatError(
