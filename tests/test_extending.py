@@ -25,7 +25,8 @@ from scramble.training import losses
 BENCHMARK = '''
 """Is the sky blue? Paper: none. Data version: 1. Counts: 2. Chance: 50. Human: 100. Compared: no."""
 
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, Item
 from scramble.records import Question
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, limit_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, Style, limit_items
 from scramble.evaluation.protocols import named_protocol, protocol_names, queries, resolve
 from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.answer_rules import RULES, UNSCORED
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.grading.open_answers import (
     edit_distance,
@@ -255,6 +260,32 @@ def test_answers_that_are_not_public_get_no_score():
     assert (outcomes[0].status, outcomes[0].prediction) == ("unscored", "red")
     assert scores("plain", outcomes) == {}
     assert rates(outcomes)["unscored"] == 1
+
+
+@pytest.mark.parametrize(
+    ("style", "details", "message"),
+    [
+        ("letter", {"rule": "lettres"}, r"style letter has no rule 'lettres' \(did you mean letters"),
+        ("free", {"rule": "mentoins"}, r"style free has no rule 'mentoins' \(choose one of amber, chair, "),
+        ("short", {"rule": "letters"}, "style short has no rule 'letters'"),
+        ("rationale", {"rule": "exact"}, r"style rationale has no rule 'exact' \(omit details"),
+        ("leter", {}, r"the style 'leter' is unknown \(did you mean letter"),
+    ],
+)
+def test_an_unknown_style_or_rule_is_refused_when_items_are_checked_and_scored(style, details, message):
+    item = Item(Question("7", ("i",), "Which?", "A", choices=("x", "y")), style, details=details)
+    with pytest.raises(EvaluationError, match=f"^mine: item 7: {message}"):
+        check_items("mine", [item])
+    with pytest.raises(EvaluationError, match=f"^item 7: {message}"):
+        answer(item, "A")
+
+
+def test_the_guide_lists_every_style_and_rule():
+    guide = Path(__file__).parents[2].joinpath("docs/extending.md").read_text(encoding="utf-8")
+    for style, rules in RULES.items():
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{style}` |"))
+        assert set(re.findall(r"`(\w+)`", row.split("|")[4])) == set(rules) - {UNSCORED}
+    assert set(RULES) == set(get_args(Style))
 
 
 def test_mathvista_rules():

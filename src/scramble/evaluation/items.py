@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from scramble.records import LETTERS, ImageFile, Question, RecordError, TwoByTwoItem
-
-log = logging.getLogger(__name__)
 
 
 class EvaluationError(ValueError):
@@ -60,7 +56,11 @@ class CaptionChoice:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One scored item. Items of one ``group`` (an MMVP pair, a NaturalBench group) are scored and limited together."""
+    """One scored item. Items of one ``group`` (an MMVP pair, a NaturalBench group) are scored and limited together.
+
+    ``details["rule"]`` names the rule that grades a generated answer; :mod:`scramble.evaluation.scoring.answer_rules`
+    lists the rules of each style.
+    """
 
     record: TwoByTwoItem | CaptionChoice | Question
     style: Style
@@ -197,49 +197,6 @@ class ModelBackend(Protocol):
         """Compare the replies to a few groups at batch size 1 and at batch size n. Return None if the backend does not
         control the batch size.
         """
-
-
-def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
-    """Return the items. Log a warning if no model can answer some of the items correctly.
-
-    Raises:
-        EvaluationError: there are no items, an id occurs twice, or a group does not have ``group_size`` items. The
-            message names the first faulty items.
-    """
-    items = tuple(items)
-    if not items:
-        raise EvaluationError(f"{name}: the benchmark has no items: check benchmark.{name}.root and the split")
-    seen: set[str] = set()
-    for item in items:
-        if item.item_id in seen:
-            raise EvaluationError(
-                f"{name}: item id {item.item_id!r} appears twice, because the data is damaged or was concatenated with "
-                "itself: download the data again"
-            )
-        seen.add(item.item_id)
-    if unusable := [item.item_id for item in items if _has_equal_sides(item)]:
-        log.warning(
-            f"{name}: {len(unusable)} of {len(items)} items have two equal captions or images (first: "
-            f"{unusable[0]!r}), so no model can answer these items correctly: download the data again"
-        )
-    if group_size:
-        sizes = Counter(item.group for item in items)
-        if bad := [group for group, size in sizes.items() if size != group_size]:
-            raise EvaluationError(
-                f"{name}: {len(bad)} of {len(sizes)} groups do not have {group_size} items "
-                f"(first: {', '.join(map(repr, bad[:3]))}): download the data again"
-            )
-    return items
-
-
-def _has_equal_sides(item: Item) -> bool:
-    """Return whether an item has two equal captions or images, so that no model can distinguish them."""
-    if isinstance(item.record, Question):
-        return False
-    captions = [" ".join(caption.split()) for caption in item.record.captions]
-    true = item.details.get("true_captions", 1)  # two true captions may be equal
-    has_equal = bool(set(captions[:true]) & set(captions[true:])) if true > 1 else len(set(captions)) < len(captions)
-    return has_equal or len(set(item.image_ids)) < len(item.image_ids)
 
 
 def limit_items(items: tuple[Item, ...], limit: int | None) -> tuple[Item, ...]:

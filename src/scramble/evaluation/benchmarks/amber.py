@@ -45,8 +45,9 @@ from scramble.evaluation.benchmarks.data import (
     whole_ids,
 )
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading.amber import Lexicon, has_vectors
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
 from scramble.records import Question

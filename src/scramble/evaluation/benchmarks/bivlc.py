@@ -14,8 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import HubImages, check_count, columns, hub_rows, text_rows, texts
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, Item
 from scramble.evaluation.scoring.metrics import ONE_WAY, TWO_BY_TWO_CHANCE
 from scramble.records import TwoByTwoItem
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, fields, find_file, ids, json_entries, json_rows, texts
 from scramble.evaluation.benchmarks.image_files import CroppedImages, folder_images, item_images
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item
 from scramble.records import ImageFile
 
 KNOWN_COUNTS: dict[str, dict[int, str]] = {

@@ -20,7 +20,8 @@ from pathlib import Path
 from scramble.evaluation.benchmarks import coco_objects
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, load_json
 from scramble.evaluation.benchmarks.image_files import item_images
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading import objects
 from scramble.records import Question
 from scramble.storage.hashing import content_key

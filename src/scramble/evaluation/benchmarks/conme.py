@@ -29,7 +29,8 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.benchmarks.image_files import item_images
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, Question
 
 CATEGORIES = ("replace-att", "replace-obj", "replace-rel")

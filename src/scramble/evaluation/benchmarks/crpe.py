@@ -25,8 +25,9 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, ids, json_rows, one_of, texts
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading.crpe import RULES
 from scramble.records import LETTERS, Question
 from scramble.storage.hashing import file_key

@@ -41,8 +41,9 @@ from scramble.evaluation.benchmarks.data import (
     whole_ids,
 )
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, Item
 from scramble.records import Question
 
 GRADINGS = ("rule", "judge")

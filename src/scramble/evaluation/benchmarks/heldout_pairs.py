@@ -11,7 +11,8 @@ import logging
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.image_files import table_images
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table, table_path

@@ -29,8 +29,9 @@ from scramble.evaluation.benchmarks.data import (
     whole_ids,
 )
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading.judge_replies import LLAVA_PAIRS
 from scramble.records import Question
 

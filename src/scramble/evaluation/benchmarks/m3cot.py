@@ -19,8 +19,9 @@ from typing import Any
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, texts, whole_ids
 from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, Item
 from scramble.records import LETTERS, Question
 
 HUMAN = {

@@ -22,8 +22,9 @@ from typing import Any
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, check_option, ids, one_of, texts, whole_ids
 from scramble.evaluation.benchmarks.file_or_hub import FileOrHub
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, Question
 
 COUNTS = {"test": 3040, "testmini": 304}

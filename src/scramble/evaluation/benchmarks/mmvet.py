@@ -14,8 +14,9 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_entries, texts
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import Question
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, check_option, csv_rows, download, find_file, ids, texts
 from scramble.evaluation.benchmarks.image_files import folder_images
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import Question
 
 CORRECTIONS = {99: "B", 100: "A", 279: "B", 280: "A"}

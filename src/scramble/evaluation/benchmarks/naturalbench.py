@@ -22,7 +22,8 @@ from scramble.evaluation.benchmarks.data import (
     text_rows,
     texts,
 )
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import Question
 
 SUFFIX = {

@@ -28,8 +28,9 @@ from typing import Any
 from scramble.evaluation.benchmarks import coco_objects
 from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, json_rows, texts
 from scramble.evaluation.benchmarks.embedded import RowImages
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading import objects
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
 from scramble.records import Question

@@ -17,8 +17,9 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, hub_rows_and_images, ids, json_rows, texts
 from scramble.evaluation.benchmarks.image_files import folder_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import ImageFile, Question
 
 CATEGORIES = ("random", "popular", "adversarial")

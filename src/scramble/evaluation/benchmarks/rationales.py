@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading import rationales
 from scramble.records import ImageRecord, Question
 from scramble.scenegraphs.world import derive

@@ -25,8 +25,9 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.benchmarks.image_files import folder_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.tsv import is_tsv, read
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, ImageFile, Question
 
 CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, texts
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
-from scramble.evaluation.items import Benchmark, CaptionChoice, Item, check_items
+from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 
 COUNTS = {"swap_obj": 245, "swap_att": 666, "replace_obj": 1652, "replace_att": 788, "replace_rel": 1406}
 CHANCE = {"itt": 100 / 3, "first_caption": 50.0, "second_caption": 50.0}

@@ -51,9 +51,10 @@ from typing import Literal, cast
 
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_option
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.benchmarks.tsv_rows import Row, TsvFile, as_pandas, read_tsv
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading.open_answers import VLMEVALKIT_RULES
 from scramble.records import LETTERS, Question
 

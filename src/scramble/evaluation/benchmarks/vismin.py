@@ -16,8 +16,9 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.data import check_count, csv_rows, find_file, ids, texts
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, Item
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import TwoByTwoItem
 

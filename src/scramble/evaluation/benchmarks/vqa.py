@@ -39,7 +39,8 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.benchmarks.image_files import folder_images
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import ImageFile, Question
 
 UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."

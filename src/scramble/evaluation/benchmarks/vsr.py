@@ -17,8 +17,9 @@ from typing import Any
 
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_rows, one_of, texts
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
-from scramble.evaluation.items import Benchmark, Item, check_items
+from scramble.evaluation.items import Benchmark, Item
 from scramble.records import Question
 
 QUESTION = "Is this statement true of the image? {statement}"

@@ -33,8 +33,9 @@ from typing import Any
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, find_file, json_rows, one_of, texts
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, Question
 
 STEPS = {"2steps": ("1", "2", "multi"), "3steps": ("1", "2", "3", "multi")}

@@ -24,8 +24,9 @@ from typing import Any
 from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_count, check_option, find_file, ids, json_rows, load_json
 from scramble.evaluation.benchmarks.image_files import item_images
+from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, check_items
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item
 
 CONTROLLED = {"controlled_a": "controlled_images_dataset.json", "controlled_b": "controlled_clevr_dataset.json"}
 QUESTIONS = {

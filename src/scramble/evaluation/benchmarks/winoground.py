@@ -27,7 +27,8 @@ from scramble.evaluation.benchmarks.data import (
     texts,
 )
 from scramble.evaluation.benchmarks.image_files import folder_images
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import ImageFile, TwoByTwoItem
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.image_files import table_images
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, check_items
+from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import YES_NO_PROMPT, ImageRecord, Question, TwoByTwoItem
 from scramble.storage.hashing import file_key

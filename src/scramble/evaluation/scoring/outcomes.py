@@ -12,17 +12,8 @@ from scramble.evaluation import faithfulness
 from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import mentions, metrics
-from scramble.grading import (
-    crpe,
-    final_answers,
-    letter_sets,
-    math_answers,
-    open_answers,
-    parsers,
-    reasoned_answers,
-    two_choices,
-    vqa_accuracy,
-)
+from scramble.evaluation.scoring.answer_rules import LETTER_RULES, SHORT_RULES, UNSCORED, check_rule
+from scramble.grading import final_answers, open_answers, parsers, reasoned_answers, two_choices
 from scramble.records import Question, TwoByTwoItem
 
 
@@ -55,6 +46,7 @@ class Outcome:
 
 def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
     """Score one item from the replies to its queries, given by query id."""
+    check_rule(item)
     if isinstance(item.record, Question):
         return _question(item, item.record, replies[item.item_id], protocol)
     captions = item.record.captions
@@ -135,18 +127,17 @@ def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) ->
     if item.style in ("yes_no", "letter"):
         answer = record.answer.lower() if item.style == "yes_no" else record.answer
         right, parsed = _read_choice(item, answer, reply.text, text, protocol)
-        if rule == "unscored":
-            return _outcome(item, {}, parsed, "", rule, details=details)
+        if rule == UNSCORED:
+            return _outcome(item, {}, parsed, "", UNSCORED, details=details)
         return _outcome(item, {"accuracy": float(right)}, parsed, answer, _status(parsed, text), details=details)
-    if rule == "unscored":
-        return _outcome(item, {}, text.strip(), "", rule, details=details)
+    if rule == UNSCORED:
+        return _outcome(item, {}, text.strip(), "", UNSCORED, details=details)
     if item.style == "short":
         # A marked answer may be wrapped ("**red**."), so the first right form counts, starting with the unchanged text.
         # All other replies are parsed unchanged, as for the published numbers.
         is_marked = _reads_mark(protocol) and final_answers.find(reply.text) is not None
-        readings = [
-            short_answer(item, record, form, protocol) for form in (final_answers.forms(text) if is_marked else (text,))
-        ]
+        forms = final_answers.forms(text) if is_marked else (text,)
+        readings = [SHORT_RULES[rule or "vqa"](item, record, form, protocol) for form in forms]
         value, prediction = max(readings, key=lambda reading: reading[0])
         status = "ok" if prediction else "unparsed"
         return _outcome(item, {"accuracy": value}, prediction, record.answer, status, details=details)
@@ -173,41 +164,14 @@ def _read_choice(item: Item, answer: str, reply: str, text: str, protocol: Proto
         parser = protocol.yes_no_parser
         parsed = reasoned_answers.final_yes_no(reply, parser) if _reads_mark(protocol) else parsers.YES_NO[parser](text)
         return parsed == answer, parsed
-    if rule == "letters":
-        letters = letter_sets.read_letters(text)
-        return letter_sets.same_letters(letters, answer), letters or None
-    if rule in crpe.RULES:
-        return crpe.RULES[rule](text, answer, item.options)
+    if rule in LETTER_RULES:
+        return LETTER_RULES[rule](text, answer, item.options)
     parser = protocol.letter_parser
     if _reads_mark(protocol):
         parsed = reasoned_answers.final_letter(reply, item.options, parser)
     else:
         parsed = parsers.LETTER[parser](text, item.options)
     return parsed == answer, parsed
-
-
-def short_answer(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
-    """Return the accuracy in [0, 1] of a short answer by the rule in ``details["rule"]``, and the parsed answer."""
-    rule = item.details.get("rule", "vqa")
-    if rule == "vqa":
-        accuracy = vqa_accuracy.vqa_accuracy(text, record.answers, protocol.vqa_accuracy)
-        return accuracy / 100, text.strip()
-    if rule == "exact":
-        return float(vqa_accuracy.exact_match(text, record.answer)), text.strip()
-    if rule in open_answers.VLMEVALKIT_RULES:
-        return max(open_answers.VLMEVALKIT_RULES[rule](text, answer) for answer in record.answers), text.strip()
-    if rule == "mmmu_open":
-        return float(open_answers.mmmu_open_correct(text, record.answers)), text.strip()
-    if rule == "mathvista":
-        right, read = open_answers.mathvista_correct(text, record.answer, record.choices, item.details)
-        return float(right), read
-    if rule == "mathvision":
-        right, read = math_answers.mathvision_correct(text, record.answer, record.choices)
-        return float(right), read
-    if rule == "mathverse":
-        read = math_answers.extract_mathverse(text, tuple(item.options))
-        return float(math_answers.mathverse_equal(read, record.answer)), read
-    raise EvaluationError(f"item {item.item_id}: the answer rule {rule!r} is unknown")
 
 
 def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
@@ -219,8 +183,8 @@ def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) 
     else:
         names = tuple(item.options)
     best = names[int(np.argmax(reply.logprobs))]
-    if item.details.get("rule") == "unscored":
-        return _outcome(item, {}, best, "", "unscored")
+    if item.details.get("rule") == UNSCORED:
+        return _outcome(item, {}, best, "", UNSCORED)
     if answer not in names:
         raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}")
     value, tied = metrics.choice(reply.logprobs, names.index(answer), protocol.tie_policy)
