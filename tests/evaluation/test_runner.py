@@ -169,6 +169,25 @@ def test_any_number_of_processes_gives_the_same_scores(world, vlm, model_id, tmp
     assert len(rows) == len(set(rows)) == 72
 
 
+def test_the_progress_of_each_process_reaches_the_total_of_its_share(world, vlm, model_id, tmp_path):
+    benchmark, calls = load_benchmark("world_winoground", world), []
+    for rank in range(3):
+        evaluate(
+            vlm,
+            [benchmark],
+            "world",
+            tmp_path,
+            model_id=model_id,
+            batch_tokens=64,
+            test_groups=0,
+            process=(rank, 3),
+            score=False,
+            progress=lambda name: lambda finished, total: calls.append((finished, total)),
+        )
+    last = [(finished, total) for finished, total in calls if finished == total]
+    assert len(last) == 3 and sum(total for _, total in last) == 72
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.full)])
 def test_killed_at_random_moments_and_resumed(world, model_folder, tmp_path, kills):
     """The final samples and scores are those of an uninterrupted run, and no query is in the file twice."""

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 Model: TypeAlias = "VLM | ModelBackend"
 Progress = Callable[[int, int], None]
-"""Function of the number of answered queries and the number of all queries."""
+"""Function of the number of answered queries and the number of all queries in this process's share of the work."""
 
 
 @dataclass(frozen=True)
@@ -325,13 +325,14 @@ def _answer(
     readable = (group for group in groups if not _broken_images([group], benchmark.images))
     first = list(islice(readable, max(1, test_groups)))
     size = answering.chunk_size(first[0], benchmark.images) if first else len(groups)
-    chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
+    chunks = [groups[start : start + size] for start in range(0, len(groups), size)][process[0] :: process[1]]
     tested = answering.self_test(first, benchmark.images) if first and test_groups and process[0] == 0 else None
     name = "responses.jsonl" if process[1] == 1 else f"responses-{process[0]}.jsonl"
-    finished = len(unique) - len(missing)
+    share = [key_of[query.query_id] for chunk in chunks for group in chunk for query in group]
+    finished = sum(key in done for key in share)
     broken: dict[str, str] = {}
     with JsonLines(folder / name) as file:
-        for chunk in chunks[process[0] :: process[1]]:
+        for chunk in chunks:
             if all(key_of[query.query_id] in done for group in chunk for query in group):
                 continue
             clock = time.perf_counter()
@@ -347,7 +348,7 @@ def _answer(
             times["scored_now"] += len(rows)
             finished += len(rows)
             if report:
-                report(finished, len(unique))
+                report(finished, len(share))
     if broken:
         image, fault = next(iter(broken.items()))
         raise RecordError(
