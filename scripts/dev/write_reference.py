@@ -36,8 +36,8 @@ with the values that result from the other arguments, for example `python script
 key or value is refused with a one-line error before any work starts.
 
 **required** means that a key has no default. `${...}` is the value of another key. If the default of a key is in
-parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`); if a
-plus is missing, the error asks for it."""
+parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`). If
+the plus is missing, the error message asks for it."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
 (`trainer.adam_beta2=0.95`). A field that this trainer does not support raises an error that states the reason and, if
@@ -45,7 +45,7 @@ there is one, the key to use instead."""
 PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`peft.use_rslora=true`)."
 BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks. Each benchmark has its own options."
 PROTOCOL = (
-    "`protocol=scramble` selects a protocol. The table has the settings of `standard`. The other files in "
+    "`protocol=scramble` selects a protocol. The table lists the settings of `standard`. The other files in "
     "`configs/protocol/` list only the settings that they change."
 )
 # Meanings of keys that no file in configs/ contains.
@@ -87,7 +87,7 @@ SENTENCES = {
     "options.kinds": "Kinds to make; null: all.",
     "options.lexicon": "Folder of word lists; null: the shipped lists.",
     "options.seed": "Sampling seed.",
-    "options.graphs": "Source of the scene graphs: given (the data), captions (a parse) or engine (the engine).",
+    "options.graphs": "Source of the scene graphs: given (with the images), captions (parsed) or engine (its replies).",
     "options.pipeline": "spaCy pipeline that parses captions.",
     "options.generate_rationales": "For questions without a rationale, write one from the scene graph.",
     "options.temperature": "Sampling temperature.",
@@ -256,7 +256,7 @@ def configuration() -> str:
         others = [*hints(Root), "protocol", "benchmark", "judge"] if issubclass(cls, Root) else ["table"]
         if keys := list(keys_of(cls, f"{root}.yaml", without=others)):
             parts += [f"## Keys of scripts/{root}.py", table(keys)]
-    parts += ["## model", "`configs/model/` has a file for each released model."]
+    parts += ["## model", "`configs/model/` contains a file for each released model."]
     parts += [table(keys_of(Model, "model/_base.yaml", "model"))]
     parts += [table(keys_of(Recommended, "model/_base.yaml", "recommended"))]
     parts += ["## objective", table(keys_of(Objective, "objective/mpo.yaml", "objective"))]
