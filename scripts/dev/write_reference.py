@@ -287,7 +287,7 @@ def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterato
         *others, last = (f"`{group}={choice}`" for choice in chosen[name])
         choices = f"{', '.join(others)} or {last}" if others else last
         yield f"### {group}.{mark.key}={name}"
-        defaults = f" The defaults are those of `{group}={file}`." if others else ""
+        defaults = f" The defaults are taken from `{group}={file}`." if others else ""
         yield f"{choices} selects this section.{defaults}"
         if keys := list(keys_of(cls, f"{group}/{file}.yaml", group, without=[*without, *NO_EFFECT.get(name, ())])):
             yield table(keys)
@@ -332,11 +332,11 @@ def benchmarks() -> str:
 
 BENCHMARKS_INTRODUCTION = """\
 `python scripts/evaluate.py benchmark=[winoground,pope]` selects benchmarks by the names in the following table.
-[evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark) lists
-the options. The columns "chance" and "human" give percentages, in the order of the scores in the column "metric". "Not
-published" means that no source was found, and "not checked" means that no source was looked up. A chance level that
-would have to be computed from the data is marked "not computed". Read the licence yourself before you use or publish
-data, because images and annotations often have different licences."""
+[evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark)
+lists the options. The columns "chance" and "human" contain percentages, in the order of the scores in the column
+"metric". "Not published" means that no source was found, and "not checked" means that no source was looked up. A
+chance level that would have to be computed from the data is marked "not computed". Read the licence yourself before
+you use or publish data, because images and annotations often have different licences."""
 
 
 def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:
