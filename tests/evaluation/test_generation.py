@@ -104,14 +104,14 @@ def questions(count: int) -> Benchmark:
     return Benchmark("pope", "test", items, images, "pope")
 
 
-def test_generated_benchmark_resumes_and_rescores(sharp_vlm, model_folder, tmp_path):
-    from scramble.evaluation.runner import rescore
+def test_a_generated_benchmark_resumes_and_its_replies_are_scored_again(sharp_vlm, model_folder, tmp_path):
+    from scramble.evaluation.runner import score_replies
 
     benchmark, identity = questions(9), identify(model_folder)
     first = evaluate(sharp_vlm, [benchmark], "standard", tmp_path, model_id=identity, batch_tokens=256)[0]
     assert first.times["scored_now"] == 9
     assert first.self_test["texts_differ"] == 0
-    other, outcomes = rescore(
+    other, outcomes = score_replies(
         benchmark, {"name": "standard", "yes_no_parser": "pope_official"}, tmp_path / "pope", model_id=identity
     )
     assert all(o.prediction in ("yes", "no") for o in outcomes)

@@ -23,7 +23,7 @@ from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.prompts import QueryEncoder
 from scramble.evaluation.protocols import named_protocol, queries
-from scramble.evaluation.runner import evaluate, identify, rescore
+from scramble.evaluation.runner import evaluate, identify, score_replies
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.paired import compare, compare_seeds
 from scramble.records import ImageFile, Question, RecordError
@@ -142,14 +142,14 @@ def test_other_tie_policy_needs_no_model_another_prompt_does(world, vlm, model_i
     benchmark = load_benchmark("world_winoground", world)
     evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id)
     changed = {"name": "world", "tie_policy": "half"}
-    result, _ = rescore(benchmark, changed, tmp_path / "world_winoground", model_id=model_id)
+    result, _ = score_replies(benchmark, changed, tmp_path / "world_winoground", model_id=model_id)
     assert result.protocol["name"] == "world[tie_policy=half]"
-    mean, _ = rescore(
+    mean, _ = score_replies(
         benchmark, {"name": "world", "caption_score": "caption_mean"}, tmp_path / "world_winoground", model_id=model_id
     )
     assert mean.protocol["caption_score"] == "caption_mean"
     with pytest.raises(EvaluationError, match=r"has no reply to world/test/.* under protocol world_yes: run"):
-        rescore(benchmark, "world_yes", tmp_path / "world_winoground", model_id=model_id)
+        score_replies(benchmark, "world_yes", tmp_path / "world_winoground", model_id=model_id)
 
 
 def test_any_number_of_processes_gives_the_same_scores(world, vlm, model_id, tmp_path):

@@ -166,7 +166,7 @@ def evaluate(
         wait()
         if not score:
             continue
-        result, outcomes = rescore(
+        result, outcomes = score_replies(
             benchmark,
             resolved,
             replies_folder,
@@ -186,7 +186,7 @@ def evaluate(
     return scored
 
 
-def rescore(
+def score_replies(
     benchmark: Benchmark,
     protocol: Protocol | str | Mapping[str, Any],
     folder: str | Path,
