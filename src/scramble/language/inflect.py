@@ -135,7 +135,7 @@ def capitalised(text: str) -> str:
 def decapitalised(text: str, keep: bool = False) -> str:
     """Return the text with its first letter in lower case.
 
-    With ``keep``, and if the second letter is also a capital ("TV"), the text is unchanged.
+    The text is unchanged with ``keep``, or if the second letter is also a capital ("TV").
     """
     if keep or (len(text) > 1 and text[1].isupper()):
         return text

@@ -80,7 +80,10 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise LexiconError(f"cannot read the word list {path}: {error.strerror or error}") from error
+        raise LexiconError(
+            f"cannot read the word list {path} ({error.strerror or error}): the folder of a lexicon must contain all "
+            "word lists"
+        ) from error
     lines = ((number, line.split("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
     return [(number, line) for number, line in lines if line]
 

@@ -1,12 +1,12 @@
-"""Find the tokens of a parsed caption that are in the scope of a negation. An edit of them may leave the caption true.
+"""Find the tokens of a parsed caption that are in the scope of a negation.
 
-If "a man is not wearing a red hat" is true, "a man is not wearing a green hat" is usually true as well. A pair of these
-captions would wrongly prefer one true caption to another.
+An edit of these tokens may leave the caption true. If "a man is not wearing a red hat" is true, "a man is not wearing a
+green hat" is usually true as well. A pair of these captions would wrongly prefer one true caption to another.
 
 Negating words are recognised by form, because pipelines label them differently (``neg``, ``advmod``, ``preconj``). The
 scope of a negation follows the dependency arcs. Captions are often fragments whose arcs are unreliable. Therefore the
-nearest noun phrase to the right always belongs to the scope, and an ambiguous attachment counts as inside the scope. A
-word that is included unnecessarily only costs a candidate, but an edit of a negated word would produce a wrong pair.
+nearest noun phrase to the right always belongs to the scope, and an ambiguous attachment counts as inside the scope.
+The unnecessary inclusion of a word only costs a candidate, but an edit of a negated word would produce a wrong pair.
 
 Terms: Huddleston and Pullum (2002), The Cambridge Grammar of the English Language, chapter 9 (verbal and non-verbal
 negation, approximate negators, lexical negation).
@@ -56,7 +56,7 @@ _AGENTS = frozenset({"person", "animal", "vehicle"})
 
 
 def negated(s: Sentence, lexicon: Lexicon) -> frozenset[int]:
-    """Return the tokens of a caption in the scope of a negation, including the negating word."""
+    """Return the tokens of a caption that are in the scope of a negation, including the negating word."""
     if _TRIGGERS.isdisjoint(s.lower):
         return frozenset()
     arcs = _Arcs(s)
@@ -160,7 +160,7 @@ def _scope(arcs: _Arcs, t: int, word: str, lexicon: Lexicon) -> set[int]:
 
 
 def _is_sign(s: Sentence, t: int) -> bool:
-    """Return whether a "no" is part of the name of a sign that exists, as in "an orange no parking sign"."""
+    """Return whether "no" is part of the name of a sign that exists, as in "an orange no parking sign"."""
     phrase = next((p for p in s.phrases if p.first <= t < p.last), None)
     return phrase is not None and phrase.last > t + 1 and s.lower[phrase.last].removesuffix("s") in ("sign", "symbol")
 
@@ -191,7 +191,7 @@ def _clause(arcs: _Arcs, verb: int, t: int, subject: bool = False) -> set[int]:
 
 
 def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
-    """Return the tokens of a subject that is a plural without determiner. Such a subject is also in the scope.
+    """Return the tokens of a plural subject without a determiner, because this subject is also in the scope.
 
     For example, replacing "dogs" with "cats" in "dogs are not allowed" may leave the caption true.
     """
@@ -209,7 +209,7 @@ def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
 def _bounded(arcs: _Arcs, t: int, scope: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
     """Add the nearest noun phrase to the right to a scope, and limit the scope where the arcs extend too far.
 
-    With ``comma``, a comma ends the scope.
+    With ``comma``, a comma ends the scope, unless "or" or "nor" follows in the scope.
     """
     s = arcs.s
     scope.add(t)

@@ -89,7 +89,7 @@ class Phrase:
 class Sentence:
     """A parsed caption.
 
-    The lists ``start`` to ``head`` have one entry per token. ``start`` and ``end`` contain character offsets.
+    The lists ``start`` to ``head`` contain one entry per token. ``start`` and ``end`` contain character offsets.
     """
 
     text: str
@@ -111,7 +111,7 @@ class Sentence:
         return self.text[self.start[first] : self.end[last]]
 
     def styled(self, text: str) -> str:
-        """Return a text that is inserted into the caption, with the capitals of a headline if the caption is one."""
+        """Return a text in the form in which it is inserted: with the capitals of a headline if the caption is one."""
         if self.headline == NO_HEADLINE:
             return text
         return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
@@ -155,11 +155,11 @@ def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
 
 
 def _read_capitals(s: Sentence, lexicon: Lexicon) -> None:
-    """Find the words that are capitalised because of their position, and whether the caption is a headline.
+    """Find the words that are capitalised because of their position, and detect headlines.
 
     These positions are the start, the position after punctuation, and the position after a number such as "2.". A word
     that an edit moves to such a position must be capitalised, and a word that an edit moves away must not be
-    capitalised. Otherwise only the rejected text would have errors of case.
+    capitalised. Otherwise only the rejected text would contain capitalisation errors.
     """
     capitals = [i for i, start in enumerate(s.start) if s.text[start].isupper()]
     s.opening = frozenset(i for i in capitals if i == 0 or _OPENS.search(s.lower[i - 1]))
@@ -264,7 +264,7 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
 
 
 def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list[Attribute]:
-    """Return the attributes among the tokens from ``first`` to before ``nominal``.
+    """Return the attributes among the tokens from ``first`` up to, but not including, ``nominal``.
 
     Only adjectives of the lexicon count. Adjectives in a list, in a fixed name, or next to an adjective of the same
     class are excluded.
@@ -300,7 +300,7 @@ def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list
 
 
 def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
-    """Join phrases such as "a group" of "people", and remove phrases such as "front" (a place) and "a photo"."""
+    """Join phrases such as "a group" and "people", and remove phrases such as "front" (a place) and "a photo"."""
     partitives, depictions = lexicon.phrases["partitives"], lexicon.phrases["depictions"]
     locators = lexicon.phrases["locators"]
     merged: list[Phrase] = []

@@ -89,9 +89,10 @@ _NOUN_ENDINGS = {
 
 
 def noun_lemma(word: str, vocabulary: Collection[str]) -> str:
-    """Return the WordNet lemma of a noun if the lemma is in the vocabulary, otherwise the noun itself.
+    """Return the WordNet lemma of a noun, or the noun itself if no lemma is known.
 
-    ``vocabulary`` contains the object words of COCO or AMBER. WordNet's irregular forms are listed only for these.
+    ``vocabulary`` contains the object words of COCO or AMBER. Irregular forms are looked up in a list, which covers
+    only these words. The lemmas of other forms must be in ``vocabulary``.
     """
     if (lemma := _noun_forms().get(word)) is not None:
         return lemma

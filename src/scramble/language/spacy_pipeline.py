@@ -42,6 +42,7 @@ def load_pipeline(name: str | Path = DEFAULT_PIPELINE, *needs: str, setting: str
         ) from error
     if missing := [part for part in needs if not any(part in name for name in nlp.pipe_names)]:
         raise PipelineError(
-            f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: set {setting} to another pipeline"
+            f"spaCy pipeline {str(name)!r} has no {' and no '.join(missing)}: set {setting} to a pipeline with "
+            f"{' and '.join(missing)}"
         )
     return nlp

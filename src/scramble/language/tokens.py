@@ -1,7 +1,7 @@
 """Split an English text into words and punctuation marks as in the Penn Treebank.
 
-The result equals that of ``nltk.word_tokenize`` on ordinary sentences. One rule replaces NLTK's sentence splitter: a
-full stop before a space ends a sentence, unless the full stop belongs to an abbreviation.
+On ordinary sentences, the result equals the result of ``nltk.word_tokenize``. One rule replaces NLTK's sentence
+splitter: a full stop before a space ends a sentence, unless the full stop belongs to an abbreviation.
 """
 
 from __future__ import annotations
