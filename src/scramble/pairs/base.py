@@ -128,7 +128,7 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
     """Return how often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
 
-    The draws per kind are exact. Within a kind, the draws are divided in proportion to the weights. The division is
+    The number of draws per kind is exact. Within a kind, this number is divided in proportion to the weights, which is
     exact for one draw and approximate for several draws without replacement.
     """
     sizes: dict[str, int] = {}
@@ -150,7 +150,7 @@ def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
 def changed_span(before: str, after: str) -> tuple[Edit, ...]:
     """Return the span in which two texts differ, as one edit at word boundaries, or () if the texts are equal.
 
-    Methods that rewrite a whole caption (a language model) have no finer edits and use this span.
+    Methods that rewrite a whole caption, for example with a language model, record this span as their only edit.
     """
     if before == after:
         return ()

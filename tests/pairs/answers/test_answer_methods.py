@@ -101,10 +101,10 @@ def test_shards_share_their_replies(server: Loopback, train: Path, tmp_path: Pat
 def test_settings_that_do_not_fit(server: Loopback, train: Path, tmp_path: Path) -> None:
     with pytest.raises(PairMethodError, match=r"set pairs\.engine"):
         make_method({"method": "correctness"}, seed=0)
-    with pytest.raises(PairMethodError, match="format_pairs must be apart, with or drop, not 'maybe'"):
+    with pytest.raises(PairMethodError, match="format_pairs must be one of 'apart', 'with', 'drop', not 'maybe'"):
         run(server, train, format_pairs="maybe")
     with pytest.raises(PairMethodError, match=r"ask must list .* not \['captions'\]"):
         run(server, train, method="dropout_ntp", ask=["captions"])
     (train / "questions.parquet").unlink()
-    with pytest.raises(PairMethodError, match="has no questions"):
+    with pytest.raises(PairMethodError, match="contains no questions"):
         run(server, train)

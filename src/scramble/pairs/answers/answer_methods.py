@@ -43,7 +43,7 @@ class AnswerMethod(PairMethod):
     ) -> None:
         super().__init__(seed=seed, shard=shard)
         if engine is None:
-            raise PairMethodError(f"pairs={self.name} samples from a model: set pairs.engine (kind, path or model)")
+            raise PairMethodError(f"pairs={self.name} needs a model: set pairs.engine (kind, and path or model)")
         self._engine = engine
         self._maker: CorrectnessPairs | DropoutNTP | None = None
         self._options = self._set_shared_options(**(options or {}))
@@ -94,7 +94,7 @@ class AnswerMethod(PairMethod):
         """Yield all questions of a split."""
         if not table_path(split, Question).exists():
             raise PairMethodError(
-                f"{split} has no questions: use data=world, or your own question file (data=questions)"
+                f"{split} contains no questions: use data=world, or your own question file (data=questions)"
             )
         yield from read_table(split, Question)
 
@@ -110,9 +110,9 @@ class AnswerMethod(PairMethod):
 class CorrectnessAnswers(AnswerMethod):
     """A pair method that prefers correct answers to incorrect answers.
 
-    See :class:`scramble.pairs.answers.correctness.CorrectnessPairs`. The option ``format_pairs`` says what happens to
-    format pairs: ``apart`` writes them to a separate table, ``<split>/format/``, ``with`` yields them with the other
-    pairs, and ``drop`` discards them.
+    See :class:`scramble.pairs.answers.correctness.CorrectnessPairs`. The option ``format_pairs`` determines what
+    happens to format pairs: ``apart`` writes them to the separate table ``<split>/format/``, ``with`` yields them with
+    the other pairs, and ``drop`` discards them.
     """
 
     name = "correctness"
@@ -121,7 +121,9 @@ class CorrectnessAnswers(AnswerMethod):
         super().__init__(**settings)
         self._format_pairs = self._options.pop("format_pairs", "apart")
         if self._format_pairs not in ("apart", "with", "drop"):
-            raise PairMethodError(f"pairs.options.format_pairs must be apart, with or drop, not {self._format_pairs!r}")
+            raise PairMethodError(
+                f"pairs.options.format_pairs must be one of 'apart', 'with', 'drop', not {self._format_pairs!r}"
+            )
         self._num_apart: int | None = None
 
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
@@ -161,7 +163,7 @@ class DropoutAnswers(AnswerMethod):
         self._ask = self._options.pop("ask", ("questions",))
         self._prompt = self._options.pop("prompt", "Describe the image.")
         if not self._ask or set(self._ask) - {"questions", "images"}:
-            raise PairMethodError(f"pairs.options.ask must list questions, images or both, not {list(self._ask)}")
+            raise PairMethodError(f"pairs.options.ask must list 'questions', 'images' or both, not {list(self._ask)}")
 
     def _make(self, split: Path, engine: Engine, store: ReplyStore) -> Iterator[PreferencePair | Skip]:
         self._maker = maker = DropoutNTP(engine, store, seed=self.seed, **self._options)

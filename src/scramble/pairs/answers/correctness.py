@@ -34,7 +34,7 @@ class Response:
 
 @dataclass
 class SortedResponses:
-    """The distinct responses to a question by correctness. Each list is in random order."""
+    """The distinct responses to a question, grouped by correctness. Each list is in random order."""
 
     correct: list[Response] = field(default_factory=list)
     incorrect: list[Response] = field(default_factory=list)
@@ -77,7 +77,7 @@ class CorrectnessPairs:
             styles: names in :data:`scramble.pairs.answers.prompts.STYLES`. The seed selects one for each question.
             samples: number of responses that are sampled per question.
             pairs: maximum number of correctness pairs per question, and of format pairs per question.
-            top_k: None or 0 for servers that do not support it.
+            top_k: number of most likely tokens to sample from. Use None or 0 for servers without this option.
             rule, rules: the rule that grades answers, and rules for single kinds of questions
                 (:func:`scramble.grading.rules.rule_of`).
 
@@ -183,8 +183,8 @@ class CorrectnessPairs:
         self, question: Question, kind: str, correct: list[Response], other: list[Response]
     ) -> tuple[PreferencePair, ...]:
         """Return at most ``pairs`` pairs. No response is reused before all responses of its side have been used."""
-        # Both sides advance with each pair. After each common multiple of their lengths the pairs would repeat, so the
-        # other side is shifted by one.
+        # Both sides advance with each pair. After each common multiple of their lengths the pairs would repeat, so
+        # ``other`` is then shifted by one.
         total, period = len(correct) * len(other), math.lcm(len(correct), len(other))
         couples = ((correct[n % len(correct)], other[(n + n // period) % len(other)]) for n in range(total))
         pairs: list[PreferencePair] = []
@@ -228,7 +228,7 @@ class CorrectnessPairs:
 def contained(positive: str, negative: str | None) -> bool:
     """Return whether the incorrect answer contains the correct one, as "14" contains "4".
 
-    Pairs of such answers are uninformative.
+    Correctness pairs with these answers are omitted.
     """
     if negative is None:
         return False

@@ -53,7 +53,7 @@ class DropoutNTP:
             store: store of the replies, so that a resumed run does not request them again.
             start_ratio: fraction of the answer's words to keep, in [0, 1). With 0, the whole rejected answer is
                 generated without the image.
-            top_k: None or 0 for servers that do not support it.
+            top_k: number of most likely tokens to sample from. Use None or 0 for servers without this option.
             max_tokens: maximum length of the answer and of its continuation.
 
         Raises:
@@ -156,8 +156,8 @@ def first_words(text: str, share: float) -> str:
 def joined(prefix: str, continuation: str) -> str:
     """Join the first words of an answer and their continuation.
 
-    Some servers repeat the first words, and the repetition is removed. Some servers strip the leading space, and the
-    space is restored, because an answer is always truncated between words.
+    If a server repeats the first words, the repetition is removed. If a server strips the leading space, the space is
+    restored, because an answer is always truncated between words.
     """
     continuation = continuation.rstrip()
     if prefix and continuation.lstrip().startswith(prefix):

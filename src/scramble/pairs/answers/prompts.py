@@ -27,7 +27,7 @@ class StyleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """An instruction around the question, and the mark of the final answer in the reply.
+    """An instruction that contains the question, and the mark of the final answer in the reply.
 
     ``mark`` is ``final`` ("Final answer: ..."), ``boxed``, ``think`` (reasoning between tags, then ``final``) or
     ``whole`` (the reply is the answer). ``line_breaks`` is the minimum number of line breaks in a well-formed reply.
@@ -91,8 +91,8 @@ class ParsedReply:
 def read(style: Style, text: str) -> ParsedReply:
     """Parse the final answer of a reply and check that the reply has the requested form.
 
-    A well-formed reply has a rationale before the mark, at least ``style.line_breaks`` line breaks, at most two marks,
-    and an answer on one line.
+    A well-formed reply contains a rationale before the mark, at least ``style.line_breaks`` line breaks, at most two
+    marks, and an answer on one line.
     """
     if style.mark == "whole":
         answer = text.strip()

@@ -48,7 +48,7 @@ def audit(
     Args:
         held_out: pairs that were not used to select ``pairs``, for the transfer accuracy. Pairs that share an image
             with ``pairs`` are ignored.
-        total: number of all pairs, if ``pairs`` are a sample of them
+        total: number of all pairs, if ``pairs`` is a sample of them
             (:func:`~scramble.pairs.audit.text_only.sample_of_pairs`).
         folds: number of folds of the in-sample accuracies.
 
@@ -85,7 +85,7 @@ def audit(
 
 
 def sample_note(result: dict[str, Any]) -> str:
-    """Return a message that an audit read only a sample, or "" if it read all pairs."""
+    """Return the message that the audit read only a sample of the pairs, or "" if the audit read all pairs."""
     if result["measured"] == result["pairs"]:
         return ""
     numbers = f"{result['measured']:,} of {result['pairs']:,} pairs"
@@ -144,7 +144,10 @@ def _numbers(result: TextOnlyResult) -> dict[str, float]:
 
 
 def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
-    """Return a histogram over :data:`RATIO_EDGES` of the rejected text's word count divided by the chosen text's."""
+    """Return the histogram of length ratios with the bin edges :data:`RATIO_EDGES`.
+
+    A length ratio is the word count of the rejected text divided by the word count of the chosen text.
+    """
     counts = [0] * (len(RATIO_EDGES) - 1)
     for pair in pairs:
         ratio = len(pair.rejected.split()) / max(1, len(pair.chosen.split()))
@@ -194,6 +197,6 @@ def _percent(part: int, whole: int) -> float:
 
 
 def classifiers(result: dict[str, Any]) -> list[str]:
-    """Return the classifiers with results in an audit, in their usual order."""
+    """Return the names of the classifiers with results in an audit, in the order of :data:`CLASSIFIERS`."""
     present = {name for kind in result["kinds"].values() for name in kind["blind"]}
     return [name for name in (*CLASSIFIERS, COLUMN) if name in present]

@@ -1,4 +1,4 @@
-"""Detect faults in the two texts of a pair: the same text, the same meaning, broken grammar.
+"""Detect faults of pairs: identical texts, texts with the same meaning, and grammatical errors in the rejected text.
 
 Faults are detected by fixed patterns, so the counts are lower bounds. Texts alone cannot show whether the rejected text
 is still true of the image.
@@ -23,7 +23,7 @@ _SAME_FORM = frozenset({"sheep", "deer", "fish", "ski"})
 def faults(pair: PreferencePair) -> set[str]:
     """Return the faults of a pair, a subset of :data:`FAULTS`.
 
-    Errors of form that also occur in the chosen text do not count.
+    Formal errors that also occur in the chosen text do not count.
     """
     result = set()
     chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
@@ -37,10 +37,10 @@ def faults(pair: PreferencePair) -> set[str]:
 
 
 def is_reordering(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> bool:
-    """Return whether two texts differ only in the order of the two parts of a coordination or symmetric relation.
+    """Return whether two texts differ only in the order of the two parts of a coordination or of a symmetric relation.
 
-    An example is "a cat and a dog" and "a dog and a cat". The texts are lists of lower-case words. Synonyms in one
-    lexicon entry count as the same word.
+    An example is "a cat and a dog" and "a dog and a cat". The texts are lists of lower-case words. Articles are
+    ignored, and the synonyms of a lexicon entry count as the same word. Texts without any other difference also count.
     """
     first, second = _entries(chosen, lexicon), _entries(rejected, lexicon)
     if first == second:
@@ -67,9 +67,10 @@ def _entries(words: Iterable[str], lexicon: Lexicon) -> list[str]:
 
 
 def form_errors(text: str, lexicon: Lexicon) -> set[str]:
-    """Return the errors of form of a text.
+    """Return the formal errors of a text.
 
-    These are a wrong "a" or "an", repeated words, nouns that do not agree with a number, and stray spaces.
+    Formal errors are a wrong "a" or "an", a repeated word, a noun that does not agree with "a", "an" or a number, and a
+    stray space.
     """
     result = set()
     words = plain(text).split()

@@ -19,7 +19,7 @@ class TrigramModel:
     """A Kneser-Ney model of the trigrams of lower-case words, fitted on ``texts``.
 
     Each order has one discount, n1 / (n1 + 2 n2), where n1 and n2 are the numbers of n-grams with a (continuation)
-    count of 1 and 2. An unknown word has the probability of a known word that occurs in no context.
+    count of 1 and 2. All unknown words together count as one word of the vocabulary that occurs in no context.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

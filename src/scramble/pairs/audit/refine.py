@@ -1,14 +1,14 @@
 """Refine pairs: select the pairs that text-only classifiers cannot predict.
 
-There are two methods, which both depend on a seed:
+There are two methods, both of which depend on a seed:
 
 * :func:`balance_gaps` is SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides, and
   pairs are selected so that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
   al. 2025).
-* :class:`TextOnlyOdds` and :func:`select` need no model. Classifiers are fitted out of fold on all candidates. The
-  candidates are selected by rejection sampling: the higher the odds at which the classifiers recognise the chosen text,
-  the lower the probability of the candidate. AFLite (Le Bras et al. 2020), in contrast, fits classifiers again on the
-  selected candidates.
+* :class:`TextOnlyOdds` and :func:`select` need no pretrained model. Classifiers are fitted out of fold on all
+  candidates. The candidates are selected by rejection sampling: the higher the odds at which the classifiers recognise
+  the chosen text, the lower the probability that the candidate is selected. AFLite (Le Bras et al. 2020), in contrast,
+  fits classifiers again on the selected candidates.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 EXPONENT = 2.0
 # A family with fewer than FEW expected draws has FOLDS_OF_FEW folds. Its classifiers are then fitted on 95 % of the
-# pairs instead of 80 %, which lowers the transfer accuracy of refined swaps by a point. Larger families have enough
-# pairs with FOLDS folds.
+# pairs instead of 80 %, which lowers the transfer accuracy of refined swaps by one percentage
+# point. Larger families have enough pairs with FOLDS folds.
 FEW, FOLDS_OF_FEW = 5_000, 20
 MAX_CANDIDATES = 200_000  # maximum number of candidates, from a random sample of the images, for fitting classifiers
 GRID = 50  # cells per side of a quadrant, for two gaps in [-1, 1]
@@ -55,7 +55,8 @@ def balance_gaps(
     for index, (pair, x, y) in enumerate(zip(pairs, first, second, strict=True)):
         if not (-1 <= x <= 1 and -1 <= y <= 1):
             raise ValueError(
-                f"pair {pair.pair_id}: the score gaps {x} and {y} must be in [-1, 1], as differences of probabilities"
+                f"pair {pair.pair_id}: the score gaps {x} and {y} must be in [-1, 1]: use two scores "
+                "that are probabilities"
             )
         bins = GRID if x and y else LINE
         cells.setdefault((pair.kind, _cell(x, bins), _cell(y, bins)), []).append(index)
@@ -68,7 +69,7 @@ def balance_gaps(
 
 
 def _cell(gap: float, bins: int) -> int:
-    """Return the bin of a gap, from 1 to ``bins`` with the sign of the gap, or 0 for a gap of exactly 0."""
+    """Return the number of a gap's bin, from 1 to ``bins`` with the sign of the gap, or 0 for a gap of exactly 0."""
     if gap == 0:
         return 0
     number = min(int(abs(gap) * bins) + 1, bins)
@@ -87,11 +88,12 @@ def family_of(kind: str) -> str:
 class KindGroups:
     """The kinds, grouped by the classifiers that score their pairs.
 
-    Classifiers are fitted on each family of kinds that has enough pairs, which are at least
-    :data:`~scramble.pairs.audit.text_only.MIN_PAIRS` expected draws and an image per fold.
+    Classifiers are fitted on each family of kinds that has enough pairs. A family or a kind has enough pairs if it has
+    at least :data:`~scramble.pairs.audit.text_only.MIN_PAIRS` expected draws and at least
+    :data:`~scramble.pairs.audit.text_only.FOLDS` images.
 
     Attributes:
-        alone: kinds that have enough pairs themselves, so that classifiers are also fitted on the kind.
+        alone: kinds that have enough pairs themselves, so that classifiers are also fitted on each of them.
         pooled: kinds with fewer pairs, which are scored only by the classifiers of their family.
         unrefined: kinds of families with too few pairs. These kinds are not refined.
     """
@@ -131,12 +133,12 @@ def _fold_counts(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> dic
 class TextOnlyOdds:
     """The log-odds at which text-only classifiers recognise the chosen text of a pair.
 
-    N-gram classifiers of each family and of each kind are fitted on all candidates, each weighted by its expected
-    draws, and a language model is fitted on the chosen texts. Images are divided into folds by a hash, so that new
-    images also have a fold. A pair is scored by the classifiers that were not fitted on its fold. A second regression
-    per family calibrates the scores. No classifier is fitted on selected pairs. Such a classifier would learn the
-    patterns that earlier classifiers missed in this particular selection, and these patterns do not transfer to other
-    images.
+    N-gram classifiers of each family and of each kind with enough pairs are fitted on all of its candidates, which are
+    weighted by their expected draws. A language model is fitted on the chosen texts. Images are divided into folds by a
+    hash, so that new images also have a fold. A pair is scored by the classifiers that were not fitted on its fold. A
+    second regression per family calibrates the scores. No classifier is fitted on selected pairs, because it would
+    learn the patterns that earlier classifiers missed in this particular selection, and these patterns do not transfer
+    to other images.
 
     Args:
         pairs: all candidates of the images on which the classifiers are fitted.
@@ -244,8 +246,8 @@ def select(
     """Accept each candidate in turn with probability min(1, exp(-exponent * log-odds)).
 
     The selection ends when ``candidates.count`` candidates are used. A rejected swap does not count as used, and the
-    next candidate replaces it. Any other rejected candidate counts as used. Captions have so many replacements that one
-    of them would nearly always be accepted, although the classifiers recognise it as false.
+    next candidate replaces it. Any other rejected candidate counts as used. Otherwise one of the many replacements of
+    a caption would nearly always be accepted, even if the classifiers recognise all of them.
 
     Args:
         odds: log-odds of each candidate (:class:`TextOnlyOdds`). Each decision depends only on the odds, the seed and

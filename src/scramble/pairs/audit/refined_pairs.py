@@ -24,8 +24,8 @@ class RefinedPairs(DerivedMethod):
     """A pair method that refines the training pairs of another method. Other splits are unchanged.
 
     The candidates are stored in a temporary file in the split's folder, so that memory is bounded. If there are more
-    than :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, the classifiers are fitted on those of a random
-    sample of the images.
+    than :data:`~scramble.pairs.audit.refine.MAX_CANDIDATES` candidates, the classifiers are fitted on the candidates
+    of a random sample of the images.
 
     Args:
         method: the method that creates the pairs.

@@ -54,14 +54,14 @@ def plain(text: str) -> str:
 
 
 def surface(pairs: Sequence[PreferencePair]) -> Any:
-    """Return features of case, spacing and punctuation as a sparse matrix (n, k)."""
+    """Return the differences in case, spacing and punctuation as a sparse matrix (n, k)."""
     from scipy.sparse import csr_matrix
 
     return csr_matrix(_gaps(pairs, _SURFACE))
 
 
 def length(pairs: Sequence[PreferencePair]) -> Any:
-    """Return the differences in characters and in words, and the signs of both, as a sparse matrix (n, 4)."""
+    """Return the differences in the numbers of characters and words, and their signs, as a sparse matrix (n, 4)."""
     import numpy as np
     from scipy.sparse import csr_matrix
 
@@ -83,7 +83,7 @@ def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
 
 
 def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
-    """Return the differences of the counts of character 2- to 6-grams, as a sparse matrix (n, COLUMNS)."""
+    """Return the differences of the counts of character n-grams (n from 2 to 6) as a sparse matrix (n, COLUMNS)."""
     return _ngram_gaps(((plain(p.chosen), plain(p.rejected)) for p in pairs), range(2, 7), str)
 
 
@@ -118,7 +118,7 @@ def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
 def texts(pairs: Sequence[PreferencePair]) -> np.ndarray:
     """Return the chosen text, the rejected text and the image id of each pair, as an array (n, 3) of strings.
 
-    A pair without an image has its own id instead of an image id.
+    For a pair without an image, the id of the pair is returned instead of an image id.
     """
     import numpy as np
 
@@ -149,7 +149,7 @@ def _gaps(pairs: Sequence[PreferencePair], features: Sequence[Callable[[str], An
 
 
 def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
-    """Return both sequences without their common beginning and end, of which ``context`` elements are kept.
+    """Return both sequences without their common beginning and end, except ``context`` elements next to the difference.
 
     N-grams of at most ``context + 1`` elements in the removed parts occur in both sequences and cancel out.
     """
@@ -161,7 +161,7 @@ def _changed(chosen: Any, rejected: Any, context: int) -> tuple[Any, Any]:
 
 
 def _ngram_gaps(sides: Iterable[tuple[Any, Any]], sizes: range, join: Callable[[Any], str]) -> Any:
-    """Return the differences of the n-gram counts of each two sequences, as a sparse matrix (n, COLUMNS).
+    """Return the differences of the n-gram counts of the two sequences of each pair as a sparse matrix (n, COLUMNS).
 
     ``join`` converts a part of a sequence to an n-gram.
     """

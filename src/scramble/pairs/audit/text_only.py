@@ -1,4 +1,4 @@
-"""Fit text-only classifiers, which measure whether chosen and rejected text can be distinguished without the image.
+"""Fit text-only classifiers, which measure whether chosen and rejected texts can be distinguished without the image.
 
 There are two accuracies. For both, chance is 50 %, and a tie counts half. The *in-sample accuracy* is measured out of
 fold on one set of pairs. All pairs of an image are in the same fold. If the set was selected with text-only scores of
@@ -54,7 +54,7 @@ class Classifier:
 def fit_linear(features: Any, weights: np.ndarray | None = None) -> Scorer:
     """Fit a logistic regression without intercept on differences (n, k), with an L2 penalty of strength 1.
 
-    The signs of every second difference and its label are flipped, so that the classifier cannot prefer a side.
+    The signs of every second difference and of its label are flipped, so that the classifier cannot prefer a side.
     """
     import warnings
 
@@ -98,9 +98,9 @@ def fit_boosting(features: np.ndarray, weights: np.ndarray | None = None) -> Sco
 def fit_language_model(features: np.ndarray, weights: np.ndarray | None = None) -> Scorer:
     """Fit a Kneser-Ney trigram model on the chosen texts.
 
-    The score of a pair is the log-probability of the chosen text minus that of the rejected text. ``features`` are the
-    result of :func:`text_features.texts`, and ``weights`` are ignored. A chosen text that several pairs of an image
-    share counts once.
+    The score of a pair is the log-probability of the chosen text minus the log-probability of the rejected text.
+    ``features`` are the result of :func:`text_features.texts`, and ``weights`` are ignored. A chosen text that several
+    pairs of an image share counts once.
     """
     import numpy as np
 
@@ -146,7 +146,7 @@ def position_of(group: str, seed: int) -> float:
 
 
 def judgeable(pairs: Sequence[PreferencePair], count: int = FOLDS) -> bool:
-    """Return whether there are enough pairs for a text-only accuracy: :data:`MIN_PAIRS`, and an image for each fold."""
+    """Return whether an accuracy can be measured, for which :data:`MIN_PAIRS` pairs of ``count`` images are needed."""
     return len(pairs) >= MIN_PAIRS and len({group_of(pair) for pair in pairs}) >= count
 
 
@@ -169,7 +169,8 @@ class ImageSample(Generic[Item]):
     """The items of a stream that belong to a random sample of the images, with a total size of at most ``limit``.
 
     An image belongs to the sample if its position (:func:`position_of`) is below ``share``, which is halved whenever
-    the items are too large together. The final sample therefore does not depend on the order of the images.
+    the total size of the items exceeds ``limit``. The final sample therefore does not depend on the order of the
+    images.
 
     Args:
         limit: maximum total size of the items.
@@ -203,7 +204,7 @@ class ImageSample(Generic[Item]):
 
 
 def sample_of_pairs(pairs: Iterable[PreferencePair], seed: int) -> ImageSample[PreferencePair]:
-    """Return the sample of a stream of pairs that an audit reads, at most :data:`MAX_FITTED` pairs."""
+    """Return a sample of at most :data:`MAX_FITTED` pairs of a stream, for an audit."""
     sample = ImageSample[PreferencePair](MAX_FITTED, seed, group=group_of, size=lambda pair: 1)
     for pair in pairs:
         sample.add(pair)
@@ -246,10 +247,11 @@ def in_sample_scores(pairs: Sequence[PreferencePair], *, seed: int, count: int =
 
 
 def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair]) -> dict[str, np.ndarray]:
-    """Return the scores (n,) of ``pairs`` by each classifier, fitted on ``held_out``, which must have other images.
+    """Return the scores (n,) of ``pairs`` by each classifier. The classifiers are fitted on ``held_out``.
 
-    A classifier with ``per_kind`` is fitted separately on each kind that is :func:`judgeable` in ``held_out``. The
-    pairs of the remaining kinds are scored by the classifier that is fitted on all kinds.
+    The images of ``held_out`` must not occur in ``pairs``. A classifier with ``per_kind`` is fitted separately on each
+    kind that is :func:`judgeable` in ``held_out``. The pairs of the remaining kinds are scored by the classifier that
+    is fitted on all kinds.
     """
     import numpy as np
 
@@ -324,5 +326,5 @@ def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
 def accuracies(
     scores: Mapping[str, np.ndarray], rows: Sequence[int], groups: Sequence[str], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """Return the accuracies of several classifiers on the given rows of their scores (n,) and images (n,)."""
+    """Return the accuracies of several classifiers on ``rows`` of the scores (n,) and images (``groups``, n)."""
     return {name: measured(name, s[list(rows)], [groups[i] for i in rows], seed=seed) for name, s in scores.items()}

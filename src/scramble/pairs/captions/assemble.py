@@ -39,17 +39,17 @@ def caption_pairs(
     form: Literal["caption", "yes-no", "both"] = "caption",
     **options: Any,
 ) -> Iterator[PreferencePair | Skip]:
-    """Yield preference pairs from a stream of images, in which a caption is preferred to a hard negative of it.
+    """Yield preference pairs from a stream of images. A caption is preferred to a hard negative of this caption.
 
     Args:
         images, generator, options: see :func:`caption_candidates`.
-        form: ``caption`` (caption and negative), ``yes-no`` (a yes/no question about each of them), or ``both``.
+        form: ``caption`` (a caption and its negative), ``yes-no`` (a yes/no question about each text), or ``both``.
 
     Yields:
         The pairs in the order of the captions, and a :class:`Skip` with ``image_id``, ``caption`` (its index) and
         ``text`` for each caption without a pair.
     Raises:
-        ValueError: an option has an unknown value, or ``captions_per_image="clip"`` without ``similarity``.
+        ValueError: an option has an unknown value, or ``captions_per_image`` is ``clip`` and ``similarity`` is None.
     """
     for candidates in caption_candidates(images, generator, alternatives=False, **options):
         if isinstance(candidates, Skip):
@@ -82,20 +82,20 @@ def caption_candidates(
         prompt: the prompt of both sides.
         per_caption: maximum number of negatives per caption.
         seed: random seed. The selection for a caption depends only on the seed and the caption.
-        captions_per_image: ``all`` usable captions, ``one`` that the seed selects, or ``clip``, the caption with the
-            highest ``similarity``, which becomes the column ``similarity.chosen``.
+        captions_per_image: ``all`` uses all usable captions, ``one`` uses a caption that the seed selects, and ``clip``
+            uses the caption with the highest ``similarity``, which is stored in the column ``similarity.chosen``.
         kinds: kinds of negatives to use. None uses all.
         similarity: scores the similarity of texts and images
             (:func:`scramble.pairs.scoring.image_similarity.load_similarity`).
         surface: whether to write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`). Texts
             of a grammar already have the same form.
-        counts: counts the selected ``captions`` and ``negatives``.
+        counts: counter to which the numbers of selected ``captions`` and ``negatives`` are added.
         alternatives: whether to create all possible pairs, or only the ``per_caption`` selected pairs.
     """
     if captions_per_image not in ("all", "one", "clip"):
-        raise ValueError(f"pairs.captions_per_image must be all, one or clip, not {captions_per_image!r}")
+        raise ValueError(f"pairs.captions_per_image must be one of 'all', 'one', 'clip', not {captions_per_image!r}")
     if captions_per_image == "clip" and similarity is None:
-        raise ValueError("pairs.captions_per_image=clip needs a model: set pairs.similarity.path=<CLIP or SigLIP>")
+        raise ValueError("pairs.captions_per_image=clip needs a CLIP or SigLIP model: set pairs.similarity.path")
     counts = Counter() if counts is None else counts
     # The generator reads ahead. These are the captions that it has read but not yet yielded, and the captions that were
     # skipped in the meantime.
@@ -134,7 +134,7 @@ def caption_candidates(
 def in_form(pair: PreferencePair, form: str) -> tuple[PreferencePair, ...]:
     """Convert a caption pair to a form: the pair itself (``caption``), two yes/no pairs (``yes-no``), or ``both``."""
     if form not in ("caption", "yes-no", "both"):
-        raise ValueError(f"pairs.form must be caption, yes-no or both, not {form!r}")
+        raise ValueError(f"pairs.form must be one of 'caption', 'yes-no', 'both', not {form!r}")
     return ((pair,) if form != "yes-no" else ()) + (yes_no_pairs(pair) if form != "caption" else ())
 
 

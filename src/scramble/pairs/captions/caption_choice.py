@@ -1,4 +1,5 @@
-"""Select the captions of each image for which to generate negatives: all, a random one, or the most similar one."""
+"""Select the captions of each image for which to generate negatives: all, a random one, or the one most similar to the
+image."""
 
 from __future__ import annotations
 
