@@ -70,8 +70,9 @@ def count(
 
     Args:
         nouns: lemmas in the order of the response.
-        truth, likely: the annotated objects ("truth", "hallu").
-        similar: function that returns whether two words denote the same object. With None, only equal words do.
+        truth, likely: the objects in the image and the likely hallucinations (``truth`` and ``hallu`` in the
+            annotation).
+        similar: function that returns whether two words denote the same object. If it is None, only equal words do.
     """
     present, expected = lexicon.listed(truth), lexicon.listed(likely)
     counted = [noun for noun in nouns if noun in lexicon.vocabulary]
@@ -103,7 +104,7 @@ def _places(place: int | None) -> set[int]:
 def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
     """Return the lemmas of the nouns in a text.
 
-    As in the original code, words are not lower-cased, so a capitalised word is not in the vocabulary. Unlike the
+    As in the original code, words are not lower-cased, so a capitalised word never matches the vocabulary. Unlike the
     original code, which tags words with NLTK, this function uses a spaCy pipeline.
 
     Raises:

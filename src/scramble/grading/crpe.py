@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 
 Reading = tuple[bool, str | None]
-"""Whether a reply is right, and the letter of the option that the reply names (None: no option)."""
+"""Whether a reply is right, and the letter of the option that the reply names (None if it names no option)."""
 
 
 def official(text: str, answer: str, options: Mapping[str, str]) -> Reading:
@@ -21,7 +21,7 @@ def vlmevalkit(text: str, answer: str, options: Mapping[str, str]) -> Reading:
     """Apply VLMEvalKit's rule: the first character is the answer if it is one of A to D or the whole reply.
 
     Any other reply is right if it contains what remains of the right answer after its first four characters. If the
-    right answer is ``B``, nothing remains, so every such reply is right unless it is empty.
+    right answer is ``B``, nothing remains, so any other reply is right unless it is empty.
     """
     letter = text[:1]
     if len(text) == 1 or letter in ("A", "B", "C", "D"):
@@ -31,7 +31,7 @@ def vlmevalkit(text: str, answer: str, options: Mapping[str, str]) -> Reading:
 
 def lmms_eval(text: str, answer: str, options: Mapping[str, str]) -> Reading:
     """Apply lmms-eval's rule: the answer is the option whose text occurs first in the reply without punctuation. If no
-    text of an option occurs, the whole reply must be a letter, regardless of case."""
+    option's text occurs, the whole reply must be a letter, regardless of case."""
     cleaned = re.sub(r"[^\w\s]", "", text).strip()
     letters = {option.strip(): letter for letter, option in options.items()}
     match = re.search("|".join(map(re.escape, letters)), cleaned)

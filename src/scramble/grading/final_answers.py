@@ -17,8 +17,8 @@ option (:func:`letter`)                  ``B``, ``b``, ``(B)``, ``B.``, ``B) dog
 yes or no (:func:`yes_no`)               ``Yes.``, ``NO!``, ``No, there is no dog``
 ======================================== ============================================================================
 
-The parser does not guess. An answer that names two options, or both yes and no, is left to the rule of the caller.
-Plainer forms are tried after the unchanged answer, so that an answer that is right in its own form remains right.
+The parser does not guess. The caller's rule decides on an answer that names two options, or both yes and no. Plainer
+forms are tried after the unchanged answer, so that an answer that is right as written remains right.
 """
 
 from __future__ import annotations
@@ -363,7 +363,7 @@ def _by_text(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _folded(text: str) -> str:
-    """Return a text as it is compared: in lower case, without an article at its start and without outer punctuation."""
+    """Return the form in which texts are compared: lower case, without a leading article and outer punctuation."""
     text = " ".join(_bare(plain(text)).lower().split())
     return re.sub(r"^(?:an?|the)\s+(?=\S)", "", text)
 
@@ -385,6 +385,8 @@ def _by_letter(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def yes_no(answer: str) -> str | None:
-    """Return the word ``yes`` or ``no`` that a final answer consists of, or with which it begins before a sign."""
+    """Return ``yes`` or ``no`` if a final answer consists of this word, or begins with it and continues with a
+    punctuation mark.
+    """
     match = _ANSWERED.match(_bare(without_lead(plain(answer))))
     return match[1].lower() if match else None

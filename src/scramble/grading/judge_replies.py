@@ -13,9 +13,8 @@ Pair = tuple[float, float]
 def mmhal_rating(text: str) -> int | None:
     """Apply MMHal-Bench's rule: return the only digit from 0 to 6 that follows ``rating: ``, regardless of case.
 
-    Return None if no such digit or several such digits follow ``rating: ``.
-
-    ``Rating: 13`` is read as 1. ``**Rating:** 3`` and ``Rating:3`` cannot be parsed.
+    Return None if no digit or several different digits from 0 to 6 follow ``rating: ``. ``Rating: 13`` is read as 1.
+    ``**Rating:** 3`` and ``Rating:3`` cannot be parsed.
     """
     ratings = [rating for rating in range(7) if f"rating: {rating}" in text.lower()]
     return ratings[0] if len(ratings) == 1 else None
@@ -34,7 +33,7 @@ def llava_pair(text: str) -> Pair | None:
 def lmms_eval_pair(text: str) -> Pair | None:
     """Apply lmms-eval's rule: return the first two numbers of the first line with text.
 
-    All numbers count. For example, the first number in "Assistant 1: 8" is 1.
+    Numbers in names count as well. For example, the first number in "Assistant 1: 8" is 1.
     """
     numbers = re.findall(r"-?\d+(?:\.\d+)?", text.strip().split("\n")[0])
     return _pair(tuple(float(number) for number in numbers[:2])) if len(numbers) > 1 else None

@@ -8,11 +8,11 @@ therefore evaluates the same arithmetic with the same conventions:
 - ``:`` divides.
 - ``-3^2`` is -9.
 - ``14\frac{4}{7}`` is a product, not a mixed number.
-- ``\frac12`` has no value, and neither has an expression with a letter or a unit.
+- ``\frac12`` and expressions with a letter or a unit have no value.
 
 Three differences from MATH-Vision are deliberate:
 
-- A quotient by a fraction is always right. ``eval`` computes 3.5 for ``7/0.5``, because this is printed as ``7/1/2``.
+- Division by a fraction is always right. ``eval`` computes 3.5 for ``7/0.5``, because latex2sympy2 prints ``7/1/2``.
 - An expression with a prime or a subscript has no value.
 - An expression with a huge power or factorial has no value.
 """

@@ -37,10 +37,10 @@ _REJECTION = re.compile(
 def read_letters(text: str) -> str:
     """Return the letters that a reply names as its answer, sorted and in upper case ("BD"), or "" if none can be read.
 
-    This rule is our own, because LogicVista uses a language model to read the letters. The first of these forms that
-    occurs is used:
+    This rule was written for this project, because LogicVista uses a language model to read the letters. The first of
+    these forms that occurs is used:
 
-    - a marked final answer, or a whole reply without such a mark, that consists of letters
+    - a marked final answer that consists of letters, or an unmarked reply that consists of letters
     - letters after "answer" or a similar word
     - letters in brackets
     - a letter at the start
@@ -95,7 +95,7 @@ def same_letters(letters: str, answer: str) -> bool:
 
 
 def _letters(text: str) -> str:
-    """Return the sorted letters in a list. Return "" for three or more letters without a gap from A on, because such a
-    list probably repeats the options."""
+    """Return the sorted letters in a list. Return "" for three or more consecutive letters that start with A, because
+    this list probably repeats the options."""
     letters = "".join(sorted(set(re.findall(r"\b[A-I]\b", text.upper()))))
     return "" if len(letters) > 2 and "ABCDEFGHI".startswith(letters) else letters

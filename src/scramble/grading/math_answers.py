@@ -1,13 +1,13 @@
 r"""Grade answers to MATH-Vision and MathVerse.
 
 For MATH-Vision (Wang et al., arXiv 2402.14804, ``evaluation/``), :func:`extract_mathvision` extracts the answer from a
-reply. :func:`mathvision_correct` compares the extracted answer with the right answer, which for options is both the
-letter and the text of the right option. Both functions follow the official rules. Like these rules, they cannot parse
-``Answer: B``, ``**B**`` or ``4 \text{ cm}``.
+reply. :func:`mathvision_correct` compares the extracted answer with the right answer. In a multiple-choice question,
+both the letter and the text of the right option are accepted. Both functions follow the official rules. Like these
+rules, they cannot parse ``Answer: B``, ``**B**`` or ``4 \text{ cm}``.
 
 MathVerse (Zhang et al., arXiv 2403.14624) uses a language model to extract and compare answers. The only rule in its
-code is that equal strings are equal answers. :func:`extract_mathverse` and :func:`mathverse_equal` are our rules for
-use without a judge.
+code is that equal strings are equal answers. :func:`extract_mathverse` and :func:`mathverse_equal` are the rules of
+this project for use without a judge.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def _rounded_tuple(text: str) -> str:
 
 
 def extract_mathverse(response: str, letters: Sequence[str]) -> str:
-    """Extract the short answer from a response by our rule: the letter of an option, or the text that the response
-    marks as its answer.
+    """Extract the short answer from a response by this project's rule. The answer is the letter of an option, or the
+    text that the response marks as its answer.
 
     Args:
         letters: the letters of the options. A free question has none.
@@ -201,7 +201,7 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
 
 
 def mathverse_equal(extraction: str, answer: str) -> bool:
-    """Return whether an extracted answer equals the right answer as text, as a quantity, or in value.
+    """Return whether an extracted answer equals the right answer as a text, as a quantity, or by its value.
 
     If only the extracted answer is an equation ("AB = 12"), its right side is compared with the right answer.
     """

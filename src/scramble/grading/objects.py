@@ -1,7 +1,7 @@
 """Find the COCO objects that a caption mentions, by the word lists and rules of CHAIR and Object HalBench.
 
 CHAIR: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Object HalBench: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849).
-Neither of the two handles negation or word senses. For example, an orange shirt counts as an orange.
+Neither benchmark handles negation or word senses. For example, an orange shirt counts as an orange.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def chair() -> Vocabulary:
 
 @cache
 def object_halbench() -> Vocabulary:
-    """Return Object HalBench's vocabulary: CHAIR's words without stray blanks and four more words. The base forms are
-    WordNet's lemmas."""
+    """Return Object HalBench's vocabulary: CHAIR's words without their stray blanks, plus four words. The base forms
+    are WordNet's lemmas."""
     category = {word.strip(): name for word, name in chair().category.items()} | _HALBENCH_WORDS
     pairs = _pairs([word for word in category if " " in word] + ["home plate", "train track"])
     parts = {part for word in (*category, *pairs) for part in word.split(" ")}

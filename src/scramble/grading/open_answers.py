@@ -187,8 +187,8 @@ VLMEVALKIT_RULES: dict[str, Callable[[str, str], float]] = {
 def parts_contained(response: str, truth: str) -> float:
     """Return the share in [0, 1] of the parts of a ground truth that a response contains as whole words.
 
-    ``<AND>`` separates the parts, and ``<OR>`` separates alternatives, of which the best one counts. This score is used
-    instead of that of MM-Vet's judge, but the two scores are not comparable.
+    ``<AND>`` separates the parts, and ``<OR>`` separates alternatives, of which the best one counts. This score
+    replaces the grade of MM-Vet's judge if there is no judge, but the two scores are not comparable.
     """
     words = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
     shares = []

@@ -35,7 +35,7 @@ from scramble.grading.vqa_accuracy import NUMBERS, official, vqa_accuracy
 from scramble.records import LETTERS, Question
 
 RIGHT = 0.9
-ANNOTATORS = 10  # with at least this many answers, ``auto`` treats the answers as those of annotators, not as spellings
+ANNOTATORS = 10  # ``auto`` treats at least this many answers as answers of different annotators, not as spellings
 
 
 class RuleError(ValueError):
@@ -43,13 +43,13 @@ class RuleError(ValueError):
 
 
 class NoTruth(ValueError):
-    """Raised if a rule cannot use the ground truth of a question. Skipped questions are counted by the message."""
+    """Raised if a rule cannot use the ground truth of a question. Skipped questions are counted by this message."""
 
 
 def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] | None = None) -> str:
     """Return the name of the rule for a question.
 
-    The rule is that of the question's kind in ``by_kind``. If ``by_kind`` has no such entry, it is the kind itself if
+    The name is the entry of ``by_kind`` for the question's kind. If there is no entry, the name is the kind itself if
     the kind is the name of a rule, and ``rule`` otherwise. ``auto`` selects a rule by the question's options and
     answers.
 
@@ -87,8 +87,8 @@ def check_truth(question: Question, rule: str) -> None:
 def score(rule: str, answer: str, question: Question) -> float:
     """Return the score of an answer in [0, 1].
 
-    The score is the highest over the forms of the answer (:func:`scramble.grading.final_answers.forms`). Only
-    ``choice`` grades the unchanged answer alone.
+    The score is the highest score of all forms of the answer (:func:`scramble.grading.final_answers.forms`). The rule
+    ``choice`` grades only the unchanged answer.
 
     Raises:
         NoTruth: the question's ground truth cannot be used.
@@ -273,7 +273,7 @@ def _latex(answer: str, question: Question) -> float:
             "the rule latex needs math-verify, which is missing: run pip install 'scramble[math]'"
         ) from error
 
-    # The time limits of math-verify (in seconds) use alarms, which only the main thread can set.
+    # math-verify implements its time limits (in seconds) with alarms, which only the main thread can set.
     limit = 60 if threading.current_thread() is threading.main_thread() else None
 
     def parsed(text: str) -> Any:

@@ -1,6 +1,7 @@
-"""Compute VQA accuracy by the rule sets that published numbers use. The rule sets disagree, so each one has a name.
+"""Compute VQA accuracy by the rule sets with which published numbers were computed. The rule sets disagree, so each one
+has a name.
 
-The official rule set is that of GT-Vision-Lab/VQA (Antol et al. 2015; Goyal et al. 2017).
+The official rule set comes from the repository GT-Vision-Lab/VQA (Antol et al. 2015; Goyal et al. 2017).
 """
 
 from __future__ import annotations
@@ -91,16 +92,17 @@ def official(text: str) -> str:
 
 
 def evalai(text: str) -> str:
-    """Normalise an answer as EvalAI's answer processor does, which LLaVA, InternVL and lmms-eval use.
+    """Normalise an answer like EvalAI's answer processor, which LLaVA, InternVL and lmms-eval use.
 
-    Unlike the official code, it removes ``,`` and ``?`` without inserting a space, and it separates ``'s`` from words.
+    Unlike the official code, this function removes ``,`` and ``?`` without inserting a space, and separates ``'s`` from
+    words.
     """
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return _words(strip_punctuation(_clean(text)))
 
 
 def vlmevalkit(text: str) -> str:
-    """Normalise an answer as VLMEvalKit does, which keeps a full stop next to a digit."""
+    """Normalise an answer as VLMEvalKit does. A full stop next to a digit is kept."""
     return _words(strip_punctuation(_clean(text), _STOP_NO_DIGIT_AROUND))
 
 
@@ -150,9 +152,9 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "alway
     VQAv2, OK-VQA and TextVQA have ten answers per question. The protocols are:
 
     - ``always_normalise`` (default): :func:`official` on both sides and :func:`leave_one_out`
-    - ``official_2021``: as ``always_normalise``, but texts are only normalised if the annotators' answers differ
-    - ``official_2017``: as ``always_normalise``, but the annotators' answers only lose their punctuation, and only if
-      they differ
+    - ``official_2021``: as ``always_normalise``, but texts are normalised only if the annotators' answers differ
+    - ``official_2017``: as ``always_normalise``, but only the punctuation of the annotators' answers is removed, and
+      only if the answers differ
     - ``evalai`` and ``vlmevalkit``: as ``always_normalise``, but with :func:`evalai` or :func:`vlmevalkit`
     - ``molmo``: :func:`official` on both sides, and min(matches / 3, 1) over all annotators
 
