@@ -263,7 +263,7 @@ def test_an_answer_that_is_no_number_is_refused(tmp_path):
     write_json(tmp_path / "TextVQA_0.5.1_val.json", {"data": [row]})
     draw(tmp_path, "abc.jpg")
     with pytest.raises(
-        EvaluationError, match="textvqa: question 5: an answer is nan, which is neither a text nor a number"
+        EvaluationError, match="textvqa: question 5: an answer is nan, which is neither a string nor a number"
     ):
         load_benchmark("textvqa", tmp_path)
 

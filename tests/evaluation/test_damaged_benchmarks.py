@@ -327,7 +327,7 @@ def test_a_split_without_a_table_is_answered_with_the_benchmark_that_fits(tmp_pa
             load_benchmark(name, tmp_path)
     for _ in ("absent", "empty"):
         with pytest.raises(
-            EvaluationError, match=r"has no pairs: generate with a larger data.test_fraction, or choose"
+            EvaluationError, match=r"contains no pairs: generate the data with a larger data.test_fraction, or choose"
         ):
             load_benchmark("heldout_pairs", tmp_path)
         write_table(tmp_path, PreferencePair, [])

@@ -46,7 +46,7 @@ def test_flags_and_python_of_the_harness():
 
 @pytest.mark.parametrize("flag", [None, "", ["a"]])
 def test_flags_that_are_no_arguments(flag: Any) -> None:
-    with pytest.raises(EvaluationError, match=r"harness_flags contains .*, but must be a list of texts and numbers"):
+    with pytest.raises(EvaluationError, match=r"harness_flags contains .*, but must be a list of strings and numbers"):
         external_harness.command("lmms-eval", ["x"], "m", "/m", "out", harness_model="vllm", harness_flags=[flag])
 
 

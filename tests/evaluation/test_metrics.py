@@ -105,7 +105,7 @@ def test_pairs():
     ("call", "message"),
     [
         (lambda: metrics.two_by_two(np.zeros((3, 4))), "shape"),
-        (lambda: metrics.two_by_two(np.array([[[np.nan, 0], [0, 1]]])), "1 items have NaN, the first at index 0"),
+        (lambda: metrics.two_by_two(np.array([[[np.nan, 0], [0, 1]]])), "1 items contain NaN, the first at index 0"),
         (lambda: metrics.two_by_two(np.zeros((0, 2, 2))), "no items"),
         (lambda: metrics.two_by_two(np.zeros((1, 2, 2)), "best"), "tie_policy"),  # type: ignore[arg-type]
         (lambda: metrics.all_right([1], []), "1 outcomes but 0"),

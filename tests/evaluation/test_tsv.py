@@ -338,7 +338,7 @@ def test_bad_rows_are_collected_with_their_reason(change: dict[str, Any], messag
             "no column index, question, image or image_path, only .*commas",
         ),
         (b"index\tquestion\tA\tB\n1\t?\ta\tb\n", "has no column image or image_path, only index, question, A, B"),
-        (b"index\tquestion\tquestion\timage\n", "has two columns of the same name"),
+        (b"index\tquestion\tquestion\timage\n", "has two columns with the same name"),
         (b'index\tquestion\timage\n1\t"open\tx\n', r"line 2 is not valid TSV \(unexpected end of data\)"),
         (b"index\tquestion\timage\tA\tB\tAA\n1\t?\tx\ta\tb\tc\n", "options beyond Z are not supported"),
         (b"index\tquestion\timage\n", "no items"),
@@ -356,7 +356,7 @@ def test_wrong_options_and_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"benchmark.tsv.kind='mcq' is not one of choice, yes_no, open, free"):
         load_benchmark("tsv", file, kind="mcq")
     with pytest.raises(
-        EvaluationError, match=r"has no column A, B, which multiple choice needs.*check benchmark.tsv.kind"
+        EvaluationError, match=r"has no column A, B, which multiple-choice questions need.*check benchmark.tsv.kind"
     ):
         load_benchmark("tsv", file, kind="choice")
     with pytest.raises(EvaluationError, match=r"neither yes nor no"):

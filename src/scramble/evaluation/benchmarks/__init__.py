@@ -1,5 +1,5 @@
-"""Load benchmarks by name. The docstring of each module gives the paper, the data version, item counts, chance and
-human accuracy, and the reference implementation with which the scores were compared.
+"""Load benchmarks by name. The docstring of each module states the paper, the data version, the item counts, the chance
+and human accuracy, and the reference implementation with which the scores were compared.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
 
 
 def load_benchmark(name: str, root: str | Path | None = None, **options: Any) -> Benchmark:
-    """Load a benchmark from local files below ``root``, or from the Hugging Face Hub where it has a hub id.
+    """Load a benchmark from local files below ``root``, or from the Hugging Face Hub if the benchmark has a hub id.
 
     Raises:
         EvaluationError: the name or an option is unknown (the message suggests similar names), or the data is missing,

@@ -22,7 +22,7 @@ Scores of questions: ``accuracy``, and ``precision``, ``recall`` and ``f1`` of t
 likelihoods of Yes and No without any further prompt (``protocol=amber``, the default). In generated replies, they count
 only the exact words ``Yes`` and ``No`` (``protocol.yes_no_form=generate``), whereas VLMEvalKit asks for yes or no and
 searches the reply for these words. ``accuracy_macro`` is VLMEvalKit's mean. ``amber_score`` is (100 - CHAIR + F1) / 2.
-This formula appears only in a figure of the paper and has not been checked.
+The formula appears only in a figure of the paper and has not been checked.
 
 Tests compare all scores with the original on recorded nouns and replies, with the recorded similarities.
 """
@@ -76,7 +76,7 @@ def load(
     pipeline: str = DEFAULT_PIPELINE,
     partial: bool = False,
 ) -> Benchmark:
-    """Load descriptions, questions, or both.
+    """Load the descriptions, the questions, or both.
 
     Args:
         root: the repository's ``data`` folder.
@@ -112,7 +112,7 @@ def load(
 
 
 def _similarity(pipeline: str) -> str:
-    """Return the part of the data version that names the pipeline. Logs a message if the pipeline has no word
+    """Return the part of the data version that names the pipeline. Log a message if the pipeline has no word
     vectors.
     """
     try:

@@ -1,4 +1,4 @@
-"""BiVLC: 2x2 sets made from SugarCrepe's negatives with a generated negative image.
+"""BiVLC: 2x2 sets that add a generated image of the negative caption to SugarCrepe's pairs.
 
 Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC``, split test. Counts: 2,933 items
 (replace obj 1,200, replace rel 462, replace att 437, add obj 399, add att 76, swap att 278, swap obj 81). Chance: text
@@ -6,7 +6,7 @@ Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC`
 figure. The kind of an item is its type with its subtype, and its tag is the type. ``text`` is the paper's I2T, and
 ``image`` is the paper's T2I.
 
-Tests compare all seven outcomes with the original code on recorded scores.
+Tests compare all seven outcomes with the outcomes of the original code on recorded scores.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """CHAIR: COCO objects that a caption mentions but the image does not contain.
 
 Paper: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Data: COCO's ``instances_*.json`` and ``captions_*.json`` with
-the images; ``selection`` names the images. Papers often use 500 images of val2014, but not the same ones. Counts: any.
-Chance: none. Human: not published. The prompt is lmms-eval's; papers use different prompts.
+the images; ``selection`` names the images. Papers often use 500 images of val2014, but not the same images. Counts:
+any. Chance: none. Human: not published. The default prompt is lmms-eval's prompt; papers use different prompts.
 
 Scores: ``chair_s`` is the share of captions with a hallucinated object, and ``chair_i`` is the share of object mentions
-that are hallucinated (lower is better for both). ``recall`` is the share of the image's categories that are mentioned;
-it is not in the paper. An object is in the image if COCO annotates it or one of the reference captions mentions it.
+that are hallucinated (lower is better for both). ``recall``, which is not in the paper, is the share of the image's
+categories that are mentioned. An object is in the image if COCO annotates it or one of the reference captions mentions
+it.
 
-Tests compare the words, both scores and recall with the original on recorded captions. Errors of the original are
+Tests compare the words, both scores and recall with the original on recorded captions. The original's errors are
 reproduced ("bus" and "glass" are never counted in the singular). lmms-eval finds different words, because it uses
 WordNet's lemmas.
 """
@@ -37,13 +38,13 @@ def load(
     prompt: str = PROMPT,
     partial: bool = False,
 ) -> Benchmark:
-    """Load the COCO images that are to be described.
+    """Load the COCO images that the model has to describe.
 
     Args:
         root: folder of the annotations.
         images: folder of the images (default: ``root``).
-        selection: file that names the images by ``image_id``; None: all annotated images. The file contains a JSON
-            list, JSON lines, or entries under ``imgToEval``, as in caption files.
+        selection: file that names the images by ``image_id`` (default: all annotated images). The file contains a JSON
+            list, JSON lines, or entries under ``imgToEval``, as in CHAIR's caption files.
         prompt: the request for a caption.
         partial: skip images without ground truth.
     """

@@ -1,5 +1,5 @@
-"""Read the objects in COCO images as CHAIR and Object HalBench define them: the annotated instances, and the words of
-the reference captions.
+"""Read the objects in COCO images as CHAIR and Object HalBench define them: the annotated instances, and the objects
+that the reference captions mention.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scramble.storage.files import StoreError, read_text
 
 @dataclass
 class CocoImages:
-    """COCO images by id: the names of their files, the categories in the images (``objects``), and the numbers of their
-    reference captions (``captions``). ``sources`` are the files of annotations.
+    """COCO images by id: the file name, the categories in the image (``objects``), and the number of reference captions
+    (``captions``) of each image. ``sources`` lists the annotation files.
     """
 
     files: dict[int, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ def read(name: str, folder: str | Path, vocabulary: Vocabulary, wanted: Collecti
         name: name of the benchmark.
         folder: folder of the annotations.
         vocabulary: words that denote categories.
-        wanted: ids of the images to read; None: all. Reading the captions of all images takes seconds.
+        wanted: ids of the images to read (default: all images). Reading the captions of all images takes seconds.
 
     Raises:
         EvaluationError: a file is missing or damaged, or a category is unknown.
@@ -98,7 +98,7 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
         if unknown := sorted(set(names.values()) - set(vocabulary.category)):
             raise ValueError(f"unknown category {unknown[0]!r}")
         for note in content["annotations"]:
-            if isinstance(note["image_id"], str):  # a text matches no image, so the object would be missing
+            if isinstance(note["image_id"], str):  # a string would match no image, so the object would be missing
                 raise ValueError(f"an annotation has the image_id {note['image_id']!r:.40}, which is not a number")
             if note["image_id"] in images.objects:
                 images.objects[note["image_id"]].add(vocabulary.category[names[note["category_id"]]])

@@ -5,8 +5,8 @@ Counts: 300 items. Chance: text 25, image 25, group 16.67, group matching 50. Hu
 are the sources of its captions and images.
 
 ``protocol=colorswap`` asks the paper's questions (which caption, which image) and parses the replies by the paper's
-rule. Tests compare the parsing with the original on recorded replies of three models. All items count, whereas the
-original skips the items with errors in each task separately.
+rule. Tests compare the parsing with the original on recorded replies of three models. All items are scored, whereas the
+original skips the items that raise an error, separately for each task.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""ConMe.
+"""ConMe: questions with a hard negative option.
 
 Paper: Huang et al., NeurIPS 2024 (arXiv 2406.08164). Data: the hub *model* repository ``conme/ConMe``:
 ``replace-{att,obj,rel}_HUMAN_FILTER.csv`` (id, question, image, text_options, correct, q_ind), or the unfiltered
@@ -7,10 +7,10 @@ Chance: 50 (two options). Human: not published. Headline: mean over the three sp
 
 Replies are compared with the answer as in SCRAMBLe's scorer, which reads the letter by prefix (``protocol=scramble``).
 
-Assumptions: the files themselves were not available, only the names of their columns. It is not known how ``correct``
-names the right option of ``text_options`` (index, letter, or the option's text). All three forms are accepted, and a
-row that can be read in two different ways is an error. SCRAMBLe's scorer implies that the options keep their order in
-the file and that ``answer`` in the unfiltered files begins with the letter.
+Assumptions: only the column names of the files were available, not the files themselves. It is not known whether
+``correct`` identifies the right option of ``text_options`` by its index, letter or text. All three forms are accepted,
+and a row that can be read in two different ways is an error. SCRAMBLe's scorer implies that the options keep their
+order in the file and that ``answer`` in the unfiltered files begins with the letter.
 """
 
 from __future__ import annotations
@@ -83,4 +83,4 @@ def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
     if len(matches) == 1:
         return matches.pop()
     problem = "matches several" if matches else "matches none"
-    raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}: correct the file")
+    raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}: edit the file")

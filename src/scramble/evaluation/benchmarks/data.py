@@ -22,7 +22,7 @@ def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config
     decoded. ``config`` is the configuration of the hub data set.
 
     Raises:
-        EvaluationError: the data set is gated, missing or damaged; the message says how to get the data.
+        EvaluationError: the data set is gated, missing or damaged; the message explains how to get the data.
     """
     from datasets import Image, List, load_dataset
 
@@ -55,7 +55,9 @@ def _how_to_get(name: str, hub_id: str) -> str:
 
 
 def download(name: str, hub_id: str, repo_type: str = "dataset") -> Path:
-    """Download a hub repository and return its folder. Raises EvaluationError, which says how to get the data."""
+    """Download a hub repository and return its folder. Raises EvaluationError if the download fails; the message
+    explains how to get the data.
+    """
     from huggingface_hub import snapshot_download
 
     try:
@@ -109,12 +111,12 @@ class HubImages(Mapping[str, ImageFile]):
 def hub_rows_and_images(
     name: str, hub_id: str, split: str, root: str | Path | None, required: Sequence[str], image_id: str
 ) -> tuple[list[dict[str, Any]], HubImages]:
-    """Return the rows of a hub data set without the column ``image``, and the images, which are read on demand.
-    ``image_name`` is the id of a row's image.
+    """Return the rows of a hub data set without the column ``image``, and the images, which are read on demand. Each
+    row contains the id of its image in ``image_name``.
 
     Args:
         required: columns that the data set must have.
-        image_id: column with the id of the image; in rows without a value, ``question_id`` is the id.
+        image_id: column with the id of the image. If a row has no value in this column, its ``question_id`` is used.
     """
     data = hub_rows(name, hub_id, split, root)
     columns(name, data, required)
@@ -178,7 +180,7 @@ def load_json(name: str, path: Path) -> Any:
                 try:
                     rows.extend(json_values(line))
                 except ValueError as broken:
-                    if not rows:  # the file is not in JSON lines format
+                    if not rows:  # no line was valid, so the file is not in JSON lines format
                         raise EvaluationError(f"{name}: {error}: download the file again") from error
                     raise EvaluationError(
                         f"{name}: {path}, line {number} is not JSON ({broken}): download the file again"
@@ -232,7 +234,8 @@ def _kind(value: Any) -> str:
 
 
 def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header, parsed strictly. White space around the header's names is dropped.
+    """Return the rows of a CSV file with a header. The file is parsed strictly. White space around the column names is
+    dropped.
 
     Raises EvaluationError, which names the line, if a row has too few or too many fields, or a quote is not closed.
     """
@@ -251,7 +254,7 @@ def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
             if not header:
                 header = [column.strip() for column in row]
                 if len(set(header)) < len(header):
-                    raise EvaluationError(f"{name}: {path} has two columns of the same name: download the file again")
+                    raise EvaluationError(f"{name}: {path} has two columns with the same name: download the file again")
             elif len(row) != len(header):
                 raise EvaluationError(
                     f"{name}: {path}, line {line} has {len(row)} fields, but the header has {len(header)}: download "
@@ -272,7 +275,8 @@ def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[An
     """
     if missing := [key for key in keys if row.get(key) is None]:
         raise EvaluationError(
-            f"{name}: {where} has no {', '.join(missing)}, only {', '.join(map(str, row)) or 'an empty object'}"
+            f"{name}: {where} has no {', '.join(missing)}, only {', '.join(map(str, row)) or 'an empty object'}: check "
+            f"benchmark.{name}.root"
         )
     return [row[key] for key in keys]
 
@@ -288,15 +292,18 @@ def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str
 
 
 def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the values of required keys as text. Raises EvaluationError for a value that is neither a number nor
-    non-blank text. The values are ids, answers or file names.
+    """Return the values of required keys, which are ids, answers or file names, as text. Raises EvaluationError for a
+    value that is neither a number nor non-blank text.
     """
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if isinstance(value, str) and not value.strip():
             raise EvaluationError(f"{name}: {where}: {key} is empty: download the data again")
         if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value:
-            raise EvaluationError(f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}), not a string or a number")
+            raise EvaluationError(
+                f"{name}: {where}: {key} is {_kind(value)} ({value!r:.60}), not a string or a number: download the "
+                "data again"
+            )
     return [str(value) for value in values]
 
 
@@ -310,10 +317,12 @@ def whole_ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list
 
 
 def by_id(name: str, path: Path, key: str, content: Callable[[dict[str, Any], str], Content]) -> dict[str, Content]:
-    """Return the contents of a file's entries by the id in ``key``.
+    """Return a dictionary from the ids of a file's entries to their contents. The id of an entry is its value of
+    ``key``.
 
     Args:
-        content: function that returns the content of an entry; the second argument names the entry in messages.
+        content: function that returns the content of an entry. Its second argument is the name of the entry for
+            messages.
 
     Raises:
         EvaluationError: two entries have the same id and different contents.
@@ -325,13 +334,16 @@ def by_id(name: str, path: Path, key: str, content: Callable[[dict[str, Any], st
         value = content(row, where)
         if contents.setdefault(row_id, value) != value:
             raise EvaluationError(
-                f"{name}: {where}: {key} {row_id} has different content in an earlier entry: remove one of the two"
+                f"{name}: {where}: {key} {row_id} has different content in an earlier entry: remove one of the two "
+                "entries"
             )
     return contents
 
 
 def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, ...]:
-    """Parse the options from a Python list literal ("['a cat', 'a dog']"). Raises EvaluationError for other text."""
+    """Parse the options from a Python list literal ("['a cat', 'a dog']"). Raises EvaluationError for any other
+    text.
+    """
     try:
         options = ast.literal_eval(listed)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
@@ -357,9 +369,9 @@ def check_option(name: str, key: str, value: str, allowed: Sequence[str]) -> Non
 
 
 def check_count(name: str, count: int, versions: Mapping[int, str], partial: bool) -> str:
-    """Return the data version with this number of items.
+    """Return the version of the data that has this number of items.
 
-    Raises EvaluationError for any other number, unless ``partial`` allows an incomplete copy.
+    Raises EvaluationError if no version has this number of items, unless ``partial`` allows an incomplete copy.
     """
     if count in versions:
         return versions[count]

@@ -1,4 +1,4 @@
-"""Collect the images of a benchmark's file, whose rows contain each image as base64 text or as a path."""
+"""Collect the images of a benchmark's file. Each row contains its image as base64 text or as a path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scramble.evaluation.items import EvaluationError
 from scramble.records import ImageFile
 
 MAX_PATH = 512
-"""Maximum number of characters of a path. A longer text is an image."""
+"""Maximum number of characters of a path. A longer value is treated as an image."""
 
 
 class RowImages:
@@ -23,13 +23,14 @@ class RowImages:
         self._paths: list[str] = []
 
     def add(self, name: str, where: str, key: str, value: object) -> str:
-        """Return the id of a row's image: ``key`` if ``value`` is base64 text, the path if ``value`` is a path.
+        """Return the id of a row's image, which is ``key`` if ``value`` is base64 text, or the path if ``value`` is a
+        path.
 
         Raises:
             EvaluationError: ``value`` is neither base64 text nor a path, or a different image has the same key.
         """
         if not isinstance(value, str) or not value.strip():
-            raise EvaluationError(f"{name}: {where}: image is {value!r:.60}, neither base64 text nor a path")
+            raise EvaluationError(f"{name}: {where}: image is {value!r:.60}, which is neither base64 text nor a path")
         if len(value) <= MAX_PATH and re.search(r"\.\w{3,4}$", value):
             self._paths.append(value)
             return value

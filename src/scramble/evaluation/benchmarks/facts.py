@@ -1,4 +1,4 @@
-"""Read facts about benchmarks from ``facts.yaml``: what each benchmark measures, and where its data come from.
+"""Read facts about benchmarks from ``facts.yaml``, such as what each benchmark measures and where its data come from.
 ``docs/benchmarks.md`` lists these facts.
 """
 
@@ -15,7 +15,7 @@ import yaml
 class Facts:
     """Facts about one benchmark, as text. Chance and human values are in percent.
 
-    ``protocol=default`` selects the first of the protocols.
+    ``protocol=default`` selects the first protocol in ``protocols``.
     """
 
     title: str

@@ -18,8 +18,8 @@ class FileOrHub:
     Args:
         name: name of the benchmark.
         hub_id, split: id and split of the hub data set.
-        root: a JSON lines file, a folder that contains ``file``, or a folder in the hub's layout; None: the hub.
-        file: name of the JSON lines file, whose rows name a path in ``image``.
+        root: a JSON lines file, a folder that contains ``file``, or a folder in the hub's layout (default: the hub).
+        file: name of the JSON lines file. Each of its rows contains the path of an image in ``image``.
         required: columns of the hub data set.
         image: column of the images in the hub data set.
     """
@@ -49,8 +49,8 @@ class FileOrHub:
         self.rows, self._hub = text_rows(name, data), HubImages(data)
 
     def image_id(self, number: int, where: str) -> str:
-        """Return the id of the image of row ``number``. Raises EvaluationError if the row of a JSON lines file names no
-        image.
+        """Return the id of the image of row ``number``. Raises EvaluationError if a row of a JSON lines file does not
+        name an image.
         """
         if self._hub is not None:
             return self._hub.add(str(number), number, self._column)
@@ -58,8 +58,8 @@ class FileOrHub:
         return path
 
     def images(self, items: Iterable[Item], folder: str | Path | None) -> Mapping[str, ImageFile]:
-        """Return the images of the items by id. ``folder`` contains the images that a JSON lines file names (None: the
-        file's folder).
+        """Return the images of the items by id. ``folder`` is the folder of the images that a JSON lines file names
+        (default: the folder of this file).
         """
         if self._hub is not None:
             return self._hub

@@ -1,4 +1,4 @@
-"""HallusionBench: yes/no questions about original and edited figures, and about no figure at all.
+"""HallusionBench: yes/no questions about original and edited figures, and questions without a figure.
 
 Paper: Guan et al., CVPR 2024 (arXiv 2310.14566). Data: the repository's ``HallusionBench.json`` with its images.
 Counts: 1,129 questions, of which 951 have an image; 455 groups of the same question, 346 figures. Chance: aAcc 50.
@@ -14,9 +14,9 @@ Human: not in the repository.
 | ``yes_difference``, ``false_positive_ratio`` | bias towards yes |
 | ``language_hallucination``, ``visual_illusion``, ``mixed_cause`` | share of this cause among the errors |
 
-The three accuracies are also computed by category (VD, VS), by subcategory, for figures that are edited against common
-knowledge (hard), and for all other figures (easy). The authors' "easy aAcc" is ``q_acc/easy``. The causes of errors are
-not computed with a judge, because the judge would have to compare two replies.
+The three accuracies are also computed by category (VD, VS), by subcategory, for figures that were edited to contradict
+common knowledge (hard), and for all other figures (easy). The authors' "easy aAcc" is ``q_acc/easy``. The causes of
+errors are not computed with a judge, because the judge would have to compare two replies.
 
 In the original, GPT-4 compares a reply with the answer (``grading=judge``). An unclear reply is then right for the 178
 questions of VS without an image. The default ``grading=rule`` searches the reply for the words yes and no, as
@@ -63,8 +63,8 @@ def load(
     Args:
         root: the JSON file, or its folder.
         images: folder of the images (default: the file's folder).
-        grading: ``rule``, or ``judge``.
-        without_image: whether the questions without an image are asked as well.
+        grading: ``rule`` or ``judge``.
+        without_image: whether to ask the questions without an image as well.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     check_option("hallusionbench", "grading", grading, GRADINGS)

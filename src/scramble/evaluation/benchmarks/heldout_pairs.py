@@ -1,8 +1,8 @@
 """Held-out preference pairs of the training data set: is the chosen text more likely than the rejected text?
 
-Paper: none; the benchmark is this project's own. It applies SugarCrepe's task to the held-out part of the training data
-set. Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. There is no
-reference implementation with which the scores could be compared.
+Paper: none; the benchmark was designed for this project. It applies SugarCrepe's task to the held-out part of the
+training data set. Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. There
+is no reference implementation with which the scores could be compared.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def load(root: str | Path) -> Benchmark:
     pairs = [] if is_empty else [single for pair in read_table(root, PreferencePair) for single in pair.singles()]
     if not pairs:
         raise EvaluationError(
-            f"heldout_pairs: {root} has no pairs: generate with a larger data.test_fraction, or choose other "
-            "benchmarks (benchmark=[...])"
+            f"heldout_pairs: {root} contains no pairs: generate the data with a larger data.test_fraction, or choose "
+            "other benchmarks (benchmark=[...])"
         )
     items = [
         Item(CaptionChoice(p.pair_id, p.image_ids[0], (p.chosen, p.rejected), kind=p.kind, prompt=p.prompt), "captions")

@@ -1,5 +1,5 @@
-"""Provide the images of benchmarks: files below a folder, which are found by the names in a benchmark's file; crops of
-images; images of a data set folder.
+"""Provide the images of benchmarks. The images are files below a folder (found by the names in a benchmark's file),
+crops of these files, or the images of a data set folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from scramble.storage.image_table import ImageTable
 
 
 def folder_images(name: str, folder: str | Path, names: Iterable[str], setting: str = "images") -> dict[str, ImageFile]:
-    """Return the images below a folder, by the names in a benchmark's file. A name without a suffix matches any suffix.
+    """Return the images below a folder, by the names in a benchmark's file. A name without a suffix matches files with
+    any suffix.
 
     The file whose path equals the name is used, if it exists. Otherwise the only file whose path ends with the name is
     used ("val2017/1.jpg" for "1.jpg") or, if ``folder`` is a sub-folder, the file whose path is the end of the name
@@ -25,7 +26,7 @@ def folder_images(name: str, folder: str | Path, names: Iterable[str], setting: 
         name: name of the benchmark.
         folder: folder with the images.
         names: paths or base names, as written in the benchmark's file.
-        setting: the benchmark's configuration key for the folder, used in error messages.
+        setting: configuration key of the benchmark for this folder, which error messages name.
 
     Raises:
         EvaluationError: the folder or an image is missing, a name matches several files, or a file matches several
@@ -57,12 +58,12 @@ def folder_images(name: str, folder: str | Path, names: Iterable[str], setting: 
 
 
 def item_images(name: str, folder: str | Path, items: Iterable[Item]) -> dict[str, ImageFile]:
-    """Return the images of items, which are files below a folder, by id."""
+    """Return the images of items by id. The images are files below a folder."""
     return folder_images(name, folder, [image_id for item in items for image_id in item.image_ids])
 
 
 class _Files:
-    """The image files below a folder, indexed by every end of their paths, with and without suffix."""
+    """The image files below a folder, indexed by every possible end of their paths, with and without the suffix."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -12,8 +12,8 @@ from scramble.records import LETTERS
 
 
 def listed(name: str, where: str, key: str, value: Any) -> tuple[str, ...]:
-    """Return the options in a list of texts or numbers. Raises EvaluationError for any other value, for more than 26
-    options, and if all options are empty.
+    """Return the options in a list of strings or numbers. Raises EvaluationError if the value is not such a list, if it
+    has more than 26 options, or if all options are empty.
     """
     if not isinstance(value, (list, tuple)) or not all(map(_is_option, value)):
         raise EvaluationError(f"{name}: {where}: {key} is not a list of options: {value!r:.120}")
@@ -41,14 +41,14 @@ def letter(name: str, where: str, answer: str, choices: Sequence[str]) -> str:
 
 
 def chance(items: Iterable[Item]) -> dict[str, float]:
-    """Return the accuracy of random letters in percent, overall and by kind and tag. The accuracy on a question without
-    options is 0.
+    """Return the accuracy of randomly chosen letters in percent, overall and by kind and tag. The accuracy on a
+    question without options is 0.
     """
     return levels("accuracy", ((item, 100 / len(item.options) if item.options else 0.0) for item in items))
 
 
 def levels(score: str, values: Iterable[tuple[Item, float]]) -> dict[str, float]:
-    """Return the mean value of items, overall and by kind and tag, under the names of the scores."""
+    """Return the mean value of the items, overall and by kind and tag, in a dictionary from score names to means."""
     table: defaultdict[str, list[float]] = defaultdict(list)
     for item, value in values:
         for label in {"", item.kind, *item.tags}:

@@ -1,10 +1,10 @@
-"""LLaVA-Bench (in the wild): open questions; a judge compares the answers with those of a text-only GPT-4.
+"""LLaVA-Bench (in the wild): open questions. A judge compares the answers with answers of a text-only GPT-4.
 
 Paper: Liu et al., NeurIPS 2023 (arXiv 2304.08485). Data: ``liuhaotian/llava-bench-in-the-wild`` (``questions.jsonl``,
 ``context.jsonl``, ``answers_gpt4.jsonl``, images). Counts: 60 questions on 24 images, of the types conversation (conv),
 detail and complex. Chance: none. Human: not published.
 
-A language model scores the reference answer and the model's answer from 1 to 10, given a description of the image. The
+Given a description of the image, a language model scores the reference answer and the model's answer from 1 to 10. The
 authors use gpt-4-0314, and MPO's authors use gpt-4-0613. ``score`` is the sum of the model's scores in percent of the
 sum of the references' scores. ``candidate`` and ``reference`` are the mean scores of the model and of the references,
 in percent of 10 points. Pairs of scores that cannot be read are excluded, except from ``official_score``, which counts

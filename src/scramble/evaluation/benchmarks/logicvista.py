@@ -6,10 +6,10 @@ have two letters, and one answer is a number. Question v1_382 has neither text n
 Chance: not computed. Human: not checked.
 
 The kind of an item is its skill. A reply is right if its letters are those of the answer. In the official script, GPT-4
-reads the letters from the reply. Here a judge reads them with our prompt, and VLMEvalKit's rule parses the judge's
-reply. Without a judge, our own rule reads the letters (``extraction: rule``). Of the 6,272 published replies, 97.7 %
-get the same outcome by our rule as by GPT-4's reading. Tests check the comparison of letters and the parsing of the
-judge's replies against the reference implementations on recorded rows.
+reads the letters from the reply. Here a judge reads the letters with our prompt, and VLMEvalKit's rule parses the
+judge's reply. Without a judge, a rule of this project reads the letters (``extraction: rule``). For 97.7 % of the 6,272
+published replies, our rule and GPT-4's reading lead to the same outcome. Tests check the comparison of letters and the
+parsing of the judge's replies against the reference implementations on recorded rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scramble.records import Question
 
 SKILLS = ("inductive", "deductive", "numerical", "spatial", "mechanical")
 EMPTY = "v1_382"
-"""Id of the question without text and answer."""
+"""Id of the question that has neither text nor an answer."""
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:

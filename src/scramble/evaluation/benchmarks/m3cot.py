@@ -1,13 +1,14 @@
 """M3CoT: multimodal chain of thought in science, commonsense and mathematics.
 
 Paper: Chen et al., ACL 2024 (arXiv 2405.16473). Data: ``LightChen2333/M3CoT``, split test, or the copy that MPO's
-authors used (``test.jsonl`` of ``Weiyun1025/M3CoT-ScienceQA-Format``). The copy has ``hint`` instead of ``context``,
-and the answer is an index. Counts: 2,318 questions (the paper and the leaderboard state 2,359). Chance: computed from
-the numbers of options, 29.07 on all questions. Human: as on the leaderboard.
+authors used (``test.jsonl`` of ``Weiyun1025/M3CoT-ScienceQA-Format``). In the copy, the column ``context`` is called
+``hint``, and the answer is an index. Counts: 2,318 questions (the paper and the leaderboard state 2,359). Chance:
+computed from the numbers of options, 29.07 on all questions. Human: from the leaderboard.
 
 The kind of an item is its domain, and its tag is ``domain/topic``. The protocols ``m3cot`` and ``m3cot_cot`` are the
-benchmark's own, with one turn. For open models, the authors add a second turn and score only the reply to this turn.
-``mpo_direct`` and ``mpo_cot`` follow MPO's evaluation code; the instruction of ``mpo_cot`` is worded by this project.
+benchmark's own protocols, with one turn. For open models, the authors add a second turn and score only the reply to
+this turn. ``mpo_direct`` and ``mpo_cot`` follow MPO's evaluation code, but the instruction of ``mpo_cot`` was written
+for this project.
 Tests compare the parsing of replies with M3CoT's and InternVL's code on recorded replies.
 """
 
@@ -42,8 +43,8 @@ def load(root: str | Path | None = None, *, images: str | Path | None = None, pa
     """Load the 2,318 test questions.
 
     Args:
-        root: folder in the hub's layout, or MPO's ``test.jsonl`` or the folder of this file; None: the hub.
-        images: folder of the images that MPO's file names; None: the file's folder.
+        root: folder in the hub's layout, MPO's ``test.jsonl``, or the folder of this file (default: the hub).
+        images: folder of the images that MPO's file names (default: the folder of this file).
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     required = ("id", "question", "choices", "context", "answer", "domain", "topic")

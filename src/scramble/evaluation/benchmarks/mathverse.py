@@ -1,4 +1,4 @@
-"""MathVerse: problems in five versions, with more or less of the text in the picture.
+"""MathVerse: problems in five versions, which differ in how much of the text is in the picture.
 
 Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a folder with
 the same layout. Counts: 788 problems in each of five versions (436 multiple choice, 352 free). ``problem_version``
@@ -6,14 +6,14 @@ selects a version; the default is vision-only. Chance: computed (25 for multiple
 not checked.
 
 The kind of an item is its subject. Its tags are ``<subject>/<subfield>`` and the type of the question. ``query``
-selects the prompt: query_wo asks for a direct answer, query_cot asks for reasoning first, and question is the question
-alone. In the vision-only version, the question is part of the picture.
+selects the prompt: ``query_wo`` asks for a direct answer, ``query_cot`` asks for reasoning first, and ``question`` is
+the question alone. In the vision-only version, the question is part of the picture.
 
 In the official script, a language model extracts the answer from the last 30 words, and a second call compares it with
 the right answer. Here both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``). Letters
 and equal strings need no second call. Without a judge, answers are extracted and compared by rule. Such results record
 ``extraction: rule`` and are not comparable with judged results. The scores have not been compared with a reference
-implementation, because this needs the judge.
+implementation, because the reference implementation needs the judge.
 """
 
 from __future__ import annotations
@@ -116,5 +116,5 @@ def _metadata(row: dict[str, Any], where: str) -> dict[str, Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             metadata = None
     if not isinstance(metadata, dict):
-        raise EvaluationError(f"mathverse: {where}: metadata is {row.get('metadata')!r:.60}, not an object")
+        raise EvaluationError(f"mathverse: {where}: metadata is {row.get('metadata')!r:.60}, which is not an object")
     return metadata

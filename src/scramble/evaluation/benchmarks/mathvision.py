@@ -2,16 +2,18 @@ r"""MATH-Vision (MATH-V): mathematics competition problems with pictures.
 
 Paper: Wang et al., NeurIPS 2024 (arXiv 2402.14804). Data: ``MathLLMs/MathVision``, or the repository's ``test.jsonl``
 or ``testmini.jsonl`` with its images. Counts: 3,040 questions (1,532 multiple choice, 1,508 free); testmini has 304.
-Chance: computed, 10.08 (20 for multiple choice, 0 for free questions). The published random run has 7.17. Human: about
-70 (the repository gives no exact number).
+Chance: computed, 10.08 (20 for multiple choice, 0 for free questions). The published accuracy of random answers is
+7.17. Human: about 70 (the repository states no exact number).
 
 The kind of an item is its subject. Its tags are ``level:<1-5>`` and ``level:<1-5>/<subject>``. The prompt is the
-official one: the question, then the options as ``(A) ...`` unless the picture shows them. ``protocol=standard`` is the
-official direct protocol. The default, ``mathvision``, asks for reasoning and a ``\boxed{}`` answer in our wording.
-MPO's numbers were computed with VLMEvalKit, which extracts answers with a judge and compares exact values.
+official prompt: the question, then the options as ``(A) ...`` unless the picture shows the options.
+``protocol=standard`` is the official direct protocol. The default protocol, ``mathvision``, asks for reasoning and a
+``\boxed{}`` answer in our wording. MPO's numbers were computed with VLMEvalKit, which extracts answers with a judge and
+compares exact values.
 
 Tests compare extraction and outcome with the official code on recorded replies. :mod:`scramble.grading.latex_value`
-replaces latex2sympy2 for computing the value of an expression; all published replies get the same outcomes.
+replaces latex2sympy2 for computing the value of an expression. The outcomes of all published replies are the same with
+both.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from scramble.records import LETTERS, Question
 COUNTS = {"test": 3040, "testmini": 304}
 LEVELS = "12345"
 DRAWN = "ABCDE"
-"""The listed options of a question whose options are drawn in the picture."""
+"""The options that the data lists for a question whose options are drawn in the picture."""
 
 
 def load(
@@ -43,10 +45,10 @@ def load(
     """Load the questions of a split.
 
     Args:
-        root: the repository's ``<split>.jsonl`` or the folder of this file, or a folder in the hub's layout; None: the
-            hub.
-        split: test or testmini.
-        images: folder of the images that the repository's file names; None: the file's folder.
+        root: the repository's ``<split>.jsonl``, the folder of this file, or a folder in the hub's layout (default: the
+            hub).
+        split: ``test`` or ``testmini``.
+        images: folder of the images that the repository's file names (default: the folder of this file).
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     check_option("mathvision", "split", split, tuple(COUNTS))

@@ -1,4 +1,4 @@
-"""MathVista, testmini.
+"""MathVista, testmini: mathematics in figures, charts and photographs.
 
 Paper: Lu et al., ICLR 2024 (arXiv 2310.02255). Data: ``AI4Math/MathVista``, split testmini. Counts: 1,000 questions (by
 type of answer: text 540, integer 418, float 40, list 2). Chance: not computed. Human: not checked.
@@ -47,11 +47,15 @@ def _item(row: dict[str, Any], image: str) -> Item:
     question, question_type, answer_type = texts("mathvista", row, where, "question", "question_type", "answer_type")
     listed, metadata, precision = row.get("choices") or (), row.get("metadata") or {}, row.get("precision")
     if not isinstance(listed, (list, tuple)) or not isinstance(metadata, dict):
-        raise EvaluationError(f"mathvista: {where}: choices is not a list, or metadata is not an object")
+        raise EvaluationError(
+            f"mathvista: {where}: choices is not a list, or metadata is not an object: download the data again"
+        )
     if question_type == "multi_choice" and not listed:
-        raise EvaluationError(f"mathvista: {where} is multiple choice but has no choices")
+        raise EvaluationError(f"mathvista: {where} is multiple choice but has no choices: download the data again")
     if precision is not None and (isinstance(precision, (bool, str)) or precision != precision):
-        raise EvaluationError(f"mathvista: {where}: precision is {precision!r:.60}, not a number")
+        raise EvaluationError(
+            f"mathvista: {where}: precision is {precision!r:.60}, which is not a number: download the data again"
+        )
     choices = tuple(str(choice) for choice in listed)
     prompt = str(row.get("query") or question)
     kind = str(metadata.get("task") or question_type)

@@ -1,11 +1,11 @@
-"""MMHal-Bench: open questions; a judge rates informativeness and hallucination.
+"""MMHal-Bench: open questions. A judge rates how informative the answers are and whether they contain hallucinations.
 
 Paper: Sun et al., Findings of ACL 2024 (LLaVA-RLHF, arXiv 2309.14525). Data: ``response_template.json`` of
 ``Shengcao1006/MMHal-Bench`` with its images (named as in ``image_src``), or RLAIF-V's ``mmhal-bench_with_image.jsonl``
 with images in base64, which InternVL uses. Counts: 96 questions, twelve of each of eight types. Chance: none. Human:
 not published. The kind of an item is its question type; the authors' script uses the row number modulo 8 instead.
 
-A language model rates each answer from 0 to 6, given the objects in the image and a correct answer. The authors use
+Given the objects in the image and a correct answer, a language model rates each answer from 0 to 6. The authors use
 gpt-4-0314, and MPO's authors use GPT-4o. ``score`` is the mean rating in points from 0 to 6. ``hallucination_rate`` is
 the percentage of ratings below 3; lower is better. Ratings that cannot be read are excluded, except from
 ``official_score`` and ``official_hallucination_rate``, which count unreadable ratings as 0, as the authors' script

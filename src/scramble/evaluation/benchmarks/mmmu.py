@@ -1,4 +1,4 @@
-"""MMMU, validation.
+"""MMMU, validation: college-level questions in 30 subjects.
 
 Paper: Yue et al., CVPR 2024 (arXiv 2311.16502). Data: ``lmms-lab-encoder/MMMU``, split validation. Counts: 900
 questions (847 multiple choice, 53 open). Chance: not computed. Human: not checked. The kind of an item is its subject.
@@ -59,7 +59,7 @@ def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
     elif isinstance(options or [], (list, tuple)):
         choices = tuple(str(option) for option in options or ())
     else:
-        raise EvaluationError(f"mmmu: {where}: options is not a list: {options!r:.120}")
+        raise EvaluationError(f"mmmu: {where}: options is not a list: {options!r:.120}. Download the data again")
     kind = one_of("mmmu", where, "question_type", texts("mmmu", row, where, "question_type")[0], KINDS)
     if kind == "multiple-choice":
         letter = one_of("mmmu", where, "answer", answer.strip(), LETTERS[: len(choices)])
@@ -70,7 +70,7 @@ def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
 
 
 def _answers(answer: str, where: str) -> tuple[str, ...]:
-    """Return the answers of an open question, given as a string or as a list literal."""
+    """Return the answers to an open question. ``answer`` is one answer, or a list literal of answers."""
     if answer.startswith("["):
         with suppress(EvaluationError):
             return listed_options("mmmu", where, "answer", answer) or (answer,)

@@ -1,4 +1,4 @@
-"""MMVP.
+"""MMVP: pairs of images that CLIP confuses.
 
 Paper: Tong et al., CVPR 2024 (arXiv 2401.06209). Data: ``MMVP/MMVP`` (``Questions.csv`` and images ``1..300.jpg``).
 Counts: 300 questions, which form 150 pairs (2k - 1, 2k). Chance: 50 per question, 25 per pair. Human: 95.7 per pair
@@ -48,14 +48,17 @@ def _item(row: dict[str, Any], labels: str, where: str) -> Item:
     row = {"Index" if key == "lndex" else key: value for key, value in row.items()}
     (index,) = ids("mmvp", row, where, "Index")
     if not re.fullmatch(r"\s*[1-9]\d{0,8}\s*", index, re.ASCII):
-        raise EvaluationError(f"mmvp: {where}: the index {index!r:.60} is not a number of at least 1")
+        raise EvaluationError(
+            f"mmvp: {where}: the index {index!r:.60} is not a positive integer: download the data again"
+        )
     number = int(index)
     question, options, answer = texts("mmvp", row, f"row {number}", "Question", "Options", "Correct Answer")
     choices = tuple(part.strip() for part in re.split(r"\([a-z]\)", options, flags=re.IGNORECASE) if part.strip())
     letter = answer.strip().strip("()").upper()
     if len(choices) != 2 or letter not in ("A", "B"):
         raise EvaluationError(
-            f"mmvp: row {number}: the options {options!r} and the answer {answer!r} are not two options and a letter"
+            f"mmvp: row {number}: the options {options!r} and the answer {answer!r} are not two options and a letter: "
+            "download the data again"
         )
     if labels == "corrected":
         letter = CORRECTIONS.get(number, letter)

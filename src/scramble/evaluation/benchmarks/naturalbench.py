@@ -1,4 +1,4 @@
-"""NaturalBench.
+"""NaturalBench: groups of two questions about two images. The answer to each question differs between the images.
 
 Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``BaiqiL/NaturalBench``, split train. Counts: 1,900 groups of
 two images and two questions, 7,600 answers. Chance: Acc 50, Q_Acc 25, I_Acc 25, G_Acc 6.25. Human: not published.
@@ -53,7 +53,10 @@ def _item(number: int, row: dict[str, Any], q: int, i: int, image: str) -> Item:
     where, key = f"row {number}", f"Image_{i}_Question_{q}"
     question, answer, kind = texts("naturalbench", row, where, f"Question_{q}", key, "Question_Type")
     if kind not in SUFFIX:
-        raise EvaluationError(f"naturalbench: row {number}: Question_Type is {kind!r}, not one of {', '.join(SUFFIX)}")
+        raise EvaluationError(
+            f"naturalbench: row {number}: Question_Type is {kind!r}, which is not one of {', '.join(SUFFIX)}: download "
+            "the data again"
+        )
     style = "yes_no" if kind == "yes_no" else "letter"
     answer = answer.strip().lower() if style == "yes_no" else answer.strip().upper()
     one_of("naturalbench", where, key, answer, ("yes", "no") if style == "yes_no" else ("A", "B"))

@@ -11,12 +11,14 @@ counts every occurrence of an object word in the response, which is the original
 
 | score | meaning |
 |---|---|
-| ``response_rate`` | share of hallucinating responses among those with a COCO object (CHAIRs_refine); lower is better |
-| ``mention_rate`` | share of hallucinated mentions (CHAIRi); lower is better |
-| ``chair_s`` | share of hallucinating responses among all responses; lower is better |
-| ``recall`` | share of the image's categories that are mentioned; higher is better |
+| ``response_rate`` | share of hallucinating responses among responses with a COCO object (CHAIRs_refine) |
+| ``mention_rate`` | share of hallucinated mentions (CHAIRi) |
+| ``chair_s`` | share of hallucinating responses among all responses |
+| ``recall`` | share of the image's categories that are mentioned |
 
-Tests compare all scores with the original on recorded responses and object lists, without judge and spaCy.
+Lower values are better, except for ``recall``.
+
+Tests compare all scores with the original on recorded responses and object lists, without the judge and spaCy.
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ def load(
         root: the file, or its folder.
         annotations: folder of COCO's annotations (default: the file's folder).
         images: folder of images, if the file contains paths instead of images.
-        extraction: ``judge``, or ``plain`` (a rule).
-        pipeline: spaCy pipeline for the objects that a judge names.
+        extraction: ``judge``, or ``plain`` for extraction by rule.
+        pipeline: spaCy pipeline that reduces the objects that a judge names to lemmas.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     check_option("object_halbench", "extraction", extraction, EXTRACTIONS)

@@ -96,19 +96,21 @@ def _benchmark(
 
 
 def _numbered(name: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the keys and rows of a JSON list or JSON object of rows."""
+    """Return the keys and rows of a file that contains a JSON list or a JSON object of rows."""
     if isinstance(load_json(name, path), dict):
         return list(json_entries(name, path).items())
     return [(str(number), row) for number, row in enumerate(json_rows(name, path))]
 
 
 def _file_names(urls: list[str]) -> dict[str, str]:
-    """Return a dictionary from URLs to file names. A file name that several URLs have is preceded by its folders."""
+    """Return a dictionary from URLs to file names. If several URLs have the same file name, their paths are returned
+    instead.
+    """
     paths = {url: PurePosixPath(urlsplit(url).path.lstrip("/")) for url in dict.fromkeys(urls)}
     shared = Counter(path.name for path in paths.values())
     return {url: path.name if shared[path.name] == 1 else str(path) for url, path in paths.items()}
 
 
 def _subset(image: str) -> str:
-    """Return EqBen's subset, read from an image path (``images/eqbenag/...``), or an empty string."""
+    """Return the EqBen subset that an image path names (``images/eqbenag/...``), or "" if the path names none."""
     return next((part for part in Path(image).parts if part.startswith("eqben")), "")

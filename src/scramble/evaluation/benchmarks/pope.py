@@ -1,4 +1,4 @@
-"""POPE.
+"""POPE: is an object in the image?
 
 Paper: Li et al., EMNLP 2023 (arXiv 2305.10355). Data: ``lmms-lab-encoder/POPE``, split test, or the repository's
 ``coco_pope_{random,popular,adversarial}.json`` (JSON lines) with COCO val2014 images, or VLMEvalKit's ``POPE.tsv``.
@@ -61,6 +61,6 @@ def _item(row: Mapping[str, Any], text: str, label: str) -> Item:
     )
     answer = answer.strip().lower()
     if answer not in ("yes", "no"):
-        raise EvaluationError(f"pope: {where}: the label {answer!r} is neither yes nor no")
+        raise EvaluationError(f"pope: {where}: the label {answer!r} is neither yes nor no: download the data again")
     record = Question(f"{category}/{key}", (row["image_name"],), question, answer, category)
     return Item(record, "yes_no")

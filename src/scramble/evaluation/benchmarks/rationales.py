@@ -1,6 +1,6 @@
 """Questions that are answered with a rationale. Each step of the rationale is judged against the image's scene graph.
 
-Paper: none; the benchmark is this project's own, because SceneAlign's metrics are not public.
+Paper: none; the benchmark was designed for this project, because SceneAlign's metrics are not public.
 :mod:`scramble.evaluation.faithfulness` defines the scores. Data version: content key of the tables. Counts: as
 generated. Chance: none, because answers are free text. Human: not measured. There is no reference implementation with
 which the scores could be compared. In the embedded world, the judge is exact.
@@ -44,11 +44,11 @@ def load(
     max_new_tokens: int = 512,
     pipeline: str | None = None,
 ) -> Benchmark:
-    """Load the questions of a split that are about images with scene graphs. The rationales are judged by a parser of
-    English.
+    """Load the questions of a split about images with scene graphs. The rationales are judged by a parser for English.
 
     Args:
-        pipeline: spaCy pipeline (package name or folder) that parses the steps; None: the default pipeline.
+        pipeline: spaCy pipeline (package name or folder) that parses the steps. If it is None, the default pipeline is
+            used.
     """
     details = {"language": "english", "max_new_tokens": max_new_tokens, "pipeline": pipeline}
     return _benchmark("rationales", root, _items("rationales", root, prompt, details))

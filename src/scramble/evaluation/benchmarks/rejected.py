@@ -51,11 +51,11 @@ class RejectedRows(BadRows):
 def read_items(
     name: str, file: object, rows: Iterable[tuple[Key, Row]], item: Callable[[Key, Row], Item], partial: bool
 ) -> list[Item]:
-    """Return the items of a file's rows. Rows for which ``item`` raises EvaluationError are reported together.
+    """Return the items of a file's rows. One message reports all rows for which ``item`` raises EvaluationError.
 
     Args:
-        rows: pairs of the number or key of a row and the row, as from ``enumerate``.
-        partial: whether rejected rows are skipped (:meth:`RejectedRows.finish`).
+        rows: pairs of the number or key of a row and the row itself, for example from ``enumerate``.
+        partial: whether to skip rejected rows (:meth:`RejectedRows.finish`).
     """
     bad, items = RejectedRows(name, file), []
     for key, row in rows:

@@ -32,8 +32,8 @@ differences from VLMEvalKit:
 * If two rows have the same ``image_path``, each row uses its own image.
 * Replies that no rule can parse are never sent to a judge.
 
-lmms-eval has separate rules for the replies to four of these benchmarks. ``+protocol.letter_parser=lmms_vstar``,
-``lmms_blink``, ``lmms_hrbench`` or ``lmms_scienceqa`` selects such a rule.
+lmms-eval parses the replies to four of these benchmarks by separate rules. ``+protocol.letter_parser=lmms_vstar``
+selects the rule for V*; the other three rules are ``lmms_blink``, ``lmms_hrbench`` and ``lmms_scienceqa``.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ CELLS = ("text", "pandas")
 ROTATION = 10**6
 """Distance between the indices of a question's rotations in VLMEvalKit (index, index + 10^6, index + 2 * 10^6, ...)."""
 ANNOTATORS = 4
-"""If each row has at least this many answers, the answers are those of annotators (metric ``vqa``), not accepted
-spellings.
+"""If each row has at least this many answers, they are treated as the answers of different annotators (metric ``vqa``),
+not as accepted spellings.
 """
 
 
@@ -99,10 +99,12 @@ def load(
     Args:
         root: the file, or a folder with one TSV file.
         images: folder of images that are given as paths (default: the file's folder).
-        kind: choice, yes_no, open or free; None: derived from columns and answers.
-        metric: metric of open answers: vqa (accuracy against annotators), relaxed (numbers within 5 %), anls, accuracy
-            (equal text); None: vqa if each row has four answers or more, else accuracy.
-        cells: text, or pandas to read cells as VLMEvalKit does.
+        kind: ``choice``, ``yes_no``, ``open`` or ``free``. If it is None, the kind is derived from the columns and
+            answers.
+        metric: metric of open answers: ``vqa`` (accuracy against annotators), ``relaxed`` (numbers within 5 %),
+            ``anls`` or ``accuracy`` (equal text). The default is ``vqa`` if each row has at least four answers, and
+            ``accuracy`` otherwise.
+        cells: ``text``, or ``pandas`` to read cells as VLMEvalKit does.
         partial: skip rows that cannot be used.
     """
     return read("tsv", root, images=images, kind=kind, metric=metric, cells=cells, partial=partial)
@@ -153,7 +155,7 @@ def read(
 
 
 def is_tsv(root: str | Path) -> bool:
-    """Return whether a benchmark's root is a TSV file, which :func:`read` reads, not a file in the benchmark's own
+    """Return whether a benchmark's root is a TSV file for :func:`read` instead of a file in the benchmark's own
     format.
     """
     return Path(root).suffix.lower() == ".tsv"
@@ -171,7 +173,9 @@ def _file(name: str, root: str | Path) -> Path:
 
 
 def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> Form:
-    """Return how the rows of a file become items. Raises EvaluationError if the file lacks the columns of its kind."""
+    """Return the conversion of a file's rows to items. Raises EvaluationError if the file lacks the columns of its
+    kind.
+    """
     if "AA" in file.columns:
         raise EvaluationError(f"{name}: {file.path} has the option AA, but options beyond Z are not supported")
     letters = tuple(sorted(column for column in file.columns if column in LETTERS))
@@ -182,8 +186,8 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
         kind = "choice" if {"A", "B"} <= set(letters) else "yes_no" if flat and flat <= {"yes", "no"} else "open"
     if kind == "choice" and (missing := {"A", "B"} - set(letters)):
         raise EvaluationError(
-            f"{name}: {file.path} has no column {', '.join(sorted(missing))}, which multiple choice needs, only "
-            f"{', '.join(file.columns)[:200]}: check benchmark.{name}.kind"
+            f"{name}: {file.path} has no column {', '.join(sorted(missing))}, which multiple-choice questions need, "
+            f"only {', '.join(file.columns)[:200]}: check benchmark.{name}.kind"
         )
     if not has_answers:
         log.warning(f"{name}: {file.path} has no answers, so predictions are written without a score")

@@ -1,9 +1,9 @@
 """Read TSV files as VLMEvalKit writes them: an ``index`` column, texts, and images as base64 text or paths.
 
 An image cell contains one of the following: an image in base64, a Python list of several images (``['...', '...']``),
-or, in at most 64 characters, the index of the row that contains the image. Files can have several gigabytes, so only
-the texts are kept in memory. When an image is needed, it is read from the file again. An image that occurs in several
-rows has one id.
+or, in at most 64 characters, the index of the row that contains the image. Files can be several gigabytes in size, so
+only the texts are kept in memory. When an image is needed, it is read from the file again. An image that occurs in
+several rows has one id.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
 
 
 def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages, bad: RejectedRows) -> None:
-    """Replace each image cell that is the index of another row with the images of that row. Reject the row if no such
-    row has an image.
+    """Replace each image cell that is the index of another row with the images of that row. Reject the row if the other
+    row does not exist or has no image.
     """
     ids = {row.index: row.image_ids for row in rows}
     for row, cell in pointers:
@@ -222,7 +222,7 @@ class _Reader:
 def _check_columns(name: str, path: Path, columns: tuple[str, ...]) -> None:
     shown = ", ".join(column[:30] for column in columns[:20])
     if len(set(columns)) < len(columns):
-        raise EvaluationError(f"{name}: {path} has two columns of the same name ({shown}): rename one of them")
+        raise EvaluationError(f"{name}: {path} has two columns with the same name ({shown}): rename one of them")
     missing = [column for column in ("index", "question") if column not in columns]
     if not {"image", "image_path"} & set(columns):
         missing.append("image or image_path")
@@ -265,8 +265,8 @@ class TsvImages(Mapping[str, ImageFile]):
         return tuple(_parts(index, cell))
 
     def find_files(self, name: str, rows: list[Row], bad: RejectedRows) -> None:
-        """Find the files of images that are given as paths, either absolute or below the folder. Reject rows with a
-        missing file.
+        """Find the files of images that are given as paths, either absolute or below the folder. Reject rows with
+        missing files.
         """
         paths = dict.fromkeys(i for row in rows for i in row.image_ids if i not in self._places)
         files: dict[str, ImageFile] = {p: ImageFile(path=p) for p in paths if Path(p).is_absolute()}

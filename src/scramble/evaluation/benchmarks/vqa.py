@@ -64,7 +64,7 @@ def load_vqav2(
 
 
 def load_okvqa(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load OK-VQA val2014. The prompt contains lmms-eval's sentence on missing information."""
+    """Load OK-VQA val2014. The prompt contains lmms-eval's instruction for questions that cannot be answered."""
     details = {"suffix": UNANSWERABLE + SHORT}
     return _annotated("okvqa", "lmms-lab-encoder/OK-VQA", "val2014", root, images, {}, partial, details)
 
@@ -172,15 +172,20 @@ def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], sco
 
 
 def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Return the annotators' answers. The row gives each answer as a text, or as an object that contains the text. An
+    """Return the annotators' answers. In the row, each answer is a string, or an object that contains the string. An
     answer may be empty ("").
     """
     annotations = row.get("answers") or []
     if not isinstance(annotations, list):
-        raise EvaluationError(f"{name}: {where}: answers is {annotations!r:.60}, not a list")
+        raise EvaluationError(
+            f"{name}: {where}: answers is {annotations!r:.60}, which is not a list: download the data again"
+        )
     answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in annotations]
     if bad := [a for a in answers if isinstance(a, bool) or not isinstance(a, (str, int, float)) or a != a]:  # NaN
-        raise EvaluationError(f"{name}: {where}: an answer is {bad[0]!r:.60}, which is neither a text nor a number")
+        raise EvaluationError(
+            f"{name}: {where}: an answer is {bad[0]!r:.60}, which is neither a string nor a number: download the data "
+            "again"
+        )
     return tuple(str(answer) for answer in answers)
 
 

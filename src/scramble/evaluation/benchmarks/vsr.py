@@ -6,8 +6,9 @@ the zero-shot split (the README states 616). Chance: 50 (an answer that is alway
 and 51.5 in the zero-shot split). Human: 95.4. The kind of an item is its relation, and its tag is the relation's
 category.
 
-VSR contains only statements; this project words the question that asks about a statement. Tests compare the accuracies
-by relation and category with the original on recorded predictions, and the parsing of replies with VLMEvalKit's.
+VSR contains only statements, so the question about a statement was written for this project. Tests compare the
+accuracies by relation and category with the original on recorded predictions, and the parsing of replies with
+VLMEvalKit's.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ def load(
 
     Args:
         root: ``testmini.json`` or the folder of this file.
-        images: folder of the images; None: the file's folder.
-        nodes: the file of concepts and domains; None: the file in the folder of ``testmini.json``, if it exists.
-        partial: accept an incomplete copy, and skip rows that cannot be used and incomplete problems.
+        images: folder of the images (default: the folder of ``testmini.json``).
+        nodes: file of the concepts and domains (default: the file in the folder of ``testmini.json``, if it exists).
+        partial: accept an incomplete copy, and skip incomplete problems and rows that cannot be used.
     """
     path = find_file("wemath", root, "testmini.json", "*wemath*.json")
     domains = _domains(Path(nodes) if nodes else path.with_name(NODES), required=nodes is not None)
@@ -109,7 +109,7 @@ def _domains(path: Path, *, required: bool) -> dict[str, str]:
 
 def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
     """Return the items of problems that have all their steps. Raises EvaluationError for incomplete problems, unless
-    ``partial``.
+    ``partial`` is true.
     """
     steps: defaultdict[str, list[str]] = defaultdict(list)
     for item in items:
@@ -119,7 +119,7 @@ def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
     if torn and not partial:
         raise EvaluationError(
             f"wemath: {path}: problem {torn[0]!r} has the steps {', '.join(sorted(steps[torn[0]]))}, not "
-            f"{', '.join(expected[torn[0]]) or 'those of a 2steps or 3steps problem'} ({len(torn)} such problems): "
-            "download the file again, or set benchmark.wemath.partial=true to skip such problems"
+            f"{', '.join(expected[torn[0]]) or 'the steps of a 2steps or 3steps problem'} ({len(torn)} incomplete "
+            "problems): download the file again, or set benchmark.wemath.partial=true to skip incomplete problems"
         )
     return [item for item in items if item.group not in torn]

@@ -5,8 +5,8 @@ Paper: Kamath et al., EMNLP 2023 (arXiv 2310.19785). Data: ``controlled_images_d
 ``vg_qa_{one,two}_obj.json`` (GQA) with Visual Genome images. Sets with a missing file are skipped. Counts: not
 published in the repository; the data version records the number of items. Chance: 25 in A and B (pairs 6.25, sets of
 four 0.39), 50 in the COCO and GQA sets. Human: not published. The images of pillow_left_of_chair and
-pillow_right_of_chair are swapped in the data (issue 4 of the repository). ``labels=corrected`` exchanges the two
-images, and ``labels=original`` keeps the error.
+pillow_right_of_chair are swapped in the data (issue 4 of the repository). ``labels=corrected`` swaps the two images
+back, and ``labels=original`` keeps the error.
 
 The kind of an item is its set, and its tag is set and preposition. In A and B, ``pair_accuracy`` is the share of pairs
 of opposite prepositions (left and right; on and under, or in front and behind) with both items right, and
@@ -71,8 +71,8 @@ def _chance(items: list[Item]) -> dict[str, float]:
 
 
 def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Item:
-    """Return an item of A or B. A group consists of the four images of one pair of objects (first and last part of the
-    name).
+    """Return an item of A or B. A group consists of the four images of one pair of objects, which are the first and the
+    last part of an image's name.
     """
     where = f"{kind} entry {number}"
     (image,) = ids("whatsup", row, where, "image_path")

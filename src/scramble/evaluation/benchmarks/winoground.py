@@ -1,4 +1,4 @@
-"""Winoground.
+"""Winoground: which of two captions with the same words fits which of two images?
 
 Paper: Thrush et al., CVPR 2022 (arXiv 2204.03162). Data: ``facebook/winoground`` (gated), split test, or the folder of
 a mirror (``examples.jsonl`` and ``images/``). Counts: 400 items. Chance: text 25, image 25, group 16.67, group matching
@@ -40,9 +40,9 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
     """Load the 400 items with their tags.
 
     Args:
-        root: folder with ``examples.jsonl`` and images, or with the hub's parquet files; None: the hub.
-        why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), the tags by id; None: a file named
-            ``why_winoground_hard.json`` or ``new_tag_assignments.json`` below ``root``, if there is one.
+        root: folder with ``examples.jsonl`` and images, or with the hub's parquet files (default: the hub).
+        why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), which contains the tags by id (default: a file named
+            ``why_winoground_hard.json`` or ``new_tag_assignments.json`` below ``root``, if there is one).
         partial: accept an incomplete copy.
     """
     images: Mapping[str, ImageFile]

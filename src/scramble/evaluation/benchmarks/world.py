@@ -1,9 +1,9 @@
 """Winoground-style 2x2 items and questions of the embedded world.
 
-Paper: none; the benchmark is this project's own. Data version: content key of the tables. Counts: as generated. Chance
-of 2x2 items: text 25, image 25, group 16.67, group matching 50. Chance of a question: 1 / number of candidate answers.
-Human: not measured. The 2x2 scores are defined as in Winoground, and the world's own judge decides what is true; there
-is no reference implementation with which the scores could be compared.
+Paper: none; the benchmark was designed for this project. Data version: content key of the tables. Counts: as generated.
+Chance of 2x2 items: text 25, image 25, group 16.67, group matching 50. Chance of a question: 1 / number of candidate
+answers. Human: not measured. The 2x2 scores are defined as in Winoground, and the world's own judge decides what is
+true. There is no reference implementation with which the scores could be compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CAPTION_PROMPT = "Describe the image."
 def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -> Benchmark:
     """Load the 2x2 items (``quads.parquet``) in a split's folder.
 
-    The tags of an item are its part, and its kind with its part; each tag has separate scores.
+    The tags of an item are its part, and its kind with its part. The scores are also computed for each tag.
     """
     items = [
         Item(replace(quad, tags=()), "quad", tags=_parts(quad))
