@@ -1,4 +1,4 @@
-"""The data types of an evaluation: items, a loaded benchmark, queries to a model and its replies."""
+"""Define the data types of an evaluation: items, benchmarks, queries to a model, and the model's replies."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free
 class CaptionChoice:
     """One image and several captions, of which ``captions[target]`` is true.
 
-    ``prompt`` is the question that the captions answer. If it is None, the caption prompt of the benchmark is used or,
-    if the benchmark has none, that of the protocol.
+    ``prompt`` is the question that the captions answer. If it is None, the benchmark's caption prompt is used. If the
+    benchmark has no caption prompt, the protocol's caption prompt is used.
     """
 
     item_id: str
@@ -56,9 +56,10 @@ class CaptionChoice:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One scored item. Items of one ``group`` (an MMVP pair, a NaturalBench group) are scored and limited together.
+    """One scored item. Items of one ``group`` (an MMVP pair, a NaturalBench group) are scored together, and ``limit``
+    never splits a group.
 
-    ``details["rule"]`` names the rule that grades a generated answer; :mod:`scramble.evaluation.scoring.answer_rules`
+    ``details["rule"]`` names the rule that grades a generated answer. :mod:`scramble.evaluation.scoring.answer_rules`
     lists the rules of each style.
     """
 
@@ -82,7 +83,9 @@ class Item:
 
     @property
     def options(self) -> dict[str, str]:
-        """The options of a question by letter: A, B, ..., or the letters in ``details["letters"]`` (A, B, D)."""
+        """The options of a question by letter. The letters are A, B, ..., unless ``details["letters"]`` lists different
+        letters (for example A, B, D).
+        """
         choices = self.record.choices if isinstance(self.record, Question) else ()
         return dict(zip(self.details.get("letters", LETTERS), choices, strict=False))
 
@@ -120,8 +123,8 @@ class Benchmark:
             outcomes.
         chance, human: scores of chance and of humans in percent, by the name of the score.
         default_protocol: the protocol that ``protocol=default`` selects for this benchmark.
-        caption_prompt, yes_template: prompts on which the models of the embedded world were trained; None: the
-            protocol's prompts.
+        caption_prompt, yes_template: prompts with which the models of the embedded world were trained. If they are
+            None, the protocol's prompts are used.
     """
 
     name: str
@@ -147,10 +150,10 @@ class Benchmark:
 @dataclass(frozen=True, slots=True)
 class Query:
     """One question to the model about some images. The model scores the ``candidates`` as answers. If there are no
-    candidates, it generates an answer.
+    candidates, the model generates an answer.
 
-    ``score_end`` is true if the end-of-turn token counts as part of an answer. ``image_px`` is the side of the square
-    to which images are resized first (None: images are not resized).
+    ``score_end`` is true if the end-of-turn token counts as part of an answer. ``image_px`` is the side length in
+    pixels of the square to which images are resized first. If it is None, images are not resized.
     """
 
     query_id: str
@@ -183,19 +186,21 @@ class ModelBackend(Protocol):
     """
 
     def check(self, queries: Iterable[Query]) -> None:
-        """Raise EvaluationError if the model cannot process a query. The message names the item. Called before
-        :meth:`reply`.
+        """Raise EvaluationError if the model cannot process a query. The message names the item. This method is called
+        before :meth:`reply`.
         """
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
-        """Yield the replies to each group of queries, in order. A group shares images, image size and kind of query."""
+        """Yield the replies to each group of queries, in order. The queries of a group have the same images, image size
+        and kind.
+        """
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
         """Return the number of groups that are processed between two writes of replies, estimated from one group."""
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
-        """Compare the replies to a few groups at batch size 1 and at batch size n. Return None if the backend does not
-        control the batch size.
+        """Compare the replies to a few groups at batch size 1 and at batch size n, and return the differences. Return
+        None if the backend does not control the batch size.
         """
 
 

@@ -1,15 +1,15 @@
-"""Grade answers that rules cannot grade, with a language model behind an engine.
+"""Use a language model behind an engine to grade answers that rules cannot grade.
 
-Every reply is stored, so an interrupted grading can resume.
+Every reply is stored, so an interrupted grading run can resume.
 
 MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1. SCRAMBLe's paper repeats the grading five
 times and reports the mean with 1.96 standard errors over the repetitions. For MathVista, MathVerse and LogicVista, the
 judge extracts the final answer from the response (:mod:`scramble.evaluation.judge_extraction`). The faithfulness of a
 chain of thought is the share of its statements that the judge, which sees the image, calls true.
-:mod:`scramble.evaluation.judge_tasks` describes the judging of all other benchmarks.
+:mod:`scramble.evaluation.judge_tasks` handles all other benchmarks that need a judge.
 
-The prompts are this project's own. For scores comparable with published ones, use the benchmark's original prompt and
-judge. A result's protocol records the judge and prompt as ``grading``.
+The default prompts were written for this project. To compute scores that are comparable with published scores, use the
+benchmark's original prompt and judge. A result's protocol records the judge and the prompt as ``grading``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ PROMPTS = {
     "letters": judge_extraction.LETTERS_PROMPT,
     "faithfulness": FAITHFULNESS_PROMPT,
 } | {name: task.prompt for name, task in judge_tasks.TASKS.items()}
-"""The default of each setting ``judge.<name>_prompt``, by name."""
+"""The default prompts by name. The setting ``judge.<name>_prompt`` replaces a default prompt."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Judge:
     Attributes:
         engine: engine of the judge; the replies are stored in ``store``.
         gradings: number of independent gradings of each free answer.
-        faithfulness: also judge the statements of generated reasoning (``protocol=cot``).
+        faithfulness: whether to judge the statements of generated reasoning as well (needs ``protocol=cot``).
         *_prompt: prompts, which must contain all fields of the default prompt.
     """
 
@@ -107,9 +107,9 @@ class Judge:
         """Return the outcomes with the judge's verdicts.
 
         MM-Vet's answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``; an
-        answer with an unreadable grade gets the status ``unparsed``. The judge replaces answers that were extracted by
-        rule. With ``faithfulness``, each response gets ``values["faithfulness"]``, which is 0 for a response without
-        statements.
+        answer with an unreadable grade gets the status ``unparsed``. The answers that the judge extracts replace the
+        answers that were extracted by rule. With ``faithfulness``, each response gets ``values["faithfulness"]``, which
+        is 0 for a response without statements.
 
         Raises:
             EvaluationError: a request has no reply, or faithfulness is requested without generated reasoning.
@@ -208,8 +208,8 @@ def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return the mean score over the gradings in percent, with 1.96 standard errors over the gradings, as in SCRAMBLe's
     paper.
 
-    ``grading_interval`` is half the width of the interval in points (None for one grading). The interval measures how
-    stable the judge is, not the sampling error.
+    ``grading_interval`` is half the width of the interval in percentage points (None if there is only one grading). The
+    interval measures how stable the judge is, not the sampling error.
     """
     graded = [o.details["grades"] for o in outcomes if "grades" in o.details]
     if not graded:
@@ -220,8 +220,8 @@ def over_gradings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def judged_scores(table: Mapping[str, dict[str, Any]], outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Return the scores. If a judge graded the answers, ``score`` has the interval over gradings in addition to the
-    sampling error.
+    """Return the scores. If a judge graded the answers, ``score`` includes the interval over gradings in addition to
+    the sampling error.
     """
     if not any("grades" in o.details for o in outcomes):
         return dict(table)

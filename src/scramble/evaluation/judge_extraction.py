@@ -45,10 +45,10 @@ Response: {prediction}
 Letters:"""
 
 PROMPTS = {"mathvista": ("extraction",), "mathverse": ("extraction", "comparison"), "letters": ("letters",)}
-"""Names of the prompts with which a judge extracts and compares an answer, by the item's rule."""
+"""Names of the prompts with which the judge extracts and compares answers, by the item's rule."""
 
 LAST_WORDS = 30
-"""Number of words at the end of a response to MathVerse that the judge gets."""
+"""Number of words at the end of a MathVerse response that are sent to the judge."""
 
 
 Ask = Callable[[Sequence[Request]], list[str]]
@@ -58,10 +58,10 @@ Ask = Callable[[Sequence[Request]], list[str]]
 def extract(
     outcomes: Sequence[Outcome], items: Mapping[str, Item], ask: Ask, prompts: Mapping[str, str]
 ) -> list[Outcome]:
-    """Return the outcomes in which the answers that the judge extracted replace those extracted by rule.
+    """Let the judge extract the answers, and return the outcomes with these answers.
 
     Args:
-        outcomes: all outcomes; those without ``details["extraction"]`` are returned unchanged.
+        outcomes: all outcomes; an outcome without ``details["extraction"]`` is returned unchanged.
         items: items by id.
         ask: sends requests to the judge and returns its replies.
         prompts: prompts by name.
@@ -120,8 +120,8 @@ def _replies(ask: Ask, texts: Sequence[str]) -> list[str]:
 def _verdicts(
     outcomes: Sequence[Outcome], replies: Mapping[str, str], items: Mapping[str, Item], ask: Ask, prompt: str
 ) -> dict[str, bool | None]:
-    """Return for each MathVerse item, by id, whether the extracted answer is right, or None if the judge's reply cannot
-    be read.
+    """Return a dictionary that maps the id of each MathVerse item to True if the extracted answer is right, to False if
+    it is wrong, or to None if the judge's reply cannot be read.
     """
     asked = [o for o in outcomes if _rule(items[o.item_id]) == "mathverse"]
     verdicts: dict[str, bool | None] = {}

@@ -1,8 +1,9 @@
-"""Judge the answers to MMHal-Bench, LLaVA-Bench, HallusionBench and Object HalBench: prompts and parsers of the
-replies.
+"""Define the prompts with which a judge grades the answers to MMHal-Bench, LLaVA-Bench, HallusionBench and Object
+HalBench, and the parsers of the judge's replies.
 
-The prompts are this project's own. An item for which the judge's reply cannot be read gets the status ``unread`` and is
-excluded from the scores. Only the scores named ``official`` include such an item, as the authors' scripts do.
+The default prompts were written for this project. An item for which the judge's reply cannot be read gets the status
+``unread`` and is excluded from all scores except the scores with ``official`` in their names, because the authors'
+scripts include these items.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class Task:
         max_tokens: maximum number of tokens of a reply.
         is_graded: whether each answer is graded ``judge.gradings`` times; otherwise the judge is asked once per answer.
         read: function that parses a reply to an item; returns None if the reply cannot be parsed.
-        measure: function of the parsed replies, the number of unreadable replies and the item that returns the values
-            and details of the outcome.
+        measure: function that computes the values and details of the outcome from the parsed replies, the number of
+            unreadable replies, and the item.
         short: answers of up to this many words are not sent to the judge; their parsed reply is an empty list.
     """
 
@@ -86,7 +87,7 @@ class Task:
 
 def _mmhal(ratings: Sequence[int], unread: int, item: Item) -> Measured:
     official = [*ratings, *[0] * unread]
-    values = {  # scores are shown times 100, so that ratings are shown in points from 0 to 6
+    values = {  # scores are multiplied by 100 for display, so the division keeps ratings in points from 0 to 6
         "official_score": fmean(official) / 100,
         "official_hallucination_rate": fmean(rating < 3 for rating in official),
     }
@@ -104,8 +105,8 @@ def _llava_bench(pairs: Sequence[judge_replies.Pair], unread: int, item: Item) -
 
 
 def _hallusionbench(verdicts: Sequence[int], unread: int, item: Item) -> Measured:
-    """Return the accuracy of an answer. An unclear answer is right only for the questions of category VS without an
-    image.
+    """Return the accuracy of an answer. An unclear answer counts as right only if the question is of category VS and
+    has no image.
     """
     right = (1, 2) if item.kind == "VS" and not item.image_ids else (1,)
     return ({"accuracy": float(verdicts[0] in right)} if verdicts else {}), {}
@@ -119,8 +120,8 @@ def _object_halbench(lists: Sequence[list[str]], unread: int, item: Item) -> Mea
 
 
 def _names(text: str, item: Item) -> list[str] | None:
-    """Return the names in a judge's reply, which may be fenced as Markdown code, or None if the reply is not a list of
-    texts.
+    """Return the names in a judge's reply, which may be a fenced Markdown code block. Return None if the reply is not a
+    list of strings.
     """
     try:
         names = objects.parse_object_list(re.sub(r"^```\w*\s*\n|\n\s*```$", "", text.strip()))
@@ -157,7 +158,7 @@ def judged(
     """Return the outcomes with the judge's results for the items that have a task.
 
     Args:
-        outcomes: outcomes of status ``judge`` are judged; all other outcomes are returned unchanged.
+        outcomes: outcomes with the status ``judge`` are judged; all other outcomes are returned unchanged.
         items: items by id.
         ask: sends requests to the judge and returns its replies.
         prompts: prompts by name.

@@ -20,7 +20,7 @@ from scramble.trie.score import SequenceScore, iter_scores
 
 class QueryEncoder(PromptEncoder):
     """Encodes the queries of a benchmark for one model. ``max_length`` is the maximum sequence length of the model in
-    tokens (None: sequences are not checked).
+    tokens. If it is None, the length of sequences is not checked.
     """
 
     def __init__(self, family: Family, processor: Any, max_length: int | None = None) -> None:
@@ -40,8 +40,8 @@ class QueryEncoder(PromptEncoder):
         return ids, [k < scored for k in range(len(ids))]
 
     def token_texts(self, text: str, count: int) -> list[str]:
-        """Return the texts of the first ``count`` tokens of an answer. The joined texts are the answer, including its
-        spaces.
+        """Return the texts of the first ``count`` tokens of an answer. The concatenated texts of all tokens are the
+        answer, including its spaces.
 
         If a character consists of several tokens, the last of these tokens gets the character and the others get an
         empty text.
@@ -67,7 +67,7 @@ class QueryEncoder(PromptEncoder):
         return rows
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
-        """Return one trie with all candidates of all queries on one image set. The sequences have the order of the
+        """Return one trie with all candidates of all queries on one image set. The sequences are in the order of the
         queries.
         """
         rows = self.rows(queries, images)
@@ -91,8 +91,9 @@ def score_queries(
     *,
     batch_tokens: int | None = None,
 ) -> Iterator[list[SequenceScore]]:
-    """Yield the scores of all candidates of each group, in order. A group is a pair: a list of queries on the same
-    images, and the images. Each group is scored as one trie or, if the family has no trie, as one row per candidate.
+    """Yield the scores of all candidates of each group, in order. A group consists of a list of queries about the same
+    images, and these images. Each group is scored as one trie or, if the model family does not support tries, as one
+    row per candidate.
 
     Raises NonFiniteError as described in :func:`scramble.trie.score.iter_scores` and
     :func:`scramble.models.rows.iter_scores`.

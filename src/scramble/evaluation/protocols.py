@@ -30,8 +30,9 @@ FOLDER = CONFIGS / "protocol"
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything besides model and data that can change a score. ``configs/protocol/standard.yaml`` explains each
-    setting."""
+    """All settings besides the model and the data that can change a score. ``configs/protocol/standard.yaml`` explains
+    each setting.
+    """
 
     name: str
     version: int
@@ -93,8 +94,8 @@ class Protocol:
 
 
 def protocol_names() -> list[str]:
-    """Return the names of the protocols in ``configs/protocol`` without ``default``, which stands for the default
-    protocol of each benchmark.
+    """Return the names of the protocols in ``configs/protocol``, except ``default``, which selects each benchmark's
+    default protocol.
     """
     return sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"default"})
 
@@ -127,7 +128,9 @@ def _read(name: str) -> Protocol:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    """Return the settings of a file. As in Hydra, they override the settings of the files in its defaults list."""
+    """Return the settings of a protocol file. As in Hydra, these settings override the settings of the files in the
+    defaults list.
+    """
     values = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     parents = [parent for parent in values.pop("defaults", ()) if parent != "_self_"]
     return {key: value for parent in parents for key, value in _settings(parent).items()} | values
@@ -137,7 +140,8 @@ def resolve(selected: Protocol | str | Mapping[str, Any], benchmark: Benchmark) 
     """Return the protocol for one benchmark. ``default`` selects the benchmark's default protocol.
 
     Args:
-        selected: a protocol, its name, or its name with changed settings (``{"name": ..., "tie_policy": "half"}``).
+        selected: a protocol, its name, or a mapping with its name and changed settings (``{"name": ..., "tie_policy":
+            "half"}``).
     """
     if isinstance(selected, Protocol):
         return selected
@@ -280,7 +284,7 @@ def _substituted(text: str, values: Mapping[str, str]) -> str:
 
 
 def options(choices: Sequence[str], letters: Iterable[str] = LETTERS, template: str = "{letter}. {option}") -> str:
-    """Format options as lines ``A. ...``, or with another template."""
+    """Format each option as one line, by default ``A. ...``."""
     return "\n".join(
         _substituted(template, {"{letter}": letter, "{option}": choice})
         for letter, choice in zip(letters, choices, strict=False)

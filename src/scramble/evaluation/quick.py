@@ -1,4 +1,4 @@
-"""Compute the scores of a benchmark in memory, to monitor a model during training. No file is written or reused."""
+"""Compute the scores of a benchmark in memory, to monitor a model during training. No replies are stored or reused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def quick_scores(
     batch_tokens: int | None = None,
 ) -> dict[str, float]:
     """Return the scores of a benchmark that are means over items, pairs or groups, in percent. Only the first ``limit``
-    items are scored, with all other items of their groups.
+    items and the other items of their groups are scored.
     """
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
     queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}
@@ -47,9 +47,9 @@ def scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) ->
     """Return a function that scores benchmarks on one split of a data set, for use during training.
 
     Args:
-        folder: folder of the split; the benchmarks are loaded once, by this call.
+        folder: folder of the split. The benchmarks are loaded once, when this function is called.
         benchmarks: names of benchmarks.
-        limit: number of items per benchmark; None: all items.
+        limit: number of items per benchmark. If it is None, all items are scored.
 
     Returns:
         A function from a model to ``{"eval_<benchmark>/<score>": percent}``.

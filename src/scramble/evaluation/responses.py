@@ -1,5 +1,5 @@
-"""Store replies as JSONL, one row per query. Rows are appended and flushed, with a key of everything that the reply
-depends on.
+"""Store replies as JSONL, one row per query. Each row is appended and flushed immediately. The key of a row is a hash
+of everything on which the reply depends.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def read(folder: str | Path) -> dict[str, Reply]:
                     replies[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]), token_logprobs=texts)
             except KeyError as error:
                 raise EvaluationError(
-                    f"{path}: a row has no {error}, because another version wrote the file: move the file to another "
-                    "folder and repeat the evaluation"
+                    f"{path}: a row has no field {error}, because another version of the software wrote the file: move "
+                    "the file to another folder and repeat the evaluation"
                 ) from None
     return replies
 
@@ -68,7 +68,7 @@ def group_by_images(queries: Iterable[Query], image_hashes: Mapping[str, str]) -
     """
     groups: dict[tuple[Any, ...], list[Query]] = {}
     for number, query in enumerate(queries):
-        # Queries without an image have no forward pass of the image to share.
+        # Queries without an image cannot share the forward pass of an image, so each of them forms its own group.
         images = tuple(image_hashes[image_id] for image_id in query.image_ids)
         shared = (images, query.image_px, bool(query.candidates)) if images else (number,)
         groups.setdefault(shared, []).append(query)

@@ -37,14 +37,16 @@ log = logging.getLogger(__name__)
 
 Model: TypeAlias = "VLM | ModelBackend"
 Progress = Callable[[int, int], None]
-"""Function of the number of answered queries and the number of all queries in this process's share of the work."""
+"""Callback that receives the number of answered queries and the number of all queries in this process's share of the
+work.
+"""
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """The scored model. ``key`` is a content key of weights, processor and adapter. For a model behind an engine,
-    ``engine`` is the kind of engine, and ``key`` is a content key of the model's name and, if the name is a local
-    folder, of this folder.
+    """The identity of the evaluated model. ``key`` is a content key of the weights, the processor and the adapter. For
+    a model behind an engine, ``engine`` is the kind of engine, and ``key`` is a content key of the model's name. If the
+    name is a local folder, the key covers the content of this folder too.
     """
 
     path: str
@@ -96,7 +98,7 @@ def _content(path: str | Path, revision: str | None, setting: str) -> str:
             f"{path} is not a folder, and the hub cache cannot be read ({error}): check {setting} and HF_HOME"
         ) from error
     if str(path) not in cached:
-        raise EvaluationError(f"{path} is neither a folder nor a downloaded hub id: check {setting}")
+        raise EvaluationError(f"{path} is neither a folder nor a downloaded hub model: check {setting}")
     name = revision or "main"
     for commit in cached[str(path)].revisions:
         if commit.commit_hash == name or name in commit.refs:
@@ -128,24 +130,25 @@ def evaluate(
     Args:
         model: the loaded model, a model behind an engine (:class:`scramble.evaluation.backends.server.EngineBackend`),
             or a function that returns either. The function is called only if a reply is missing.
-        protocol: a protocol, its name, or its name with changed settings; ``default`` selects each benchmark's default
-            protocol.
+        protocol: a protocol, its name, or a mapping with its name and changed settings; ``default`` selects each
+            benchmark's default protocol.
         model_id: identity of the model (:func:`identify`), which is part of the key of every reply.
         limit: maximum number of items per benchmark, exceeded if necessary to keep groups complete.
-        batch_tokens: positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. Different values can change
-            scores by rounding errors.
+        batch_tokens: number of positions in one forward pass (default: 1,024 on a CPU, 8,192 on a GPU). Different
+            values can change scores by rounding errors.
         token_logprobs: store the log-probability of each token of the candidates; replies that were stored without
             these log-probabilities are computed again.
         judge: grades or extracts answers that rules cannot handle (:mod:`scramble.evaluation.judge`). Without a judge,
             free answers are not graded.
-        process: rank of this process, and number of processes that share the work; ``wait`` is the barrier of these
-            processes.
+        process: rank of this process, and the number of processes that share the work.
+        wait: barrier of these processes.
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
         environment: package versions and hardware, to be recorded in the result.
         progress: function that returns the progress callback for the benchmark of a given name.
-        score: if False, replies are only generated and stored. Compute the scores when all shares of the work are
-            finished.
-        replies: folder of the stored replies, with one sub-folder ``<benchmark>/`` per benchmark; None: ``out_folder``.
+        score: if False, the replies are generated and stored, but no scores are computed. Compute the scores when all
+            processes or shares of the work have finished.
+        replies: folder of the stored replies, with one sub-folder ``<benchmark>/`` per benchmark (default:
+            ``out_folder``).
 
     Returns:
         One result per benchmark, in order. Only rank 0 writes the results.
@@ -196,8 +199,8 @@ def score_replies(
     judge: Judge | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> tuple[Result, list[Outcome]]:
-    """Score stored replies without the model, for example with another parser, normaliser, tie policy or score for the
-    same prompts.
+    """Score stored replies without the model, for example with a different parser, normaliser, tie policy or caption
+    score for the same prompts.
 
     Raises EvaluationError if a reply is missing, for example because the protocol has different prompts.
     """
@@ -258,8 +261,8 @@ def data_parallel() -> tuple[tuple[int, int], Callable[[], None]]:
 
 
 def _earlier_self_test(folder: Path, model_id: ModelId) -> dict[str, Any] | None:
-    """Return the self-test that the result in ``folder`` records, or None if there is no result of this model. A run
-    that only computes scores from stored replies makes no self-test.
+    """Return the self-test that the result in ``folder`` records, or None if the folder contains no result of this
+    model. A run that computes all scores from stored replies performs no self-test.
     """
     path = folder / "result.json"
     earlier = read_json(path) if path.exists() else {}
@@ -273,7 +276,7 @@ class _Work:
 
 
 class _LazyBackend:
-    """The model's backend, built at the first call, so that a run with only stored replies loads no model."""
+    """The model's backend. It is built at the first call, so that no model is loaded if all replies are stored."""
 
     def __init__(self, model: Model | Callable[[], Model], batch_tokens: int | None, token_logprobs: bool) -> None:
         self._model, self._batch_tokens, self.token_logprobs = model, batch_tokens, token_logprobs
@@ -302,7 +305,7 @@ def _answer(
     test_groups: int,
     report: Progress | None,
 ) -> _Work:
-    """Send the queries without a stored reply to the model, and append the replies to the stored ones."""
+    """Send the queries without a stored reply to the model, and append the replies to the stored replies."""
     all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
     key_of = {q.query_id: responses.query_key(model_id.key, q, benchmark.image_hashes) for q in all_queries}
     # Several items may contain the same question, for example in POPE's splits. The model gets each question once.

@@ -1,6 +1,7 @@
-"""Compute the replies of a model in this process: likelihoods with the token trie, and text with shared prefixes.
+"""Compute the replies of a model in this process. Likelihoods are computed with the token trie, and text is generated
+with shared prefixes.
 
-If the model's family has no trie, each row has one sequence, and prompts are answered one at a time.
+If the model family does not support tries, each row contains one sequence, and prompts are answered one at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scramble.trie.score import default_batch_tokens
 class LocalBackend:
     """Answers queries with one loaded model.
 
-    ``batch_tokens`` is the number of positions in one forward pass; None: 1,024 on a CPU, 8,192 on a GPU. With
+    ``batch_tokens`` is the number of positions in one forward pass (default: 1,024 on a CPU, 8,192 on a GPU). With
     ``token_logprobs``, replies to queries with candidates contain the log-probability of each token. All queries use
     the same prompt encoder, so that the position of the images in a prompt is determined only once.
     """
@@ -39,8 +40,8 @@ class LocalBackend:
                 refused.append(f"item {query.query_id}: {error}")
         if refused:
             raise EvaluationError(
-                f"{refused[0]}{f' ({len(refused)} such texts)' if len(refused) > 1 else ''}. Such a text cannot be "
-                "encoded as plain text: remove these characters, or the item, from the benchmark's file"
+                f"{refused[0]}{f' ({len(refused)} such texts)' if len(refused) > 1 else ''}. These characters cannot "
+                "be encoded as plain text: remove the characters, or the item, from the benchmark's file"
             )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
@@ -76,8 +77,8 @@ class LocalBackend:
     def _batches(
         self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]
     ) -> Iterator[list[tuple[list[Prompt], list[int]]]]:
-        """Yield batches of as many image sets as fit in ``batch_tokens``: the prompts about each image set, and the
-        maximum number of new tokens of each reply.
+        """Yield batches of as many image sets as fit in ``batch_tokens``. An image set is represented by the prompts
+        about its images and the maximum number of new tokens of each reply.
         """
         batch: list[tuple[list[Prompt], list[int]]] = []
         for group in groups:
@@ -100,10 +101,10 @@ class LocalBackend:
         return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
-        """Compare the replies at batch size 1 with those at batch size n on a few image groups.
+        """Compare the replies at batch size 1 with the replies at batch size n on a few image groups.
 
         Returns:
-            The number of ``groups``, the maximum difference between log-probabilities over all candidates in nats
+            The number of ``groups``, the maximum difference in nats between the log-probabilities of a candidate
             (``max_logprob_difference``), and the number of generated replies that differ (``texts_differ``).
         """
         together = list(self.reply(groups, images))
@@ -118,8 +119,8 @@ class LocalBackend:
 
 
 def _tokens(prompts: Sequence[Prompt]) -> int:
-    """Estimate the number of tokens in the row of one image set. The estimate assumes that all prompts begin with the
-    shortest prompt, and adds 64 tokens per prompt for the reply.
+    """Estimate the number of tokens in the row of one image set. The estimate assumes that all prompts share a prefix
+    as long as the shortest prompt, and adds 64 tokens per prompt for the reply.
     """
     shortest = min(len(prompt.input_ids) for prompt in prompts)
     return shortest + sum(len(prompt.input_ids) - shortest + 64 for prompt in prompts)

@@ -16,8 +16,8 @@ class EngineBackend:
     """Answers queries through an engine. Every reply is stored as soon as it arrives, so that an interrupted run loses
     no replies.
 
-    The engine applies its own chat template and image preprocessing. The results are comparable with those of a model
-    in this process only if both use the same template and preprocessing.
+    The engine applies its own chat template and image preprocessing. The results are comparable with the results of a
+    model in this process only if both use the same template and preprocessing.
     """
 
     def __init__(self, engine: Engine, store: ReplyStore) -> None:
@@ -31,7 +31,7 @@ class EngineBackend:
             if query.candidates:
                 raise EvaluationError(
                     f"item {query.query_id} asks for the likelihood of given answers, which an engine does not return: "
-                    "choose a protocol that generates (protocol=standard for questions), or omit engine=... to run the "
+                    "choose a generative protocol (protocol=standard for questions), or omit engine=... to run the "
                     "model in this process"
                 )
 
@@ -56,8 +56,8 @@ class EngineBackend:
             yield replies
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Return a large number of groups, because each chunk has to wait for its slowest request. No replies are lost
-        between two chunks, because the engine stores each reply itself.
+        """Return a large number of groups, because each chunk has to wait for its slowest request. An interrupted chunk
+        loses no replies, because the engine stores each reply itself.
         """
         return 4 * self.engine.window
 

@@ -1,8 +1,8 @@
 """Export results and items to the schema of Every Eval Ever 0.3.0 (https://github.com/evaleval/every_eval_ever).
 
-One result becomes ``data/<benchmark>/<developer>/<model>/<uuid>.json`` with one entry per score, and
-``<uuid>_samples.jsonl`` with one row per item and metric. The folder ``data`` can be uploaded to Every Eval Ever's data
-store, or merged with the ``data`` folders of other runs.
+Each result is written to ``data/<benchmark>/<developer>/<model>/<uuid>.json``, with one entry per score, and to
+``<uuid>_samples.jsonl``, with one row per item and metric. The folder ``data`` can be uploaded to Every Eval Ever's
+data store, or merged with the ``data`` folders of other runs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from scramble.storage.files import write_json, write_text
 SCHEMA_VERSION = "0.3.0"
 LIBRARY = "scramble"
 SCORE_NAMES = {("hallusionbench", "accuracy"): "a_acc"}
-"""Name of the score that is the mean of an item value, by benchmark and item value. Only names that differ are
-listed.
+"""Name of the score that is the mean of an item value, by benchmark and item value. Only scores whose name differs from
+the name of the item value are listed.
 """
 POINTS = 6.0
 """The highest rating of MMHal-Bench."""
@@ -38,8 +38,8 @@ RANGES: dict[tuple[str, str], tuple[float | str, float | str]] = {
     ("mmhal", "score"): (0.0, POINTS),
     ("mmhal", "official_score"): (0.0, POINTS),
 }
-"""Lowest and highest value of the scores whose range is not 0 to 100. LLaVA-Bench's score is relative to the scores of
-a reference answer, and its official variant counts unread judgements as -1.
+"""Lowest and highest values of the scores whose range is not 0 to 100. LLaVA-Bench's score is relative to the scores of
+reference answers, and its official variant counts scores that cannot be read as -1.
 """
 
 
@@ -52,7 +52,7 @@ def write(
     repeated evaluation does not count twice in an upload.
 
     Args:
-        timestamp: when the result was written, in seconds since 1970.
+        timestamp: time at which the result was written, in seconds since the epoch.
 
     Returns:
         The path of the aggregate file.
@@ -113,7 +113,7 @@ def _model_id(result: Result) -> str:
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values as texts, because the schema allows no other type in additional details."""
+    """Return the values as strings, because the schema allows no other type in additional details."""
     return {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in values.items()
@@ -158,8 +158,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield one row per item and metric. Metrics for which the result has no score are omitted.
 
-    If an item has no answer text, the reply is the matrix of scores (images x captions). The references of a 2x2 item
-    are its captions, in the order of its images.
+    If the model generated no answer to an item, the reply is the matrix of scores (images x captions). The references
+    of a 2x2 item are its captions, in the order of its images.
     """
     for item, outcome in zip(items, outcomes, strict=True):
         question, choices = _input(item)

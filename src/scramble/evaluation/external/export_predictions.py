@@ -1,7 +1,7 @@
 """Export predictions for evaluation harnesses and servers: VLMEvalKit, lmms-eval, EvalAI (VQAv2), MMBench.
 
-Cells of an xlsx file hold at most 32,767 characters. A longer prediction raises an error in this format; predictions
-are never truncated.
+A cell of an xlsx file can contain at most 32,767 characters. A longer prediction raises an error in this format,
+because predictions are never truncated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ contains the scores.
 
 
 def check_formats(names: Sequence[str]) -> None:
-    """Raise EvaluationError for an unknown format."""
+    """Raise EvaluationError if a format is unknown."""
     if unknown := [name for name in names if name not in FORMATS]:
         raise EvaluationError(f"export_predictions: unknown format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
 
@@ -80,7 +80,9 @@ def rows(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[dict[str, A
 
 
 def write_vlmevalkit(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Write VLMEvalKit's prediction file ``<model>_<dataset>.tsv`` (PRED_FORMAT=tsv) or ``.xlsx``, by suffix."""
+    """Write VLMEvalKit's prediction file ``<model>_<dataset>.tsv`` (PRED_FORMAT=tsv) or ``.xlsx``. The suffix of
+    ``path`` selects the format.
+    """
     if Path(path).suffix == ".xlsx":
         write_xlsx(path, table)
         return
@@ -143,7 +145,7 @@ def write_xlsx(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
 
 def _columns(table: Sequence[Mapping[str, Any]]) -> list[str]:
     if not table:
-        raise EvaluationError("there are no predictions to write")
+        raise EvaluationError("there are no predictions to write: repeat the evaluation")
     return list(dict.fromkeys(column for row in table for column in row))
 
 

@@ -1,7 +1,7 @@
 """Use external evaluation harnesses: build the command line of lmms-eval or VLMEvalKit, and read the harness's results.
 
 Each result is read as a :class:`scramble.evaluation.scoring.results.Result` whose ``source`` and protocol name the
-harness. Tables therefore show external results next to our results but never compute a difference between the two.
+harness. Therefore tables show external results next to our results, but never the difference between the two.
 """
 
 from __future__ import annotations
@@ -85,15 +85,16 @@ def command(
     """Return the command line that runs benchmarks with an external harness in the harness's own environment.
 
     Args:
-        tasks: names of benchmarks, or the harness's own names: a task of lmms-eval, or ``<data set>:<class>`` for
-            VLMEvalKit.
+        tasks: our names of benchmarks, or the harness's own names, which are tasks of lmms-eval or
+            ``<data set>:<class>`` for VLMEvalKit.
         name: the model's name in the harness's files.
         model: folder of the exported model (adapter merged).
         out: folder for the harness's results. VLMEvalKit's configuration is written next to it, as ``<out>.json``.
-        harness_model: the harness's model class: ``internvl_hf``, ``vllm`` (lmms-eval); ``InternVLChat`` (VLMEvalKit).
+        harness_model: the harness's model class, for example ``internvl_hf`` or ``vllm`` for lmms-eval, or
+            ``InternVLChat`` for VLMEvalKit.
         harness_args: further arguments of the model class. The model folder is passed as ``pretrained`` or
             ``model_path``, unless an argument contains ``{path}``, which is then replaced with the folder.
-        harness_flags: additional arguments of the command line, as texts or numbers (``["--limit", 100]``).
+        harness_flags: additional arguments of the command line, as strings or numbers (``["--limit", 100]``).
         harness_python: Python executable of the harness's environment.
 
     Raises:
@@ -149,7 +150,7 @@ def _flag(value: Any) -> str:
         return str(value).lower()
     if not isinstance(value, (str, int, float)) or value == "":
         raise EvaluationError(
-            f"harness_flags contains {value!r}, but must be a list of texts and numbers, for example [--limit,100]"
+            f"harness_flags contains {value!r}, but must be a list of strings and numbers, for example [--limit,100]"
         )
     return str(value)
 
@@ -203,8 +204,8 @@ def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tup
 
 def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
     """Return one result per task from lmms-eval's ``<date>_results.json``. Fractions are converted to percent. A score
-    has the name of its metric (``exact_match``) or, if the task has several filters of replies for this metric, of
-    metric and filter (``exact_match,strict``).
+    is named after its metric (``exact_match``). If the task applies several filters to the replies for this metric, the
+    name of the filter is appended (``exact_match,strict``).
     """
     values = read_json(path)
     if not isinstance(values, dict) or "results" not in values:
@@ -274,7 +275,7 @@ def _vlmevalkit_task(path: Path, name: str) -> str | None:
 
 
 def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
-    """Read VLMEvalKit's table. Each number is a score, named by its column and the words in its row
+    """Read VLMEvalKit's table. Each number is a score, which is named after its column and the words in its row
     (``acc/algebra``).
     """
     with path.open(encoding="utf-8", newline="") as file:

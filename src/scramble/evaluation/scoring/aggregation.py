@@ -56,8 +56,8 @@ def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     """Return the scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of
     mentions.
 
-    If some of the judge's replies could not be read, a score without any remaining item is omitted, because its value 0
-    would be the best possible hallucination rate.
+    If some of the judge's replies could not be read, a score without any remaining item is omitted. Its value would be
+    0, which is the best possible hallucination rate.
     """
     graded = [o for o in outcomes if o.status not in UNGRADED]
     table = RATIOS[scoring](graded) if graded and scoring in RATIOS else {}
@@ -76,7 +76,7 @@ def scores(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the number of outcomes, of tied items, of tied comparisons, and of outcomes with each status other than
+    """Return the numbers of outcomes, of tied items, of tied comparisons and of outcomes with each status except
     ``ok``, and the rates of unparsed replies and refusals.
     """
     n = len(outcomes)
@@ -145,8 +145,8 @@ _PREPOSITION_PAIRS = ("left_of", "right_of")
 
 
 def _whatsup(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return the accuracy of items and, if the data has groups, of pairs of opposite prepositions and of sets of four.
-    Pairs and sets with missing members are skipped.
+    """Return the accuracy of items and, if the items form groups, of pairs of opposite prepositions and of sets of
+    four. Pairs and sets with missing members are skipped.
     """
     table = _plain(outcomes)
     pairs: dict[str, list[Outcome]] = {}
@@ -270,7 +270,9 @@ def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
 
 
 def _confusion(o: Outcome) -> tuple[float, float, float, float]:
-    """Return whether an outcome is a true positive, a false positive and a false negative, and 1."""
+    """Return four numbers: 1 if an outcome is a true positive, 1 if it is a false positive, 1 if it is a false
+    negative, and 1.
+    """
     said, true = o.status == "ok" and o.prediction == "yes", o.target == "yes"
     return float(said and true), float(said and not true), float(true and not said), 1.0
 

@@ -1,8 +1,8 @@
 """Compute the scores of the hallucination benchmarks and of the judged benchmarks.
 
 The scores are functions of sums over clusters. Two runs can therefore be compared on the same clusters, even if the
-judge's reply could not be read for some items in only one of them. Items whose judge's reply could not be read (status
-``unread``) are excluded from all scores except those named ``official``.
+judge's reply could not be read for some items in only one of the runs. Items for which the judge's reply could not be
+read (status ``unread``) are excluded from all scores except the scores with ``official`` in their names.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def mean_of(outcomes: Outcomes, name: str, part: Mask) -> Ratio:
 
 def _objects(outcomes: Outcomes) -> list[list[float]]:
     """Return five numbers per outcome: mentions, hallucinated mentions, right categories, categories in the image, and
-    1. All are 0 for an outcome without objects.
+    1. For an outcome without objects, all numbers are 0.
     """
     return [[*o.details["objects"], 1.0] if "objects" in o.details else [0.0] * 5 for o in outcomes]
 
@@ -106,9 +106,9 @@ def chair(outcomes: Outcomes) -> dict[str, Ratio]:
 
 def object_halbench(outcomes: Outcomes) -> dict[str, Ratio]:
     """Compute Object HalBench's scores. ``response_rate`` is the share of responses with a hallucination among the
-    responses that mention an object of COCO, and ``chair_s`` is the share of such responses among all responses.
-    ``mention_rate`` is the share of hallucinated mentions, and ``recall`` is the share of the image's categories that
-    are mentioned.
+    responses that mention a COCO object, and ``chair_s`` is the share of responses with a hallucination among all
+    responses. ``mention_rate`` is the share of hallucinated mentions, and ``recall`` is the share of the image's
+    categories that are mentioned.
     """
     rows = _objects(outcomes)
     return {
@@ -128,7 +128,7 @@ def _quotient(top: Array, bottom: Array) -> Array:
 
 def amber(outcomes: Outcomes) -> dict[str, Ratio]:
     """Compute AMBER's scores: CHAIR, Cover and Cog of the descriptions, precision, recall and F1 of the answer "no" to
-    the questions, and the AMBER score (100 - CHAIR + F1) / 2. An answer that cannot be read does not count as "no".
+    the questions, and the AMBER score (100 - CHAIR + F1) / 2. An answer that cannot be parsed does not count as "no".
     """
     nouns = [o.details.get("amber", (0,) * 6) for o in outcomes]
     described = any("amber" in o.details for o in outcomes)
@@ -175,7 +175,9 @@ def _recall(sums: Array) -> Array:
 
 
 def _f1(sums: Array, offset: float) -> Array:
-    """Compute F1 as AMBER's script does: from precision and recall rounded to 0.1 %, with a term in the denominator."""
+    """Compute F1 as AMBER's script does: from precision and recall rounded to 0.1 %, with ``offset`` added to the
+    denominator.
+    """
     precision, recall = np.round(_precision(sums), 3), np.round(_recall(sums), 3)
     return 2 * precision * recall / (precision + recall + offset)
 
@@ -191,9 +193,9 @@ def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
     Item ids are ``category/subcategory/set/figure/question``. Figure 0 of the category VS stands for a question without
     an image and does not count as a figure. Questions and figures with an unread item are excluded from qAcc and fAcc.
 
-    The authors' further scores are the shares of figures with some wrong answers (``f_inconsistent``) and with only
-    wrong answers (``f_wrong``), and two measures of the bias towards "yes". For replies that are graded by rule, the
-    shares of the causes of errors are computed as well.
+    The other scores of the authors are the share of figures with some wrong and some right answers
+    (``f_inconsistent``), the share of figures with only wrong answers (``f_wrong``), and two measures of the bias
+    towards "yes". For replies that are graded by rule, the shares of the causes of errors are computed as well.
     """
     table: dict[str, Ratio] = {}
     for suffix, part in parts(outcomes).items():
@@ -309,7 +311,7 @@ def _share_of_groups(
 
 
 def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Compute ``overall``, the mean of the circular accuracies of subject, predicate and object, as published."""
+    """Compute the published score ``overall``, the mean of the circular accuracies of subject, predicate and object."""
     kinds = [kind for kind in ("subject", "predicate", "object") if any(o.kind == kind for o in outcomes)]
     if not kinds:
         return {}
@@ -328,7 +330,7 @@ def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
 def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:
     """Return the mean rating (points from 0 to 6) and the share of ratings below 3, overall and by question type.
 
-    ``official_*`` count an unread rating as 0, as the authors' script does.
+    The scores ``official_*`` count a rating that cannot be read as 0, as the authors' script does.
     """
     names = ("score", "hallucination_rate", "official_score", "official_hallucination_rate")
     return {
@@ -340,8 +342,8 @@ def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
     """Compute the mean score of the model (``candidate``) and of the reference answers (``reference``) in percent of 10
     points, and ``score``, the quotient of the two.
 
-    ``official_score`` counts both scores of an unread pair as -1 and rounds the means to three decimals, as the
-    authors' script does.
+    ``official_score`` counts both scores of a pair that cannot be read as -1 and rounds the means to three decimals, as
+    the authors' script does.
     """
     table: dict[str, Ratio] = {}
     for suffix, part in parts(outcomes).items():
@@ -354,8 +356,8 @@ def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def _pairs(outcomes: Outcomes, part: Mask) -> list[tuple[float, float, float]]:
-    """Return three numbers per outcome: the scores of the model and of the reference (-0.1 if the pair is unread), and
-    1. All are 0 for an outcome outside the part.
+    """Return three numbers per outcome: the scores of the model and of the reference (-0.1 if the pair cannot be read),
+    and 1. For an outcome outside the part, all numbers are 0.
     """
     return [
         (o.values.get("candidate", -0.1), o.values.get("reference", -0.1), 1.0) if included else (0.0, 0.0, 0.0)

@@ -17,8 +17,8 @@ Measured = tuple[dict[str, float], dict[str, Any]]
 
 
 def of_mentions(mentions: Sequence[objects.Mention], truth: Collection[str]) -> Measured:
-    """Return whether mentions contain a hallucination as the value, and their counts and the hallucinated words as
-    details.
+    """Return the values and details of an outcome. The value is 1 if the mentions contain a hallucination, else 0. The
+    details are the counts of the mentions and the hallucinated words.
     """
     counts = objects.count(mentions, truth)
     wrong = [word for word, category in mentions if category not in truth]
@@ -47,4 +47,4 @@ RULES: dict[str, Callable[[Item, str], Measured]] = {
     "object_halbench_plain": _object_halbench,
     "amber": _amber,
 }
-"""Functions of item and reply, by the rule of the item (``details["rule"]``)."""
+"""Functions that score the reply to an item, by the item's rule (``details["rule"]``)."""

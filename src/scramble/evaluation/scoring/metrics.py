@@ -28,8 +28,8 @@ class TwoByTwo:
     """Outcomes (N,) of N 2x2 items. ``ties`` (N,) is the number of ties among the four comparisons of an item.
 
     ``group_match`` (Zhu et al., arXiv 2510.07632) assigns both captions at once. It is 1 if the sum of the scores of
-    the two true pairs is higher than that of the two false pairs. Unlike text, image and group, it depends on the
-    differences between scores, not only on their order.
+    the two true pairs is higher than the sum of the scores of the two false pairs. Unlike text, image and group, it
+    depends on the differences between scores, not only on their order.
     """
 
     text: NDArray[np.float64]
@@ -178,8 +178,9 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     """Return We-Math's dimensions of one problem (1 or 0) from the outcomes of its steps and of the problem itself
     (arXiv 2407.01284). ``score_*`` is 1 for mastery, 0.5 for inadequate generalization, and 0 for all other problems.
 
-    Strict mastery needs a right answer to the problem and to all steps, and loose mastery to at least one step. All
-    other problems with a right answer are rote memorization.
+    Strict mastery needs a right answer to the problem and right answers to all steps. Loose mastery needs a right
+    answer to the problem and a right answer to at least one step. All other problems with a right answer are rote
+    memorization.
     """
     if not steps:
         raise MetricError("a problem without steps has no dimensions")
@@ -209,5 +210,5 @@ def _without_nan(values: ArrayLike, what: str) -> NDArray[np.float64]:
         raise MetricError(f"{what}: there are no items to score")
     if np.isnan(array).any():
         rows = sorted({int(index[0]) for index in np.argwhere(np.isnan(array))})
-        raise MetricError(f"{what}: {len(rows)} items have NaN, the first at index {rows[0]}")
+        raise MetricError(f"{what}: {len(rows)} items contain NaN, the first at index {rows[0]}")
     return array

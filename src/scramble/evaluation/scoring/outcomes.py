@@ -22,8 +22,8 @@ class Outcome:
     """The result of one item.
 
     Attributes:
-        cluster: label that statistically dependent items have in common: the group or, for an item without a group, its
-            first image.
+        cluster: label that statistically dependent items share. The label is the group or, for an item without a group,
+            the first image.
         values: outcome by metric, in [0, 1].
         status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade the answer), ``unread``
             (the judge's reply cannot be read, so the item is excluded from the scores) or ``unscored`` (the answer is
@@ -186,7 +186,10 @@ def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) 
     if item.details.get("rule") == UNSCORED:
         return _outcome(item, {}, best, "", UNSCORED)
     if answer not in names:
-        raise EvaluationError(f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}")
+        raise EvaluationError(
+            f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}: correct the answer "
+            "in the benchmark's file"
+        )
     value, tied = metrics.choice(reply.logprobs, names.index(answer), protocol.tie_policy)
     details = {"scores": list(reply.logprobs)}
     return _outcome(item, {"accuracy": value}, best, answer, ties=int(tied), details=details)

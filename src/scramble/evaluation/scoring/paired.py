@@ -1,6 +1,6 @@
 """Compare a run with a baseline on the same items: differences in points, with intervals and p-values.
 
-Results are compared only if benchmark, data version, number of items and protocol are the same.
+Results are compared only if their benchmark, data version, number of items and protocol are the same.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
     """Return the paired difference of each score between two result folders.
 
     Returns:
-        A dictionary from the score to ``difference``, ``standard_error``, ``low`` and ``high`` in points, ``p_value``,
-        ``test``, ``won``, ``lost`` and ``n``.
+        For each score, by name, a dictionary with ``difference``, ``standard_error``, ``low`` and ``high`` in points,
+        ``p_value``, ``test``, ``won``, ``lost`` and ``n``.
     Raises:
         EvaluationError: the results are not comparable; the message gives the reason.
     """
@@ -80,8 +80,8 @@ def _read_in_all(sides: Sequence[Sequence[Sequence[Outcome]]]) -> list[list[list
 
 
 def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Return the names of the scores that all results have. Results of earlier versions lack scores that were added
-    later.
+    """Return the names of the scores that all results contain. Results that were computed with an earlier version of
+    the code lack scores that were added later.
     """
     return [name for name in sides[0][0] if all(name in table for side in sides for table in side)]
 

@@ -75,7 +75,9 @@ def write(folder: str | Path, result: Result, outcomes: Sequence[Outcome]) -> No
 
 
 def read(folder: str | Path) -> Result:
-    """Return the result in a folder. Raises EvaluationError if the result has a different schema version."""
+    """Return the result in a folder. Raises EvaluationError if the result is incomplete or has a different schema
+    version.
+    """
     path = Path(folder) / "result.json"
     values = read_json(path)
     if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:

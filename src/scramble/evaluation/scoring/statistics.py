@@ -21,7 +21,7 @@ from scramble.evaluation.scoring.metrics import MetricError
 class Estimate:
     """A score of ``n`` items in ``clusters`` independent clusters, with its standard error and confidence interval.
 
-    A bootstrap resamples clusters and does not know the items, so its ``n`` is the number of clusters.
+    A bootstrap resamples clusters instead of items, so its ``n`` is the number of clusters.
     """
 
     mean: float
@@ -36,8 +36,9 @@ class Estimate:
 class PairedTest:
     """The difference between a run and a baseline on the same items.
 
-    ``test`` names the test of the p-value. ``won`` counts the items on which the run is better, ``lost`` those on which
-    the baseline is better. Both are 0 for :func:`paired_bootstrap`, which does not compare single items.
+    ``test`` is the name of the test that computed the p-value. ``won`` is the number of items on which the run is
+    better, and ``lost`` is the number of items on which the baseline is better. Both are 0 for
+    :func:`paired_bootstrap`, which does not compare single items.
     """
 
     difference: float
@@ -103,9 +104,10 @@ def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]
 
 
 def paired_test(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None) -> PairedTest:
-    """Return the difference of two runs on the same items (in the same order) with confidence interval and p-value.
+    """Return the difference between two runs on the same items (in the same order), with its confidence interval and
+    p-value.
 
-    The interval is that of :func:`estimate` for the differences per item. The test is McNemar's exact test if the
+    :func:`estimate` computes the interval from the differences per item. The test is McNemar's exact test if the
     outcomes are 0 or 1 and the items are independent. Otherwise it is a t test over clusters.
     """
     run_N, baseline_N = _paired(run, baseline)
@@ -138,17 +140,17 @@ def paired_test(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable
 
 
 def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None) -> PairedTest:
-    """Return the difference of two methods, each trained with S seeds, on the same N items. Seeds and items are both
-    treated as random.
+    """Return the difference between two methods, each trained with S seeds, on the same N items. Seeds and items are
+    both treated as random.
 
     Let d[s, n] be the difference on item n with seed s. In a crossed design, the variance of the mean of d is
     var_item / N + var_seed / S + var_residual / (S N). Its moment estimate is s2_items / N + s2_seeds / S -
-    s2_residual / (S N), where s2_items is the variance of the item means and s2_seeds that of the seed means. The
-    degrees of freedom are Satterthwaite's.
+    s2_residual / (S N), where s2_items is the variance of the item means, s2_seeds is the variance of the seed means,
+    and s2_residual is the residual variance. The degrees of freedom follow Satterthwaite's approximation.
 
     Args:
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
-        clusters: labels of the N items. If labels are given, the clusters take the place of the items.
+        clusters: labels of the N items. If labels are given, clusters are treated as random instead of items.
     """
     run_SN = np.atleast_2d(np.asarray(run, dtype=np.float64))
     baseline_SN = np.atleast_2d(np.asarray(baseline, dtype=np.float64))
@@ -196,8 +198,8 @@ def bootstrap_ratio(score: Weighted, clusters: int, *, resamples: int = 1000) ->
 def paired_bootstrap(
     runs: Sequence[Weighted], baselines: Sequence[Weighted], clusters: int, *, resamples: int = 2000
 ) -> PairedTest:
-    """Return the difference of two methods' scores, averaged over seeds, on the same clusters. The clusters of both
-    methods are resampled together.
+    """Return the difference between two methods' scores, averaged over seeds, on the same clusters. The clusters of
+    both methods are resampled together.
 
     The p-value is twice the share of resampled differences that are at most zero, or at least zero, whichever share is
     smaller. It is at least 2 / (resamples + 1). Seeds are not resampled, so the interval covers only the variation
@@ -235,7 +237,7 @@ def _summary(score: Weighted, clusters: int, draws_R: NDArray[np.float64]) -> Es
 
 
 def unpaired(difference: float, standard_error: float) -> float:
-    """Return the two-sided p-value of a difference of two independent scores, with the normal approximation."""
+    """Return the two-sided p-value of a difference between two independent scores, with the normal approximation."""
     if not standard_error > 0:
         return 1.0 if difference == 0 else float("nan")
     return float(2 * special.ndtr(-abs(difference) / standard_error))
