@@ -1,5 +1,5 @@
-"""Rules that grade generated answers. ``details["rule"]`` of an item names its rule; :data:`RULES` lists the rules of
-each style.
+"""Define the rules that grade generated answers. ``details["rule"]`` of an item names its rule, and :data:`RULES` lists
+the rules of each style.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scramble.grading import crpe, letter_sets, math_answers, open_answers, vqa_
 from scramble.records import Question
 
 UNSCORED = "unscored"
-"""Rule of items whose right answers are not public: replies are stored for export but not graded."""
+"""Rule of items whose right answers are not public. The replies are stored for export, but not graded."""
 
 
 def _letters(text: str, answer: str, options: Mapping[str, str]) -> crpe.Reading:
@@ -22,7 +22,7 @@ def _letters(text: str, answer: str, options: Mapping[str, str]) -> crpe.Reading
 
 
 LETTER_RULES: dict[str, Callable[[str, str, Mapping[str, str]], crpe.Reading]] = {"letters": _letters, **crpe.RULES}
-"""Functions of reply, right letter and options that return whether the reply is right, and the parsed letter."""
+"""Functions of a reply, the right letter and the options that return whether the reply is right, and its letter."""
 
 
 def _vqa(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
@@ -69,8 +69,8 @@ SHORT_RULES: dict[str, ShortRule] = {
     "mathverse": _mathverse,
     **{name: _best_answer(rule) for name, rule in open_answers.VLMEVALKIT_RULES.items()},
 }
-"""Functions of item, question, reply and protocol that return the accuracy in [0, 1] and the parsed answer. The rule of
-items without ``details["rule"]`` is ``vqa``.
+"""Functions that map an item, its question, the reply and the protocol to the accuracy in [0, 1] and the parsed answer.
+The rule of items without ``details["rule"]`` is ``vqa``.
 """
 
 RULES: dict[Style, tuple[str, ...]] = {
@@ -83,11 +83,11 @@ RULES: dict[Style, tuple[str, ...]] = {
     "free": (UNSCORED, *mentions.RULES),
     "rationale": (),
 }
-"""Names that ``details["rule"]`` can have, by style of the item."""
+"""The accepted values of ``details["rule"]``, by style of the item."""
 
 
 def check_rule(item: Item) -> None:
-    """Raise EvaluationError if the style of an item is unknown, or if the style does not have the item's rule."""
+    """Raise EvaluationError if the style of an item is unknown, or if the item's rule does not belong to its style."""
     if item.style not in RULES:
         raise EvaluationError(f"item {item.item_id}: the style {item.style!r} is unknown {nearest(item.style, RULES)}")
     rules = RULES[item.style]
