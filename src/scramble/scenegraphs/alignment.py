@@ -25,7 +25,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """An object named in a step: the noun, whether it is plural, and the attributes that the step gives it."""
+    """A mention of an object in a step: the noun, whether it is plural, and the attributes that the step states."""
 
     step: int
     node: str
@@ -41,10 +41,10 @@ def words(text: str) -> list[Word]:
 
 
 def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
-    """Return every mention of an object's name, singular or plural, in order. The longest matching name counts.
+    """Return all mentions of objects by name, in the singular or plural, in order. The longest matching name counts.
 
-    If several objects share a name, the mention refers to an object that has the mentioned attributes. Among such
-    objects, one that was mentioned before is preferred.
+    If several objects share a name, the mention refers to an object that has the mentioned attributes. Among these
+    objects, an object that was mentioned before is preferred.
     """
     forms: dict[tuple[str, ...], list[tuple[Node, bool]]] = {}
     for node in graph.nodes:
@@ -96,9 +96,9 @@ def _mention(
 def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> str | None:
     """Return the answer in lower case if the graph supports it, otherwise None.
 
-    ``anchors`` are the ids of the objects that the question names. The graph must contain all of them. The answers yes
-    and no and numbers are supported if there is an anchor. Any other answer must be the name, an attribute or a
-    relation of an object that can be reached from the anchors, or of any object if there is no anchor.
+    ``anchors`` are the ids of the objects that the question names. The graph must contain all of them. The answers
+    "yes" and "no" and whole numbers are supported if there is an anchor. Any other answer must be the name, an
+    attribute or a relation of an object that can be reached from the anchors, or of any object if there is no anchor.
     """
     normalised = " ".join(answer.lower().split())
     if any(anchor not in graph.by_id for anchor in anchors):
@@ -109,7 +109,7 @@ def answer_support(graph: SceneGraph, anchors: Sequence[str], answer: str) -> st
 
 
 def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]:
-    """Return the ids of the objects with the answer as name, attribute or relation, nearest to the anchors first.
+    """Return the ids of the objects whose name, attribute or relation is the answer, nearest to the anchors first.
 
     Objects that cannot be reached from the anchors are excluded. Without anchors, all objects are considered.
     """

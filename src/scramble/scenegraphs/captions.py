@@ -64,7 +64,7 @@ def load_caption_parser(pipeline: str | None = None) -> Any:
 def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> Iterator[Parsed]:
     """Yield the facts of each text, in order. The graph of a text without a noun is empty.
 
-    Each sentence is parsed separately, because dependency parsers split captions badly into sentences.
+    Each sentence is parsed separately, because dependency parsers often split captions into wrong sentences.
     """
     parts = ((part, number) for number, text in enumerate(texts) for part in _SENTENCE.split(text))
     docs = nlp.pipe(parts, as_tuples=True, batch_size=batch_size)
@@ -299,7 +299,7 @@ class _Reader:
 
 
 def _verbal(token: Any) -> bool:
-    """Return whether a token that is tagged as a noun is a verb. Such a token ends a compound before a preposition."""
+    """Return whether a token tagged as a noun is a verb between a compound and a preposition ("dog sits on")."""
     return (
         token.tag_ in _NOUNS
         and token.lemma_.lower() in _VERBAL
@@ -321,7 +321,7 @@ def _negated(token: Any) -> bool:
 
 
 def _denied_noun(token: Any) -> bool:
-    """Return whether the text says that a noun is absent: "no dog", or the indefinite object of a negated verb."""
+    """Return whether the text says that an object is absent: "no dog", or an indefinite object of a negated verb."""
     determiner = next((c.lower_ for c in token.lefts if c.dep_ in ("det", "neg")), "")
     if determiner in _DENYING:
         return True

@@ -104,7 +104,7 @@ def read_reply(reply: Reply, problems: Counter[str]) -> SceneGraph:
     - relations between names instead of ids
 
     Raises:
-        GraphError: the reply has no graph. The message is a short reason, so that equal reasons can be counted.
+        GraphError: the reply contains no graph. The message is a short reason, so that equal reasons can be counted.
     """
     if reply.error:
         raise GraphError(f"no reply: {reply.error.split(' (')[0]}")
@@ -141,7 +141,7 @@ def _by_name(value: dict[str, Any], problems: Counter[str]) -> dict[str, Any]:
 
 
 def _json(text: str) -> Any:
-    """Return the JSON object in a text, repaired if necessary, or None if the text has none."""
+    """Return the JSON object in a text, repaired if necessary, or None if the text does not contain one."""
     start = text.find("{")
     if start < 0:
         return None

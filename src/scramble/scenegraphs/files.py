@@ -1,4 +1,4 @@
-"""Read Visual Genome's and GQA's scene graphs, entry by entry, in the layout of image records.
+"""Read scene graphs of Visual Genome and GQA, and convert each entry to the layout of image records.
 
 Visual Genome's file (``scene_graphs.json``) is a list of ``{"image_id", "objects": [{"object_id", "names" or "name",
 "attributes", "x", "y", "w", "h"}], "relationships": [{"subject_id", "predicate", "object_id"}]}``, with ids and boxes
@@ -24,7 +24,7 @@ def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]
     :func:`scramble.scenegraphs.read_graph` counts and removes.
 
     Raises:
-        GraphError: the file cannot be read, or has neither layout.
+        GraphError: the file cannot be read, or has neither of the two layouts.
     """
     try:
         value = read_json(path)
@@ -38,11 +38,13 @@ def read_graphs(path: str | Path) -> Iterator[tuple[str, dict[str, Any] | None]]
             has_id = isinstance(entry, Mapping) and entry.get("image_id") is not None
             yield (str(entry["image_id"]), visual_genome_graph(entry)) if has_id else (f"entry {number}", None)
     else:
-        raise GraphError(f"{path} must contain a JSON object (scene graphs of GQA) or a list (those of Visual Genome)")
+        raise GraphError(
+            f"{path} must contain a JSON object (scene graphs of GQA) or a JSON list (scene graphs of Visual Genome)"
+        )
 
 
 def gqa_graph(entry: Any) -> dict[str, Any] | None:
-    """Convert an entry of GQA to the layout of image records. Return None if the entry has no mapping of objects."""
+    """Convert an entry of GQA to the layout of image records. Return None if the entry contains no objects."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), Mapping):
         return None
     objects: list[dict[str, Any]] = []
@@ -69,7 +71,7 @@ def gqa_graph(entry: Any) -> dict[str, Any] | None:
 
 
 def visual_genome_graph(entry: Any) -> dict[str, Any] | None:
-    """Convert an entry of Visual Genome to the layout of image records. Return None if it has no list of objects."""
+    """Convert an entry of Visual Genome to the layout of image records. Return None if it contains no objects."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), list):
         return None
     objects = []

@@ -140,7 +140,7 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
 
     def wrong(reason: str, what: object) -> None:
         if problems is None:
-            raise GraphError(f"the scene graph has a defect ({reason}): {what}")
+            raise GraphError(f"the scene graph contains a defect ({reason}): correct or remove {what}")
         problems[reason] += 1
 
     nodes: dict[str, Node] = {}

@@ -1,7 +1,7 @@
 """Answer the embedded world's questions from a scene graph: derive the reasoning steps and the answer.
 
-The graph can be that of an image or an edited one. For the graph of an image, the results equal the rationales and
-answers of the world's questions. For an edited graph, they describe a scene that does not exist.
+For the graph of an image, the results equal the rationales and answers of the world's questions. For an edited graph,
+the results describe a scene that does not exist.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
     """Return the quadrant of the image that contains the centre of an object's box, for example "top left".
 
     The result is "" if the box or the size of the image is unknown. It is also "" if the distance between the centre
-    and a middle line of the image is below ``margin``, a fraction of the image's side.
+    and a middle line of the image is below ``margin``, a fraction of the image's width or height.
     """
     box, width, height = entry.get("bbox"), graph.get("width"), graph.get("height")
     if not box or not width or not height:
