@@ -1,4 +1,4 @@
-"""Provide three pair methods that prefer captions to hard negatives, made by a grammar, by rules or by a model."""
+"""Provide three pair methods that prefer captions to hard negatives of a grammar, of rules or of a language model."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class CaptionMethod(PairMethod):
 
     Args:
         options: options of the generator, see the subclasses.
-        similarity: the CLIP or SigLIP model that selects captions if ``captions_per_image`` is ``clip``, as the fields
-            of :class:`scramble.pairs.scoring.stored_models.ScorerSettings`. Its scores are stored in the split's folder
-            ``scores/``, so that an interrupted run resumes.
+        similarity: fields of :class:`scramble.pairs.scoring.stored_models.ScorerSettings` for the CLIP or SigLIP model
+            that selects captions if ``captions_per_image`` is ``clip``. The scores of this model are stored in the
+            split's folder ``scores/``, so that an interrupted run resumes.
         form, assembly: options of the pairs, see :func:`scramble.pairs.captions.assemble.caption_pairs`.
     """
 
@@ -85,9 +85,9 @@ class CaptionMethod(PairMethod):
 
 
 class WorldCaptions(CaptionMethod):
-    """Prefers captions of the embedded world to swaps and replacements by its grammar.
+    """Prefers captions of the embedded world to negatives that its grammar generates by swaps and replacements.
 
-    Options: see :class:`scramble.pairs.captions.world_swaps.WorldNegatives`.
+    The options are the arguments of :class:`scramble.pairs.captions.world_swaps.WorldNegatives`.
     """
 
     def generator(self, split: Path) -> Generator:
@@ -104,21 +104,21 @@ class WorldCaptions(CaptionMethod):
 
 @contextmanager
 def _explain_grammar_errors() -> Iterator[None]:
-    """Within the block, add to a GrammarError how to fix a caption that the world's grammar cannot parse."""
+    """Replace a GrammarError in the block with a PairMethodError, which says how to fix the settings."""
     try:
         yield
     except GrammarError as error:
         raise PairMethodError(
-            f"{error}. pairs.method=world reads only the embedded world's captions: choose pairs=rules for English "
+            f"{error}. pairs.method=world can only use captions of the embedded world: choose pairs=rules for English "
             "captions"
         ) from error
 
 
 class RuleCaptions(CaptionMethod):
-    """Prefers English captions to swaps and replacements by rules.
+    """Prefers English captions to negatives that rules generate by swaps and replacements.
 
     The plausibility of negatives is learned from the captions of the training split, even for other splits.
-    Options: see :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
+    The options are the arguments of :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
     """
 
     def generator(self, split: Path) -> Generator:
@@ -166,5 +166,5 @@ class CotCaptions(CaptionMethod):
         return self._generator
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the base class, the requests, tokens and cost, and the captions for each outcome."""
+        """Return the totals of the base class, the requests, tokens and cost, and the number of captions by outcome."""
         return super().totals() | ({} if self._generator is None else {"engine": self._generator.totals()})

@@ -63,7 +63,7 @@ class PromptFile:
 
 
 def load_prompt(name: str | Path) -> PromptFile:
-    """Load a prompt of the package by name, or a text file by path.
+    """Load one of the package's prompts by name, or a prompt file by path.
 
     Raises:
         PromptError: there is no such prompt, or it does not contain ``{caption}`` exactly once.
@@ -74,8 +74,8 @@ def load_prompt(name: str | Path) -> PromptFile:
         text = (path if path.suffix else shipped).read_text(encoding="utf-8")
     except OSError as error:
         raise PromptError(
-            f"pairs.options.prompt={name}: no such prompt or file; choose one of {', '.join(PROMPTS)} or the path of a "
-            ".txt file"
+            f"pairs.options.prompt={name} is neither a prompt of this package nor a readable file: choose one of "
+            f"{', '.join(PROMPTS)} or the path of an existing .txt file"
         ) from error
     if text.count(PLACE) != 1:
         raise PromptError(f"pairs.options.prompt={name}: the prompt must contain {PLACE} exactly once")
@@ -110,9 +110,9 @@ class CotGenerator:
             store: store of the replies, so that a resumed run does not request them again.
             prompt: one of :data:`PROMPTS`, or a ``.txt`` file that contains :data:`PLACE`.
             cleaner: the engine that corrects typos first. None leaves captions unchanged.
-            pipeline: spaCy pipeline with lemmas.
+            pipeline: spaCy pipeline with a lemmatizer.
             samples: number of replies per caption.
-            length_ratio: minimum and maximum of the word count of a negative, divided by that of the caption.
+            length_ratio: minimum and maximum ratio of the word count of a negative to the word count of its caption.
             content_kept: minimum fraction of common content words, in [0, 1]. None uses the value in :data:`PROMPTS`.
         """
         self.prompt = load_prompt(prompt)
@@ -136,7 +136,10 @@ class CotGenerator:
         self._content_kept = default_kept if content_kept is None else content_kept
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative] | Skip]]:
-        """Yield each (cleaned) caption with its valid negatives, in input order. Raises EngineError."""
+        """Yield each caption, corrected if there is a cleaner, with its valid negatives, in input order.
+
+        Raises EngineError.
+        """
         usable = _usable(captions)
         stream = usable if self._cleaner is None else self._cleaned(usable, self._cleaner)
         for caption, replies in ask_each(self._engine, self._store, stream, self._requests):
@@ -241,10 +244,10 @@ def read_clean(reply: Reply) -> str:
 
 
 def shared_content(before: Any, after: Any) -> float:
-    """Return the fraction, in [0, 1], of the content lemmas of two ``Doc`` that the other ``Doc`` contains.
+    """Return the fraction, in [0, 1], of the content lemmas of two ``Doc`` objects that the other object also contains.
 
-    Content lemmas are those of nouns, verbs, adjectives and numbers. Repeated lemmas count several times. The parts of
-    speech may differ, because one parse may tag a lemma as a noun and the other as a verb.
+    Content lemmas are the lemmas of nouns, names, verbs, adjectives and numbers. A repeated lemma counts each time. The
+    parts of speech may differ, because one parse may tag a lemma as a noun and the other as a verb.
     """
     words = [Counter(token.lemma_.lower() for token in doc if token.pos_ in CONTENT) for doc in (before, after)]
     everything = [Counter(token.lemma_.lower() for token in doc if not token.is_punct) for doc in (before, after)]

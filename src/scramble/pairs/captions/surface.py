@@ -11,7 +11,7 @@ import unicodedata
 
 from scramble.language.inflect import word_set
 
-MIN_WORDS, MAX_WORDS = 3, 60  # of a usable caption
+MIN_WORDS, MAX_WORDS = 3, 60  # minimum and maximum number of words of a usable caption
 
 _SPACES = re.compile(r"\s+")
 _BEFORE_PUNCTUATION = re.compile(r"\s+([,.;:!?)\]])")

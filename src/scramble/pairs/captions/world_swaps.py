@@ -1,7 +1,7 @@
-"""Generate hard negatives of the embedded world's captions, by swaps and replacements that its grammar allows.
+"""Generate hard negatives of the embedded world's captions, by swaps and replacements that the world's grammar allows.
 
-Every candidate parses, differs in meaning from the caption, and has the same length and wording. If a caption has a
-scene graph, candidates that are true of the image are counted, and dropped by default.
+Every candidate can be parsed, differs in meaning from the caption, and has the same structure and number of words. If a
+caption has a scene graph, candidates that are true of the image are counted, and dropped by default.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class WorldNegatives:
 
 
 def candidates(text: str) -> list[Negative]:
-    """Return all negatives of a caption, each with another meaning.
+    """Return all negatives that differ in meaning from a caption.
 
     Raises GrammarError if the caption does not parse.
     """
@@ -115,7 +115,7 @@ def _replacements(text: str) -> Iterator[Negative]:
     for span in number_spans(text):
         number = NUMBERS.index(str(span.value))
         for near in (number - 1, number + 1):
-            # After "one", verb and noun have other forms, so the negative would be recognisable without the image.
+            # With "one", the verb and the noun are singular, so the negative would be recognisable without the image.
             if number != 1 and near != 1 and 0 < near < len(NUMBERS):
                 yield _edited(text, "replace-number", "replace.number", (span, NUMBERS[near]))
 
@@ -132,7 +132,7 @@ def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) 
 
 
 def _canonical(clauses: tuple[Clause, ...]) -> object:
-    """Return the meaning independent of the order of mention: "a left of b" and "b right of a" are equal."""
+    """Return the meaning independently of the order of mention: "a left of b" and "b right of a" are equal."""
     return sorted(repr(_canonical_clause(clause)) for clause in clauses)
 
 

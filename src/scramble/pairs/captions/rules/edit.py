@@ -24,12 +24,15 @@ def is_title(s: Sentence, token: int) -> bool:
 
 
 def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
-    """Replace tokens ``first`` to ``last`` by words of the caption, and keep a capital that the position requires."""
+    """Return the replacement of tokens ``first`` to ``last`` with words of the caption.
+
+    A capital that the position requires is kept.
+    """
     return s.start[first], s.end[last], capitalised(new) if first in s.opening else new
 
 
 def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
-    """Replace tokens ``first`` to ``last`` by new words, and keep the case of the old words."""
+    """Return the replacement of tokens ``first`` to ``last`` with new words in the case of the old words."""
     old = s.span(first, last)
     if len(old) > 1 and old.isupper() and is_title(s, first):
         new = new.upper()
@@ -55,7 +58,7 @@ def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
 
 
 def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
-    """Return the changes that make finite verbs agree with a phrase in the plural or singular.
+    """Return the changes that make finite verbs agree with a phrase that becomes plural or singular.
 
     Return None if the sentence is too complex to correct.
     """

@@ -1,6 +1,6 @@
 """Generate all swaps and replacements of captions by rule, from one spaCy parse per caption.
 
-No GPU is needed, and no download except the pipeline (``en_core_web_sm`` by default).
+No GPU is needed, and only the pipeline must be downloaded (``en_core_web_sm`` by default).
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ class RuleGenerator:
     """Generates negatives by the rules in :mod:`~scramble.pairs.captions.rules.swap` and
     :mod:`~scramble.pairs.captions.rules.replace`.
 
-    :meth:`learn` makes the negatives more plausible. Without it, only the categories of the nouns are compared.
+    :meth:`learn` makes the negatives more plausible. If this method is not called, only the categories of
+    the nouns are compared.
 
     Args:
         pipeline: name or folder of a spaCy pipeline with a tagger and a parser.
         rules: keys of :data:`RULES`.
         lexicon: folder of word lists. None uses the shipped lists.
-        processes: number of worker processes, each with its own pipeline. With 1, this process parses. Only captions
-            and negatives are exchanged, never parses. At most ``2 * processes`` chunks are in flight, so memory is
-            bounded.
-        min_lift: lowest log-lift of a swapped noun in its new place
+        processes: number of worker processes, each with its own pipeline. With 1, captions are parsed in this process.
+            Processes exchange captions and negatives, but no parses. At most ``2 * processes`` chunks are in flight, so
+            memory is bounded.
+        min_lift: minimum log-lift of a swapped noun in its new place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.swap_lift`).
-        min_replacement_lift: lowest log-lift of a new word in its place
+        min_replacement_lift: minimum log-lift of a new word in its place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_lift`).
-        min_replacement_odds: lowest log-odds of a new word against the old word in its place
+        min_replacement_odds: minimum log-odds of a new word relative to the old word in its place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.noun_odds`).
-        min_swap_odds: lowest log-odds of a moved number or attribute against the caption
+        min_swap_odds: minimum log-odds, relative to the caption, of a swap that moves a number or an attribute
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.move_odds`).
     """
 
@@ -71,7 +72,7 @@ class RuleGenerator:
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
-            fault = f"there is no rule {', '.join(sorted(unknown))}" if unknown else "it must name a rule"
+            fault = f"there is no rule {', '.join(sorted(unknown))}" if unknown else "the list is empty"
             raise ValueError(f"pairs.options.rules: {fault}: choose from {', '.join(sorted(RULES))}")
         self.name = "+".join(rules)
         thresholds = {"swap": (min_lift, min_swap_odds), "replace": (min_replacement_lift, min_replacement_odds)}
@@ -83,7 +84,7 @@ class RuleGenerator:
     def learn(self, captions: Iterable[str]) -> None:
         """Learn from true captions which words are plausible in which contexts.
 
-        At most :data:`MAX_LEARNED` captions are parsed: those with the smallest hashes.
+        Only the :data:`MAX_LEARNED` captions with the smallest hashes are parsed.
         """
         texts = (normalise(text) for text in captions if not problem(text))
         self._worker.learn(nsmallest(MAX_LEARNED, texts, key=lambda text: sha256(text.encode()).digest()))
@@ -114,8 +115,8 @@ class RuleGenerator:
 
 
 _LOADED: dict[tuple[str, Path | None], tuple[Any, Lexicon]] = {}  # so that each process loads a pipeline once
-# The tables of the last captions, because all splits of a data set learn from the same captions, which can take longer
-# than to generate the negatives of a split.
+# The tables that were learned last. All splits of a data set learn from the same captions, and learning can take longer
+# than generating the negatives of a split.
 _LEARNED: dict[tuple[str, Path | None, tuple[str, ...]], SelectionalTables] = {}
 _WORKER: list[_Worker] = []  # the worker of this process, which is sent once and not with each chunk
 
@@ -132,7 +133,7 @@ def _negatives(texts: list[str]) -> list[list[Negative]]:
 class _Worker:
     """Parses captions and lists their negatives. Each process loads the pipeline at the first call.
 
-    ``rules`` contains the thresholds of log-lift and log-odds of each rule.
+    ``rules`` maps each rule to its minimum log-lift and its minimum log-odds.
     """
 
     def __init__(self, pipeline: str | Path, lexicon: Path | None, rules: dict[str, tuple[float, float]]) -> None:

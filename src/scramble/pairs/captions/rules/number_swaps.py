@@ -15,13 +15,14 @@ _FIXED_NUMBER = word_set("""
     ski short pant jean glass glasses sunglasses clothes sky sun moon ground background ocean air city floor water beach
     town lawn jungle desert
 """)
-# Words between a thing and what it is in, on or riding. One thing is not in, on or riding several things.
+# Last words of relations in which a thing is in, on or riding another thing. A single thing cannot be in, on or riding
+# several things.
 _CARRIED = frozenset({"in", "on", "inside", "aboard", "into", "onto", "rid"})
 _DISTINCT = frozenset({"different", "various", "assorted", "separate", "matching", "identical", "similar"})
 
 
 def inflected_head(s: Sentence, phrase: Phrase, to_plural: bool) -> str:
-    """Return the head of a phrase, with compounds, in the plural or singular, or "" if it has no such form."""
+    """Return the head of a phrase, with compounds, in the plural or singular, or "" if this form is unknown."""
     text = moved_text(s, phrase.nominal, phrase.last)
     if phrase.plural == to_plural:
         return text
@@ -97,7 +98,7 @@ def swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Ne
 
 
 def _puts_one_on_many(s: Sentence, one: Phrase, many: Phrase) -> bool:
-    """Return whether a single thing is in, on or riding several once ``one`` is plural and ``many`` is singular."""
+    """Return whether a single thing would be in, on or riding several things after the swap of the numbers."""
 
     def is_plural(phrase: Phrase | None) -> bool:
         return phrase is one or (phrase is not many and phrase is not None and phrase.plural)
@@ -115,10 +116,10 @@ def _middle(s: Sentence, first: int, nominal: int) -> str:
 
 
 def _quantity(s: Sentence, phrase: Phrase) -> tuple[int, str] | None:
-    """Return the last quantity word of a plural phrase, as a token, and the quantity words for another noun.
+    """Return the token of the last quantity word of a plural phrase, and the quantity words to move to another noun.
 
-    The words are "" for a plural without quantity words, as in "dogs on a bed". Return None for a quantity that cannot
-    move.
+    The words are "" for a plural without quantity words, as in "dogs on a bed". Return None if the phrase is not plural
+    or if its quantity cannot move.
     """
     if not phrase.plural:
         return None

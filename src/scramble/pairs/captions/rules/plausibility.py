@@ -4,8 +4,8 @@
 model rejects it without the image. :class:`SelectionalTables` counts how often a noun occurs before and after a
 relation ("holding", "sitting on", "with"), with an adjective, and in one caption with another noun or verb. The lift of
 a noun in a place is its probability in this place divided by its overall probability (selectional association; Resnik
-1996). The counts include the caption itself, which never contains the changed words. This lowers a log-lift by at most
-log(6 / 5).
+1996). The counts include the edited caption itself, in which the new words do not occur in their new places. This
+lowers a log-lift by at most log(6 / 5).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns hav
 # thresholds. The threshold of replacements is higher, because a caption has many replacements and few swaps.
 MIN_LIFT = -2.0
 MIN_REPLACEMENT_LIFT = -0.5
-# A replacement is dropped if the log-odds of the new word against the old word in its place are below this value. A
-# much rarer word is nearly always the rejected one, so refinement would drop most of these pairs.
+# A replacement is dropped if the log-odds of the new word relative to the old word in its place are below this value. A
+# much rarer word nearly always belongs to the rejected text, so refinement would drop most of these pairs.
 MIN_REPLACEMENT_ODDS = -2.0
-# A number or an attribute is not moved to another noun if the log-odds of the swap against the caption are below this
-# value. Refinement would drop most of these swaps.
+# A number or an attribute is not moved to another noun if the log-odds of the swap relative to the caption are below
+# this value. Refinement would drop most of these swaps.
 MIN_SWAP_ODDS = -2.0
-UNMOVED = frozenset({"person", "part", "scene", "sport"})  # categories to whose nouns no colour moves
+UNMOVED = frozenset({"person", "part", "scene", "sport"})  # no colour is moved to nouns of these categories
 # A distribution with fewer observations than this depends more on its back-off than on its counts.
 _STRENGTH = 5.0
 _COMPANY = 0.5  # added to the observed and to the expected number of captions with two words
-_PRIOR = (0.5, 10.0)  # occurrences with an adjective, and all occurrences, that are added to those of a noun
+_PRIOR = (0.5, 10.0)  # pseudo-counts of a noun: occurrences with an adjective, all occurrences
 _ATTESTED = 2  # minimum number of captions in which a noun has an adjective that is possible for few nouns
 
 
@@ -102,7 +102,7 @@ class SelectionalTables:
         self._company.update((noun, word) for noun in nouns for word in content if word != noun)
 
     def spelling(self, american: str, british: str) -> str:
-        """Return the spelling that occurs in more captions, or the American spelling if neither does."""
+        """Return the spelling that occurs in more captions, or the American spelling if both are equally frequent."""
         return british if self._spellings[british] > self._spellings[american] else american
 
     @staticmethod
@@ -117,7 +117,7 @@ class SelectionalTables:
         }
 
     def _company_lift(self, noun: str, word: str) -> float:
-        """Return the log-ratio of the observed to the expected number of captions with a noun and another word."""
+        """Return the log of the ratio of observed to expected captions that contain both a noun and another word."""
         expected = self._words[noun] * self._words[word] / max(1, self._captions)
         return math.log((self._company[noun, word] + _COMPANY) / (expected + _COMPANY))
 
@@ -143,7 +143,7 @@ class SelectionalTables:
     def noun_lift(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
         """Return the lowest log-lift of a noun in the place of a phrase.
 
-        It is the lowest over the relations and adjectives of the phrase, and over the other nouns and verbs of the
+        The minimum is taken over the relations and adjectives of the phrase, and over the other nouns and verbs of the
         caption ("a girl brushing her teeth with a book").
         """
         new = replace(phrase, noun=noun)
@@ -155,7 +155,7 @@ class SelectionalTables:
         return lowest
 
     def noun_odds(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
-        """Return the log-odds of a noun in the place of a phrase against the phrase's own noun."""
+        """Return the log-odds of a noun in the place of a phrase relative to the noun of the phrase."""
         if phrase.noun is None:
             return 0.0
         odds = math.log((self._frequency[noun.lemma] + _COMPANY) / (self._frequency[phrase.noun.lemma] + _COMPANY))
@@ -166,13 +166,13 @@ class SelectionalTables:
         return odds + sum(self._lift(new, place) - self._lift(phrase, place) for place in places)
 
     def attribute_odds(self, phrase: Phrase, old: str, new: str) -> float:
-        """Return the log-odds of a new adjective of a phrase against its present adjective."""
+        """Return the log-odds of a new adjective of a phrase relative to the old adjective."""
         old_place, new_place = ("adjective", old), ("adjective", new)
         odds = math.log((self._places[new_place] + _COMPANY) / (self._places[old_place] + _COMPANY))
         return odds + self._lift(phrase, new_place) - self._lift(phrase, old_place)
 
     def relation_odds(self, s: Sentence, words: Mapping[int, str]) -> float:
-        """Return the log-odds of the relations with new words, by token, against the relations of the caption."""
+        """Return the log-odds, relative to the caption, of the relations with new ``words`` (by token)."""
         odds = 0.0
         for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words), strict=True):
             if new == old:
@@ -200,7 +200,10 @@ class SelectionalTables:
     def _relations_lift(
         self, s: Sentence, phrases: Mapping[int, Phrase], words: Mapping[int, str] | None = None
     ) -> float:
-        """Return the lowest log-lift of the relations that change with phrases (by identity) and words (by token)."""
+        """Return the lowest log-lift of the relations that change.
+
+        ``phrases`` maps the ``id`` of an old phrase to the new phrase, and ``words`` maps tokens to new words.
+        """
         lowest = math.inf
         for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words or {}), strict=True):
             new_left, new_right = (phrases.get(id(p), p) for p in (left, right))
@@ -208,7 +211,7 @@ class SelectionalTables:
                 continue
             if new_left and new_right and new_left.noun and new_right.noun:
                 if self._triples[new_left.noun.lemma, new, new_right.noun.lemma]:
-                    continue  # this relation occurs in captions of other images
+                    continue  # the nouns occur with this relation in a caption
                 lowest = min(lowest, self._category_lift(new_left.noun.category, new, new_right.noun.category))
             for before, after, side in ((left, new_left, "left"), (right, new_right, "right")):
                 if after is not None and (after is not before or new != old):
@@ -223,7 +226,8 @@ class SelectionalTables:
         """Return whether a noun can have an adjective.
 
         Most things can have any colour and be large or small. Animals, food and plants have typical colours, and
-        materials, states and lengths are possible for few nouns. These combinations must occur in the captions.
+        few nouns can have a material, a state or a length. These combinations are possible only if they occur in the
+        captions.
         """
         has_typical_colours = adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
         if has_typical_colours or adjective.cls in ("material", "state") or adjective.word in ("tall", "long", "short"):
@@ -231,13 +235,13 @@ class SelectionalTables:
         return True
 
     def has_quantity(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
-        """Return whether captions have a noun after a phrase's quantity word, if any: there is no "slice of soup"."""
+        """Return whether a noun occurs after the phrase's quantity word, if any ("slice of soup" does not occur)."""
         if not phrase.partitive:
             return True
         return self._nouns[("partitive", s.lower[phrase.slot].removesuffix("s")), noun.lemma] >= _ATTESTED
 
     def number_lift(self, s: Sentence, u: Phrase, v: Phrase) -> float:
-        """Return the log-odds of two nouns with exchanged numbers against the nouns with their own numbers.
+        """Return the log-odds of two nouns with exchanged numbers relative to the nouns with their own numbers.
 
         Captions seldom mention several skies, one grape, or a man who rides several horses. The result is the lower of
         two sums of log-odds: over the nouns, and over their relations.
@@ -245,7 +249,7 @@ class SelectionalTables:
         return min(self._number_odds(s, u, v))
 
     def number_odds(self, s: Sentence, u: Phrase, v: Phrase) -> float:
-        """Return the log-odds of a caption with exchanged numbers against the caption.
+        """Return the log-odds of a caption with exchanged numbers relative to the original caption.
 
         The log-odds of the nouns, the relations and the positions of the quantities are summed. The position matters,
         because "two" is six times as frequent in the first phrase of a COCO caption as in a later phrase.
@@ -257,7 +261,7 @@ class SelectionalTables:
         return odds
 
     def move_odds(self, s: Sentence, adjective: str, giver: Phrase, receiver: Phrase) -> float:
-        """Return the log-odds of a caption whose adjective has moved to another noun against the caption.
+        """Return the log-odds of a caption with an adjective moved to another noun relative to the original caption.
 
         The log-odds depend on how often each of the two nouns has the adjective in other captions, and on how often the
         first phrase and later phrases have the adjective.
@@ -273,7 +277,7 @@ class SelectionalTables:
         return odds
 
     def _position_odds(self, place: Place) -> float:
-        """Return the log-odds of a quantity or adjective in a phrase that is not the first of a caption."""
+        """Return the log-odds of a quantity or adjective in later phrases of captions relative to first phrases."""
         later, first = (
             (self._positions[is_first, place] + 1) / (self._positions[is_first, (place[0], "")] + 1)
             for is_first in (False, True)
@@ -326,8 +330,8 @@ class SelectionalTables:
 def _positioned(s: Sentence, phrase: Phrase) -> Iterator[Place]:
     """Yield the places of a phrase's quantity and adjectives.
 
-    The places ("quantity", "") and ("adjective", "") count the phrases. Phrases to which no colour can move have no
-    place of an adjective.
+    The places ("quantity", "") and ("adjective", "") are also yielded, to count phrases. For phrases to which no colour
+    can move, only the places of the quantity are yielded.
     """
     yield from (("quantity", _quantity(s, phrase)), ("quantity", ""))
     if phrase.noun is not None and phrase.noun.category not in UNMOVED:
@@ -344,6 +348,6 @@ def _quantity(s: Sentence, phrase: Phrase) -> str:
 
 
 def _number_place(left: Phrase | None, words: str) -> str:
-    """Return the place after a relation, by the number of the phrase before it."""
+    """Return the place after a relation, which includes the number of the phrase before the relation."""
     number = "" if left is None else "several " if left.plural else "one "
     return f"{number}{words}"

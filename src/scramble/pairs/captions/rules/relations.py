@@ -25,8 +25,8 @@ Place = tuple[str, str]
 def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Iterator[Relation]:
     """Yield the relations of a caption: the phrase before, the words (verb stems, prepositions), and the phrase after.
 
-    The words are those between two consecutive phrases. The phrase before is the phrase on which the first of these
-    words depends, if any: in "a man in a hat riding a horse" the man rides. Coordinations are not relations.
+    The words of a relation are between two consecutive phrases. The phrase before is the phrase on which the first of
+    these words depends, if any: in "a man in a hat riding a horse", the man rides. Coordinations are not relations.
 
     Args:
         new: words that replace tokens of the caption. "" removes a token.
@@ -55,12 +55,12 @@ def _stem(s: Sentence, i: int, word: str) -> str:
 
 
 def verb_stem(s: Sentence, i: int, word: str) -> str:
-    """Return the stem of a verb after "to", because a word such as "herd" is also a noun."""
+    """Return "to" and the stem of a verb, which cannot be confused with a noun such as "herd"."""
     return f"to {_stem(s, i, word)}"
 
 
 def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]) -> Phrase:
-    """Return the phrase that governs a verb or preposition, by dependency arcs or else the nearest phrase before it."""
+    """Return the phrase that governs a verb or preposition by dependency arcs, or else the nearest phrase before it."""
     token = first
     for _ in range(4):
         if s.tag[token].startswith("V"):
@@ -77,7 +77,7 @@ def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]
 
 
 def nearest(place: Place) -> Place:
-    """Return the place with only that word of its relation that is nearest to the noun."""
+    """Return the place in which the relation is reduced to the word or preposition nearest to the noun."""
     side, words = place
     if side in ("adjective", "partitive"):
         return place

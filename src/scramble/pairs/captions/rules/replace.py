@@ -1,10 +1,10 @@
 """Replace one word of a caption with a word that cannot be true of the same object.
 
-Nouns are replaced with co-hyponyms, adjectives with others of their class, and verbs and spatial relations with
-mutually exclusive ones. A word is never replaced with a synonym, a hypernym, a word with a similar meaning, a word that
-is rare in this context in the user's captions, or a much rarer word. Number words are not replaced, because "two dogs"
-is true of three dogs, and larger numbers can be recognised without the image. The weight of a candidate is the
-frequency of its new word (:mod:`scramble.language.lexicon`).
+Nouns are replaced with co-hyponyms, adjectives with adjectives of the same class, and verbs and spatial relations with
+mutually exclusive verbs and relations. A word is never replaced with a synonym, a hypernym, a word with a similar
+meaning, a word that is rare in this context in the user's captions, or a much rarer word. Number words are not
+replaced, because "two dogs" is true of three dogs, and larger numbers can be recognised without the image. The weight
+of a candidate is the frequency of its new word (:mod:`scramble.language.lexicon`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scramble.pairs.captions.rules.edit import article_change, build, word_chang
 from scramble.pairs.captions.rules.plausibility import SelectionalTables, spellings_in
 
 _GENDERED = frozenset({"man", "woman", "boy", "girl"})
-# With these prepositions an object can stand or walk; with "down" or "through" it can only walk.
+# A person can both stand and walk "on" or "near" something, but can only walk "down" or "through" it.
 _STATIC = frozenset({"on", "in", "near", "next", "beside", "by", "behind", "under", "outside", "inside"})
 # For birds, "sit" and "stand" have the same meaning.
 _BIRDS = frozenset({"bird", "parrot", "pigeon", "seagull", "owl", "duck", "goose", "swan"})
@@ -38,7 +38,7 @@ def replacements(
 
     Args:
         tables: counts of the user's captions. A new word is not used if its log-lift in its place is below
-            ``min_lift``, or if its log-odds against the old word are below ``min_odds``. None uses all words.
+            ``min_lift``, or if its log-odds relative to the old word are below ``min_odds``. None uses all words.
     """
     fits = _Plausibility(tables, min_lift, min_odds)
     negatives: list[Negative | None] = []
@@ -58,7 +58,7 @@ def replacements(
 
 @dataclass(frozen=True, slots=True)
 class _Plausibility:
-    """Decides from the user's captions whether a new word is plausible in its place and not much rarer than the old."""
+    """Decides by the user's captions whether a new word is plausible in its place and frequent enough."""
 
     tables: SelectionalTables | None
     min_lift: float
@@ -198,7 +198,10 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plau
 
 
 def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plausibility) -> list[Negative | None]:
-    """Change "skiing down a slope" to "skiing up a slope". On a level street both words have the same meaning."""
+    """Change "skiing down a slope" to "skiing up a slope".
+
+    The phrase must be a slope, because both words have the same meaning on a level street.
+    """
     token = phrase.first - 1
     if token < 1 or s.lower[token] not in _OPPOSITE or phrase.partitive:
         return []
@@ -213,7 +216,7 @@ def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Pla
 def _replace_verb(
     s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: Lexicon, fits: _Plausibility
 ) -> list[Negative | None]:
-    """Replace the verb directly before a phrase (its object), or directly after it (an intransitive verb)."""
+    """Replace the verb directly before a phrase, which is its object, and the intransitive verb directly after it."""
     negatives: list[Negative | None] = []
     if before is not None and phrase.noun is not None and phrase.first > before.last + 1:
         negatives += _verb(s, phrase.first - 1, phrase.noun.category, lexicon, fits)

@@ -57,9 +57,10 @@ def swaps(
 
     Args:
         tables: counts of nouns in the user's captions. A swap of phrases or heads is dropped if a noun has a log-lift
-            below ``min_lift`` in its new place. The same threshold applies to the log-odds of exchanged numbers, and,
-            minus :data:`_RARE_ATTRIBUTE`, to the log-lift of attributes. A number or an attribute is also not moved if
-            the log-odds of the swap against the caption are below ``min_odds``. None drops no swap.
+            below ``min_lift`` in its new place. The threshold for whole phrases of different categories is at least 0.
+            The threshold ``min_lift`` also applies to the log-odds of exchanged numbers, and, minus
+            :data:`_RARE_ATTRIBUTE`, to the log-lift of attributes. A number or an attribute is not moved if the
+            log-odds of the swap relative to the caption are below ``min_odds``. With None, no swap is dropped.
     """
     negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not in_title(s, p, lexicon)]
@@ -161,7 +162,7 @@ def _swap_attributes(
 
 
 def _can_have(phrase: Phrase, attribute: Attribute) -> bool:
-    """Return whether a noun can have an attribute. People have no colours, which would mean something else."""
+    """Return whether a noun can have an attribute. Colours of people are excluded, because they have other meanings."""
     if (
         phrase.noun is None
         or phrase.noun.category in ("scene", "sport")
@@ -302,6 +303,6 @@ def _attributes_fit_both(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 
 def _arguments(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Return whether the two phrases are subject and object of one verb, with only that verb between them."""
+    """Return whether the two phrases are the subject and the object of a verb, with only this verb between them."""
     tags = s.tag[u.last + 1 : v.first]
     return bool(tags) and all(tag.startswith("V") or tag in ("RP", "MD", "RB", "WDT", "TO") for tag in tags)

@@ -25,7 +25,7 @@ _MUTUAL = word_set("""
     playing plays play talking talks talk speaking speaks speak chatting chats chat fighting fights fight dancing dances
     dance cuddling cuddles cuddle snuggling snuggles snuggle wrestling wrestles mixed combined connected joined
     share shares sharing
-""")  # mutual before "with" or "to": the relation is symmetric
+""")  # before "with" or "to", these verbs form symmetric relations
 _RIDING = word_set("""
     riding rides ride rode surfing surfs surf skiing skis ski skating skates snowboarding skateboarding
 """)
@@ -53,9 +53,9 @@ def in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
-    """Return the tokens between two phrases, without other noun phrases and negated words.
+    """Return the tokens between two phrases that do not belong to a noun phrase and are not negated.
 
-    In "a bench with nobody on it next to a car" only "next to" relates bench and car.
+    In "a bench with nobody on it next to a car", only "next to" relates the bench to the car.
     """
     inside = {i for p in s.phrases if p is not u and p is not v for i in range(p.first, p.last + 1)} | s.negated
     return [i for i in range(u.last + 1, v.first) if i not in inside]
@@ -64,9 +64,9 @@ def between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
 def keeps_meaning(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: list[str], lexicon: Lexicon) -> bool:
     """Return whether two noun phrases can change places without a change of meaning.
 
-    This is the case for coordinations and symmetric relations, also after a verb of rest or motion: "a dog sitting next
-    to a cat" is true if "a cat sitting next to a dog" is true. This is not the case if one of the phrases has another
-    relation: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
+    The meaning does not change for coordinations and symmetric relations, even after a verb of rest or motion: "a dog
+    sitting next to a cat" is true if "a cat sitting next to a dog" is true. The meaning changes if one of the phrases
+    has a further relation: "a man on a skateboard near a car", "a dog next to a cat wearing a hat".
     """
     words = [w for w in words if w not in _QUOTES]
     if SEPARATORS.issuperset(words) or _rides(s, u, v, words):
@@ -83,7 +83,7 @@ def keeps_meaning(s: Sentence, u: Phrase, v: Phrase, joints: list[int], words: l
         return False
     if words[-1] == "with" and set(words[:-1]) <= _PLACES | _STILL and _are_animate(u, v):
         return True  # "a person sleeping on a bed with a cat"
-    last = next((n for n in (3, 2, 1) if " ".join(words[-n:]) in symmetric), 0)  # words of a symmetric relation
+    last = next((n for n in (3, 2, 1) if " ".join(words[-n:]) in symmetric), 0)  # number of words of the relation
     if set(words) & _PLACES and not (last and set(words[:-last]) <= _PLACES | _STILL and _are_animate(u, v)):
         return False  # the exception: "a man sitting on a train next to a woman"
     if mutual or last:
@@ -111,7 +111,7 @@ def _equals(u: Phrase, v: Phrase) -> bool:
 
 
 def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
-    """Return whether two phrases are a mount and its ground: "riding a wave on a board", "riding a board on a wave"."""
+    """Return whether one phrase is ridden on the other: "riding a wave on a board", "riding a board on a wave"."""
     if u.noun is None or v.noun is None:
         return False
     first, second = (u, v) if _grounds(s, u) else (v, u)
@@ -142,7 +142,8 @@ def must_be_plural(s: Sentence, phrase: Phrase) -> bool:
 def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
     """Return whether a phrase must not be swapped.
 
-    "of" attaches it to a noun ("a statue of a horse"), or it belongs to an idiom without an article ("in bed").
+    For example, "of" may attach the phrase to a noun ("a statue of a horse"), or the phrase may belong to an idiom
+    without an article ("in bed").
     """
     if phrase.last + 1 < len(s.lower) and s.lower[phrase.last + 1] == "of":
         return True
@@ -184,9 +185,10 @@ def swap_weight(a: Noun, b: Noun) -> float:
 
 
 def have_equal_roles(a: Noun, b: Noun) -> bool:
-    """Return whether two nouns can have each other's roles with most verbs and prepositions: people and animals.
+    """Return whether two nouns can have each other's roles with most verbs and prepositions.
 
-    Swaps of other phrases are mostly absurd, even if the nouns have the same category ("a clock tower that has a
-    building"), and counts of captions do not distinguish them well enough (docs/results/negatives.md).
+    This holds for people and animals. Swaps of other phrases are mostly absurd, even if the nouns have the same
+    category ("a clock tower that has a building"), and word counts do not detect these swaps well enough
+    (docs/results/negatives.md).
     """
     return {a.category, b.category} <= _ANIMATE
