@@ -1,4 +1,4 @@
-"""Detect training images that occur in a benchmark, by COCO id and file hash.
+"""Detect training images that occur in a benchmark, by COCO id or file hash.
 
 SugarCrepe, POPE and ConMe use COCO images. Winoground-style benchmarks and GQA use other images. Training on the images
 of a benchmark would bias the scores on this benchmark.
@@ -52,15 +52,16 @@ def coco_id(name: str) -> int | None:
 
 
 def find_benchmark_images(benchmarks: Mapping[str, str | Path | None]) -> BenchmarkImages:
-    """Find the images of benchmarks. ``benchmarks`` maps names to a file, a folder, or None to read from the hub.
+    """Find the images of benchmarks.
 
+    ``benchmarks`` maps the name of each benchmark to its file or folder, or to None to read the benchmark from the hub.
     JSON, JSONL and CSV files are searched for COCO file names (SugarCrepe's ``filename``, POPE's and ConMe's
     ``image``), and for Visual Genome's file names (COLA). The COCO ids of Visual Genome's images are read from
     ``image_data.json``, if this file is in the same folder. Images in folders and in parquet files are hashed. If an
     image has a COCO file name, its COCO id is also used.
 
     Raises:
-        StoreError: a path is missing or has no image, or a benchmark is not on the hub or cannot be downloaded.
+        StoreError: a path does not exist or contains no image, or a benchmark cannot be downloaded from the hub.
     """
     images = BenchmarkImages({}, {})
     for name, place in benchmarks.items():
@@ -85,7 +86,7 @@ def _read_benchmark(images: BenchmarkImages, name: str, root: str | Path | None)
         files = load_benchmark(name, root, partial=True).images
     except EvaluationError as error:
         if root is not None:
-            return  # the caller reports that the path has no image
+            return  # the caller reports that the path contains no image
         raise StoreError(
             f"benchmark {name}: {error}. If you have the file or folder, set "
             f"pairs.exclude_benchmarks={{{name}: <path>}}"
@@ -115,7 +116,7 @@ def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
 def _number_ids(text: str) -> set[int | None]:
     """Return the COCO ids in fields such as ``"image_id": 139``.
 
-    If one of the ids is too large for COCO, all of them are Visual Genome's, and the result is empty.
+    If one of the ids is too large for COCO, all ids are ids of Visual Genome, and the result is empty.
     """
     numbers = _ID_FIELD.findall(text)
     return set(map(coco_id, numbers)) if all(int(number) <= _LARGEST for number in numbers) else set()
@@ -147,7 +148,7 @@ def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
 
 
 def _genome_ids(folder: Path) -> dict[int, int]:
-    """Return the COCO id of each image of Visual Genome that has one, or {} if there is no ``image_data.json``."""
+    """Return a mapping from Visual Genome's image ids to COCO ids, or {} if there is no ``image_data.json``."""
     path = folder / GENOME_FILE
     rows = read_json(path) if path.is_file() else []
     return {int(row["image_id"]): int(row["coco_id"]) for row in rows if row.get("coco_id")}

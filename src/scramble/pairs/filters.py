@@ -48,7 +48,7 @@ def score_pairs(
 def score_images(
     pairs: Iterable[PreferencePair], similarity: Similarity, images: Mapping[str, ImageFile], *, batch: int = 64
 ) -> Iterator[PreferencePair]:
-    """Stream the pairs and add the similarity of both texts to the pair's first image.
+    """Stream the pairs and add columns with the similarity between each text and the pair's first image.
 
     The columns are ``similarity.chosen`` and ``similarity.rejected``. If the rejected text has a high similarity, it is
     probably still true of the image.
@@ -65,7 +65,7 @@ def score_images(
 def text_columns(pair: PreferencePair) -> dict[str, float]:
     """Return the columns that need no model.
 
-    - ``length_ratio``: number of words of the rejected text, divided by that of the chosen text
+    - ``length_ratio``: number of words of the rejected text divided by the number of words of the chosen text
     - ``common_words``: fraction of the distinct words of the pair that both texts contain
     - ``same_words``: 1 if both texts have the same words in the same order
     - ``usable``: 1 if :func:`scramble.pairs.captions.surface.problem` finds no problem in the rejected text
@@ -133,8 +133,8 @@ def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:
     """Return a function that computes the column ``near_duplicate``.
 
     The column is 1 if an earlier pair about the same images has the same rejected text and the same words in the chosen
-    text. Case and punctuation do not count. In the chosen text, neither do articles, "is", "are" and the order of the
-    words. Memory grows with the number of distinct pairs.
+    text. Case and punctuation are ignored. In the chosen text, articles, "is", "are" and the order and repetition of
+    words are ignored too. Memory grows with the number of distinct pairs.
     """
     seen: set[int] = set()
 

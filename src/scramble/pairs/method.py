@@ -63,7 +63,7 @@ class PairMethod(ABC):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         """Yield the pairs of a split's folder in a fixed order, and a :class:`Skip` for each item without a pair.
 
-        The pairs are streamed, so memory does not grow with the data unless the method's documentation says so.
+        The pairs are streamed, so memory does not grow with the data, unless the method's documentation says otherwise.
 
         Raises:
             PairMethodError: the folder lacks data that the method needs.
@@ -71,7 +71,7 @@ class PairMethod(ABC):
         """
 
     def candidates(self, split: Path) -> Iterator[CandidateSet | Skip]:
-        """Yield the possible pairs of each item, for refinement. By default no pair has an alternative."""
+        """Yield the possible pairs of each item, for refinement. By default, no pair has an alternative."""
         for pair_or_skip in self.pairs(split):
             yield pair_or_skip if isinstance(pair_or_skip, Skip) else CandidateSet((pair_or_skip,), (1.0,), 1)
 

@@ -79,8 +79,8 @@ def mix(
     """Return the pairs of all parts in random order, with the part's name as a prefix of their ids.
 
     Args:
-        weights: relative weights of the parts. The result is the largest mix without repeated pairs in which the number
-            of pairs of each part is exact to within one pair. The seed selects the pairs. None uses all pairs.
+        weights: relative weights of the parts. The result is the largest mix without repeated pairs in which each part
+            has its share of the pairs, up to rounding. The seed selects the pairs. None uses all pairs.
 
     Raises:
         PairMethodError: a weight is not positive, or a part with a weight has no pairs.

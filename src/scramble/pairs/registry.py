@@ -38,7 +38,7 @@ class GivenPairs(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if not table_path(split, PreferencePair).exists():
             raise PairMethodError(
-                f"{split} has no pairs, which pairs=given needs: use data that comes with pairs (data=pairs), or "
+                f"{split} contains no pairs, which pairs=given needs: use data that comes with pairs (data=pairs), or "
                 "choose another pair method"
             )
         yield from read_table(split, PreferencePair)
@@ -54,7 +54,7 @@ METHODS: dict[str, type[PairMethod]] = {
     "mix": MixedPairs,
     "given": GivenPairs,
 }
-STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sections for every method, in order
+STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sections of the steps, in order
 
 
 def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:

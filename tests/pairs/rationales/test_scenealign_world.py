@@ -201,7 +201,7 @@ def test_invalid_settings_are_rejected() -> None:
     ):
         with pytest.raises(SceneAlignError):
             Settings(**options)
-    with pytest.raises(SceneAlignError, match=r"per_question must be from 1 to 2, .* not 3"):
+    with pytest.raises(SceneAlignError, match=r"per_question must be between 1 and 2 .* not 3"):
         pairs_of([], Cooccurrence([]), Settings(kinds={"swap": 1, "replace": 1}), per_question=3)
 
 

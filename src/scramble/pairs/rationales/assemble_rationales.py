@@ -15,7 +15,7 @@ from scramble.pairs.rationales.graph_edits import apply, facts_changed
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, read_graph
 
-PREFIX = "rationale-"  # distinguishes the kinds of rationale pairs from those of caption pairs
+PREFIX = "rationale-"  # distinguishes the kinds of rationale pairs from the kinds of caption pairs
 
 
 class Interventions(Protocol):
@@ -111,8 +111,8 @@ def _perturbations(
     kinds = [kind for kind in KINDS if settings.kinds.get(kind, 0) > 0]
     if not 1 <= per_question <= len(kinds):
         raise SceneAlignError(
-            f"pairs.options.per_question must be from 1 to {len(kinds)}, the number of kinds with a weight, not "
-            f"{per_question}"
+            f"pairs.options.per_question must be between 1 and {len(kinds)} (the number of kinds with a weight above "
+            f"0), not {per_question}"
         )
     for case in stream:
         if isinstance(case, Skip):

@@ -21,7 +21,7 @@ class SceneAlignError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """A question about an image, which can contain the faithful rationale, and the scene graph of the image."""
+    """A question, which may contain the faithful rationale, and the scene graph of the image that it is about."""
 
     image_id: str
     question: Question
@@ -55,7 +55,8 @@ class Settings:
             raise SceneAlignError(f"pairs.options.kinds: unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
             raise SceneAlignError(
-                f"pairs.options.kinds must have weights of at least 0, one of them above 0, not {dict(self.kinds)}"
+                "pairs.options.kinds must have weights of at least 0, at least one of them above 0, not "
+                f"{dict(self.kinds)}"
             )
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
             raise SceneAlignError(
@@ -63,9 +64,9 @@ class Settings:
                 f"{dict(self.edits)}"
             )
         if self.answer not in ("follow", "keep"):
-            raise SceneAlignError(f"pairs.options.answer must be follow or keep, not {self.answer!r}")
+            raise SceneAlignError(f"pairs.options.answer must be 'follow' or 'keep', not {self.answer!r}")
         if self.balance not in ("pad", "none"):
-            raise SceneAlignError(f"pairs.options.balance must be pad or none, not {self.balance!r}")
+            raise SceneAlignError(f"pairs.options.balance must be 'pad' or 'none', not {self.balance!r}")
         if self.distance is not None and not 0 <= self.distance[0] <= self.distance[1]:
             raise SceneAlignError(
                 "pairs.options.distance must be [minimum, maximum] with 0 <= minimum <= maximum, not "
@@ -108,7 +109,7 @@ class Perturbed:
     rule: str
 
     def details(self, graph: SceneGraph, edited: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Return the ``details`` of a pair as plain JSON. ``difficulty`` describes the size of the change."""
+        """Return the ``details`` of a pair as plain JSON. The key ``difficulty`` describes the size of the change."""
         nodes = dict.fromkeys([*self.critical, *(n for change in self.changes for n in change.get("nodes", ()))])
         return {
             "intervention": self.kind,
@@ -199,7 +200,7 @@ class PreparedCase:
 
 
 def draw_omitted(places: Sequence[int], count: int, rng: random.Random) -> list[int]:
-    """Draw the indices of the steps to omit. Raises NotPossible if there are fewer than ``count``."""
+    """Draw ``count`` of the indices ``places`` of steps to omit. Raises NotPossible if there are too few."""
     if len(places) < count:
         raise NotPossible("no step to omit")
     return sorted(rng.sample(places, count))

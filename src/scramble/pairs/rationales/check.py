@@ -1,7 +1,8 @@
 """Check finished pairs: the chosen rationale must be true, and the rejected one must have only its recorded faults.
 
-The check uses the texts and the record of a pair, and the scene graph of the image. The grammar, the graph and the
-derivation of needed steps are those of the code that creates pairs. All other checks are independent of that code.
+The check uses the texts and the record of a pair, and the scene graph of the image. The check shares the grammar, the
+class for graphs and the derivation of needed steps with the code that creates pairs. Everything else is independent of
+this code.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def faults(graph: Graph, question: str, pair: PreferencePair, *, follow: bool = 
         problems.append("the chosen answer is wrong")
     false = [i for i, step in enumerate(rejected.steps) if not _true(graph, step)]
     if false != record["false_steps"]:
-        problems.append(f"the steps {false} are false, but the record has {record['false_steps']}")
+        problems.append(f"the steps {false} are false, but the record lists {record['false_steps']}")
     if missing := set(chosen.steps) - set(rejected.steps) ^ set(record["missing_steps"]):
         problems.append(f"missing steps differ from the record: {sorted(missing)}")
     new = set(rejected.steps) - set(chosen.steps) - {rejected.steps[i] for i in false}
@@ -60,11 +61,11 @@ def _swapped_or_replaced(
     start = read_graph(graph)
     expected = derive(apply(start, changes).to_json(), question)
     if expected is None or expected.steps != rejected.steps:
-        return ["the rejected steps are not those of the edited graph"]
+        return ["the rejected steps do not follow from the edited graph"]
     if rejected.answer != (expected.answer if follow else derive(graph, question).answer):  # type: ignore[union-attr]
-        problems.append("the rejected answer is not that of the edited graph")
+        problems.append("the rejected answer does not follow from the edited graph")
     if rationales.read(pair.chosen).steps != needed:
-        problems.append("the chosen steps are not those of the graph")
+        problems.append("the chosen steps do not follow from the graph")
     if not pair.details["false_steps"]:
         problems.append("no step is false")
     for change in changes:
@@ -80,7 +81,7 @@ def _shortened(graph: Graph, question: str, pair: PreferencePair, needed: tuple[
     removed = [step for step in needed if step not in rejected.steps]
     problems = []
     if removed != [change["step"] for change in record["changes"]] or not removed:
-        problems.append("the removed steps are not those recorded")
+        problems.append("the removed steps differ from the record")
     if rejected.steps[-1:] != needed[-1:] or rejected.answer != rationales.read(pair.chosen).answer:
         problems.append("the conclusion was changed")
     if len(rejected.steps) != len(needed) - len(removed) + len(record["padding"]):

@@ -20,11 +20,12 @@ Change = dict[str, Any]
 
 
 def apply(graph: SceneGraph, changes: Iterable[Mapping[str, Any]]) -> SceneGraph:
-    """Apply the changes in order. Raises GraphError if a change names an object that the graph does not have."""
+    """Apply the changes in order. Raises GraphError if a change names an object that the graph does not contain."""
     for change in changes:
         if missing := [node for node in change.get("nodes", ()) if node not in graph.by_id]:
             raise GraphError(
-                f"the change {change['op']} names the object {missing[0]!r}, which the graph does not have"
+                f"the change {change['op']!r} names the object {missing[0]!r}, which the graph does not contain: apply "
+                "changes only to the graph for which they were recorded"
             )
         graph = _OPS[change["op"]](graph, change)
     return graph
@@ -69,7 +70,7 @@ _OPS: dict[str, Callable[[SceneGraph, Mapping[str, Any]], SceneGraph]] = {
 
 
 def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]:
-    """Return in words the facts of only ``before`` (key ``removed``) and those of only ``after`` (key ``added``)."""
+    """Return, in words, the facts that are only in ``before`` (``removed``) or only in ``after`` (``added``)."""
     removed, added = before.facts - after.facts, after.facts - before.facts
     return {"removed": sorted(before.say(f) for f in removed), "added": sorted(after.say(f) for f in added)}
 

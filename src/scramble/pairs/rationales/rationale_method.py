@@ -87,9 +87,11 @@ class SceneAlignRationales(PairMethod):
             wording: options of ``WordInterventions`` or ``EngineInterventions``.
         """
         if rewrite not in REWRITES:
-            raise SceneAlignError(f"pairs.options.rewrite must be one of {', '.join(REWRITES)}, not {rewrite!r}")
+            raise SceneAlignError(
+                f"pairs.options.rewrite must be one of {', '.join(map(repr, REWRITES))}, not {rewrite!r}"
+            )
         if graphs not in GRAPHS:
-            raise SceneAlignError(f"pairs.options.graphs must be one of {', '.join(GRAPHS)}, not {graphs!r}")
+            raise SceneAlignError(f"pairs.options.graphs must be one of {', '.join(map(repr, GRAPHS))}, not {graphs!r}")
         if rewrite == "template" and wording:
             raise SceneAlignError(
                 f"pairs.options.rewrite=template has no option {min(wording)!r}: remove pairs.options.{min(wording)}"
@@ -112,8 +114,8 @@ class SceneAlignRationales(PairMethod):
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         if not table_path(split, Question).exists():
             raise SceneAlignError(
-                f"{split} has no questions: rationale pairs need questions (data=world, data=gqa, or a "
-                "questions.parquet)"
+                f"{split} contains no questions, which rationale pairs need: use data=world, data=gqa, or a data "
+                "folder with questions.parquet"
             )
         opened = self._open(split) if self.asks_model else None
         self._interventions = self._make_interventions(split, opened)

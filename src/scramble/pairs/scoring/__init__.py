@@ -1,1 +1,1 @@
-"""Models that score the texts of pairs. The scores are stored, so that an interrupted run can resume."""
+"""Score the texts of pairs with models, and store the scores, so that an interrupted run can resume."""

@@ -24,17 +24,18 @@ def load_similarity(
     """Load a function that computes the cosine similarity of each image and text with a CLIP-like model.
 
     Consecutive texts of the same image share the features of this image. ``batch_size`` is the number of images per
-    forward pass. The other arguments are those of :func:`scramble.pairs.scoring.text_scorers.load_grammar`.
+    forward pass. The other arguments are documented in :func:`scramble.pairs.scoring.text_scorers.load_grammar`.
 
     Raises:
-        ModelError: the model cannot be loaded, or has no image and text features.
+        ModelError: the model cannot be loaded, or does not compute image and text features.
     """
     from transformers import AutoModel, AutoProcessor
 
     model, processor, at = load_pretrained(AutoModel, AutoProcessor, path, revision, dtype, device)
     if not hasattr(model, "get_image_features"):
         raise ModelError(
-            f"{path} is a {type(model).__name__}, which has no image and text features: use a CLIP or SigLIP model"
+            f"{path} is a {type(model).__name__}, which does not compute image and text features: use a CLIP or SigLIP "
+            "model"
         )
     padding = "max_length" if "siglip" in model.config.model_type else True  # SigLIP was trained only on padded texts
 
@@ -59,7 +60,7 @@ def load_similarity(
 
 
 def _batches(items: Sequence[ImageText], count: int) -> list[tuple[list[ImageFile], list[int], list[str]]]:
-    """Return batches of at most ``count`` images: the images, the texts, and for each text the index of its image."""
+    """Return batches of at most ``count`` images: the images, the index of the image of each text, and the texts."""
     batches: list[tuple[list[ImageFile], list[int], list[str]]] = []
     previous: ImageFile | None = None
     for image, text in items:

@@ -15,7 +15,7 @@ PATTERN = "scores*.jsonl"
 
 
 class ScoreStore:
-    """The scores in a folder. All ``scores*.jsonl`` files are read, and one of them is written, one line per batch.
+    """The scores in a folder. All ``scores*.jsonl`` files are read, and each new batch is appended to one of them.
 
     As in :class:`scramble.engines.ReplyStore`, each shard of a job writes its own file. All scores are held in memory
     (about 100 bytes each). Use the store as a context manager.
@@ -61,9 +61,9 @@ class StoredScorer(Generic[Item]):
 
     Args:
         store: the scores of a split.
-        model: the scorer, path, revision and data type, which identify the model.
-        load: loads the scorer, a function from items to their scores.
-        content: the part of the content key that identifies an item.
+        model: the name of the scorer, the path, the revision and the data type, which identify the model.
+        load: function that loads the scorer, which is a function from items to their scores.
+        content: function that returns the part of the content key that identifies an item.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class ScorerSettings:
     new: Mapping[str, Any] | None = None
 
     def stored(self, name: str, store: ScoreStore, split: Path, content: Callable[[Any], object]) -> StoredScorer[Any]:
-        """Return the scorer ``name`` of :data:`SCORERS`. Its model is only loaded if a score is not in the store."""
+        """Return the scorer ``name`` of :data:`SCORERS`. Its model is loaded only if a score is not in the store."""
         model = (name, "new" if self.new is not None else self.path, self.revision, self.dtype)
         return StoredScorer(store, model, lambda: _load(name, self, split.parent / "new_scorers" / name), content)
 
@@ -40,7 +40,8 @@ def image_text_content(item: ImageText) -> object:
 
 
 def _load(name: str, settings: ScorerSettings, new_folder: Path) -> Callable[[Any], Sequence[float]]:
-    # Import lazily: torch and transformers take seconds to import, and the store of a resumed run may have all scores.
+    # Import lazily: torch and transformers take seconds to import, and the store of a resumed run may contain all
+    # scores.
     from scramble.models.tiny.scorers import save_tiny_scorer
     from scramble.pairs.scoring.image_similarity import load_similarity
     from scramble.pairs.scoring.text_scorers import load_grammar, load_likelihood, load_plausibility

@@ -32,7 +32,7 @@ def load_grammar(
 ) -> TextScorer:
     """Load a scorer for the probability that a text is acceptable English.
 
-    The probability is that of class 1 of a CoLA classifier. Texts are truncated to 128 tokens.
+    This is the probability of class 1 of a CoLA classifier. Texts are truncated to 128 tokens.
 
     Args:
         path: hub id or folder.
@@ -69,8 +69,8 @@ def load_plausibility(
 
     Vera is a T5 encoder. Three spare rows of its embedding contain its head: row 32099 is the weight (hidden,), entry 0
     of row 32098 is the bias, and entry 0 of row 32097 is the temperature. The calibrated score is
-    ``sigmoid((weight . hidden state of the last token + bias) / temperature)``. The arguments are those of
-    :func:`load_grammar`.
+    ``sigmoid((weight . hidden state of the last token + bias) / temperature)``. The arguments are documented
+    in :func:`load_grammar`.
     """
     from transformers import AutoTokenizer, T5EncoderModel
 
@@ -78,7 +78,8 @@ def load_plausibility(
     rows = model.shared.weight.detach()
     if rows.shape[0] <= _VERA_WEIGHT:
         raise ModelError(
-            f"{path} is not Vera: the embedding has {rows.shape[0]} rows, but Vera's head is in row {_VERA_WEIGHT}"
+            f"{path} is not Vera: the embedding has {rows.shape[0]} rows, but Vera's head is in row {_VERA_WEIGHT}: "
+            f"use {PLAUSIBILITY_MODEL}"
         )
     weight, bias = rows[_VERA_WEIGHT].float(), rows[_VERA_BIAS, 0].float()
     temperature = rows[_VERA_TEMPERATURE, 0].float()
@@ -105,8 +106,8 @@ def load_likelihood(
 ) -> TextScorer:
     """Load a scorer for the log-likelihood of a text in nats, summed over its tokens.
 
-    The model is a causal language model, or a vision-language model without an image. The arguments are those of
-    :func:`load_grammar`. The scorer raises ModelError if a value is not finite.
+    The model is a causal language model, or a vision-language model without an image. The arguments are documented
+    in :func:`load_grammar`. The scorer raises ModelError if a value is not finite.
     """
     from transformers import AutoTokenizer
 

@@ -1,1 +1,1 @@
-"""Steps on the pairs of any method: exclude the images of benchmarks, and score, filter or balance the pairs."""
+"""Define the steps that exclude the images of benchmarks, and score, filter or balance the pairs of any method."""

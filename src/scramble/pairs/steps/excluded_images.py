@@ -43,7 +43,7 @@ class ExcludedImages(DerivedMethod):
 
     def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
         yield from self._exclude_images(split)
-        for pair_or_skip in self._method.pairs(split):  # pairs of the data do not pass through PairMethod.share
+        for pair_or_skip in self._method.pairs(split):  # pairs that come with the data do not pass through share
             if isinstance(pair_or_skip, Skip) or self._excluded.isdisjoint(pair_or_skip.image_ids):
                 yield pair_or_skip
         self.num_items = self._method.num_items

@@ -1,4 +1,4 @@
-"""Filter the pairs of any method: remove pairs with a column that is out of bounds."""
+"""Filter the pairs of any method: remove pairs with a value that is out of bounds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Filter:
 
 
 class FilteredPairs(PairStep):
-    """A step that keeps the pairs that pass all filters, and yields a :class:`Skip` for each other pair.
+    """A step that keeps the pairs that pass all filters, and yields a :class:`Skip` for each dropped pair.
 
     The :class:`Skip` names the column of the first filter that the pair fails. The columns that the filters compute are
     added to the pairs.

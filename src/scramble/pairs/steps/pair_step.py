@@ -15,7 +15,7 @@ from scramble.records import PreferencePair
 class PairStep(DerivedMethod):
     """A pair method that changes or drops the pairs of another method. Skipped items are unchanged.
 
-    ``name`` is the key of the step in ``steps`` of the summary, which lists the number of pairs after each step.
+    ``name`` is the key of the step in the summary's section ``steps``, which lists the number of pairs after each step.
     """
 
     name: ClassVar[str]

@@ -182,7 +182,7 @@ class WordInterventions:
         )
 
     def _argument_swap(self, aligned: AlignedCase, a: str, b: str) -> tuple[Splice, ...]:
-        """Swap the phrases of two objects in each step that states an asymmetric relation between them."""
+        """Return the splices that swap two objects in each step that states an asymmetric relation between them."""
         linked = [k for k in aligned.graph.links if {k.subject, k.object} == {a, b}]
         both_ways = {k.predicate for k in linked if k.subject == a} & {k.predicate for k in linked if k.subject == b}
         asymmetric = [k for k in linked if k.predicate not in self._lexicon.phrases["symmetric"] | both_ways]

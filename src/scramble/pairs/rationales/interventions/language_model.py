@@ -1,8 +1,9 @@
 """Write the text of interventions with a language model, from the steps and the edited facts.
 
 The changes of the graph are drawn as in :mod:`~scramble.pairs.rationales.interventions.english`. The model rewrites the
-affected steps more fluently than rules do. Each reply is checked word by word, and replies with other changes are
-rejected and counted. The prompt and the settings are our choice. The rule of each pair contains the hash of the prompt.
+affected steps more fluently than rules do. Each reply is checked word by word, and replies with unintended changes
+are rejected and counted. The prompt and the settings are our choice. The rule of each pair contains the hash of the
+prompt.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class WorldInterventions:
         )
 
     def _is_valid(self, case: _DerivedCase, derived: Derived) -> bool:
-        """Return whether every new step is false of the image and near enough to the conclusion."""
+        """Return whether there are new steps, all false of the image, and the last is near enough to the conclusion."""
         new = [i for i, step in enumerate(derived.steps) if step not in case.steps]
         if not new or not self.settings.near_enough(len(derived.steps) - 1 - new[-1]):
             return False
@@ -241,7 +241,7 @@ class _DerivedCase(PreparedCase):
 def mentioned(graph: Graph, question: str, derived: Derived) -> list[str]:
     """Return the ids of the objects that the steps name, in order.
 
-    The ids of other objects that share a word with the question follow.
+    These ids are followed by the ids of all other objects whose name or attribute occurs in the question.
     """
     ids: dict[str, None] = {}
     for clause in derived.clauses:
@@ -283,7 +283,7 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
     """Return true statements about the scene that can replace the removed step.
 
     The statements are about the existence of objects that the removed step does not name, or about counts. If the
-    removed step is a relation, statements about relations of at least one such object are also returned.
+    removed step is a relation, statements about relations of at least one of these objects are also returned.
     """
     graph = case.json
     excluded = set(bound(graph, removed))
@@ -309,8 +309,8 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
 def _slots(case: _DerivedCase) -> list[tuple[int, Exists | Relation, int, str]]:
     """Return the places where a detail can be added.
 
-    A place is (index of the step, clause of the step, index of the noun in the clause, ``size`` or ``colour``). The
-    attribute that the question asks about is excluded.
+    A place is a tuple (index of the step, clause of the step, index of the noun in the clause, ``size`` or ``colour``).
+    The attribute that the question asks about is excluded.
     """
     slots = []
     for place, clause in enumerate(case.derived.clauses):
