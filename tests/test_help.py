@@ -54,7 +54,7 @@ def test_keys_that_cannot_be_set_one_by_one_are_not_listed() -> None:
 
 def test_keys_that_no_file_sets_are_listed_as_they_are_typed() -> None:
     text = " ".join(help_text("generate", sections("generate"), ["data=world", "pairs=world"], "").split())
-    listed = text.partition("These keys also exist (type the plus where there is one): ")[2].split(", ")
+    listed = text.partition("More keys can be set (include the + where one is shown): ")[2].split(", ")
     assert {"+pairs.captions_per_image", "pairs.refine.exponent", "pairs.options.check"} <= set(listed)
 
 

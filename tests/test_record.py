@@ -76,7 +76,7 @@ def test_a_contradiction_is_refused_by_its_differences_alone(run: Path, given: l
     with pytest.raises(ConfigError) as refused:
         recall(composed("evaluate", *overrides), "evaluate", overrides)
     section = difference.split()[0].partition(".")[0]
-    message = f"{run} was made with other settings: {difference}. Leave out all arguments of {section}, "
+    message = f"{run} was created with different settings: {difference}. Leave out all arguments of {section}, "
     assert str(refused.value).startswith(message)
 
 
@@ -150,7 +150,7 @@ def test_the_objective_is_that_of_the_arms_unless_they_differ(run: Path) -> None
 
 def test_an_experiment_counts_as_given_where_something_is_made(run: Path) -> None:
     overrides = ["+experiment=quickstart", f"run.dir={run}"]
-    with pytest.raises(ConfigError, match="was made with other settings: data"):
+    with pytest.raises(ConfigError, match="was created with different settings: data"):
         recall(composed("train", *overrides), "train", overrides)
     cfg = composed("report", *overrides)
     recall(cfg, "report", overrides)
@@ -163,7 +163,7 @@ def test_debug_does_not_take_the_data_from_the_folder(run: Path) -> None:
     with pytest.raises(ConfigError) as error:
         recall(composed("train", *overrides), "train", overrides)
     message = str(error.value)
-    assert message.startswith(f"{run} was made with other settings: data.kind (image_folder -> world)")
+    assert message.startswith(f"{run} was created with different settings: data.kind (image_folder -> world)")
     assert "data.path" not in message and "pairs.method" not in message and len(message) < 800
     assert "repeat the arguments of data and pairs of the first command" in message and f"run.dir={run}" in message
     assert "Leave out" not in message

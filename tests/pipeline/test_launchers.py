@@ -211,7 +211,7 @@ def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -
 
 
 def test_a_shard_that_makes_no_sense_is_refused(tmp_path: Path, script: Run) -> None:
-    for shard, message in (("2/2", "i from 0 to n - 1"), ("a", "i from 0 to n - 1"), ("0/2", "needs one job")):
+    for shard, message in (("2/2", "i from 0 to n - 1"), ("a", "i from 0 to n - 1"), ("0/2", "uses no model")):
         refused = script("generate", *DATA, f"run.dir={tmp_path}", f"shard={shard}", status=1)
         assert message in refused.stderr and "Traceback" not in refused.stderr
 

@@ -32,7 +32,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_no_trace(tmp_path: Path, script: R
     done = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.global_batch_size=2")
     assert "the run has only" not in done.stderr
     planned = script("train", f"run.dir={run}", "dry_run=true", "objective=dpo", "trainer.global_batch_size=4").stdout
-    assert "data=world" in planned and "is finished and reused" in planned
+    assert "data=world" in planned and "is finished and will be reused" in planned
     assert "is trained for about " in planned and " pairs, 4 per step)" in planned
     scores = script("evaluate", f"run.dir={run}", "dry_run=true").stdout
     assert "plan: base is scored on world_winoground, world_vqa" in scores

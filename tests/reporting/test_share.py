@@ -205,7 +205,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
         give(run, tmp_path / "out", "weights")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
-    with pytest.raises(StoreError, match=r"full exists and has other content: choose another folder"):
+    with pytest.raises(StoreError, match=r"full exists and its content differs: choose another folder"):
         give(run, tmp_path / "full")
     with pytest.raises(StageError, match=r"has no finished arm dpo-seed0: choose one of mpo-seed0 \(run.arm=...\)"):
         share(run, "dpo-seed0", run / "data", tmp_path / "out", what="adapter", model={"path": "b"}, name="mine")
@@ -309,7 +309,7 @@ def test_the_same_again_is_reused_and_each_arm_has_a_folder(run: Path, capsys: p
         assert [shared(ARM, "adapter"), shared("dpo-seed0", "adapter"), shared(ARM, "data")] == folders
         assert [path.stat().st_mtime_ns for path in files] == before
         assert capsys.readouterr().out.count("(finished already)") == 3
-        with pytest.raises(StoreError, match="exists and has other content"):
+        with pytest.raises(StoreError, match="exists and its content differs"):
             shared(ARM, "adapter", notes="Another card.")
         assert "Another card" not in (folders[0] / "README.md").read_text()
     finally:

@@ -139,7 +139,7 @@ def test_the_script_prints_one_frame_without_a_terminal(run: Path) -> None:
     (run.parent / "short" / f"{run.name}s" / "train").mkdir(parents=True)
     missing = subprocess.run([*command[:2], f"run.dir={run}s"], cwd=ROOT, capture_output=True, text=True)
     assert missing.stderr.strip().endswith(
-        f"there is no run {run}s, but {run.parent}/short/{run.name}s: add +debug=short"
+        f"there is no run {run}s, but there is {run.parent}/short/{run.name}s: add +debug=short"
     )
 
 

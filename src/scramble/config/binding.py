@@ -39,7 +39,7 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Variants:
-    """A mapping whose settings class depends on the value of one key, for example of ``data.kind``."""
+    """A mapping whose settings class depends on the value of one key, for example ``data.kind``."""
 
     key: str
     classes: Mapping[str, type[Section]]
@@ -106,7 +106,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def join(at: str, name: object) -> str:
-    """Return the full name of a key in a section: ``trainer`` and ``seed`` give ``trainer.seed``."""
+    """Return the full name of a key in a section, for example ``trainer.seed`` for the key ``seed`` of ``trainer``."""
     return f"{at}.{name}" if at else str(name)
 
 
@@ -122,7 +122,7 @@ def show(value: Any) -> str:
 
 
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """Return the valid names whose words have ``name`` as initials or, if there are none, the most similar valid names.
+    """Return the valid names whose initials are ``name``. If there are none, return the most similar valid names.
 
     The names are compared without regard to case, and the most similar name comes first.
     """
@@ -133,18 +133,18 @@ def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
 
 
 def hint(name: str, valid: Iterable[str]) -> str:
-    """Return a suggestion for an unknown name: the most similar valid names, or all valid names."""
+    """Return a suggestion for an unknown name, with the most similar valid names or all valid names."""
     valid = list(valid)
     close = near(str(name), valid)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(valid))}"
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(sorted(valid))}"
 
 
 def key_in_section_hint(name: str, valid: Iterable[str], at: str) -> str:
-    """Return a suggestion for an unknown key of the section ``at``: the most similar full keys, or all keys."""
+    """Return a suggestion for an unknown key of the section ``at``, with the most similar full keys or all keys."""
     valid = list(valid)
     if close := near(name, valid, most=2):
         return f"did you mean {' or '.join(join(at, key) for key in close)}?"
-    return f"{at or 'the configuration'} has {', '.join(valid)}"
+    return f"the keys of {at or 'the configuration'} are {', '.join(valid)}"
 
 
 # ------------------------------------------------------------------------------------------------------------- checking
@@ -188,7 +188,7 @@ def _check_annotated(value: Any, kind: Any, marks: tuple[Any, ...], at: str) -> 
 
 def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
     if value is None:
-        return [] if NoneType in kinds else [f"{at}=null must have a value"]
+        return [] if NoneType in kinds else [f"{at} must not be null: set {at}=..."]
     results = [check(value, kind, at) for kind in kinds if kind is not NoneType]
     if not all(results):
         return []
@@ -221,7 +221,8 @@ def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -
         if len(value) != len(args):
             return [f"{at}={show(value)} must be a list of {len(args)} values"]
         return [message for item, kind in zip(value, args, strict=True) for message in check(item, kind, at)]
-    # The messages on a section in a list name its place (data.mix[1].weight); those on a plain value show the value.
+    # A message about a section in a list includes the section's position (data.mix[1].weight). A message about a plain
+    # value shows the value.
     has_sections = isinstance(args[0], type) and issubclass(args[0], Section)
     keys = [f"{at}[{number}]" if has_sections else at for number in range(len(value))]
     return [message for item, key in zip(value, keys, strict=True) for message in check(item, args[0], key)]
@@ -275,7 +276,9 @@ def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[st
 
 
 def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, messages: list[str]) -> list[str]:
-    """Return the error messages of :meth:`Section.faults`. ``messages`` are those of the individual values."""
+    """Return the error messages of :meth:`Section.faults`. ``messages`` are the error messages of the individual
+    values.
+    """
     section = object.__new__(cls)  # without __init__, which would require all fields
     for field in dataclasses.fields(cls):
         item = value[field.name] if field.name in value else _default(field)

@@ -115,7 +115,9 @@ class Negatives(PairSteps):
 
 @dataclass(frozen=True)
 class Given(Negatives):
-    """The pairs of the data. ``prompt`` and ``captions_per_image`` have no effect, but experiments set these keys."""
+    """Pairs that the data set already contains. ``prompt`` and ``captions_per_image`` exist only because experiments
+    set them.
+    """
 
     has_columns: ClassVar[bool] = True
 
@@ -142,7 +144,10 @@ class CaptionNegatives(Negatives):
             yield f"{at}.captions_per_image=clip needs {at}.similarity.path=<CLIP or SigLIP model>"
         scores: Any = self.scores or {}  # a checked mapping
         if self.form != "caption" and any(scores.values()):
-            yield f"{at}.form={self.form} must be caption if {at}.scores is set, because Yes and No have no grammar"
+            yield (
+                f"{at}.form={self.form} must be 'caption' if {at}.scores is set, because grammar does not apply to Yes "
+                "and No"
+            )
 
 
 @dataclass(frozen=True)
@@ -233,18 +238,18 @@ class SceneAlignOptions(Section):
     def faults(self, at: str) -> Iterator[str]:
         """At least one weight must be positive, and some options require a particular way of rewriting."""
         if self.kinds is not None and not any(self.kinds.values()):
-            yield f"{at}.kinds={show(self.kinds)} must give at least one kind a weight above 0"
+            yield f"{at}.kinds={show(self.kinds)} must contain at least one weight above 0"
         if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):
-            yield f"{at}.edits={show(self.edits)} must map numbers of edits (at least 1) to weights, not {bad[0]}"
+            yield f"{at}.edits={show(self.edits)} must map numbers of edits to weights, but {bad[0]} is not 1 or more"
         for name in ("generate_rationales", "temperature", "top_p", "max_tokens"):
             needed = ("words", "engine") if name == "generate_rationales" else ("engine",)
             if getattr(self, name) is not None and self.rewrite not in needed:
-                yield f"{at}.{name} needs {at}.rewrite={' or '.join(needed)}, not {self.rewrite}"
+                yield f"{at}.{name} must be null unless {at}.rewrite is {' or '.join(needed)}"
 
 
 @dataclass(frozen=True)
 class SceneAlignMethod(Negatives):
-    """Rationales over edited scene graphs."""
+    """Rationales written from edited scene graphs."""
 
     prompt: Text = "{question}"
     engine: Engine | None = None
@@ -261,7 +266,7 @@ class SceneAlignMethod(Negatives):
 
 @dataclass(frozen=True)
 class Sampled(Section):
-    """Options that both of MPO's methods share."""
+    """Options that the two MPO methods share."""
 
     splits: Annotated[list[Split], NOT_EMPTY] = field(default_factory=lambda: ["train", "val"])
     limit: Count | None = None

@@ -94,8 +94,8 @@ class Judge(Section):
     def faults(self, at: str) -> Iterator[str]:
         """Faithfulness needs a judge, and the prompts must be files."""
         if self.faithfulness and self.engine is None:
-            yield f"{at}.faithfulness=true needs a judge: engine@{at}.engine=openai {at}.engine.model=..."
+            yield f"{at}.faithfulness=true needs a judge: set engine@{at}.engine=openai {at}.engine.model=..."
         for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_prompt")):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
-                yield f"{at}.{name}={path} must be a file"
+                yield f"{at}.{name}={path} must be an existing file"

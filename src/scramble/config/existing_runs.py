@@ -47,19 +47,19 @@ def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[
 def no_run(folder: Path) -> str:
     """Return the message for a run folder that does not exist.
 
-    It names the run of the same name in a folder of ``+debug=tiny`` or ``+debug=short``, or the existing runs with the
-    most similar names.
+    The message names the run of the same name in a folder of ``+debug=tiny`` or ``+debug=short``, or the existing runs
+    with the most similar names.
     """
     for place, choice in DEBUG_FOLDERS.items():
         if is_run(folder.parent / place / folder.name):
-            return f"there is no run {folder}, but {folder.parent / place / folder.name}: add {choice}"
+            return f"there is no run {folder}, but there is {folder.parent / place / folder.name}: add {choice}"
     others = _run_names(folder.parent)
     close = near(folder.name, others)
     listed = (
         f"did you mean {' or '.join(f'name={name}' for name in close)}?"
         if close
         else (
-            f"there are {', '.join(sorted(others))}"
+            f"the runs are {', '.join(sorted(others))}"
             if others
             else "scripts/train.py creates a run, and scripts/evaluate.py evaluates it"
         )
@@ -85,8 +85,8 @@ def new_run(folder: Path) -> str:
 def _is_misspelt(name: str, other: str) -> bool:
     """Return whether two names differ in one inserted, removed, replaced or transposed character, or only in case.
 
-    Names of one or two characters and names that differ in a digit are not misspelt: ``run1`` and ``run2`` are two
-    runs.
+    Names of one or two characters and names that differ in a digit do not count as misspelt, because ``run1`` and
+    ``run2`` are usually two runs.
     """
     a, b = name.lower(), other.lower()
     start = _num_equal(a, b)

@@ -57,7 +57,7 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
     unset = [k for k, kind in keys.items() if kind is not None and k.partition(".")[0] in shown and k not in set_keys]
     if unset:
         listed = ", ".join(key if is_optional(key, ROOTS[root]) else f"+{key}" for key in unset)
-        lines += ["", *textwrap.wrap(f"These keys also exist (type the plus where there is one): {listed}", WIDTH)]
+        lines += ["", *textwrap.wrap(f"More keys can be set (include the + where one is shown): {listed}", WIDTH)]
     if others := [str(key) for key in cfg if key != "hydra" and key not in shown and key != "recommended"]:
         lines += ["", f"This script accepts these keys but does not use them: {', '.join(others)}."]
     return "\n".join(lines)
@@ -115,7 +115,7 @@ def _value(cfg: Any, key: str, raw: Any) -> str:
 def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
     """Return a dictionary from keys to the comments above them.
 
-    Adjacent keys without a comment have the comment of the first key.
+    A key without a comment shares the comment of the adjacent key above it.
     """
     sentences: dict[str, str] = {}
     files = [(CONFIGS / "base.yaml", ""), (CONFIGS / f"{root}.yaml", "")]

@@ -11,7 +11,9 @@ from scramble.config.binding import Section, Variants, hints, join, near
 
 
 def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> dict[str, Any]:
-    """Return all keys that a configuration has or may have, such as ``peft.r``, with annotations (None for a group)."""
+    """Return a mapping from each key that a configuration has or may have, such as ``peft.r``, to its annotation. The
+    annotation of a group is None.
+    """
     keys: dict[str, Any] = {}
     for name, kind in hints(cls).items():
         key, value = join(at, name), values.get(name) if isinstance(values, Mapping) else None
@@ -40,7 +42,7 @@ def _section_of(kind: Any, value: Any) -> type[Section] | None:
     for mark in getattr(kind, "__metadata__", ()):
         if isinstance(mark, Variants):
             return mark.classes.get(value.get(mark.key, "")) if isinstance(value, Mapping) else None
-    if get_origin(kind) not in (Union, UnionType):  # the keys of a section in a list have no name of their own
+    if get_origin(kind) not in (Union, UnionType):  # a section in a list has no key of its own
         return None
     return next((cls for part in get_args(kind) if (cls := _section_of(part, value))), None)
 
@@ -52,10 +54,10 @@ CLOSED = ("benchmark", "protocol", "table", "paths")
 
 
 def is_optional(key: str, cls: type) -> bool:
-    """Return whether a key is a field of an open section (``peft.r``), a free mapping (``data.columns``), an optional
-    section (``pairs.refine``), or inside one.
+    """Return whether a key is optional: the files in ``configs/`` need not set it.
 
-    The files in ``configs/`` need not set such a key. If a variant of a section has the key, it counts for all
+    Optional keys are the fields of open sections (``peft.r``), optional sections (``pairs.refine``), free mappings
+    (``data.columns``), and the keys inside them. A key that only some variants of a section have is optional for all
     variants, because the later check of the configuration reports a key of another variant.
     """
     if key.startswith(OPEN):
@@ -70,7 +72,9 @@ def is_optional(key: str, cls: type) -> bool:
 
 @cache
 def _optional_keys(cls: type) -> frozenset[tuple[tuple[str, ...], bool]]:
-    """Return the optional keys as patterns, in which ``*`` is any name, and whether every key below is optional too."""
+    """Return the optional keys as patterns, in which ``*`` matches any name. Each pattern comes with whether every key
+    below it is optional too.
+    """
     patterns = set(_patterns(cls, (), False, False))
     # A mapping of one variant that is a section in other variants (pairs.options) is not free.
     sections = {pattern[:-1] for pattern, _ in patterns}

@@ -1,4 +1,4 @@
-"""Explains command-line overrides that Hydra refuses, and suggests the argument to type instead."""
+"""Explains command-line overrides that Hydra rejects, and suggests the argument to type instead."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from scramble.project import CONFIGS, choices_of
 
 @contextmanager
 def explained(root: str, arguments: Sequence[str], sections: Collection[str] = ()) -> Iterator[None]:
-    """Within the block, which calls Hydra's main, convert Hydra's errors about the command line to ConfigError.
+    """Convert Hydra's errors about the command line to ConfigError within the block, which calls Hydra's main function.
 
     Args:
         root: the script's name.
         arguments: the command line, without the script.
-        sections: sections of the configuration that the script reads; only the keys of these sections are suggested for
-            misspelt keys. Empty means all sections.
+        sections: sections of the configuration that the script reads; only keys of these sections are suggested for a
+            misspelt key. If empty, keys of all sections are suggested.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -113,9 +113,9 @@ VALUED_OPTIONS = (
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return Hydra's own options with their values, and the overrides, each in order.
+    """Return Hydra's own options with their values, and the overrides, both in the original order.
 
-    Hydra's argument parser refuses an option between two overrides, so a script passes all options first.
+    Hydra's argument parser rejects an option between two overrides, so a script passes all options first.
     """
     options: list[str] = []
     overrides: list[str] = []
@@ -155,7 +155,7 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
         choices = [f"{argument.partition('=')[0]}={item}" for item in parsed.sweep_string_iterator()]
         if not is_sweep:
             return (
-                f"{argument}: to sweep over several values add -m; one value with a comma must be quoted: "
+                f"{argument}: add -m to sweep over several values, or quote a single value that contains a comma: "
                 f"{quoted(key, value)}"
             ), []
         return None, choices
@@ -182,8 +182,9 @@ def quoted(key: str, value: str) -> str:
 
 
 def _group(text: str) -> str | None:
-    """Return the config group of an override: ``data`` for ``data=coco``, ``engine`` for
-    ``engine@judge.engine=openai``, None for a plain key.
+    """Return the config group of an override, or None for a plain key.
+
+    The group is ``data`` for ``data=coco``, and ``engine`` for ``engine@judge.engine=openai``.
     """
     group = text.partition("=")[0].lstrip("+~").partition("@")[0].strip("/")
     return group if "." not in group and group and (CONFIGS / group).is_dir() else None
@@ -209,7 +210,7 @@ def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collect
     key = text.partition("=")[0].lstrip("+~")
     message = str(error)
     if "Could not append" in message and "already at" in message:
-        return f"{text}: {key} exists, so leave out the +"
+        return f"{text}: {key} already exists, so omit the +"
     if "Could not override" in message or "Could not find" in message or "Could not delete" in message:
         values: Any = OmegaConf.to_container(cfg, resolve=False)
         values = values if isinstance(values, Mapping) else {}

@@ -48,9 +48,9 @@ class Filter(Section):
     def faults(self, at: str) -> Iterator[str]:
         """At least one bound must be set, and ``min`` must not be above ``max``."""
         if self.min is None and self.max is None:
-            yield f"{at}: the filter on {self.column} needs min or max"
+            yield f"{at}: the filter on {self.column} needs a bound: set min or max"
         elif self.min is not None and self.max is not None and self.min > self.max:
-            yield f"{at}: min={self.min:g} of the filter on {self.column} is above max={self.max:g}"
+            yield f"{at}: the filter on {self.column} must not have min={self.min:g} above max={self.max:g}"
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class PairSteps(Section):
         from scramble.evaluation.benchmarks import BENCHMARKS, needs_files
 
         for name, place in (benchmarks if isinstance(benchmarks, Mapping) else dict.fromkeys(benchmarks)).items():
-            with_path = f"give its file or folder: '{at}={{{name}: <path>}}'"
+            with_path = f"set its file or folder: '{at}={{{name}: <path>}}'"
             if place is None and name not in BENCHMARKS:
-                yield f"{at}: there is no benchmark {name} ({hint(name, BENCHMARKS)}); or {with_path}"
+                yield f"{at}: there is no benchmark {name} ({hint(name, BENCHMARKS)}); for another one, {with_path}"
             elif place is None and needs_files(name):
                 yield f"{at}: {name} is not on the hub; {with_path}"

@@ -37,9 +37,12 @@ MAKERS = ("generate", "train", "study")
 
 
 def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
-    """Call :func:`recall`, then select the benchmarks that the data has, unless the command line names benchmarks.
+    """Call :func:`recall`, then choose the benchmarks or the arm, unless the command line names them.
 
-    Returns the line of :func:`recall`, or a line that announces a new run.
+    The held-out pairs are the only benchmark for data other than the embedded world. ``share`` and ``export`` use the
+    run's only arm.
+
+    Returns the line from :func:`recall`, a line that announces a new run, or None.
     """
     if not _has_folders(cfg):
         return None  # validation reports missing values later
@@ -67,7 +70,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
         overrides: the command line.
 
     Returns:
-        One line that names the settings taken from the record; None if there are none.
+        One line that names the settings taken from the record, or None if no setting was taken.
 
     Raises:
         ConfigError: if the command line contradicts the record; the message lists the differences.
@@ -90,7 +93,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
                 continue  # chat accepts any model, for example an exported model of this run
             new, differences = _merged(section, recorded, composed, set_keys)
             if differences and section in BINDING:
-                if section != "model" or _objectives(run):  # before the first arm the model may still be changed
+                if section != "model" or _objectives(run):  # the model may change until an arm is trained
                     refused += differences
             elif new != composed:
                 restored[section] = new
@@ -112,7 +115,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
             else:
                 cfg[section] = OmegaConf.create(value) if isinstance(value, dict) else value
     listed = [f"{section}={_label(value)}" for section, value in restored.items() if section != "recommended"]
-    return f"{run}: {', '.join(listed)} as recorded in the run folder" if listed else None
+    return f"{run}: using {', '.join(listed)} as recorded in the run folder" if listed else None
 
 
 def _contradiction(run: Path, refused: Sequence[str], overrides: Sequence[str]) -> str:
@@ -125,13 +128,13 @@ def _contradiction(run: Path, refused: Sequence[str], overrides: Sequence[str]) 
             pairs = zip(keys, refused, strict=True)
             refused = [each for key, each in pairs if key == kind or not key.startswith(dependent)]
             break
-    message = f"{run} was made with other settings: {', '.join(refused)}. "
+    message = f"{run} was created with different settings: {', '.join(refused)}. "
     debug = next((each for each in overrides if each.lstrip("+").startswith("debug=")), None)
     if debug is not None and not {"data", "pairs"}.isdisjoint(sections):
         return (
-            f"{message}With {debug}, data and pairs are not taken from the folder: repeat the arguments of data and "
-            f"pairs of the first command, or replace {debug} and name=... by run.dir={run}, which does not reduce the "
-            "number of training steps"
+            f"{message}With {debug}, data and pairs are not taken from the folder: repeat the data and pairs "
+            f"arguments of the first command, or replace {debug} and name=... with run.dir={run}, which does not "
+            "reduce the number of training steps"
         )
     # A group on the command line (data=coco) also sets its defaults, which are not on the command line.
     return (
@@ -151,8 +154,8 @@ def _has_folders(cfg: DictConfig) -> bool:
 def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
     """Record the run's model, and a data folder outside the run, in the run's folder if this folder exists.
 
-    The script ``train`` records the model that it uses. The script ``generate`` records only a model that the command
-    line sets.
+    The script ``train`` always records the model. The script ``generate`` records the model only if the command line
+    sets it.
     """
     run = Path(cfg.run.dir) if "run" in cfg else Path()
     if root not in ("generate", "train") or not run.is_dir():
@@ -200,7 +203,7 @@ def _read(folder: Path, name: str = RECORD_FILE) -> dict[str, Any]:
 
 
 def _objectives(run: Path) -> list[Any]:
-    """Return the objectives of the run's arms, without arms that failed."""
+    """Return the objectives of the run's arms, except for arms that failed."""
     stages = [_read(file.parent, STAGE_FILE) for file in sorted(run.glob(f"train/*/{STAGE_FILE}"))]
     configs = [stage["config"] for stage in stages if stage.get("status") in ("running", "stopped", "finished")]
     return [_objective(config["objective"], config["trainer"]) for config in configs]
@@ -218,7 +221,9 @@ def _composed(cfg: DictConfig, section: str) -> Any:
 
 
 def plain_section(cfg: DictConfig, section: str) -> Any:
-    """Return a section as plain values, with interpolations resolved and paths of shipped files."""
+    """Return a section as plain values. Interpolations are resolved, and paths of files that ship with the project are
+    replaced with paths that exist.
+    """
     from omegaconf import Container, OmegaConf
 
     value = cfg[section]

@@ -18,7 +18,7 @@ def key_faults(value: Any, at: str) -> Iterator[str]:
     """Yield an error message for each engine in a section whose API key is missing from the environment."""
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
-            yield f"{join(at, name)}={item}: the environment variable {item} is not set"
+            yield f"{join(at, name)}={item}: set the environment variable {item} to the API key"
         yield from key_faults(item, join(at, name))
 
 
@@ -30,7 +30,7 @@ def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
     benchmarks = pairs.get("exclude_benchmarks")
     for name, place in benchmarks.items() if isinstance(benchmarks, Mapping) else ():
         if place is not None and not Path(place).exists():
-            yield f"pairs.exclude_benchmarks.{name}={place} does not exist"
+            yield f"pairs.exclude_benchmarks.{name}={place} does not exist: set an existing file or folder"
     pipeline = (pairs.get("options") or {}).get("pipeline")
     if pairs["method"] != "rules" or not pipeline or Path(pipeline).exists():
         return

@@ -66,9 +66,9 @@ class Root(Section):
     def data_faults(self) -> Iterator[str]:
         """The requirements of a data set that is not generated yet must be met."""
         data, method = dict(self.data), dict(self.pairs)["method"]
-        # Data in the format scramble also has captions.
+        # Data in the format ``scramble`` also contains captions.
         if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":
-            yield f"pairs.method={method} needs captions, and this data has only pairs: set pairs=given"
+            yield f"pairs.method={method} needs captions, but this data contains only pairs: set pairs=given"
         if not self.starts_elsewhere():
             yield from data_faults(Path(dict(self.run)["data"]), dict(self.pairs))  # type: ignore[call-overload]
 
@@ -142,7 +142,7 @@ def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
     fields = {name: value for name, value in trainer.items() if name != "watch"}
     try:
         PreferenceConfig(**fields, peft=None if peft is None else dict(peft))
-    except Exception as error:  # also errors of transformers, which concern these settings
+    except Exception as error:  # including errors that transformers raises about these settings
         yield " ".join(str(error).split())
 
 
@@ -185,7 +185,7 @@ class Evaluate(Root):
             yield (
                 no_run(run)
                 if not run.is_dir()
-                else f"{data} has no data set: run scripts/generate.py with these settings"
+                else f"{data} contains no data set: run scripts/generate.py with these settings"
             )
         yield from baseline_faults(self.baselines, {*methods([run]), *map(method_of, (*arms, *others))} - {"all"})
 
@@ -307,7 +307,7 @@ class Study(Train):
         """Each value of the search space must be valid for its key."""
         yield from super().faults(at)
         if importlib.util.find_spec("optuna") is None:
-            yield "scripts/study.py needs Optuna: pip install 'scramble[study]'"
+            yield "scripts/study.py needs Optuna: run `pip install 'scramble[study]'`"
         space: Mapping[str, Any] = self.study["space"] or {}  # type: ignore[index]
         keys = known_keys({name: getattr(self, name) for name in hints(type(self))}, type(self))
         if any(key not in keys for key in space):

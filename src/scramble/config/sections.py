@@ -217,7 +217,7 @@ def _strategy(strategy: str, at: str) -> Iterator[str]:
     names = choices_of("accelerate")
     is_path = strategy.endswith((".yaml", ".yml"))
     if not (Path(strategy).is_file() if is_path else strategy in names):
-        yield f"{at}.strategy={strategy} must be one of {', '.join(names)}, or the path of a .yaml file"
+        yield f"{at}.strategy={strategy} must be one of {', '.join(names)}, or an existing .yaml or .yml file"
 
 
 Launcher = Annotated[Any, Variants("kind", {"inline": Inline, "local": Local, "slurm": Slurm})]

@@ -48,7 +48,7 @@ class Real(Section):
         if self.val_fraction + self.test_fraction > 1:
             yield (
                 f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "
-                "at most 1, because the rest is for training"
+                "at most 1, because the remaining images are for training"
             )
 
 
@@ -105,7 +105,7 @@ class MixedPairs(Section):
 
 @dataclass(frozen=True)
 class Pairs(Real):
-    """Preference data of any known format; see :func:`scramble.sources.preference_data.bundles`."""
+    """Preference data in any known format; see :func:`scramble.sources.preference_data.bundles`."""
 
     path: Text | None  # type: ignore[assignment]  # null with a mix
     format: PairFormat | None

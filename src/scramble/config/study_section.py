@@ -1,4 +1,4 @@
-"""The section ``study``: names, types and ranges. See :mod:`scramble.config.roots`."""
+"""Defines the names, types and ranges of the section ``study``. See :mod:`scramble.config.roots`."""
 
 from __future__ import annotations
 

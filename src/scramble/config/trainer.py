@@ -62,7 +62,7 @@ Loss = Literal[
     "sigmoid_norm",
     "sft",
 ]
-SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # the losses that read label_smoothing
+SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # the losses that use label_smoothing
 Scheduler = Literal[
     "linear",
     "cosine",
@@ -77,7 +77,7 @@ Scheduler = Literal[
     "warmup_stable_decay",
     "greedy",
 ]
-# For each value of trainer.report_to, the package that transformers' callback needs.
+# The package that transformers' callback needs, for each value of trainer.report_to.
 REPORTERS = {
     "wandb": "wandb",
     "tensorboard": "tensorboard",
@@ -100,10 +100,12 @@ Steps = Annotated[
     float,
     Bound(
         lambda value: value > 0 and (value < 1 or value == int(value)),
-        "must be a whole number above 0, or a share of the run below 1",
+        "must be a whole number above 0, or a fraction of the run below 1",
     ),
 ]
-WholeRun = Annotated[int, Bound(lambda value: value == -1 or value > 0, "must be above 0, or -1 for num_train_epochs")]
+WholeRun = Annotated[
+    int, Bound(lambda value: value == -1 or value > 0, "must be above 0, or -1 to use num_train_epochs")
+]
 Strategy = Literal["no", "steps", "epoch"]
 
 
@@ -178,7 +180,7 @@ class Trainer(Section):
         """Return the remaining fields of ``PreferenceConfig``. A refused field must keep its default."""
         from scramble.training.config import PreferenceConfig
 
-        # With backend=trl, PreferenceConfig accepts TRL's own options, so PreferenceConfig checks these options.
+        # With backend=trl, PreferenceConfig accepts TRL's own options, and checks them itself.
         fields = _foreign_fields(
             PreferenceConfig, {name: why for name, why in REFUSED.items() if name not in TRL_OPTIONS}
         )
@@ -199,7 +201,7 @@ class Trainer(Section):
             times = f" x {at}.gradient_accumulation_steps={steps}" if steps else ""
             yield (
                 f"{at}.global_batch_size={batch} must be a multiple of "
-                f"{at}.per_device_train_batch_size={micro}{times}, or null so that it is computed"
+                f"{at}.per_device_train_batch_size={micro}{times}, or null to be computed automatically"
             )
         if self.feature_cache_dir is not None and self.train_vision:
             yield f"{at}.feature_cache_dir needs a frozen vision tower: set {at}.train_vision=false"
@@ -209,7 +211,10 @@ class Trainer(Section):
                 f"set {at}.dataloader_num_workers above 0"
             )
         if set(self.loss_type) != {"sft"} and set(self.tables) != {"pairs"}:
-            yield f"{at}.tables={show(self.tables)} must be [pairs], because other tables have no rejected answers"
+            yield (
+                f"{at}.tables={show(self.tables)} must be [pairs] unless {at}.loss_type=[sft], because other tables "
+                "contain no rejected answers"
+            )
         yield from self._loss_faults(at)
         yield from self._saving_faults(at)
         if self.optim != "adamw_torch_fused":
@@ -219,7 +224,7 @@ class Trainer(Section):
             if package is None and name not in ("none", "all"):
                 yield f"{at}.report_to={name}: there is no such choice; {hint(name, [*REPORTERS, 'none', 'all'])}"
             elif package is not None and importlib.util.find_spec(package) is None:
-                yield f"{at}.report_to={name} needs a package that is not installed: pip install {package}"
+                yield f"{at}.report_to={name} needs a package that is not installed: run `pip install {package}`"
 
     def _loss_faults(self, at: str) -> Iterator[str]:
         losses, weights, smoothing = self.loss_type, self.loss_weights, self.label_smoothing
@@ -237,16 +242,16 @@ class Trainer(Section):
                 "label smoothing"
             )
         if "robust" in losses and smoothing >= 0.5:
-            yield f"{at}.label_smoothing={smoothing} must be below 0.5 for the loss robust"
+            yield f"{at}.label_smoothing={smoothing} must be below 0.5 for the loss 'robust'"
         if "exo_pair" in losses and not smoothing:
-            yield f"{at}.label_smoothing=0 must be above 0 for the loss exo_pair; its paper recommends 1e-3"
+            yield f"{at}.label_smoothing=0 must be above 0 for the loss 'exo_pair', whose paper recommends 1e-3"
 
     def _saving_faults(self, at: str) -> Iterator[str]:
         best, choosing = self.load_best_model_at_end, self.load_best_model_at_end or self.save_strategy == "best"
         if choosing and self.eval_strategy == "no":
-            yield f"{at}.eval_strategy=no must be steps or epoch, because evaluations choose the best checkpoint"
+            yield f"{at}.eval_strategy=no must be 'steps' or 'epoch', because evaluations find the best checkpoint"
         if choosing and self.save_strategy == "no":
-            yield f"{at}.save_strategy=no must be {self.eval_strategy}, because the best checkpoint must be written"
+            yield f"{at}.save_strategy=no must be '{self.eval_strategy}', because the best checkpoint must be saved"
         if self.save_strategy == "best" and self.metric_for_best_model is None:
             yield f"{at}.save_strategy=best needs {at}.metric_for_best_model, for example eval_loss"
         if self.metric_for_best_model is not None and not best and self.save_strategy != "best":
@@ -271,7 +276,7 @@ class Trainer(Section):
 
 
 def _is_multiple(steps: float, of: float) -> bool:
-    """Return whether ``steps`` is a multiple of ``of``: numbers of steps, or fractions of the total training steps."""
+    """Return whether ``steps`` is a multiple of ``of``. Both are numbers of steps or fractions of the run."""
     return abs(steps / of - round(steps / of)) < 1e-6
 
 
@@ -316,7 +321,7 @@ class Peft(Section):
         try:
             re.compile(self.target_modules if isinstance(self.target_modules, str) else "")
         except re.error as error:
-            yield f"{at}.target_modules={self.target_modules} must be a regular expression ({error})"
+            yield f"{at}.target_modules={self.target_modules} must be a valid regular expression ({error})"
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
 
     if root == "reproduce" and cfg.get("table") is None:  # all other keys of this script refer to the table
         tables = choices_of("table")
-        return [f"table has no value: table=...; there are {', '.join(tables)}"]
+        return [f"table has no value: set table to one of {', '.join(tables)}"]
     parts = without_hydra(cfg)
     if root == "reproduce":  # table and size determine which paths are needed; the script itself checks the paths
         parts = copy.deepcopy(parts)
@@ -70,7 +70,7 @@ def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]
 
 
 def missing_keys(cfg: DictConfig, sections: Sequence[str]) -> list[str]:
-    """Return the required keys (``???``) of sections that have no value."""
+    """Return the required keys (``???``) in ``sections`` that have no value."""
     from omegaconf import OmegaConf
 
     return sorted(

@@ -71,11 +71,13 @@ def plan(
     more: Sequence[str] = (),
     judge: Sequence[str] = (),
 ) -> list[Step]:
-    """Return the steps of a table. A run has a training sweep over objectives and seeds, followed by evaluations.
+    """Return the steps of a table. A run consists of a training sweep over objectives and seeds, followed by
+    evaluations.
 
     Args:
-        runs: the runs by name. A run has ``objectives`` and, under the key ``size``, ``config`` (overrides of every
-            command) and ``evaluations`` (overrides by folder). All runs without ``own_data`` share a data folder.
+        runs: the runs by name. A run has the keys ``objectives``, ``full`` and ``tiny``. The last two contain
+            ``config`` (overrides of every command) and ``evaluations`` (overrides by folder). All runs without
+            ``own_data`` share a data folder.
         folder: folder of the table.
         size: ``full`` or ``tiny``.
         seeds: training seeds.
@@ -114,7 +116,7 @@ def _benchmarks(overrides: Sequence[str]) -> list[str]:
         if override.startswith("benchmark="):
             return [name.strip() for name in override.partition("=")[2].strip("[]").split(",")]
     raise StageError(
-        f"an evaluation has the overrides {' '.join(overrides)}, which name no benchmark: add benchmark=[...] to the "
+        f"the overrides {' '.join(overrides)} of an evaluation name no benchmark: add benchmark=[...] to the "
         "evaluation in configs/table"
     )
 
@@ -265,9 +267,9 @@ def _preface(size: str, seeds: Sequence[int], against: str) -> Iterator[str]:
         )
     yield (
         f"Measured scores are in percent ± standard error over items ({len(seeds)} training "
-        f"seed{'s' * (len(seeds) > 1)}). Brackets show the difference to "
+        f"seed{'s' * (len(seeds) > 1)}). Brackets show the difference from "
         f"{'the base' if against == 'base' else f'{against} of the same run'} on the same items, in points, with a "
-        "95 % interval. Published scores are as printed; brackets show the gain over the published base."
+        "95 % interval. Published scores are as in the paper; brackets show the gain over the published base."
     )
 
 

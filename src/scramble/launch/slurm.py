@@ -82,12 +82,12 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
         folder: folder for submitit's files.
 
     Raises:
-        LaunchError: SLURM is not available or refuses the jobs.
+        LaunchError: SLURM is not available or rejects the jobs.
     """
     try:
         import submitit
     except ImportError as error:
-        raise LaunchError("launcher=slurm needs submitit: pip install 'scramble[cluster]'") from error
+        raise LaunchError("launcher=slurm needs submitit: run `pip install 'scramble[cluster]'`") from error
     machines, processes = launcher["num_machines"], launcher["num_processes"] or 1
     try:
         executor = submitit.AutoExecutor(
@@ -108,7 +108,10 @@ def submit(points: Sequence[Point], launcher: Mapping[str, Any], folder: Path) -
         with executor.batch():
             jobs = [executor.submit(Job(point, launcher)) for point in points]
     except (RuntimeError, AssertionError, NameError, OSError) as error:
-        raise LaunchError(f"launcher.cluster={launcher['cluster']}: the jobs cannot be submitted ({error})") from error
+        raise LaunchError(
+            f"launcher.cluster={launcher['cluster']}: the jobs cannot be submitted ({error}): correct the settings of "
+            "the launcher, or set launcher=local"
+        ) from error
     for point, job in zip(points, jobs, strict=True):
         write_json(point.folder / STATUS_FILE, {"status": "submitted", "job": str(job.job_id)})
     return jobs

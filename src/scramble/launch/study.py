@@ -1,4 +1,4 @@
-"""Searches hyper-parameters with Optuna. Each trial is a training job in a separate process."""
+"""Searches for good hyper-parameters with Optuna. Each trial is a training job in a separate process."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def search(
 
     Args:
         cfg: a composed configuration of ``scripts/train.py``.
-        trials: number of trials that must be finished, including those of an interrupted search.
-        metric: name of the metric to optimise. The last value that a trial logs counts.
+        trials: number of trials that must be finished, including finished trials of an interrupted search.
+        metric: name of the metric to optimise. The last value that a trial logs is used.
         direction: ``minimize`` or ``maximize``.
         space: for each configuration key, a list of choices or a mapping with ``low``, ``high`` and optionally ``log``
             and ``int``. None means :data:`SPACE`.

@@ -1,6 +1,6 @@
 """Writes the table and the plot of a sweep.
 
-The table has a row per point: the varied settings, the status, and the metrics of the last step.
+The table has one row per point, with the varied settings, the status, and the metrics of the last step.
 """
 
 from __future__ import annotations

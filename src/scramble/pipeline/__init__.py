@@ -76,7 +76,9 @@ def is_main_process() -> bool:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Return the index and the number of shards of ``"i/n"``. Return None, which selects the whole job, for None."""
+    """Return the index and the number of shards in ``"i/n"``, or None, which selects the whole job, if ``text`` is
+    None.
+    """
     if text is None:
         return None
     index, _, count = text.partition("/")

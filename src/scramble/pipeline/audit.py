@@ -71,7 +71,7 @@ def audit(
     for key, path in {"path": pairs, "held_out": held_out}.items():
         if path is not None and not may_exist(str(path)):
             raise FormatError(
-                f"{path} does not exist: set {key}=... to a file of pairs, its folder, a pattern of files, or a hub id"
+                f"{path} does not exist: set {key}=... to a file of pairs, a folder, a file pattern, or a hub id"
             )
     if images is not None and not Path(images).expanduser().is_dir():
         raise FormatError(f"images={images} is not a folder: set images=<folder that the image paths are relative to>")
@@ -99,7 +99,9 @@ def audit(
     title = f"Audit of {source.name}"
     write_page(folder / "audit.html", result, usable.items, open_image=opener.open, title=title, seed=seed)
     if images is not None and not opener.opened:
-        log.warning(f"audit: the page has no images, because no image path is a file in {images}: correct images=...")
+        log.warning(
+            f"audit: the page has no images, because {images} contains none of the image files: correct images=..."
+        )
     for table in audit_tables(result):
         show(table.rich())
     if note := sample_note(result):
@@ -115,8 +117,8 @@ def audit(
         )
     if others and not result["held_out"]:
         log.info(
-            f"audit: no transfer accuracy, because {held_out} has too few pairs of other images than {source}: "
-            f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
+            f"audit: the transfer accuracy is missing, because {held_out} contains too few pairs of images that are "
+            f"not in {source}: {MIN_PAIRS} pairs and {FOLDS} images are needed"
         )
     log.info(f"audit: the results are in {folder / 'audit.html'}")
     return result
@@ -158,7 +160,7 @@ class _Images:
     """Opens the images of the audited pairs for the page.
 
     Args:
-        names: the paths and contents of the images of rows.
+        names: the paths and contents of the rows' images.
         own: the folder with this project's tables, if the pairs are from such a folder.
         source: the data set of pairs.
         folder: the folder that image paths are relative to; None means the folder of the rows.
@@ -193,8 +195,10 @@ class _Images:
         return opened
 
     def _find(self, path: Path) -> Path:
-        """Return the file of an image path: the path itself, unless the folder is given, or else the longest end of the
-        path that is a file in the folder.
+        """Return the file for an image path, or the unchanged path if there is no such file.
+
+        An absolute path is tried first if no folder is given. Then, the trailing parts of the path are tried as files
+        in the folder, from the longest to the shortest.
         """
         from scramble.formats.checks import exists, find_image
 
@@ -228,7 +232,7 @@ def _folder(source: Path) -> Path:
 
 
 def _check_owner(folder: Path, source: Path) -> None:
-    """Raise StoreError if the folder contains the audit of another data set than ``source``."""
+    """Raise StoreError if the folder contains the audit of a data set other than ``source``."""
     if not (folder / "audit.json").exists():
         return
     owner = read_json(folder / "audit.json").get("file", "other pairs")

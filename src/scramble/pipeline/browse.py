@@ -35,8 +35,8 @@ def browse(
         runs: run folders to show.
         publish: folder of the website, which a web server, GitHub Pages or a Space of the hub can serve; None means
             ``report/browser`` in the folder of a single run.
-        run, data: the run folder and the data set folder of the configuration, which may be another folder than
-            ``<run>/data``. Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that has them.
+        run, data: the run folder and the data set folder of the configuration, which may differ from ``<run>/data``.
+            Benchmarks whose ``root`` is in ``data`` are read from the first of ``runs`` that contains them.
         benchmarks: options by name of the benchmark, as for evaluation. Only benchmarks with results are loaded.
         baselines: methods with which the other methods are compared. With several runs, a method is a baseline only
             within its own run; ``<run>: <method>`` is a baseline for all runs.

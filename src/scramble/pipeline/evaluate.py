@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_TOLERANCE = 1e-2
-"""Differences of log-probabilities between batch sizes are reported if they are larger than this (in nats). In float32,
+"""Log-probability differences between batch sizes are reported if they exceed this number of nats. In float32,
 differences stay below 1e-4; in bfloat16, they may be larger.
 """
 
@@ -68,7 +68,7 @@ def evaluate(
         protocol: ``name`` of a protocol (``default`` uses each benchmark's own protocol), and settings to change in
             this protocol.
         limit: maximum number of items per benchmark; groups are kept complete. The results go to
-            ``<folder>-limit<limit>``; the replies are stored with those of the full evaluation.
+            ``<folder>-limit<limit>``; the replies are stored with the replies of the full evaluation.
         batch_tokens: token positions per forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
         token_logprobs: whether to store the log-probability of each token of scored answers, for the results browser.
         engine: ``kind`` and options of an engine that generates instead of the model. In this case, ``arms`` names the
@@ -274,7 +274,7 @@ def _headline(result: Result) -> str:
 
 
 def _report_self_test(what: str, test: Mapping[str, Any] | None) -> None:
-    """Log the batch-invariance check; on the terminal only if scores may depend on the batch."""
+    """Log the result of the batch-invariance check. The terminal shows it only if scores may depend on the batch."""
     if test is None:
         return
     difference, texts = test["max_logprob_difference"], test["texts_differ"]

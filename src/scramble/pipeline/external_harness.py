@@ -44,7 +44,7 @@ def external_harness(
             harness's class for the model's family.
 
     Returns:
-        For each arm the folders of the imported results.
+        The folders of the imported results by arm.
     """
     from scramble.evaluation import runner
     from scramble.evaluation.external import external_harness as harnesses

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MANY_STEPS = 3  # images, captions and negatives; if there are more, all counts are on a separate line
-# What to change if a step leaves no pair.
+MANY_STEPS = 3  # images, captions, negatives; the counts of more steps are logged on a separate line
+# The fix if a step leaves no pairs.
 STEPS = {
     "filtered": "relax pairs.filters (train/skipped.jsonl lists the dropped pairs)",
-    "balanced": "the gaps of all pairs have the same sign; set pairs.balance=null to keep them",
+    "balanced": "the gaps of all pairs have the same sign; set pairs.balance=null to keep these pairs",
 }
 
 
@@ -80,7 +80,7 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
 def _check_models(settings: Mapping[str, Any], key: str) -> None:
     """Raise ModelError if the configuration of a model that makes or scores pairs in this process cannot be read.
 
-    This is checked before the images are generated, which takes longer.
+    The check runs before the images are generated, which takes longer.
     """
     for name, value in settings.items():
         if not isinstance(value, Mapping):
@@ -137,7 +137,8 @@ def generate_shard(
     with make_method(pairs, seed=seed, shard=shard) as method:
         if not method.asks_model:
             raise StageError(
-                f"shard={shard[0]}/{shard[1]}: the method {pairs['method']} uses no model and needs one job: omit shard"
+                f"shard={shard[0]}/{shard[1]}: the method {pairs['method']} uses no model, so its work cannot be "
+                "divided into shards: omit shard"
             )
         _check_models(pairs, "pairs")
         method.prepare()
@@ -157,7 +158,7 @@ def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> 
     """Audit the training pairs and write ``audit.json`` and ``audit.html``.
 
     The classifiers of the transfer accuracy are fitted on the pairs of the other splits, because these pairs are never
-    refined. ``is_refined`` says whether the training pairs were refined; None if unknown.
+    refined. ``is_refined`` is whether the training pairs were refined, or None if this is unknown.
 
     Returns:
         Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).
@@ -204,7 +205,7 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
     if count := train.get("pairs_before_refinement"):
         raise StageError(
             f"{folder}: refinement removes all {count} training pairs, because text-only classifiers recognise the "
-            "chosen text of each; set pairs.refine=null to keep them"
+            "chosen text of each pair; set pairs.refine=null to keep these pairs"
         )
     reasons = train.get("skipped", {})
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
@@ -309,12 +310,12 @@ def _report_small_kinds(counts: Mapping[str, Any]) -> None:
 
 
 def _parts(counts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the counts of a split, with the name "", and those of the parts of a mix by name."""
+    """Return the counts of a split under the name "", and the counts of the parts of a mix under their own names."""
     return {"": counts, **counts.get("parts", {})}
 
 
 def _is_refined(counts: Mapping[str, Any]) -> bool:
-    """Return whether any pairs of a split were refined: whether they belong to a family with enough pairs."""
+    """Return whether any pairs of a split were refined. Only pairs in a family with enough pairs are refined."""
     return any(
         numbers.get("pairs_before_refinement", 0) > sum(numbers.get("not_refined", {}).values())
         for numbers in _parts(counts).values()

@@ -21,7 +21,7 @@ def make_images(folder: Path, data: Mapping[str, Any], seed: int) -> dict[str, A
     """Write the images, and the questions, 2x2 items and pairs that come with them, by split.
 
     Returns:
-        Counts per split, and for imported images also ``rejected_rows``.
+        Counts per split and, for imported images, ``rejected_rows``.
     """
     data = dict(data)
     kind = data.pop("kind")
@@ -78,7 +78,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
 def _distribute(
     incoming: Path, folder: Path, table: type, places: Sequence[int], split_of: Sequence[str]
 ) -> dict[str, int]:
-    """Write the records of one table to the splits of their groups, in order; return the count per split."""
+    """Write the records of one table to the splits of their groups, in order, and return the count per split."""
     with ExitStack() as stack:
         writers = {split: stack.enter_context(open_table(folder / split, table)) for split in SPLITS}
         records: Iterable[Any] = read_table(incoming, table)

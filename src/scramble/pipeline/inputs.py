@@ -12,7 +12,8 @@ from scramble.storage.hashing import content_key, file_key
 def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the content keys of the files at ``data["path"]``, by name.
 
-    In a folder, files of text are identified by their content, and all other files by name and size.
+    In a folder, text files, and tables at the top level, are identified by their content, and all other files by name
+    and size.
     """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
@@ -39,8 +40,8 @@ def _file_state(file: Path) -> str | int:
 
 
 def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the content keys of preference data: of each input of a mix, of all files of a pattern, or of the sets of
-    MMPR.
+    """Return the content keys of preference data: of each input of a mix, of the files that match a pattern, or of an
+    MMPR ``meta.json`` and the files that it lists.
     """
     from scramble.formats import mmpr
     from scramble.formats.data_files import matches

@@ -1,5 +1,5 @@
-"""Makes a new model for a run, with random weights, a tokenizer that is built from the data's texts and, as an option,
-a pretrained vision tower.
+"""Makes a new model for a run, with random weights, a tokenizer that is built from the data's texts and, optionally, a
+pretrained vision tower.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
     figures = teach_vision(vlm, seed=seed, **lessons)
     vlm.model.save_pretrained(path)
     listed = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-    log.info(f"vision tower pretraining: scores for predicting each cell's content: {listed}")
+    log.info(f"vision tower pretraining: the scores for predicting the content of each cell are {listed}")
 
 
 def _texts(folder: Path) -> Iterator[str]:

@@ -43,7 +43,7 @@ def _plan_data(values: Mapping[str, Any]) -> None:
     folder, data, pairs = Path(values["run"]["data"]), values["data"], values["pairs"]
     stage = _stage(folder, {"data": data, "pairs": pairs, "seed": values["data_seed"]})
     if stage is not None and stage["status"] == "finished":
-        log.info(f"plan: the data in {folder} ({_pairs(stage):,} training pairs) is finished and reused")
+        log.info(f"plan: the data in {folder} ({_pairs(stage):,} training pairs) is finished and will be reused")
         return
     _check_paths(data)
     how = "is resumed" if stage is not None else "is generated"
@@ -88,7 +88,7 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     config = {"objective": values["objective"], "trainer": trainer_content(trainer), "peft": values["peft"]}
     stage = _stage(folder, config, ANOTHER_ARM, option_defaults)
     if stage is not None and stage["status"] == "finished":
-        log.info(f"plan: the arm {run['arm']} in {folder} is finished and reused")
+        log.info(f"plan: the arm {run['arm']} in {folder} is finished and will be reused")
         return
     step = newest_step(folder / "checkpoints")
     start = "" if step is None else f", starting from the checkpoint of step {step}"
@@ -111,13 +111,13 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     num_checkpoints = trainer["save_total_limit"] or 1
     checkpoints = 3 * weights * num_checkpoints
     log.info(
-        f"plan: {folder} needs about {(weights + checkpoints) / 1e6:,.0f} MB of disk (for the trained weights and "
-        f"{num_checkpoints} checkpoints with the optimizer's state)"
+        f"plan: {folder} needs about {(weights + checkpoints) / 1e6:,.0f} MB of disk space (for the trained weights "
+        f"and {num_checkpoints} checkpoints with the optimizer's state)"
     )
 
 
 def _steps(values: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the number of training steps as text, and a warning if there are few ("" otherwise)."""
+    """Return the number of training steps as text, and a warning if the number is small ("" otherwise)."""
     from scramble.reporting.table import counted
 
     trainer, data = values["trainer"], Path(values["run"]["data"])
@@ -132,7 +132,7 @@ def _steps(values: Mapping[str, Any]) -> tuple[str, str]:
     from scramble.training.sampler import few_steps_warning, num_steps
 
     steps = num_steps(pairs, batch, epochs, trainer["group_by_image"])
-    # The number is approximate, because training may refuse rows.
+    # The number is approximate, because training may reject rows.
     text = f"about {counted(steps, 'steps')} ({_epochs(epochs)} of {counted(pairs, 'pairs')}, {batch} per step)"
     has_warmup = bool(trainer.get("warmup_ratio") or trainer.get("warmup_steps"))
     return text, few_steps_warning(steps, pairs, has_warmup=has_warmup)

@@ -22,7 +22,7 @@ COMMAND_FILE = "command.txt"
 
 
 def command_of(folder: Path) -> str | None:
-    """Return the command that made the result of a stage; None if the result was made from Python."""
+    """Return the command that made the result of a stage, or None if the result was made from Python."""
     file = folder / COMMAND_FILE
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
@@ -50,7 +50,7 @@ def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | N
     Args:
         load: the machine's load average, see :func:`os.getloadavg`.
         cores: number of cores of the machine.
-        environ: environment variables; if the number of threads is set there, no hint is given.
+        environ: environment variables; if they set the number of threads, None is returned.
     """
     if cores < 2 or load < cores or "OMP_NUM_THREADS" in environ:
         return None
@@ -109,7 +109,7 @@ def _gpus() -> list[str]:
 
 
 def _git(*words: str) -> str | None:
-    """Return the output of a git command in the project's folder; None without git or outside a repository."""
+    """Return the output of a git command in the project's folder, or None without git or outside a repository."""
     import subprocess
 
     try:

@@ -95,7 +95,7 @@ def _contact_sheet(split: Path, path: Path) -> list[Path]:
 
 
 CAPTIONS = {
-    "training": "Training curves (each panel says which split it shows)",
+    "training": "Training curves (each panel names its split)",
     "contact_sheet": "Training pairs: chosen answers in green, rejected answers in red",
 }
 
@@ -130,7 +130,7 @@ def _markdown(
 def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
     """Print a table per benchmark with overall scores and group scores by kind. The result files contain all scores.
 
-    Differences are shown only from baselines that have results on the benchmark.
+    The scores are compared only with baselines that have results on the benchmark.
     """
     from scramble.reporting.comparison import score_table
 

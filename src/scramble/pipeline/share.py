@@ -49,7 +49,8 @@ def share(
 ) -> Path:
     """Write an adapter, a merged model or a data set to ``out``, with its card as ``README.md``.
 
-    If the folder already has this content, nothing is written, so that the same command can repeat a failed push.
+    If the folder already contains the same files, nothing is written, so that the same command can repeat a failed
+    push.
 
     Args:
         run, arm, data: the run folder, the arm and the data set folder.
@@ -69,7 +70,7 @@ def share(
 
     Raises:
         StageError: if the arm or the data is not finished, a file must not be shared, or the hub refuses the upload.
-        StoreError: if ``out`` has other content.
+        StoreError: if ``out`` contains other files.
     """
     run, data = Path(run), Path(data)
     if what not in KINDS:
@@ -94,7 +95,7 @@ def share(
             folder.rename(out)
         elif file_key(out) != file_key(folder):
             raise StoreError(
-                f"{out} exists and has other content: choose another folder (out=...) or remove this folder"
+                f"{out} exists and its content differs: choose another folder (out=...) or remove this folder"
             )
     log.info(f"shared {what}: {out}{'' if is_new else ' (finished already)'}")
     if push_to_hub is not None:
@@ -108,7 +109,7 @@ def check_files(folder: str | Path) -> None:
     for path in sorted(Path(folder).rglob("*")):
         if path.is_symlink() or (path.is_file() and path.suffix not in SHARED):
             raise StageError(
-                f"{path.name} cannot be shared, because it is a link or has another type than {', '.join(SHARED)}: "
+                f"{path.name} cannot be shared, because it is a link or its type is not one of {', '.join(SHARED)}: "
                 "remove the file from the arm's folder"
             )
 
@@ -176,7 +177,7 @@ def _name_models(folder: Path) -> None:
 
 
 def _licence_of(model: str) -> str | None:
-    """Return the licence on the card of a model in a folder or in the hub's cache; None if there is no card."""
+    """Return the licence on the card of a model in a folder or in the hub's cache, or None if there is no card."""
     from huggingface_hub import ModelCard, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -214,7 +215,7 @@ def _data(data: Path, folder: Path, name: str, license: str, data_license: str |
 
 
 def _audit(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]] | None:
-    """Return the columns and rows of the table of text-only accuracies; None if there were too few pairs."""
+    """Return the columns and rows of the table of text-only accuracies, or None if there were too few pairs."""
     from scramble.pairs.audit.audit import classifiers
 
     names, key = classifiers(dict(result)), "transfer" if result.get("held_out") else "blind"

@@ -1,5 +1,5 @@
-"""Runs a stage. The work of a stage is done once in a folder, reused if the inputs are the same, and resumed after an
-interruption.
+"""Runs a stage. Each folder holds one result: a later call with the same inputs reuses it, and a call after an
+interruption resumes the work.
 
 A stage records the settings and the content keys of its inputs in ``stage.json``. A finished folder with the same
 record is reused.
@@ -46,7 +46,7 @@ def run_stage(
             configuration is stored in ``stage.json`` before the work starts, and again with the summary when the work
             ends.
         work: does the work in the folder and returns a summary.
-        main: whether this process writes ``stage.json``; only one of several processes of a job does.
+        main: whether this process writes ``stage.json``, which only one process of a job may do.
         instead: what the error message suggests to choose for another configuration.
         defaults: function that returns the values of settings that a configuration omits. The function is called only
             if the folder's configuration is not literally the same.
@@ -66,11 +66,11 @@ def run_stage(
 
 
 def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
-    """Return the error message for a folder with other settings. The message names the keys that differ, and what to
-    choose ``instead``.
+    """Return the error message for a folder that was created with different settings. The message names the keys that
+    differ, and what to choose ``instead``.
     """
     return (
-        f"{folder} was made with another configuration: {', '.join(changed)}. Choose {instead}, restore the settings, "
+        f"{folder} was created with different settings: {', '.join(changed)}. Choose {instead}, restore the settings, "
         "or remove this folder"
     )
 
@@ -78,8 +78,8 @@ def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
 def discard_if_empty(run: Path) -> None:
     """Remove a run folder if the command that created the folder failed before it made anything.
 
-    Such a folder contains only the log, locks, records of failed stages and empty files. Other scripts would suggest
-    such a folder as a run.
+    Such a folder contains only the log, locks, records of failed stages and empty files. If it were kept, other scripts
+    would suggest it as a run.
     """
     for file in (path for path in run.rglob("*") if not path.is_dir()):
         failed = file.name == STAGE_FILE and read_json(file)["status"] == "failed"

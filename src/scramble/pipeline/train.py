@@ -65,7 +65,7 @@ def train_arm(
         from scramble.training.callbacks import DataFacts, ScoreBenchmarks
 
         if is_main_process():
-            # With a checkpoint, scramble.training.run says from which checkpoint the run resumes.
+            # If there is a checkpoint, scramble.training.run logs from which checkpoint the run resumes.
             if state in ("running", "stopped") and newest_step(folder / "checkpoints") is None:
                 log.info(f"{arm}: an earlier run was interrupted; this one {resumes()}")
             write_json(folder / "environment.json", environment())
@@ -176,9 +176,7 @@ def option_defaults() -> dict[str, Any]:
 
 
 def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:
-    """Log the memory and disk that the job needs, and raise ModelError if the job cannot fit. Nothing large is
-    loaded.
-    """
+    """Log the memory and disk that the job needs, and raise ModelError if the job cannot fit. No weights are loaded."""
     need = needs(model, trainer, peft)
     log.info(need.line())
     need.check()
