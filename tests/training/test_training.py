@@ -670,14 +670,14 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
     ("options", "message"),
     [
         ({"precompute_ref_log_probs": False}, "only with a new adapter"),
-        ({"tables": ["captions"]}, "only the sft loss trains"),
-        ({"tables": ["images"]}, "is empty or has an unknown name: choose one or more of"),
+        ({"tables": ["captions"]}, "only the loss 'sft' trains"),
+        ({"tables": ["images"]}, "is empty or contains an unknown name: choose one or more of"),
         ({"peft": LORA, "train_vision": True}, "LoRA freezes the vision tower"),
         ({"peft": {"rank": 8}}, "peft: LoraConfig has no field rank; use peft.r$"),
         ({"peft": {"lora_alhpa": 8}}, r"peft: LoraConfig has no field lora_alhpa; did you mean lora_alpha\?"),
         ({"reward_shift": "ema"}, "trainer.reward_shift=ema: choose one of earlier, inclusive, none"),
         ({"loss_type": "sft", "sft_mean": "token"}, "trainer.sft_mean=token: choose one of answer, batch"),
-        ({"loss_type": "exo_pair"}, "trainer.label_smoothing=0.0 must be above 0 and below 1 for the loss exo_pair"),
+        ({"loss_type": "exo_pair"}, "trainer.label_smoothing=0.0 must be above 0 and below 1 for the loss 'exo_pair'"),
         ({"loss_type": "robust", "label_smoothing": 0.5}, "label_smoothing=0.5 must be at least 0 and below 0.5"),
         ({"global_batch_size": 0}, "trainer.global_batch_size=0 must be at least 1"),
         (

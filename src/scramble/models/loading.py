@@ -60,8 +60,8 @@ def load_vlm(
         family: name of the family that the model must belong to; None accepts any.
         revision: branch, tag or commit of the hub id.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
-        attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (only for chat, because it
-            does not support the masks of tries).
+        attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (only for chat and for
+            training with TRL, because it does not support the masks of tries).
         device: ``cpu`` (or None), ``cuda``, ``cuda:N``, or ``auto``, which distributes the layers over the available
             devices.
         adapter: folder or hub id of a LoRA adapter to load.

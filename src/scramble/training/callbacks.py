@@ -34,7 +34,7 @@ SATURATED = 5.0  # margin; at larger margins, the slope of the sigmoid loss is b
 
 
 def drop_rows_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Remove the rows after ``step``, at which a run resumes, from a log, and return the remaining rows."""
+    """Remove all rows after ``step`` from a log file, and return the remaining rows. A run resumes after ``step``."""
     rows = [row for row in read_jsonl(path) if row["step"] <= step and step]
     if path.exists():
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -122,7 +122,7 @@ class ProgressLines(TrainerCallback):
     """Logs step, loss and margin about :attr:`LINES` times per run, if no progress bar is shown."""
 
     LINES = 20
-    RECENT = 200  # the remaining time is estimated from these last steps, which by default include one evaluation
+    RECENT = 200  # the remaining time is estimated from this many last steps, which by default include one evaluation
     FEW = 5  # minimum number of measured steps for an estimate
 
     def __init__(self, label: str) -> None:
@@ -164,7 +164,7 @@ class ProgressLines(TrainerCallback):
 
 @contextmanager
 def wandb_run(args: TrainingArguments, folder: Path) -> Iterator[None]:
-    """Within the block, transformers' Weights & Biases callback resumes the W&B run of ``folder`` or starts a new one.
+    """Make transformers' Weights & Biases callback resume the W&B run of ``folder``, or start one, within the block.
 
     wandb reads the folder and the run id from environment variables, which this function sets. The user sets the
     variables for mode, project and entity.

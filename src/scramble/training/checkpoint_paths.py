@@ -11,7 +11,7 @@ def checkpoint_path(folder: str | Path, step: int) -> Path:
 
 
 def working_path(folder: str | Path, step: int) -> Path:
-    """Return the folder in which the checkpoint of a step is written before it is sealed."""
+    """Return the folder that contains the checkpoint of a step until the checkpoint is complete."""
     return Path(folder) / f".step-{step:08d}"
 
 

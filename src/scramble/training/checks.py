@@ -24,7 +24,7 @@ from scramble.training.reward_shift import KINDS
 if TYPE_CHECKING:
     from scramble.training.config import PreferenceConfig
 
-# Fields whose values, if not None, are at least 1.
+# Fields that must be None or at least 1.
 COUNTS = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -65,11 +65,11 @@ def _check_contradictions(args: PreferenceConfig) -> None:
     tables, pairs = list(args.tables), needs_pairs(args.weights)
     if not tables or set(tables) - set(TABLES):
         raise ValueError(
-            f"trainer.tables={tables} is empty or has an unknown name: choose one or more of {', '.join(TABLES)}"
+            f"trainer.tables={tables} is empty or contains an unknown name: choose one or more of {', '.join(TABLES)}"
         )
     if pairs and set(tables) != {"pairs"}:
         raise ValueError(
-            f"trainer.tables={tables} must be [pairs], because only the sft loss trains without rejected answers"
+            f"trainer.tables={tables} must be [pairs], because only the loss 'sft' trains without rejected answers"
         )
     choices = {"reward_shift": KINDS, "sft_mean": SFT_MEANS, "f_divergence_type": F_DIVERGENCES}
     for name, allowed in choices.items():
@@ -81,7 +81,7 @@ def _check_contradictions(args: PreferenceConfig) -> None:
             f"{', '.join(args.weights)} uses label smoothing"
         )
     if args.train_vision not in (False, True, "lora"):
-        raise ValueError(f"trainer.train_vision={args.train_vision}: choose true, false or lora")
+        raise ValueError(f"trainer.train_vision={args.train_vision}: choose one of true, false, lora")
     if fault := vision_fault(args.train_vision, new_adapter=args.peft is not None):
         raise ValueError(fault)
     if args.feature_cache_dir is not None and args.train_vision:
@@ -92,7 +92,7 @@ def _check_contradictions(args: PreferenceConfig) -> None:
             "whole answers"
         )
     if args.hub_strategy not in ("end", "every_save"):
-        raise ValueError(f"trainer.hub_strategy={args.hub_strategy}: use end, because only the result is uploaded")
+        raise ValueError(f"trainer.hub_strategy={args.hub_strategy} must be 'end', because only the result is uploaded")
     if args.push_to_hub and not args.hub_model_id:
         raise ValueError("trainer.push_to_hub=true needs trainer.hub_model_id=owner/name")
     if fault := optimizer_fault(str(plain_value(args.optim))):
@@ -112,11 +112,11 @@ def _check_numbers(args: PreferenceConfig) -> None:
         raise ValueError(f"trainer.ld_alpha={args.ld_alpha} must be from 0 to 1")
     if "robust" in args.weights and not 0 <= args.label_smoothing < 0.5:
         raise ValueError(
-            f"trainer.label_smoothing={args.label_smoothing} must be at least 0 and below 0.5 for the loss robust"
+            f"trainer.label_smoothing={args.label_smoothing} must be at least 0 and below 0.5 for the loss 'robust'"
         )
     if "exo_pair" in args.weights and not 0 < args.label_smoothing < 1:
         raise ValueError(
-            f"trainer.label_smoothing={args.label_smoothing} must be above 0 and below 1 for the loss exo_pair, "
+            f"trainer.label_smoothing={args.label_smoothing} must be above 0 and below 1 for the loss 'exo_pair', "
             "whose paper recommends 1e-3"
         )
 

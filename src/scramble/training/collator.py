@@ -40,7 +40,7 @@ class PairBatch:
         return _unpickled_batch, (self.tries, self._tensors(pickled), self.example_ids)
 
     def pin_memory(self) -> PairBatch:
-        """Copy the batch to page-locked memory, for asynchronous copies to the GPU. ``DataLoader`` calls this."""
+        """Copy the batch to page-locked memory, for asynchronous copies to the GPU. ``DataLoader`` calls it."""
         return PairBatch(self.tries.pin_memory(), **self._tensors(Tensor.pin_memory), example_ids=self.example_ids)
 
     def _tensors(self, move: Callable[[Tensor], Any]) -> dict[str, Any]:
@@ -56,12 +56,14 @@ def _unpickled_batch(tries: TrieBatch, tensors: dict[str, Any], example_ids: tup
 
 @dataclass(frozen=True)
 class TrieCollator:
-    """Collates examples into micro-batches of tries, for training, validation and the reference. It can be pickled.
+    """Collates examples into micro-batches of tries, for training, validation and the reference. A collator can be
+    pickled.
 
     Attributes:
         encoder: encodes prompts and answers.
         with_rejected: whether to include each example's rejected answer.
-        reference: log-probabilities (nats) of chosen and rejected answer by example id, or None (see ``PairBatch``).
+        reference: log-probabilities (nats) of the chosen and the rejected answer by example id, or None (see
+            ``PairBatch``).
         row_tokens: tokens per row of a batch; None means the length of the longest trie.
     """
 

@@ -139,7 +139,9 @@ def report_rejected(
 
 
 def group_by_image(examples: Sequence[Example]) -> list[list[int]]:
-    """Group the indices of examples by their images, in order of first appearance. A text-only example is one group."""
+    """Group the indices of examples by their images, in order of first appearance. Each text-only example is a separate
+    group.
+    """
     groups: dict[tuple[str, ...], list[int]] = {}
     alone: list[list[int]] = []
     for number, example in enumerate(examples):

@@ -133,7 +133,7 @@ def _end_workers() -> None:
     """When the process exits, end the workers that are left because an error still refers to their loader.
 
     multiprocessing would send SIGTERM, which the workers ignore (:func:`scramble.interrupt.ignore_stop_signals`), and
-    would wait for ever. torch's handler of SIGCHLD would report the workers as killed.
+    would wait forever. torch's handler of SIGCHLD would report the workers as killed.
     """
     if left := [child for child in multiprocessing.active_children() if child.daemon]:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

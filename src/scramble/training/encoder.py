@@ -21,7 +21,7 @@ class Encoder:
     Args:
         vlm: model, processor and family.
         images: image files by id.
-        cache_bytes: memory for encoded prompts (mostly pixels); least recently used prompts are removed first.
+        cache_bytes: memory in bytes for encoded prompts, mostly pixels; least recently used prompts are removed first.
         score_history: whether the loss also covers the assistant's answers before the prompt.
 
     Attributes:
@@ -98,7 +98,8 @@ class Encoder:
     def scored(self, example: Example, prompt: Prompt) -> list[bool]:
         """Return for each token of a prompt whether the loss covers it.
 
-        With ``score_history``, the loss covers the assistant's earlier answers, otherwise no token of the prompt.
+        With ``score_history``, the loss covers the assistant's earlier answers. Otherwise, it covers no token of the
+        prompt.
         """
         scored = [False] * len(prompt.input_ids)
         for start, stop in self.answer_spans(example):
@@ -158,7 +159,7 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
         return "there is no rejected answer, which this objective needs: add one or set objective=sft"
     missing = [image_id for image_id in example.image_ids if image_id not in encoder.images]
     if missing:
-        return f"the image {missing[0]} is not in the images table"
+        return f"the image {missing[0]} is not in the images table: add the image or correct its id"
     try:
         prompt = encoder.prompt_length(example)
         encoder.answer_spans(example)
@@ -167,9 +168,9 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
     except ValueError as error:  # an unreadable image or a control token in the text
         return str(error)
     if not example.chosen.strip() or (rejected and not (example.rejected or "").strip()):
-        return "an answer is empty"
+        return "an answer is empty: write an answer or remove the row"
     if chosen == rejected:
-        return "the chosen and the rejected answer have the same tokens"
+        return "the chosen and the rejected answer have the same tokens: change an answer or remove the row"
     if (worst := max(chosen + rejected)) >= encoder.vocab_size:
         return (
             f"token id {worst} of an answer has no row in the output head ({encoder.vocab_size} rows): remove image "
@@ -178,7 +179,7 @@ def _fault(encoder: Encoder, example: Example, needs_rejected: bool, max_length:
     longest = prompt + max(len(chosen), len(rejected))
     if longest > max_length:
         return (
-            f"{longest} tokens (the prompt has {prompt}) exceed the limit of {max_length}: use smaller images "
+            f"{longest} tokens ({prompt} in the prompt) exceed the limit of {max_length}: use smaller images "
             "(model.max_pixels, model.max_tiles or model.resize) or raise trainer.max_length"
         )
     return None

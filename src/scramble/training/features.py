@@ -147,7 +147,7 @@ def cached_prompts(
 def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]:
     """Return the digests of everything that the features depend on.
 
-    ``parts`` are the digests of the reference cache.
+    ``parts`` are the digests that identify the reference cache.
     """
     prompts = content_key(sorted({(e.image_ids, e.prompt_key) for e in data if e.image_ids}))
     return {**{name: parts[name] for name in ("weights", "processor", "precision", "images")}, "prompts": prompts}
@@ -167,7 +167,7 @@ def _check_space(
         log.info("image features of %d sets of images need at most %.1f MB in %s", len(by_images), size / 1e6, folder)
     if size > free:
         raise StoreError(
-            f"image features need {size / 1e9:.1f} GB, but {folder} has only {free / 1e9:.1f} GB free: set "
+            f"image features need {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}: set "
             "trainer.feature_cache_dir to null or to a folder on a larger disk"
         )
 
@@ -207,5 +207,6 @@ def _check_complete(folder: Path) -> None:
     for name, key in read_json(folder / COMPLETE_FILE).items():
         if not (folder / name).exists() or file_key(folder / name) != key:
             raise CacheError(
-                f"the finished cache {folder} is damaged ({name} has changed or is missing): remove the folder"
+                f"the finished cache {folder} is damaged ({name} has changed or is missing): remove "
+                "the folder to compute the cache again"
             )

@@ -10,8 +10,8 @@ The count includes:
 - attention: the pairs of tokens in which one token attends to the other.
 
 The count excludes biases, norms, activations, softmax, the convolutions and states of recurrent layers, the optimizer,
-and recomputation (gradient checkpointing). This is usual for model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix
-B).
+and recomputation (gradient checkpointing). These exclusions are usual for model FLOPs utilisation (PaLM, arXiv
+2204.02311, appendix B).
 """
 
 from __future__ import annotations

@@ -53,12 +53,12 @@ class PairLogps(NamedTuple):
 
     @property
     def f_chosen(self) -> Tensor:
-        """f'(t) of the divergence at the chosen answers' ratio, log t = h_c (P,)."""
+        """Return the derivative f'(t) of the divergence for the chosen answers (P,), where log t = h_c."""
         return f_derivative(self.h_chosen, self.f_divergence_type, self.f_alpha_divergence_coef)
 
     @property
     def f_rejected(self) -> Tensor:
-        """f'(t) of the divergence at the rejected answers' ratio, log t = h_r (P,)."""
+        """Return the derivative f'(t) of the divergence for the rejected answers (P,), where log t = h_r."""
         return f_derivative(self.h_rejected, self.f_divergence_type, self.f_alpha_divergence_coef)
 
     @property
@@ -134,7 +134,7 @@ def exo_pair(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     (0, 1), because the divergence would be infinite.
     """
     if not 0 < label_smoothing < 1:
-        raise ValueError("exo_pair needs label_smoothing in (0, 1); its paper recommends 1e-3")
+        raise ValueError("exo_pair needs label_smoothing in (0, 1): set trainer.label_smoothing, for example to 1e-3")
     z = beta * logps.margin
     chosen = torch.sigmoid(z) * (F.logsigmoid(z) - math.log1p(-label_smoothing))
     return chosen + torch.sigmoid(-z) * (F.logsigmoid(-z) - math.log(label_smoothing))
@@ -161,7 +161,7 @@ def robust(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     Raises ValueError if eps is not in [0, 0.5).
     """
     if not 0 <= label_smoothing < 0.5:
-        raise ValueError("robust needs label_smoothing in [0, 0.5)")
+        raise ValueError("robust needs label_smoothing in [0, 0.5): lower trainer.label_smoothing")
     z = beta * logps.margin
     clean, flipped = -F.logsigmoid(z), -F.logsigmoid(-z)
     return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
@@ -259,8 +259,8 @@ def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
 def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
     """Return the negative log-likelihood of the chosen answer in nats per token. This is L_g of MPO (2411.10442).
 
-    ``sft_mean="answer"`` is the mean over the tokens of each answer (the paper). ``"batch"`` is the mean over all
-    chosen tokens of the micro-batch, which is the same for every pair (TRL).
+    ``sft_mean="answer"`` is the mean over the tokens of each answer, as in the paper. ``"batch"`` is the mean over all
+    chosen tokens of the micro-batch, as in TRL; this value is the same for every pair.
 
     By hand, log pi = (-2, -9) over (4, 3) tokens gives (0.5, 3) with ``answer`` and (11/7, 11/7) with ``batch``.
     """
@@ -341,7 +341,7 @@ def combine(
 ) -> dict[str, Tensor]:
     """Return the mean over pairs of each loss of an objective (scalars, not multiplied by ``weights``).
 
-    ``options`` contains the values of all options; each loss receives those that it reads. ``pair_weights_P``
+    ``options`` contains the values of all options; each loss receives the options that it reads. ``pair_weights_P``
     multiplies the losses of the pairs before the mean (WPO).
     """
     means = {}
@@ -353,6 +353,6 @@ def combine(
 
 
 def weighted_sum(weights: Mapping[str, float], means: Mapping[str, Tensor]) -> Tensor:
-    """Return the weighted sum of the mean losses. For MPO: 0.8 L_p + 0.2 L_q + 1.0 L_g (2411.10442)."""
+    """Return the weighted sum of the mean losses, which is 0.8 L_p + 0.2 L_q + 1.0 L_g for MPO (2411.10442)."""
     terms = [weight * means[name] for name, weight in weights.items()]
     return torch.stack(terms).sum()

@@ -30,7 +30,7 @@ class RunningMetrics:
     Args:
         args: settings of the run.
         backbone: the model, for counting operations; None omits the count.
-        in_step_reference: whether each step also runs the reference.
+        in_step_reference: whether each step also runs the reference model.
     """
 
     def __init__(self, args: PreferenceConfig, backbone: Backbone | None, in_step_reference: bool) -> None:

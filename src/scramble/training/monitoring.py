@@ -6,8 +6,8 @@ import os
 
 import torch
 
-# Dense bfloat16 TFLOP/s (V100: float16) by a part of the GPU's name, from the vendors' data sheets. The first match
-# counts.
+# Dense bfloat16 TFLOP/s (V100: float16) by a part of the GPU's name, from the vendors' data sheets. The first match is
+# used.
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -25,7 +25,7 @@ PEAK_TFLOPS = {
 
 
 def peak_flops(device: torch.device, tflops: float | None = None) -> float | None:
-    """Return the peak FLOP/s of a device, from ``tflops`` if given, else from the GPU's name; None if the GPU is
+    """Return the peak FLOP/s of a device, from ``tflops`` if given, else from the GPU's name. Return None if the GPU is
     unknown.
     """
     if tflops is not None:

@@ -21,7 +21,7 @@ from scramble.trie.router import has_routers
 class PolicyLogps(NamedTuple):
     """Log-probabilities (nats) of a batch's M scored tokens and Q sequences under the policy and its reference.
 
-    It is a tuple of tensors because the wrappers of distributed training search tuples for tensors with gradients.
+    The class is a tuple because the wrappers of distributed training search tuples for tensors with gradients.
 
     Attributes:
         tokens_M, sums_Q: log-probabilities of tokens, and their sums over each sequence.
@@ -147,7 +147,7 @@ class Policy(nn.Module):
 
         A batch without images does not use the tower, and some towers have layers that no feature depends on (the last
         layer of CLIP in LLaVA, the pooling head of SigLIP). Without this term, the weights of such layers would get no
-        gradient, and DistributedDataParallel would wait for the gradient or refuse the next step.
+        gradient, and DistributedDataParallel would wait for the gradient or fail in the next step.
         """
         text = (self.backbone.decoder, self.backbone.head)
         used = {id(p) for module in text for p in module.parameters()}

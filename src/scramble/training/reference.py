@@ -90,7 +90,7 @@ def reference_logps(
 
     Args:
         folder: folder of all caches; this cache is stored in ``folder/<key of parts>``.
-        parts: from :meth:`StartingModel.cache_parts`.
+        parts: the digests from :meth:`StartingModel.cache_parts`.
         data: all pairs of the data set.
         backbone: the starting model, which runs in evaluation mode and without gradient.
         batch_tokens: positions per batch.
@@ -165,7 +165,10 @@ def _read(folder: Path) -> dict[str, tuple[float, float]]:
         for row in read_jsonl(path):
             for name, (chosen, rejected) in row.items():
                 if not (math.isfinite(chosen) and math.isfinite(rejected)):
-                    raise CacheError(f"{path}: the values of pair {name} are not finite; remove the folder {folder}")
+                    raise CacheError(
+                        f"{path}: the values of pair {name} are not finite: remove the folder {folder} to compute the "
+                        "cache again"
+                    )
                 cached[name] = (chosen, rejected)
     return cached
 

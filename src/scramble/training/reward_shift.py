@@ -57,7 +57,7 @@ class RewardShift:
         return {"kind": self.kind, "sum": self._seen[0].item(), "count": self._seen[1].item()}
 
     def load_state_dict(self, state: Mapping[str, float | str]) -> None:
-        """Restore the state from a checkpoint. Raises ValueError if the checkpoint has another kind of reward shift."""
+        """Restore the state from a checkpoint. Raises ValueError if the checkpoint's kind of reward shift differs."""
         if state["kind"] != self.kind:
             raise ValueError(
                 f"the checkpoint has trainer.reward_shift={state['kind']}, but this run has {self.kind}: set "

@@ -78,7 +78,7 @@ def train(
     Raises:
         DataError: no rows are usable, or too many are rejected.
         ModelError: LoRA targets, adapter or family do not match the model.
-        StoreError: ``out`` belongs to other settings, a cache is damaged, or the disk is full.
+        StoreError: ``out`` was created with different settings, a cache is damaged, or the disk is full.
         WorkerError: the operating system killed a data loading worker.
         NonFiniteError: a loss or gradient is NaN or infinite. The message names the step and its pairs.
         Stopped: a signal requested a stop (see ``interrupt``). The last step is saved.
@@ -178,7 +178,7 @@ def select_backend(args: PreferenceConfig, family: Family) -> str:
     """Return ``trie`` or ``trl``, as requested by ``args.backend`` or supported by the family, and log the choice.
 
     Raises:
-        ValueError: the trie is requested but not supported, or TRL does not have all settings.
+        ValueError: the trie is requested but not supported, or TRL does not support all settings.
     """
     if args.backend == "trie" and not family.has_trie:
         raise ValueError(
@@ -207,7 +207,7 @@ def trie_trainer(
     settings: Mapping[str, Any],
     callbacks: list[TrainerCallback],
 ) -> PreferenceTrainer:
-    """Build the caches that depend on the starting model, and return the trainer on tries.
+    """Build the caches that depend on the starting model, and return the trainer that uses tries.
 
     Args:
         vlm, args, out: as in :func:`train`.
@@ -319,9 +319,9 @@ def check_sharding(accelerator: Any, *, scores_benchmarks: bool) -> None:
     plugin = accelerator.state.deepspeed_plugin
     if scores_benchmarks and (kind == "FSDP" or (plugin is not None and plugin.zero_stage == 3)):
         raise ValueError(
-            "trainer.watch does not work under FSDP and ZeRO-3, because one process scores the benchmarks and has only "
-            "a shard of the weights: set launcher.strategy=ddp or zero2, or trainer.watch=null (held-out pairs are "
-            "still scored)"
+            "trainer.watch does not work under FSDP and ZeRO-3, because one process scores the benchmarks and holds "
+            "only a shard of the weights: set launcher.strategy=ddp or zero2, or trainer.watch=null (held-out pairs "
+            "are still scored)"
         )
 
 

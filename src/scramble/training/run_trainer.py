@@ -1,7 +1,7 @@
 """Defines the parts of a trainer that do not depend on the loss: order of batches, log rows, checkpoints, evaluation.
 
-Both backends derive from this class: :mod:`scramble.training.trainer` trains on tries, and
-:mod:`scramble.training.trl_backend` uses the class as a base class of TRL's trainers.
+Both backends derive from :class:`RunTrainer`: :mod:`scramble.training.trainer` trains on tries, and
+:mod:`scramble.training.trl_backend` makes this class a base class of TRL's trainers.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class RunTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the micro-batches in the sampler's order.
 
-        The sampler divides the micro-batches among the processes, so accelerate must not.
+        The sampler already divides the micro-batches among the processes, so accelerate must not divide them again.
         """
         collator: Any = self.data_collator
         data: Any = self.train_dataset
@@ -182,8 +182,8 @@ class RunTrainer(Trainer):
         if not (self.args.load_best_model_at_end or self.args.save_strategy == "best") or name is None:
             return
         if name not in metrics and f"eval_{name}" not in metrics:
-            fix = f"choose one of {', '.join(sorted(metrics))}" if metrics else "there are no held-out pairs"
-            raise ValueError(f"trainer.metric_for_best_model={name}: evaluations do not have this metric; {fix}")
+            fix = f"choose one of {', '.join(sorted(metrics))}" if metrics else "add held-out pairs"
+            raise ValueError(f"trainer.metric_for_best_model={name}: evaluations do not measure this metric: {fix}")
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
@@ -229,7 +229,8 @@ class RunTrainer(Trainer):
             if main:
                 shutil.rmtree(working, ignore_errors=True)
             raise StoreError(
-                f"cannot write the checkpoint of step {step} to {folder}: {error}; earlier checkpoints are kept"
+                f"cannot write the checkpoint of step {step} to {folder}: {error}. Earlier checkpoints are kept; free "
+                "disk space if the disk is full, and run the same command again"
             ) from error
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -282,7 +283,10 @@ class RunTrainer(Trainer):
         best = self.state.best_global_step
         folder = checkpoint_path(str(self.args.output_dir), best) if best else None
         if folder is None or not folder.is_dir():
-            raise StoreError(f"{self.args.output_dir} no longer contains the checkpoint of the best step {best}")
+            raise StoreError(
+                f"{self.args.output_dir} no longer contains the checkpoint of the best step {best}: restore the "
+                "folder, or set trainer.load_best_model_at_end=false"
+            )
         metric = self.args.metric_for_best_model
         log.info(
             "the result is the checkpoint of step %d, which is the best by %s (%.4g)",

@@ -48,9 +48,9 @@ class MicroBatches(Sampler[list[int]]):
         groups: pair indices of each image. The pairs of an image share one pass through the model.
         size: pairs per micro-batch.
         steps: optimizer steps of the run.
-        group_by_image: whether to shuffle images and keep the pairs of an image together. An image is split over two
-            micro-batches only if none of the next :data:`LOOK_AHEAD` images fits. If False, single pairs are shuffled
-            exactly as in transformers' and TRL's trainers with this seed.
+        group_by_image: whether to shuffle images and keep the pairs of an image together. The pairs of an image are
+            split over two micro-batches only if none of the next :data:`LOOK_AHEAD` images fits. If False, single pairs
+            are shuffled exactly as in transformers' and TRL's trainers with this seed.
         seed: seed of the order; epoch e is shuffled with ``seed + e``.
         accumulation: micro-batches per process and optimizer step.
         rank: index of this process.

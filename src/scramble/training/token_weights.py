@@ -15,8 +15,8 @@ from scramble.training.policy import PolicyLogps
 def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
     """Return the weight of each pair (P,), w(x, c) w(x, r), without gradient.
 
-    w = exp(mean over tokens of log p - log sum p^2) is larger for answers that are more likely under the policy. WPO,
-    Zhou et al. 2024 (2406.11827), eq. 2.
+    w = exp(mean over tokens of log p - log sum p^2) is larger for answers that are more likely under the policy. This
+    is eq. 2 of WPO (Zhou et al. 2024, 2406.11827).
     """
     assert output.log_sum_squares_M is not None
     sequence_M = batch.tries.token_sequence_M.to(output.tokens_M.device)
@@ -32,8 +32,8 @@ def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
 def length_desensitised(output: PolicyLogps, batch: PairBatch, alpha: float) -> PolicyLogps:
     """Multiply the log-probabilities of tokens beyond the length of the pair's shorter answer by ``alpha``.
 
-    LD-DPO, Liu et al. 2024 (2409.06411). By hand, the log-probabilities (-1, -2, -4), a shorter answer of one token and
-    alpha = 0.5 give -1 + 0.5 * -6 = -4.
+    This is LD-DPO (Liu et al. 2024, 2409.06411). By hand, the log-probabilities (-1, -2, -4), a shorter answer of one
+    token and alpha = 0.5 give -1 + 0.5 * -6 = -4.
     """
     if batch.rejected_P is None:
         return output

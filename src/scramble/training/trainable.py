@@ -28,11 +28,11 @@ from scramble.trie.backbone import Backbone
 
 log = logging.getLogger(__name__)
 
-INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # PEFT's initialisations that keep the base model
+INITIALISATIONS = (True, False, "gaussian", "orthogonal")  # PEFT's initialisations that do not change the base model
 
 
 def turn_off_dropout(model: nn.Module) -> None:
-    """Disable all dropout in a base model, because its log-probabilities are compared with those of the reference."""
+    """Disable all dropout in a base model, because its log-probabilities are compared with the reference's."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -119,8 +119,8 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
         peft: fields of :class:`peft.LoraConfig`. ``target_modules`` defaults to the family's targets. ``all-linear``
             selects the same targets, and a list names layers of the language model. ``target_parameters`` names
             parameters that are not linear layers, such as the experts of a mixture.
-        vision: whether to adapt vision tower and projector as well: all their linear layers by default, or those that
-            the regular expression ``target_modules`` matches.
+        vision: whether to adapt vision tower and projector as well: all their linear layers by default, or the layers
+            that the regular expression ``target_modules`` matches.
 
     Raises:
         ModelError: PEFT does not have a field, or the targets match nothing, match a layer of the tower, the projector
@@ -188,7 +188,7 @@ def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False
     try:
         pattern = re.compile(targets)
     except re.error as error:
-        raise ModelError(f"peft.target_modules={targets} is not a regular expression: {error}") from error
+        raise ModelError(f"peft.target_modules={targets} is not a valid regular expression: {error}") from error
     outside = {} if vision else {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
     outside[id(backbone.head)] = "output head"
     matched = [(name, module) for name, module in backbone.model.named_modules() if pattern.fullmatch(name)]
@@ -219,7 +219,7 @@ def _check_experts(backbone: Backbone, targets: str, matched: Sequence[str]) -> 
 
 
 def _fused_experts(backbone: Backbone) -> list[str]:
-    """Return the names within a layer of parameters with one matrix per expert, such as mlp.experts.gate_up_proj."""
+    """Return the names, within a layer, of parameters that contain one matrix per expert (mlp.experts.gate_up_proj)."""
     names = (name for name, parameter in backbone.decoder.named_parameters() if parameter.ndim == 3)
     return list(dict.fromkeys(re.sub(r".*layers\.\d+\.", "", name) for name in names if ".experts." in name))
 

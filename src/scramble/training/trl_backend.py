@@ -1,8 +1,8 @@
 """Trains with TRL's ``DPOTrainer`` and ``SFTTrainer``, on the same pairs and in the same order as the trainer on tries.
 
 TRL provides loss, reference and metrics. :class:`RunTrainer` replaces transformers' ``Trainer`` as the base class of
-TRL's trainers. ``RunTrainer`` provides order of batches, log rows and checkpoints, which are therefore the same as on
-tries. Each answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the
+TRL's trainers. ``RunTrainer`` provides the order of batches, log rows and checkpoints, which are therefore the same as
+with tries. Each answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the
 family's encoder and are the same as in a trie.
 """
 
@@ -93,7 +93,7 @@ def _example(row: Mapping[str, Any]) -> Example:
 class RowCollator:
     """Collates examples into the batches of TRL's trainers: all chosen answers, then all rejected answers.
 
-    The keys are those of TRL's ``DataCollatorForPreference`` (with ``completion_mask``) or
+    The keys are the same as in TRL's ``DataCollatorForPreference`` (with ``completion_mask``) or
     ``DataCollatorForLanguageModeling`` (with ``labels``), and the family's image inputs.
 
     Attributes:
@@ -152,7 +152,7 @@ class TRLBackend(RunTrainer):
     """Base class of TRL's trainers with this project's data, checkpoints and logs; see :func:`trl_trainer`.
 
     A subclass derives from this class, from TRL's trainer and from :class:`RunTrainer`, in this order, so that TRL's
-    methods call those of ``RunTrainer`` instead of those of transformers' ``Trainer``.
+    methods call the methods of ``RunTrainer`` instead of the methods of transformers' ``Trainer``.
 
     Attributes:
         with_rejected: whether TRL's trainer compares chosen and rejected answers.
