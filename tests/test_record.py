@@ -47,7 +47,7 @@ def test_the_name_is_enough(run: Path, root: str) -> None:
     overrides = ["name=mine", f"run.dir={run}"]
     cfg = composed(root, *overrides)
     line = recall(cfg, root, overrides)
-    assert line is not None and line.startswith(f"{run}: data=image_folder, pairs=rules, model=smolvlm_256m as")
+    assert line is not None and line.startswith(f"{run}: using data=image_folder, pairs=rules, model=smolvlm_256m as")
     assert cfg.data.path == "photos" and cfg.pairs.per_caption == 2 and cfg.model.name == "smolvlm_256m"
     assert cfg.trainer.learning_rate == cfg.recommended.learning_rate == 1e-5, "recommended values go with the model"
     assert cfg.run.dir == str(run) and cfg.run.data == str(run / "data")
@@ -165,7 +165,7 @@ def test_debug_does_not_take_the_data_from_the_folder(run: Path) -> None:
     message = str(error.value)
     assert message.startswith(f"{run} was created with different settings: data.kind (image_folder -> world)")
     assert "data.path" not in message and "pairs.method" not in message and len(message) < 800
-    assert "repeat the arguments of data and pairs of the first command" in message and f"run.dir={run}" in message
+    assert "repeat the data and pairs arguments of the first command" in message and f"run.dir={run}" in message
     assert "Leave out" not in message
     repeated = ["name=mine", f"run.dir={run}", *OWN, "+debug=tiny"]
     recall(composed("train", *repeated), "train", repeated)
