@@ -268,7 +268,7 @@ def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
         return -logps.policy_chosen / logps.chosen_tokens
     if sft_mean == "batch":
         return (-logps.policy_chosen.sum() / logps.chosen_tokens.sum()).expand_as(logps.policy_chosen)
-    raise ValueError(f"sft_mean={sft_mean!r}: choose one of {', '.join(SFT_MEANS)}")
+    raise ValueError(f"sft_mean={sft_mean!r}: choose {' or '.join(map(repr, SFT_MEANS))}")
 
 
 def _per_token_margin(logps: PairLogps) -> Tensor:
