@@ -379,7 +379,7 @@ def test_free_mappings_and_optional_sections_need_no_plus(
 @pytest.mark.parametrize(
     ("root", "argument", "clause"),
     [
-        ("generate", "data.columns.chosen=good", "data.columns: there is no such key; the keys of data are kind, n_train"),
+        ("generate", "data.columns.chosen=good", "data.columns: there is no such key; the keys of data are kind, "),
         (
             "generate",
             "pairs.options.chek=false",
