@@ -91,7 +91,7 @@ class Generator(Protocol):
         """Yield each caption, in input order, with all its candidates, or with an empty list or a :class:`Skip`.
 
         The method is lazy and reads a bounded number of captions ahead. It is deterministic, so the same caption always
-        has the same list.
+        yields the same list.
         """
         ...
 
@@ -107,7 +107,7 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 
     Within a kind, a candidate is drawn in proportion to its weight. If the kinds did not alternate, kinds with many
     candidates (replacements, one per lexicon entry) would be drawn more often than kinds with one candidate (swaps).
-    ``key`` identifies the caption, see :func:`seeded`.
+    ``key`` identifies the caption (:func:`seeded`).
     """
     rng = seeded(seed, *key)
     by_kind: dict[str, list[Negative]] = {}

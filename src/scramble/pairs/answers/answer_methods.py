@@ -25,7 +25,7 @@ class AnswerMethod(PairMethod):
     """The base class of methods that create pairs from a model's answers to the questions of a split.
 
     Args:
-        engine: kind and options, see :func:`scramble.engines.open_engine`.
+        engine: kind and options of the engine (:func:`scramble.engines.open_engine`).
         options: options of the method. :meth:`_set_shared_options` documents the options that all methods share.
     Raises:
         PairMethodError: there is no engine or no question, or an option is invalid.
@@ -60,7 +60,7 @@ class AnswerMethod(PairMethod):
         """Set the options that all methods share.
 
         Args:
-            splits: the splits for which to sample answers. Other splits have no pairs.
+            splits: the splits for which to sample answers. No pairs are created for other splits.
             limit: maximum number of questions per split. The seed selects the questions.
             kinds: kinds of questions to use. None uses all kinds.
             replies: folder of the stored replies, which several runs can share. By default, the folder ``replies`` in
@@ -149,7 +149,7 @@ class CorrectnessAnswers(AnswerMethod):
 
 
 class DropoutAnswers(AnswerMethod):
-    """A pair method that prefers answers to answers that were partly generated without the image.
+    """A pair method that prefers answers generated with the image to answers partly generated without it.
 
     See :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`. The option ``ask`` lists the sources of the prompts:
     ``questions`` uses the questions of the split, and ``images`` uses the option ``prompt`` for each image with

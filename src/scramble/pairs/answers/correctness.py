@@ -1,7 +1,8 @@
 """Create correctness pairs: sample several answers to a question, and prefer correct answers to incorrect ones.
 
 A response is correct if its final answer is correct, and incorrect if its final answer is incorrect or missing. A
-response with an answer but without the requested form is neither, and can be the rejected side of a *format pair*.
+response with an answer but without the requested form is neither correct nor incorrect, and can be the rejected side of
+a *format pair*.
 Source: MPO, arXiv 2411.10442. docs/mpo_data.md lists the differences from the paper.
 """
 
@@ -73,8 +74,8 @@ class CorrectnessPairs:
     ) -> None:
         """
         Args:
-            store: store of the replies, so that a resumed run does not request them again.
-            styles: names in :data:`scramble.pairs.answers.prompts.STYLES`. The seed selects one for each question.
+            store: stores the replies, so that a resumed run does not request them again.
+            styles: names in :data:`scramble.pairs.answers.prompts.STYLES`. The seed selects one style per question.
             samples: number of responses that are sampled per question.
             pairs: maximum number of correctness pairs per question, and of format pairs per question.
             top_k: number of most likely tokens to sample from. Use None or 0 for servers without this option.

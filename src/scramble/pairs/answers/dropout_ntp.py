@@ -1,7 +1,7 @@
 """Create DropoutNTP pairs, which prefer a model's answer to an answer that was partly generated without the image.
 
 In MPO (arXiv 2411.10442), the answer is truncated after a fraction of its words, and the same model continues the first
-part without the image. The rejected text is the first part with this continuation. No ground truth is needed.
+part without the image. The rejected text is the first part followed by this continuation. No ground truth is needed.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class DropoutNTP:
     ) -> None:
         """
         Args:
-            store: store of the replies, so that a resumed run does not request them again.
+            store: stores the replies, so that a resumed run does not request them again.
             start_ratio: fraction of the answer's words to keep, in [0, 1). With 0, the whole rejected answer is
                 generated without the image.
             top_k: number of most likely tokens to sample from. Use None or 0 for servers without this option.
-            max_tokens: maximum length of the answer and of its continuation.
+            max_tokens: maximum number of new tokens of the answer, and of its continuation.
 
         Raises:
             ValueError: ``start_ratio`` is not in [0, 1).

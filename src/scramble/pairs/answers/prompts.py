@@ -27,7 +27,7 @@ class StyleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """An instruction that contains the question, and the mark of the final answer in the reply.
+    """A prompt style: an instruction that contains the question, and the mark of the final answer in the reply.
 
     ``mark`` is ``final`` ("Final answer: ..."), ``boxed``, ``think`` (reasoning between tags, then ``final``) or
     ``whole`` (the reply is the answer). ``line_breaks`` is the minimum number of line breaks in a well-formed reply.

@@ -1,7 +1,7 @@
 """Audit a set of pairs: measure how much of the preference can be learned without the image, and count faults of pairs.
 
-The pairs can be from any source (:func:`scramble.formats.read_pairs` reads SugarCrepe's and TRL's files). The result is
-plain JSON, which :mod:`scramble.reporting.audit_page` prints and plots.
+The pairs can come from any source (:func:`scramble.formats.read_pairs` reads SugarCrepe's and TRL's files). The result
+is plain JSON, which :mod:`scramble.reporting.audit_page` prints and plots.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
 
 
 def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
-    """Return differences of lengths, and of the number and mean position of words of each class, as an array (n, k).
+    """Return the differences of lengths, and of the number and mean position of the words of each class (n, k).
 
     The classes are derived from the shipped lexicon and from word endings, so no pipeline is needed.
     """

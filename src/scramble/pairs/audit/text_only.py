@@ -146,7 +146,7 @@ def position_of(group: str, seed: int) -> float:
 
 
 def judgeable(pairs: Sequence[PreferencePair], count: int = FOLDS) -> bool:
-    """Return whether an accuracy can be measured, for which :data:`MIN_PAIRS` pairs of ``count`` images are needed."""
+    """Return whether there are enough pairs for an accuracy: :data:`MIN_PAIRS` pairs of at least ``count`` images."""
     return len(pairs) >= MIN_PAIRS and len({group_of(pair) for pair in pairs}) >= count
 
 
@@ -326,5 +326,5 @@ def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
 def accuracies(
     scores: Mapping[str, np.ndarray], rows: Sequence[int], groups: Sequence[str], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """Return the accuracies of several classifiers on ``rows`` of the scores (n,) and images (``groups``, n)."""
+    """Return the accuracy of each classifier on the given rows of its scores (n,). ``groups`` (n,) are the images."""
     return {name: measured(name, s[list(rows)], [groups[i] for i in rows], seed=seed) for name, s in scores.items()}

@@ -1,4 +1,4 @@
-"""Provide three pair methods that prefer captions to hard negatives of a grammar, of rules or of a language model."""
+"""Provide three pair methods that prefer captions to hard negatives from a grammar, rules or a language model."""
 
 from __future__ import annotations
 

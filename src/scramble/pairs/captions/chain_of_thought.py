@@ -2,9 +2,9 @@
 
 Source: SCRAMBLe (arXiv 2504.04740). One model first corrects typos in captions (greedy decoding, JSON reply). Another
 model reasons in steps from a caption to a fluent, plausible, visually different arrangement of its words, or answers
-``NA`` (temperature 0.2, top-p 0.9, 800 new tokens). Other prompts replace a word of the caption instead. The prompts in
-``prompts/`` and their examples were written for this project. The rule of each negative contains the hash of the
-prompt.
+``NA`` (temperature 0.2, top-p 0.9, 800 new tokens). Other prompts swap or replace words of one kind instead. The
+prompts in ``prompts/`` and their examples were written for this project. The rule of each negative contains the hash of
+the prompt.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class CotGenerator:
     ) -> None:
         """
         Args:
-            store: store of the replies, so that a resumed run does not request them again.
+            store: stores the replies, so that a resumed run does not request them again.
             prompt: one of :data:`PROMPTS`, or a ``.txt`` file that contains :data:`PLACE`.
             cleaner: the engine that corrects typos first. None leaves captions unchanged.
             pipeline: spaCy pipeline with a lemmatizer.

@@ -32,9 +32,10 @@ _ENGLISH = word_set("""
 
 
 def normalise(text: str) -> str:
-    """Return a caption in the form of all pairs: single spaces, an initial capital, a final period.
+    """Return a caption in the form of all pairs: single spaces, an initial capital, a final punctuation mark.
 
-    The words, their order and other capitals do not change, and ``normalise(normalise(x)) == normalise(x)``.
+    The words and their order do not change. Other capitals change only in texts that consist of capitals. The function
+    is idempotent: ``normalise(normalise(x)) == normalise(x)``.
     """
     if text[:1].isupper() and text[-1] in ".!?" and not _IRREGULAR.search(text) and not text.isupper():
         return text

@@ -19,7 +19,7 @@ PREFIX = "rationale-"  # distinguishes the kinds of rationale pairs from the kin
 
 
 class Interventions(Protocol):
-    """Perturbs rationales by the world's grammar, by rules on words, or by a language model."""
+    """Perturbs rationales with the world's grammar, with rules on words, or with a language model."""
 
     settings: Settings
 
@@ -38,7 +38,7 @@ def cases(
     """Yield each question with the graph of its image. Questions are loaded into memory, and images are streamed.
 
     Args:
-        problems: counts the removed defects of graphs by reason, see :func:`scramble.scenegraphs.read_graph`.
+        problems: counter of the removed defects of graphs, by reason (:func:`scramble.scenegraphs.read_graph`).
     """
     by_image: dict[str, list[Question]] = {}
     for question in questions:
@@ -79,7 +79,7 @@ def rationale_pairs(
     Args:
         prompt: the prompt, which contains ``{question}``.
         per_question: number of pairs per question, each of a different kind.
-        misses: counts by reason how often a drawn kind was not possible for a question.
+        misses: counter of the reasons why a drawn kind was not possible for a question.
     Yields:
         The pairs, and a :class:`Skip` with ``image_id``, ``question`` (its id) and ``text`` for each question without a
         pair.
@@ -142,7 +142,7 @@ def _perturbations(
 
 
 def _order(kinds: list[str], settings: Settings, rng: random.Random) -> list[str]:
-    """Return all kinds in an order drawn by weight."""
+    """Return all kinds in a random order by weight."""
     remaining, order = list(kinds), []
     while remaining:
         (kind,) = rng.choices(remaining, weights=[settings.kinds[k] for k in remaining])

@@ -131,7 +131,7 @@ class Perturbed:
 
 
 class NotPossible(Exception):
-    """Raised if an intervention is not possible for a case. The messages are reasons that are counted."""
+    """Raised if an intervention is not possible for a case. The message is a reason that can be counted."""
 
 
 @dataclass
@@ -200,7 +200,7 @@ class PreparedCase:
 
 
 def draw_omitted(places: Sequence[int], count: int, rng: random.Random) -> list[int]:
-    """Draw ``count`` of the indices ``places`` of steps to omit. Raises NotPossible if there are too few."""
+    """Draw ``count`` indices of steps to omit from ``places``. Raises NotPossible if there are too few."""
     if len(places) < count:
         raise NotPossible("no step to omit")
     return sorted(rng.sample(places, count))

@@ -1,4 +1,4 @@
-"""Check finished pairs: the chosen rationale must be true, and the rejected one must have only its recorded faults.
+"""Check finished pairs: the chosen rationale must be true, and the rejected one may contain only recorded faults.
 
 The check uses the texts and the record of a pair, and the scene graph of the image. The check shares the grammar, the
 class for graphs and the derivation of needed steps with the code that creates pairs. Everything else is independent of

@@ -76,7 +76,7 @@ def facts_changed(before: SceneGraph, after: SceneGraph) -> dict[str, list[str]]
 
 
 class Cooccurrence:
-    """Counts which objects occur together, to estimate how plausible an absent object is."""
+    """Counts how often objects occur together, to estimate how plausible an absent object is."""
 
     def __init__(self, scenes: Iterable[Sequence[str]]) -> None:
         """Count the labels in ``scenes``. Each scene is the list of labels of an image's objects."""

@@ -37,7 +37,7 @@ class ScoreStore:
         return stored if len(stored) == len(keys) else None
 
     def add(self, keys: Sequence[str], scores: Sequence[float]) -> None:
-        """Write a batch of scores to disk. Raises StoreError if they cannot be written, for example on a full disk."""
+        """Write a batch of scores to disk. Raises StoreError if this fails, for example on a full disk."""
         self._file.append(dict(zip(keys, scores, strict=True)))
         self._scores |= {int(key, 16): score for key, score in zip(keys, scores, strict=True)}
 
@@ -56,8 +56,8 @@ class ScoreStore:
 class StoredScorer(Generic[Item]):
     """A scorer whose scores are stored. The model is loaded when the first score is missing.
 
-    A batch with a missing score is computed completely, so that a resumed run has the same scores as an uninterrupted
-    run. The last digits of a score can depend on the padding and therefore on the batch.
+    A batch with a missing score is computed completely, so that a resumed run yields the same scores as an
+    uninterrupted run. The last digits of a score can depend on the padding and therefore on the batch.
 
     Args:
         store: the scores of a split.

@@ -226,7 +226,7 @@ class SelectionalTables:
         """Return whether a noun can have an adjective.
 
         Most things can have any colour and be large or small. Animals, food and plants have typical colours, and
-        few nouns can have a material, a state or a length. These combinations are possible only if they occur in the
+        few nouns can have a material, a state or a length. These combinations are accepted only if they occur in the
         captions.
         """
         has_typical_colours = adjective.cls in ("colour", "pattern") and noun.category in _NATURAL

@@ -173,7 +173,7 @@ def is_generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
 
 
 def swap_weight(a: Noun, b: Noun) -> float:
-    """Return the weight of a swap of two nouns by their categories. 0 excludes the swap ("a hat wearing a man")."""
+    """Return the weight of a swap of two nouns by their categories. A weight of 0 excludes the swap."""
     pair = {a.category, b.category}
     if pair & {"part", "sport"}:
         return 0.0

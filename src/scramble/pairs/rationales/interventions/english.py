@@ -70,7 +70,7 @@ class WordInterventions:
     """Perturbs English rationales by rule.
 
     Args:
-        seen: counts how often names of objects occur together.
+        seen: co-occurrence counts of the names of objects.
         generate_rationales: whether to write a rationale from the graph for questions without a rationale.
     """
 

@@ -43,7 +43,7 @@ class WorldInterventions:
     """Perturbs the rationales of the world's questions.
 
     Args:
-        seen: counts how often objects (:func:`label`) occur together.
+        seen: co-occurrence counts of objects (:func:`label`).
     """
 
     def __init__(self, settings: Settings, seen: Cooccurrence) -> None:
