@@ -38,7 +38,8 @@ def test_unfinished_unscored_and_unequal_arms_are_named(tmp_path: Path) -> None:
     )
     assert str(tmp_path / "log.txt") in unfinished and "bco-seed0" not in unfinished
     assert failed.startswith(
-        f"Arms whose training failed are not included: bco-seed0. Fix the error, which is in {tmp_path / 'log.txt'}, "
+        "Arms whose training failed are not included: bco-seed0. Fix the error that is recorded in "
+        f"{tmp_path / 'log.txt'}, "
     )
     assert absent.startswith("Trained arms that were not evaluated: ipo-seed0.")
     assert steps.startswith("The arms were trained for different numbers of steps, from 2 (dpo-seed0) to 1,000 (mpo-")

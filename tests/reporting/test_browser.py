@@ -363,7 +363,7 @@ def test_items_are_read_from_the_data_of_the_shown_run(
     browse([run], out.parent, run=other, data=other / "data", benchmarks={NAMES[0]: roots[NAMES[0]]})
     printed = capsys.readouterr().out
     assert (
-        "the items of world_vqa are shown without texts and images: its data was not loaded; give scripts/browse.py the"
+        "the items of world_vqa are shown without texts and images: its data was not loaded; run scripts/browse.py"
         in printed
     )
     browse([run], out.parent, benchmarks={NAMES[0]: {"root": str(tmp_path / "none")}})

@@ -1,4 +1,4 @@
-"""Reads the status of the arms of a run, and writes the notes on arms that are shown with the results."""
+"""Reads the status of the arms of a run, and composes the notes on arms that are shown with the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scramble.training.checkpoint_paths import newest_step
 
 _TRIAL = re.compile(r"trial\d{3,}-seed\d+")  # how scripts/study.py names the arms of its trials
 RUN_SEPARATOR = ": "
-"""Separates run and method in the names of methods when several runs are compared."""
+"""Separates the run from the method in the names of methods when several runs are compared."""
 
 
 def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
@@ -23,7 +23,7 @@ def arm_stages(run: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def arm_markers(run: str | Path) -> list[Path]:
-    """Return the paths of the arms' ``stage.json``, in the order of :func:`arm_stages`."""
+    """Return the paths of the arms' ``stage.json`` files, in the order of :func:`arm_stages`."""
     return sorted(Path(run).glob(f"train/*/{STAGE_FILE}"), key=_order)
 
 
@@ -42,7 +42,7 @@ def is_trial(arm: str) -> bool:
 
 
 def split_run(name: str) -> tuple[str, str]:
-    """Split ``<run>: <method>`` into run and method. The run is empty if the name contains no run."""
+    """Split ``<run>: <method>`` into the run and the method. The run is "" if the name does not contain a run."""
     run, _, method = name.rpartition(RUN_SEPARATOR)
     return run, method
 
@@ -53,7 +53,7 @@ def method_of(arm: str) -> str:
 
 
 def seed_of(arm: str) -> str:
-    """Return the seed of an arm, the digits of its suffix ``-seedN``; "" if the name has no such suffix."""
+    """Return the seed of an arm, which is the N of its suffix ``-seedN``. Return "" if the name lacks this suffix."""
     return arm.removeprefix(method_of(arm)).removeprefix("-seed")
 
 
@@ -66,8 +66,8 @@ def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
 
 
 def incomplete_notes(run: str | Path) -> list[str]:
-    """Return lines that name the unfinished and the failed arms and say how to finish them; empty if all are
-    finished.
+    """Return notes that name the unfinished and the failed arms and say how to finish them. The list is empty if all
+    arms are finished.
     """
     status = {arm: stage["status"] for arm, stage in arm_stages(run).items() if not is_trial(arm)}
     failed = [arm for arm, state in status.items() if state == "failed"]
@@ -84,12 +84,12 @@ def incomplete_notes(run: str | Path) -> list[str]:
         )
         notes.append(
             f"Arms whose training is not finished are not included: {listed}. To finish their training, repeat the "
-            f"scripts/train.py command, which is in {log}."
+            f"scripts/train.py command that is recorded in {log}."
         )
     if failed:
         notes.append(
-            f"Arms whose training failed are not included: {', '.join(failed)}. Fix the error, which is in {log}, and "
-            "repeat the scripts/train.py command."
+            f"Arms whose training failed are not included: {', '.join(failed)}. Fix the error that is recorded in "
+            f"{log}, and repeat the scripts/train.py command."
         )
     return notes
 
@@ -116,6 +116,6 @@ def arm_notes(results: Iterable[Path]) -> list[str]:
         fewest, most = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
         notes.append(
             f"The arms were trained for different numbers of steps, from {steps[fewest]:,} ({fewest}) to "
-            f"{steps[most]:,} ({most}): set trainer.max_steps to train all of them for the same number."
+            f"{steps[most]:,} ({most}): set trainer.max_steps to train all arms for the same number of steps."
         )
     return notes

@@ -38,13 +38,13 @@ def write_page(
     seed: int = 0,
     is_refined: bool | None = None,
 ) -> None:
-    """Write the page of an :func:`~scramble.pairs.audit.audit.audit` result.
+    """Write the HTML page for a result of :func:`~scramble.pairs.audit.audit.audit`.
 
     Args:
         path: path of the page.
         result: the audit's result.
         pairs: the audited pairs.
-        open_image: function from an image id to the image, or None if there are no images.
+        open_image: function that returns the image with a given id. With None, the page shows no images.
         title: title of the page.
         seed: seed of :func:`shown_pairs`.
         is_refined: whether the pairs were refined; None if unknown.
@@ -82,7 +82,7 @@ def audit_tables(result: dict[str, Any]) -> list[Table]:
     """Return the tables for the terminal: text-only accuracies by kind, faults by rule, and the vocabulary shift."""
     text_only = [
         _text_only(result, "blind", "In-sample text-only accuracy, percent (standard error); 50 is chance"),
-        _text_only(result, "transfer", "Transfer text-only accuracy, of classifiers fitted on pairs of other images"),
+        _text_only(result, "transfer", "Transfer text-only accuracy (classifiers fitted on pairs of other images)"),
     ]
     rules = Table(
         _numeric("rule", "pairs") + [Column(fault, "{:.1f}".format, "right") for fault in FAULTS],

@@ -27,7 +27,7 @@ LINES: tuple[tuple[float, tuple[float, ...]], ...] = (
     (1.2, ()),
     (1.2, (3, 3)),
 )
-"""Width and dashes (on, off, ...) of the line of each colour number. Wide lines are drawn first
+"""Line width and dash pattern (on, off, ...) for each colour number. Wide lines are drawn first
 (:func:`drawing_order`). Where lines coincide, a wide line remains visible on both sides of a narrow line, and a solid
 line remains visible in the gaps of a dashed line."""
 
@@ -52,7 +52,7 @@ def colour_numbers(methods: Iterable[str]) -> dict[str, int]:
 
 
 def score_title(key: str) -> str:
-    """Return ``<benchmark> <score>`` for a benchmark score logged during training (``eval_<benchmark>/<score>``)."""
+    """Return ``<benchmark> <score>`` for the key ``eval_<benchmark>/<score>`` of a score measured during training."""
     return key.removeprefix("eval_").replace("/", " ")
 
 
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """One panel. ``x_ticks`` and ``y_ticks`` are (position, text); ``series`` has the values for the tooltip."""
+    """One panel. ``x_ticks`` and ``y_ticks`` are pairs (position, text). ``series`` contains the tooltip's values."""
 
     title: str
     lines: list[Line]
@@ -90,7 +90,7 @@ class Chart:
 def line_chart(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], colours: Mapping[str, int]
 ) -> Chart | None:
-    """Return a chart of (step, value) points by label; None if no point is finite."""
+    """Return a chart with one line of (step, value) points per label. Return None if no value is finite."""
     finite = {name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in series.items()}
     finite = {name: points for name, points in finite.items() if points}
     if not finite:

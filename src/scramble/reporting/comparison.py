@@ -41,8 +41,8 @@ class ScoreRow:
 
     ``differences`` contains for each baseline the paired test of
     :func:`scramble.evaluation.scoring.paired.compare_seeds`, in points. If the row is not comparable with the
-    benchmark's first method, ``reason`` says why. In that case the row has differences only from baselines that were
-    measured in the same way.
+    benchmark's first method, ``reason`` says why. In that case, the row contains differences only from baselines that
+    were measured in the same way.
     """
 
     benchmark: str
@@ -87,8 +87,8 @@ def compare(folders: Folders, baselines: Sequence[str] = ("base", "sft")) -> lis
     """Return a row for each benchmark, score and method: base first, then the baselines, then the other methods.
 
     Of two baselines, only the later one is compared with the earlier one. Methods of several runs are named
-    ``<run>: <method>``. They are grouped by run and compared with the baselines of their own run. If a baseline has
-    such a full name, the methods of all runs are compared with it.
+    ``<run>: <method>``. They are grouped by run and compared with the baselines of their own run. If a baseline is
+    given as ``<run>: <method>``, the methods of all runs are compared with it.
     """
     order = {name: place for place, name in enumerate(dict.fromkeys(("base", *baselines)))}
     rows = []
@@ -111,8 +111,8 @@ def _own_baselines(method: str, baselines: Sequence[str]) -> dict[str, str]:
     """Return the baselines of ``method``: a dictionary from the given names to the names of methods. A name without a
     run denotes a method of the same run as ``method``.
 
-    The method itself is excluded. If ``method`` is itself a baseline, later baselines are excluded too, because their
-    differences from ``method`` are shown with the opposite sign.
+    The method itself is excluded. If ``method`` is a baseline, later baselines are excluded too, because the rows of
+    these baselines show the same differences with the opposite sign.
     """
     run, _ = split_run(method)
     start = f"{run}{RUN_SEPARATOR}" if run else ""
@@ -140,7 +140,7 @@ def _rows(
     for score, entry in seeds[0].scores.items():
         values = [seed.scores[score]["value"] for seed in seeds]
         error = entry["standard_error"]
-        if len(seeds) > 1 and score in means[0]:  # the standard error of each item's mean over the seeds
+        if len(seeds) > 1 and score in means[0]:  # first average each item over the seeds
             mean_N = np.mean([seed[score].values for seed in means], axis=0)
             spread = statistics.standard_error(mean_N, means[0][score].clusters)
             error = 100 * spread if np.isfinite(spread) else None
@@ -181,8 +181,9 @@ def _tests(
 
 
 def _of_same_seeds(runs: Sequence[Path], baselines: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]] | None:
-    """Return the runs and the baselines that have the same seeds, in the same order. A single baseline, usually the
-    base model, is paired with all runs. Return None if two methods with several seeds have no seed in common.
+    """Return the folders of a method and of a baseline that have the same seeds, in the same order. If the baseline has
+    a single folder, as the base model usually does, this folder is paired with all folders of the method. Return None
+    if two methods with several seeds have no seed in common.
     """
     if len(baselines) == 1:
         return runs, baselines
@@ -194,7 +195,7 @@ def _of_same_seeds(runs: Sequence[Path], baselines: Sequence[Path]) -> tuple[Seq
 
 
 def _without_nan(test: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN, which a test on one item can contain, with None, because JSON has no NaN."""
+    """Replace NaN, which a test on a single item can produce, with None, because JSON has no NaN."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in test.items()
     }
@@ -229,7 +230,7 @@ def part_notes(rows: Sequence[ScoreRow]) -> list[str]:
 
 
 def score_text(value: float, standard_error: float | None, n: int | None) -> str:
-    """Return a score with its uncertainty."""
+    """Return a score with its uncertainty as text."""
     return f"{value:.1f} {uncertainty(standard_error, n)}".rstrip()
 
 
@@ -250,7 +251,7 @@ def shown(test: Mapping[str, Any] | None) -> str:
 
 
 def p_value(test: Mapping[str, Any]) -> str:
-    """Return ``p = 0.012`` or ``p < 0.001``; "" if there is no p-value or if there are too few items."""
+    """Return ``p = 0.012`` or ``p < 0.001``. Return "" if there is no p-value, or if there are too few items."""
     p = test["p_value"]
     if not _is_number(p) or is_few(test.get("n")):
         return ""
@@ -258,7 +259,7 @@ def p_value(test: Mapping[str, Any]) -> str:
 
 
 def points(test: Mapping[str, Any]) -> str:
-    """Return a difference in points with its interval, limited to -100 to 100 points."""
+    """Return a difference in points, with its interval clipped to the range from -100 to 100 points."""
     text = f"{test['difference']:+.1f}"
     if is_few(test.get("n")):
         return f"{text} (n = {test['n']}: too few for an interval)"
@@ -268,15 +269,15 @@ def points(test: Mapping[str, Any]) -> str:
 
 
 def has_interval(test: Mapping[str, Any]) -> bool:
-    """Return whether a difference has an interval. There is no interval for few items, or for a single cluster of
-    items.
+    """Return whether a difference has an interval. There is no interval if there are too few items, or only a single
+    cluster of items.
     """
     return _is_number(test["low"]) and _is_number(test["high"]) and not is_few(test.get("n"))
 
 
 def sign(test: Mapping[str, Any], score: str = "") -> str:
-    """Return ``good`` or ``bad`` if a difference is statistically significant and the score has a direction,
-    else "".
+    """Return ``good`` or ``bad`` if a difference is statistically significant and the score has a direction. Otherwise,
+    return "".
     """
     if not _is_number(test["p_value"]) or test["p_value"] >= ALPHA or is_few(test.get("n")) or not has_direction(score):
         return ""

@@ -27,7 +27,7 @@ LINE = 21
 BETWEEN = 5
 """Distance between image and answers, and between the two answers, in pixels."""
 MAX_LINES = 9
-"""Maximum number of lines per answer; an ellipsis marks omitted text."""
+"""Maximum number of lines per answer. An ellipsis marks omitted text."""
 CONTEXT = 6
 """Number of words shown before the first difference of an answer that is too long."""
 CHOSEN, REJECTED = "#1a7f37", "#b42318"
@@ -55,7 +55,7 @@ def contact_sheet(pairs: Sequence[PreferencePair], images: Mapping[str, ImageFil
 
 
 def undrawable(texts: Iterable[str]) -> int:
-    """Return the number of texts for which no installed font has all characters."""
+    """Return the number of texts for which no available font contains all characters."""
     return sum(bool(_missing(text, _font_file(text))) for text in texts)
 
 
@@ -73,7 +73,7 @@ def _cell(image: Image.Image, chosen: str, rejected: str) -> Image.Image:
     for lines, font, colour in texts:
         top += BETWEEN
         for line in lines:
-            # The text is anchored at its baseline, so that lines have equal distances whatever letters they contain.
+            # The text is anchored at its baseline, so that the lines are equally spaced for all letters.
             pen.text((0, top + FONT_SIZE), line, colour, font, anchor="ls")
             top += LINE
     return cell
@@ -154,9 +154,9 @@ def _open(file: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _font_file(text: str) -> str:
-    """Return the first font that has all characters of a text, or the font that lacks the fewest characters.
+    """Return the first font that contains all characters of a text, or else the font that lacks the fewest of them.
 
-    The font that matplotlib includes is tried first, then the fonts of the system.
+    The font that is included in matplotlib is tried first, and then the fonts of the system.
     """
     best = _shipped()
     missing = len(_missing(text, best))
@@ -178,8 +178,8 @@ def _missing(text: str, file: str) -> set[str]:
 
 @cache
 def _characters(file: str) -> frozenset[int]:
-    """Return the characters of a font. Return an empty set for a font that cannot be opened at this size, such as
-    bitmap emoji.
+    """Return the characters of a font. Return an empty set for a font that cannot be opened at this size, such as a
+    bitmap font of emoji.
     """
     from matplotlib.ft2font import FT2Font
 
@@ -198,7 +198,7 @@ def _shipped() -> str:
 
 @cache
 def _installed() -> tuple[str, ...]:
-    """Return the system's fonts, regular upright fonts first."""
+    """Return the fonts of the system. Regular upright fonts come first."""
     from matplotlib.font_manager import findSystemFonts
 
     def is_variant(file: str) -> bool:

@@ -30,7 +30,7 @@ def training_curves(
     """Draw losses, reward margins, log-probabilities and benchmark scores over steps, with one line per arm. The seeds
     of a method have the same colour and dashes.
 
-    Lines that coincide remain visible, because lines drawn later are thinner and have more gaps (:data:`charts.LINES`).
+    Lines that coincide remain visible, because lines that are drawn later are thinner or dashed (:data:`charts.LINES`).
 
     Args:
         arms: for each arm the rows of its ``metrics.jsonl``. A panel skips rows that lack ``step`` or the panel's key.
@@ -88,7 +88,7 @@ def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number
 
 def _is_watched(key: str) -> bool:
     """Return whether a metric is a main score (``group`` or ``accuracy``) of a benchmark during training, either
-    overall or for one kind of swaps.
+    overall or for one kind of swap.
     """
     _, *parts = key.split("/")  # eval_<benchmark>, score, kind
     if not charts.is_benchmark_score(key) or parts[0] not in ("group", "accuracy"):
@@ -97,8 +97,8 @@ def _is_watched(key: str) -> bool:
 
 
 def _grid(count: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a grid of ``count`` axes. Margins are set in inches, so that titles and legend fit with any
-    number of rows.
+    """Return a figure with a grid of ``count`` axes. Margins are set in inches, so that the titles and the legend
+    fit with any number of rows.
     """
     from matplotlib.figure import Figure
 

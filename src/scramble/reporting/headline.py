@@ -1,4 +1,4 @@
-"""Builds the headline of a run: a few lines that compare the arms on the main score and name other scores that changed.
+"""Builds the headline of a run: a few lines that compare the arms on the main score and list other changed scores.
 
 ``scripts/report.py`` prints these lines at the end; ``report.md`` and the results browser begin with them.
 """
@@ -23,7 +23,7 @@ MAX_CHANGES = 4
 MAX_METHODS = 2
 """Maximum number of methods to list per changed score."""
 FEW_ITEMS = 30
-"""With fewer test items than this number, the headline warns that they are too few for conclusions."""
+"""With fewer test items than this number, the headline warns that the items are too few for conclusions."""
 CONTROL = "sft"
 """The method that is trained only on the chosen answers."""
 
@@ -52,7 +52,7 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class Headline:
-    """``benchmark`` and ``score`` identify the main score; ``title``, ``rows`` and ``notes`` are shown in order."""
+    """``benchmark`` and ``score`` identify the main score. ``title``, ``rows`` and ``notes`` are shown in order."""
 
     benchmark: str
     score: str
@@ -75,8 +75,8 @@ def build(
             is compared with the last baseline for which it has a difference. Changes of other scores are relative to
             the first baseline for which any of these scores has a difference.
         trained: kinds of pairs that the arms were trained on; empty if the arms were trained on all kinds, or if the
-            kinds are unknown. If a 2x2 benchmark also scores kinds that were not trained on, the main score is the
-            group score of the first kind that was.
+            kinds are unknown. If a 2x2 benchmark also scores kinds that are not in ``trained``, the main score is the
+            group score of the first kind in ``trained`` that the benchmark scores.
         arm_notes: notes on the arms of the run (:func:`scramble.reporting.arms.arm_notes`).
     """
     benchmark, score = _lead(rows, trained)
@@ -131,15 +131,15 @@ def lead_first(rows: Sequence[ScoreRow], headline: Headline) -> list[ScoreRow]:
 def _lead(rows: Sequence[ScoreRow], trained: Collection[str]) -> tuple[str, str]:
     """Return the benchmark and the name of the main score.
 
-    The main score is the group score of a 2x2 benchmark. If the benchmark also scores kinds that were not trained on,
-    the main score is the group score of a kind that was. Without a 2x2 benchmark, the main score is the accuracy on the
-    held-out pairs; without held-out pairs, it is the main score of the first benchmark.
+    The main score is the group score of a 2x2 benchmark. If the benchmark also scores kinds that are not in
+    ``trained``, the main score is the group score of a kind in ``trained``. Without a 2x2 benchmark, the main score is
+    the accuracy on the held-out pairs. Without held-out pairs, it is the main score of the first benchmark.
     """
     main = _main_scores(rows)
     for benchmark, score in main.items():
         kinds = [r.score.partition("/")[2] for r in rows if r.benchmark == benchmark and _is_kind(r.score, score)]
         trained_kind = next((kind for kind in trained if kind in kinds), None)
-        # Scores by tag, such as "seen", look like scores by kind. Select a kind only if some were not trained on.
+        # Scores by tag, such as "seen", look like scores by kind. Select a kind only if others were not trained on.
         if score == "group" and trained_kind is not None and not set(kinds) <= set(trained):
             return benchmark, f"{score}/{trained_kind}"
     for benchmark, score in main.items():
@@ -212,7 +212,8 @@ def _against(baseline: str) -> str:
 
 def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
     """Select the baselines and the best of the other methods, and count the omitted rows. At most ``count`` rows are
-    selected, but at least 3. If rows are omitted, one row fewer is selected, because a note reports their number.
+    selected, or 3 if ``count`` is smaller. If rows are omitted, one row fewer is selected, because a note reports the
+    number of omitted rows.
     """
     if len(shown) <= max(count, 3):
         return list(shown), 0
@@ -225,8 +226,8 @@ def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tup
 
 
 def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) -> list[str]:
-    """Return the notes on other scores that are significantly worse or better than those of a baseline, which is the
-    first one that any of these scores was compared with.
+    """Return notes on the other scores that differ significantly from the scores of a baseline. The baseline is the
+    first one with which any of these scores was compared.
     """
     rows = [row for row in others if not is_few(row.n)]
     baseline = next((name for name in baselines if any(name in row.differences for row in rows)), None)
@@ -243,7 +244,7 @@ def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) ->
         worse = f"No other score is significantly worse than {against} (p < {ALPHA}; {comparisons})."
     else:
         worse = f"Worse than {against} (p < {ALPHA}): {_listed(changes['bad'])}"
-    return [worse, *([f"Also better than {against}: {_listed(changes['good'])}"] if changes["good"] else [])]
+    return [worse, *([f"Better than {against} (p < {ALPHA}): {_listed(changes['good'])}"] if changes["good"] else [])]
 
 
 def _listed(by_score: Mapping[str, Sequence[tuple[float, str]]]) -> str:

@@ -27,10 +27,11 @@ class Trained:
         config, summary: from the arm's ``stage.json``.
         data: the ``stage.json`` of the training data.
         environment: the arm's ``environment.json``.
-        adapter: whether the shared folder contains an adapter; otherwise it contains a whole model.
-        commands: the script commands that generated the data and trained the arm; empty for work done from Python.
+        adapter: whether the shared folder contains an adapter. Otherwise, it contains a full model.
+        commands: the script commands that generated the data and trained the arm; empty if these steps were run from
+            Python.
         base_licence: licence of the base model; None if unknown.
-        own_licence: licence of the data if the licence of their source is unknown.
+        own_licence: licence of the data, for data whose source has no known licence.
     """
 
     arm: str
@@ -59,7 +60,7 @@ def model_card(
         trained: records of the arm.
         rows: the scores of the arm and of the base (:func:`scramble.reporting.comparison.compare` with baseline
             ``base``).
-        license: the hub's identifier of the licence. The licence of the base model applies to a tuned model.
+        license: the hub's identifier of the licence. The licence of the base model also applies to a tuned model.
         notes: text to add to the card.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData

@@ -1,9 +1,9 @@
 """Builds the main table of a run, which shows the run's main scores next to published numbers.
 
-A measured score is comparable with that of the first method in its column only if both have the same data version,
-items and protocol. A published number is comparable with ours only if both were measured with the same named protocol,
-and ours was measured on all items and graded by rules. Numbers that are not comparable are marked, and the notes give
-the reason.
+A measured score is comparable with the score of the first method in its column only if both were measured with the
+same data version, items and protocol. A published number is comparable with ours only if both were measured with the
+same named protocol, and ours was measured on all items and graded by rules. Numbers that are not comparable are marked,
+and the notes state the reason.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ScoreCell:
 
 @dataclass
 class ModelRow:
-    """One method of ours, or a published model with its source."""
+    """A measured method, or a published model with its source."""
 
     name: str
     cells: dict[ScoreColumn, ScoreCell]
@@ -83,7 +83,7 @@ class ModelRow:
 
 @dataclass
 class ScoreTable:
-    """A table with our methods first, then published models."""
+    """A table that lists our methods first, followed by published models."""
 
     columns: list[ScoreColumn]
     rows: list[ModelRow]
@@ -164,7 +164,7 @@ def _published_rows(
         reason = not_as_published(first[column], entry)
         row = rows.setdefault((entry["model"], entry["source"]), ModelRow(entry["model"], {}, entry["source"]))
         if (cell := row.cells.get(column)) is not None and (cell.comparable or reason):
-            continue  # of a source's numbers with several protocols, use the one with our protocol, else the first
+            continue  # if a source uses several protocols, prefer our protocol, and otherwise the first
         row.cells[column] = ScoreCell(entry["value"], None, None, entry["protocol"], not reason, reason)
         notes[f"[{entry['source']}] {source['title']} {source['url']}".strip()] = None
         note = entry.get("note", "") or ("" if source["status"] == "primary" else source["status"])
@@ -182,8 +182,8 @@ def _published_rows(
 
 
 def _place(column: ScoreColumn, row: ScoreRow) -> tuple[str, str]:
-    """Return the benchmark and the score under their names in the published numbers. For an external harness, which
-    names scores differently, the score is "" (any score).
+    """Return the names of the benchmark and the score in the published numbers. For an external harness, which names
+    scores differently, the name of the score is "" (any score).
     """
     if row.source == "scramble":
         return column.benchmark, column.score
@@ -220,7 +220,7 @@ def _against(cell: ScoreCell, value: float) -> dict[str, Any]:
 
 
 def as_json(table: ScoreTable) -> dict[str, Any]:
-    """Return the table as plain JSON."""
+    """Return the table as a dictionary that can be written as JSON."""
     return {
         "columns": [dataclasses.asdict(column) for column in table.columns],
         "rows": [
@@ -236,7 +236,7 @@ def as_json(table: ScoreTable) -> dict[str, Any]:
 
 
 def as_markdown(scores: ScoreTable) -> str:
-    """Return a table of scores ± standard errors with notes, and a table of differences with intervals and p-values."""
+    """Return a table of scores with standard errors, and a table of differences with intervals and p-values."""
     tests = [
         (row.name, other, column.title, test, test["test"])
         for row in scores.rows
@@ -249,12 +249,12 @@ def as_markdown(scores: ScoreTable) -> str:
 
 
 def as_latex(scores: ScoreTable) -> str:
-    """Return a LaTeX tabular of scores ± standard errors and differences from the baselines with p-values."""
+    """Return a LaTeX tabular of scores with standard errors, and of differences from the baselines with p-values."""
     return _table(scores, _text_with_tests).latex()
 
 
 def _table(scores: ScoreTable, text: Callable[[ScoreCell | None], str]) -> Table:
-    """Return a table with our methods, then a rule, then published models."""
+    """Return a table with our methods above a rule and the published models below it."""
     return Table(
         [Column("model", _name), *(Column(column.title, text, "right") for column in scores.columns)],
         [[row, *(row.cells.get(column) for column in scores.columns)] for row in scores.rows],

@@ -16,7 +16,7 @@ HARNESSES = ("lmms-eval", "vlmevalkit")
 @dataclass(frozen=True)
 class Place:
     """A score of a benchmark: a measured score from the results in ``folder``, or a published score with the protocol
-    ``protocol`` (None: any protocol).
+    ``protocol``. If ``protocol`` is None, the published score can have any protocol.
     """
 
     benchmark: str
@@ -66,7 +66,7 @@ class PaperCell:
 
 @dataclass
 class PaperTable:
-    """A table with notes. ``rows`` contains for each row label one cell per column."""
+    """A table with notes. ``rows`` maps each row label to one cell per column."""
 
     columns: list[PaperColumn]
     rows: dict[str, list[PaperCell]] = field(default_factory=dict)
@@ -84,8 +84,8 @@ def compare_with_paper(
 
     Args:
         columns: columns of the table, each with a measured or a published score.
-        methods: two labels for the key of each measured method. The first label names the row of the method and the
-            published model. The second label names the published model with which the method is compared. If the labels
+        methods: two labels for each measured method. The first label names the row of the method and the published
+            model. The second label names the published model with which the method is compared. If the labels
             are equal, the row has no differences.
         measured: for each evaluation folder the rows of measured scores, whose ``method`` is a key of ``methods`` and
             whose ``differences`` include ``baseline``.
@@ -162,8 +162,8 @@ def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> st
 
 
 def _as_in_paper(column: PaperColumn) -> str:
-    """Return a remark on whether the measured protocol of a column is the paper's. Return "" if the table does not
-    state whether the protocols agree, or if it measures another benchmark than the paper.
+    """Return a remark on whether the measured protocol of a column agrees with the paper's protocol. Return "" if the
+    column does not state whether they agree, or if the measured benchmark is not the paper's benchmark.
     """
     measured, published = column.measured, column.published
     if column.deviation is None or not measured or not published or measured.benchmark != published.benchmark:
@@ -177,8 +177,8 @@ def _as_in_paper(column: PaperColumn) -> str:
 def as_markdown(table: PaperTable, title: str) -> str:
     """Return the table as Markdown.
 
-    A score has one column with our value ± standard error and the paired difference. If the paper reports the score, a
-    second column contains the published value with its gain.
+    Each score has a column with our value, its standard error and the paired difference. If the paper reports the
+    score, a second column contains the published value with its gain.
     """
     columns = [Column("model")]
     for column in table.columns:
@@ -220,7 +220,7 @@ def ours(cell: PaperCell) -> str:
 
 
 def published(cell: PaperCell) -> str:
-    """Return a published score as text, with its gain over the row that it is compared with. A score that is not
+    """Return a published score as text, with its gain over the model with which it is compared. A score that is not
     comparable with ours is marked.
     """
     if cell.published is None:

@@ -1,4 +1,4 @@
-"""Defines the table of all reports, which is written as Markdown, as LaTeX or to the terminal."""
+"""Defines the table that all reports use, which is written as Markdown, as LaTeX or to the terminal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _escape_latex(text: str) -> str:
 
 
 def plain(value: Any) -> str:
-    """Return the default format of a cell: empty for None, four significant digits for a float."""
+    """Return a value as the text of a cell. None becomes "", and a float is rounded to four significant digits."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -56,8 +56,8 @@ def counted(count: int, plural: str) -> str:
 
 
 def listed_counts(counts: Mapping[str, Any]) -> str:
-    """Return the counts of a split as text: ``37 images, 46 pairs (72 before refinement)``. The counts are those in the
-    summary of the data.
+    """Return the counts of a split, which are part of the summary of a data set, as text: ``37 images, 46 pairs (72
+    before refinement)``.
     """
     has_images = bool(counts.get("images"))  # show "0 pairs" for a split that has images
     numbers = {
@@ -83,7 +83,7 @@ def objective_text(config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, the format of its values, and their alignment (None: the default of the output format)."""
+    """A column: its title, the format of its values, and their alignment (None is the default of the output format)."""
 
     title: str
     format: Callable[[Any], str] = plain
@@ -92,7 +92,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values, one per column.
+    """Rows with one value per column.
 
     Attributes:
         caption: the title on the terminal.
@@ -122,7 +122,7 @@ class Table:
         return text + "".join(["\n", *(f"- {note}\n" for note in self.notes)] if self.notes else [])
 
     def latex(self) -> str:
-        """Return a LaTeX tabular (booktabs); the notes follow as comments."""
+        """Return a LaTeX tabular (booktabs), followed by the notes as comments."""
         alignment = "".join("r" if column.align == "right" else "l" for column in self.columns)
         lines = [
             rf"\begin{{tabular}}{{{alignment}}}",
@@ -146,7 +146,7 @@ class Table:
 
         table = RichTable(title=escape(self.caption) or None)
         for number, column in enumerate(self.columns):
-            # rich would break these words otherwise. For narrow terminals, scramble.console.show permits it.
+            # Otherwise, rich would break these words. On narrow terminals, scramble.console.show permits such breaks.
             unbroken = [column.title, *(row[0] for row in self.texts())] if number == 0 else [column.title]
             longest = max((len(word) for text in unbroken for word in text.split()), default=0)
             table.add_column(Text(column.title), justify=column.align or "left", overflow="fold", min_width=longest)

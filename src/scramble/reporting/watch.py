@@ -45,7 +45,7 @@ class ArmProgress:
         total: number of steps of the run; None if unknown.
         age: seconds since the last change of the arm's files.
         warnings: warnings of the training monitors, one line each.
-        error: why the job failed, or why its files cannot be read.
+        error: why the job failed, or why the arm's files cannot be read.
     """
 
     name: str
@@ -67,8 +67,8 @@ class ArmProgress:
         return self.status in ("running", "submitted", "new") and (self.age or 0) < ABANDONED
 
     def seconds_left(self) -> float | None:
-        """Estimate the seconds for the remaining steps from the speed of the recent rows, without evaluations. Return
-        None if no estimate is possible.
+        """Estimate how many seconds the remaining steps take, at the speed of the recent rows and without evaluations.
+        Return None if no estimate is possible.
         """
         recent = [row for row in self.rows if _is_finite(row.get("seconds"))][-RECENT:]
         if not self.is_active or self.total is None or len(recent) < 2:
@@ -117,7 +117,7 @@ def _arm(folder: Path, stage: Mapping[str, Any], job: Mapping[str, Any]) -> ArmP
     if status in ("running", "stopped") and job:  # the job's record also states whether it was killed or resubmitted
         status = str(job["status"])
     elif status == "running" and is_locked(folder) is False:
-        stage = read_json(folder / STAGE_FILE)  # again, because the arm may have ended since the first reading
+        stage = read_json(folder / STAGE_FILE)  # read again, because the arm may have ended since the first reading
         status = "killed" if stage["status"] == "running" else str(stage["status"])
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if _is_finite(row.get("step"))]
     training = [row for row in rows if "loss" in row]
@@ -192,7 +192,7 @@ def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
         elif arm.status in ("stopped", "killed"):
             parts.append(Text(f"{arm.name}: {arm.status}; to resume, repeat its command"))
         elif arm.status == "running" and arm.age is not None and arm.age > SILENT:
-            text = f"{arm.name}: nothing was logged for {duration(arm.age)}; if the job ended, repeat its command"
+            text = f"{arm.name}: nothing was logged for {duration(arm.age)}; if the job has ended, repeat its command"
             parts.append(Text(text, style="yellow"))
     lines = log_lines(run)
     parts += ["", *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in lines)] if lines else []
@@ -225,7 +225,7 @@ def _table(arms: Iterable[ArmProgress], width: int) -> Table:
     columns = [column for column in columns if width >= column[2]]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title, justify, *_ in columns:
-        is_name = title == "arm"  # long names are wrapped, because truncated names may no longer differ
+        is_name = title == "arm"  # long names are wrapped, because truncated names could be equal
         table.add_column(
             title,
             justify=justify,
@@ -299,7 +299,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration as text: ``45 s``, ``12 min`` or ``3 h 05 min``; "" for None."""
+    """Return a duration as text: ``45 s``, ``12 min`` or ``3 h 05 min``. Return "" for None."""
     if seconds is None:
         return ""
     if seconds < 90:
@@ -309,7 +309,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _decimal(value: Any, digits: int) -> str:
-    """Return a number with ``digits`` decimal places as text; "" for other values."""
+    """Return a number with ``digits`` decimal places as text. Return "" for a value that is not a number."""
     return f"{value:,.{digits}f}" if isinstance(value, (int, float)) else ""
 
 

@@ -20,7 +20,7 @@ CURVES = (
 
 
 def curves(arms: Mapping[str, Path], colours: Mapping[str, int]) -> list[charts.Chart]:
-    """Return one chart per metric in ``metrics.jsonl``. The last charts show benchmark scores during training."""
+    """Return one chart for each metric of :data:`CURVES` and each overall benchmark score in ``metrics.jsonl``."""
     rows = {arm: list(read_jsonl(folder / "metrics.jsonl")) for arm, folder in arms.items()}
     watched = sorted({key for log in rows.values() for row in log for key in row if charts.is_benchmark_score(key)})
     panels = [(key, f"{title}, training batches") for key, title in CURVES]

@@ -16,7 +16,7 @@ OWN_NAME = re.compile(r"[0-9a-f]{16}\.(png|jpg)(\.part)?")
 
 
 class SiteImages:
-    """Writes images of at most ``pixels`` per side to ``folder``.
+    """Writes images of at most ``pixels`` pixels per side to ``folder``.
 
     Files of an earlier site in the same folder are reused, so that writing the site again is fast.
     """
@@ -41,7 +41,7 @@ class SiteImages:
         return name
 
     def _has(self, name: str) -> bool:
-        """Return whether the file exists and is not empty; a crash can leave an empty file."""
+        """Return whether the file exists and is not empty. A crash can leave an empty file."""
         file = self.folder / name
         return file.exists() and file.stat().st_size > 0
 
@@ -49,7 +49,7 @@ class SiteImages:
         """Write a file and rename it, without waiting for the disk as :func:`~scramble.storage.files.atomic_path` does.
 
         Waiting takes 6 ms per file, which is ten times as long as writing. A file that is lost in a crash is written
-        again with the next site.
+        again the next time the site is written.
         """
         with writing(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class SiteImages:
             temporary.replace(self.folder / name)
 
     def remove_unused(self) -> None:
-        """Remove images of an earlier site that the site no longer uses. Files with other names are kept."""
+        """Remove images of an earlier site that the site no longer uses. Files with names of another form are kept."""
         for path in self.folder.glob("*"):
             if OWN_NAME.fullmatch(path.name) and path.name not in self._used:
                 path.unlink()

@@ -1,7 +1,7 @@
 """Converts the items of a benchmark to rows for the browser, with texts, images, and the verdict, margin, scores and
 reply of every arm.
 
-Keys without a value are omitted from a row:
+A row contains the following keys. Keys without a value are omitted.
 
 =========== ===========================================================================================================
 ``id``      id of the item
@@ -38,9 +38,9 @@ from scramble.reporting.browser.sampling import sample
 from scramble.reporting.pages.texts import marked
 
 MAIN_SCORES = ("group", "accuracy", "itt", "hallucination_rate", "hal", "chair_s", "score")
-"""An outcome is right or wrong according to the first of these values that the outcome has."""
+"""An outcome is right or wrong according to the first of these scores that it contains."""
 RIGHT = 0.5
-"""An answer with at least this score counts as right (VQA accuracy has the values 0, 0.3, 0.6, 0.9 and 1)."""
+"""An answer with at least this score counts as right (VQA accuracy takes the values 0, 0.3, 0.6, 0.9 and 1)."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class ItemTable:
     Attributes:
         arms: name and method of the arm of each entry of ``results``. An arm is a seed of a method.
         total: number of items of the benchmark that were evaluated.
-        tokens: for each item id a list with one entry per arm: the log-probabilities of the tokens, by query id. Empty
-            if the runs did not store log-probabilities.
+        tokens: for each item id, a list with one entry per arm, which contains the log-probabilities of the tokens by
+            query id. Empty if the runs did not store log-probabilities.
         reason: why texts and images are missing; empty if they are shown.
-        other_arms: arms that are not shown, because they were evaluated on another version of the data.
+        other_arms: arms that are not shown because they were evaluated on another version of the data.
     """
 
     benchmark: str
@@ -91,8 +91,8 @@ def item_table(
         order: methods in the order of the columns.
         benchmark: the benchmark, for texts and images. If ``benchmark`` is None, or if no arm was evaluated on its data
             version, the rows contain no texts and images.
-        images: receives the images.
-        limit: maximum number of items; more are sampled with a fixed seed.
+        images: writer of the site's images, which receives the images of the items.
+        limit: maximum number of items. From a larger number, a random sample is drawn with a fixed seed.
         missing: why ``benchmark`` is None.
     """
     arms = {
@@ -106,7 +106,8 @@ def item_table(
     version = next(iter(versions.values()))
     if benchmark is None:
         reason = (
-            missing or "its data was not loaded; give scripts/browse.py the benchmark settings of scripts/evaluate.py"
+            missing
+            or "its data was not loaded; run scripts/browse.py with the same benchmark settings as scripts/evaluate.py"
         )
     elif benchmark.version in versions.values():
         version = benchmark.version
@@ -164,10 +165,11 @@ def _texts(item: Item) -> dict[str, Any]:
 
 
 def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
-    """Mark words in captions: in the true caption those that differ from the first other caption, and in every other
-    caption those that differ from the true caption.
+    """Mark the words in which captions differ.
 
-    Every diff starts from the true caption, because the two directions can mark different parts of swapped phrases.
+    In the true caption, the words that differ from the first false caption are marked. In every other caption, the
+    words that differ from the true caption are marked. Every diff starts from the true caption, because the two
+    directions can mark different parts of swapped phrases.
     """
     edits = [word_edits(captions[true], caption) for caption in captions]
     other = edits[1 if true == 0 else 0]
@@ -178,7 +180,7 @@ def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
 
 
 def scored_candidates(item: Item) -> list[str]:
-    """Return the answers of a question whose likelihoods may have been compared; empty for a free answer."""
+    """Return the candidate answers of a question whose likelihoods can be compared. Free-form answers have none."""
     if item.style == "closed":
         return list(item.details["candidates"])
     if item.style == "yes_no":
@@ -198,7 +200,7 @@ def targets(item: Item) -> list[int]:
 
 
 def is_right(outcome: Outcome) -> bool | None:
-    """Return whether an item is right according to its main score; None if the item is not graded.
+    """Return whether an item is right according to its main score. Return None if the item is not graded.
 
     A 2x2 item is right if all four comparisons are right. An answer with a hallucination is wrong.
     """

@@ -38,7 +38,7 @@ MAX_FITTED = 20_000
 
 @dataclass(frozen=True)
 class PairTable:
-    """The rows of one split of one data set. ``total`` is the number of all pairs in the split."""
+    """The rows of one split of one data set. ``total`` is the number of all pairs in the split, shown or not."""
 
     data: str
     split: str
@@ -48,13 +48,13 @@ class PairTable:
 
 
 def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) -> list[PairTable]:
-    """Return the rows of all splits of a data set that have pairs.
+    """Return the rows of all splits of a data set that contain pairs.
 
     Args:
         name: name of the data set on the page.
         folder: the data set's folder.
-        images: receives the images.
-        limit: maximum number of pairs per split; more are sampled with a fixed seed.
+        images: writer of the site's images, which receives the images of the pairs.
+        limit: maximum number of pairs per split. From a larger number, a random sample is drawn with a fixed seed.
     """
     splits = {split: folder / split for split in SPLITS if table_path(folder / split, PreferencePair).exists()}
     pairs = {split: list(read_table(path, PreferencePair)) for split, path in splits.items()}
@@ -79,12 +79,12 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
 def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[PreferencePair]) -> tuple[list[float], str]:
     """Return the log-odds with which a bigram classifier that does not see the images picks the chosen text.
 
-    The classifier is fitted on ``others``, which are pairs of other images. If ``others`` are too few, the classifier
-    is fitted out of fold on ``pairs``.
+    The classifier is fitted on ``others``, which are pairs of other images. If there are too few of them,
+    the classifier is fitted out of fold on ``pairs``.
 
     Returns:
         One score per pair, and a description of the pairs on which the classifier was fitted. There are no scores if
-        ``others`` are too few and ``pairs`` are too few or more than :data:`MAX_FITTED`.
+        ``others`` contains too few pairs and ``pairs`` contains either too few or more than :data:`MAX_FITTED`.
     """
     classifier = CLASSIFIERS[CLASSIFIER]
     if judgeable(others):

@@ -1,4 +1,4 @@
-"""Prepares the page of runs, which shows the settings in which arms differ, data sets, protocols and environments."""
+"""Prepares the page of runs, which shows their data sets, protocols, environments and differences in settings."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _data_set(arm: str, data_sets: Mapping[str, dict[str, Any]]) -> dict[str, An
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested settings as (dotted key, text)."""
+    """Yield nested settings as pairs of a dotted key and a text."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{key}.")
@@ -72,8 +72,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def differing(settings: Mapping[str, Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """Return the keys whose values are not the same in all arms, with the value of each arm. The value is "" if an arm
-    does not have the key.
+    """Return the keys whose values are not the same in all arms, with the value of each arm. The value of an arm
+    without the key is "".
     """
     keys = dict.fromkeys(key for values in settings.values() for key in values)
     rows = [(key, [values.get(key, "") for values in settings.values()]) for key in keys]

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def sample(values: Sequence[T], limit: int | None) -> list[T]:
-    """Return at most ``limit`` of the values (None: all), sampled with a fixed seed and in their original order."""
+    """Return at most ``limit`` values, or all if it is None, sampled with a fixed seed and in their original order."""
     if limit is None or len(values) <= limit:
         return list(values)
     return [values[place] for place in sorted(random.Random(0).sample(range(len(values)), limit))]

@@ -19,7 +19,7 @@ from scramble.reporting.table import counted
 
 
 def headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
-    """Return the headlines by the name of the run. The name is empty if there is only one run."""
+    """Return the headline of each run by the run's name. The name is empty if there is only one run."""
     by_run: dict[str, list[ScoreRow]] = {}
     for row in rows:
         run, method = split_run(row.method)
@@ -39,7 +39,7 @@ def headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[st
 
 
 def tables(rows: Sequence[ScoreRow], baselines: Sequence[str], lead: Headline | None) -> list[dict[str, Any]]:
-    """Return for each benchmark its overall scores, with the headline's score first, and its scores by kind."""
+    """Return, for each benchmark, its overall scores (with the headline's score first) and its scores by kind."""
     groups = groupby(rows, key=lambda row: row.benchmark)
     return [_table(name, list(group), baselines, lead) for name, group in groups]
 

@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parents[1] / "templates" / "browser"
 SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", "main")
 """The scripts in ``templates/browser`` in the order in which the page loads them."""
 TOKEN_PART = 100
-"""Number of items per file of log-probabilities of tokens. Such a file has about 0.5 MB."""
+"""Number of items per file of token log-probabilities. The size of a file is about 0.5 MB."""
 OWN_DATA = re.compile(r"site\.js|(items|pairs|tokens)-[\d-]+\.js")
 """Matches the names of the files that this module writes to ``data/``. No other files are removed."""
 GENERATOR = "scramble results browser"
@@ -43,13 +43,13 @@ This site shows scores, items, preference pairs and training curves. Open `index
 
 @dataclass(frozen=True)
 class SiteOptions:
-    """What the site shows.
+    """Options that determine what the site shows.
 
     Attributes:
         baselines: methods with which the other methods of the same run are compared.
-        items: maximum number of items per benchmark; None: all; 0: none.
-        pairs: maximum number of preference pairs per split; None: all; 0: none.
-        pixels: longer side of the images.
+        items: maximum number of items per benchmark. None shows all items, and 0 shows none.
+        pairs: maximum number of preference pairs per split. None shows all pairs, and 0 shows none.
+        pixels: maximum number of pixels on the longer side of the images.
     """
 
     baselines: Sequence[str] = ("base", "sft")
@@ -71,13 +71,14 @@ def write_site(
     """Write the site to ``folder``.
 
     Args:
-        folder: a new folder, or one with an earlier site.
+        folder: a new folder, or a folder with an earlier site.
         sources: from :func:`~scramble.reporting.browser.sources.gather`.
         benchmarks: benchmarks by name, for the items' texts and images. The items of a benchmark are shown without
-            texts and images if the benchmark is missing, or has another data version than the results.
+            texts and images if the benchmark is missing, or if the results were measured on another version of its
+            data.
         title: title of the page.
-        options: what the site shows.
-        reasons: why benchmarks are missing, by name, to be shown on the page.
+        options: options that determine what the site shows.
+        reasons: for each missing benchmark, the reason to show on the page.
         publish: whether to also write the files that the hub and GitHub need to serve the folder.
 
     Returns:
@@ -151,7 +152,7 @@ def _write_data(
 ) -> None:
     """Write one script per table, and ``site.js`` with the data that the page needs at the start.
 
-    The files are scripts that call a function with data, because a page that is opened from a disk may not fetch files.
+    The files are scripts that call a function with data, because a page that is opened from disk may not fetch files.
     """
     for old in folder.glob("*.js"):
         if OWN_DATA.fullmatch(old.name):
@@ -188,8 +189,8 @@ def _write_data(
 
 
 def _write_tokens(folder: Path, number: int, table: ItemTable) -> dict[str, str]:
-    """Write the log-probabilities of tokens to several files, because they are large. Return the name of the file for
-    each item id.
+    """Write the log-probabilities of tokens to several files, because a single file would be large. Return the name of
+    the file for each item id.
     """
     ids = list(table.tokens)
     places: dict[str, str] = {}

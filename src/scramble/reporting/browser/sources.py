@@ -16,7 +16,7 @@ from scramble.storage.files import STAGE_FILE
 
 @dataclass(frozen=True)
 class Sources:
-    """Result folders by benchmark and method, training folders by arm, data sets by run."""
+    """Result folders by benchmark and method, training folders by arm, and data set folders by run."""
 
     folders: Folders
     arms: Mapping[str, Path]
@@ -24,7 +24,7 @@ class Sources:
 
 
 def gather(runs: Mapping[Path, Path]) -> Sources:
-    """Collect the results, arms and data sets of runs. ``runs`` contains the data set folder of each run folder.
+    """Collect the results, arms and data sets of runs. ``runs`` maps each run folder to its data set folder.
 
     With several runs, methods are named ``<run>: <method>``.
     """

@@ -1,8 +1,8 @@
-"""Writes self-contained HTML pages. A page is one file that makes no network requests, escapes all texts, and has a
-light and a dark mode.
+"""Writes self-contained HTML pages. A page is a single file that makes no network requests. It supports a light and a
+dark mode.
 
 Pages extend ``base.html.j2``, which contains the style and a content security policy that forbids network requests.
-Texts are untrusted, so templates must never mark a text as safe.
+Texts are untrusted, so all of them are escaped, and templates must never mark a text as safe.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> N
 
 
 def _not_a_method(value: Any) -> Any:
-    """Return ``value``. Raise TypeError if ``value`` is a method, because jinja2 reads ``{{ row.items }}`` as a
-    method.
+    """Return ``value``. Raise TypeError if ``value`` is a method, because jinja2 resolves ``{{ row.items }}``
+    to the method of the dictionary.
     """
     if isinstance(value, BuiltinMethodType | MethodType):
         raise TypeError(
-            f"the template prints the method {value.__name__} instead of a value: rename the key, because jinja2 reads "
-            f"row.{value.__name__} as the method"
+            f"the template prints the method {value.__name__} instead of a value: rename the key, because jinja2 "
+            f"resolves row.{value.__name__} to the method"
         )
     return value
 
 
 def thumbnail(image: Image.Image | None) -> str:
-    """Return a ``data:`` URL of an image, reduced to at most 160 pixels per side; "" without an image."""
+    """Return a ``data:`` URL of an image, reduced to at most 160 pixels per side. Return "" for None."""
     if image is None:
         return ""
     data, kind = encoded(image, 160)

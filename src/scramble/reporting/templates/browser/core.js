@@ -4,7 +4,7 @@
 const Browser = {};
 
 (() => {
-  // Files in data/ are scripts that call Browser.receive, because a page opened from a disk may not fetch files.
+  // Files in data/ are scripts that call Browser.receive, because a page that is opened from disk may not fetch files.
   const files = new Map();
 
   function file(name) {
@@ -18,14 +18,14 @@ const Browser = {};
 
   Browser.receive = (name, content) => file(name).resolve(content);
 
-  /** Return a promise of the content of data/<name>.js, which is loaded only once. */
+  /** Return a promise of the content of data/<name>.js. The file is loaded only once. */
   Browser.load = name => {
     const entry = file(name);
     if (!entry.requested) {
       entry.requested = true;
       const script = document.createElement('script');
       script.src = `data/${name}.js`;
-      script.addEventListener('error', () => entry.reject(new Error(`data/${name}.js cannot be read`)));
+      script.addEventListener('error', () => entry.reject(new Error(`data/${name}.js cannot be read: write the site again`)));
       document.head.append(script);
     }
     return entry.content;

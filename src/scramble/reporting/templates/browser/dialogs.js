@@ -1,5 +1,5 @@
 'use strict';
-// One dialog shows enlarged images, the other one shows the list of keys.
+// One dialog shows enlarged images, and the other dialog lists the keys.
 (() => {
   const dialog = document.getElementById('zoom');
   const picture = dialog.querySelector('img');

@@ -1,11 +1,11 @@
 'use strict';
 // An explorer is a page with a search field, filters, a list of rows, and the details of the open row next to the list.
-// items.js and pairs.js define what the rows are.
+// items.js and pairs.js define the rows.
 //
-// A definition has: view, key (of the address of a row), noun, sourceLabel, sources, controls, searched(row), note(source),
+// A definition contains: view, key (of the address of a row), noun, sourceLabel, sources, controls, searched(row), note(source),
 // factsOf(rows) (computed once per loaded set of rows), prepare(explorer) (called before each update),
 // compare(explorer) (a sort function or null), header(explorer), summary(row, explorer), details(row, explorer).
-// A control has: name, label, values(explorer) -> [[value, text], ...], and matches(row, value, explorer) if it is a filter.
+// A control contains: name, label, values(explorer) -> [[value, text], ...], and matches(row, value, explorer) if it is a filter.
 Browser.Explorer = class {
   constructor(section, definition) {
     const { element } = Browser;

@@ -150,7 +150,7 @@
 
   const nameOf = ({ name, colour }) => element('span', {}, element('i', { class: `dot c${colour}` }), name);
 
-  /** Show what the arms answered: the four comparisons of a 2x2 item, the candidates' scores, or the replies. */
+  /** Show the results of the arms: the four comparisons of a 2x2 item, the candidates' scores, or the replies. */
   function comparisons(row) {
     const arms = row.source.arms.map((each, place) => ({ ...each, ...row.results[place] })).filter((each, place) => row.results[place]);
     const parts = [];
