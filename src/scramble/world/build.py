@@ -1,4 +1,4 @@
-"""Generates a world as train, val and test folders. The folders have the same kinds of records as real sources."""
+"""Generates a world as train, val and test folders. The folders contain the same kinds of records as real sources."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def generate(
         objects: minimum and maximum number of objects in a scene.
         lookalikes: probability that an object gets the shape or colour of an earlier object.
         captions_per_image: number of different true captions per image.
-        styles: weights of the kinds of captions, see ``scramble.world.captions.STYLES``.
+        styles: weights of the kinds of captions (see ``scramble.world.captions.STYLES``).
         sized: fraction of captions that mention sizes.
         questions_per_image: maximum number of questions per image. Some scenes do not allow every kind of question.
         question_kinds: the kinds of questions.
@@ -126,7 +126,7 @@ def _squares(
     split: str, size: int, seed: int, settings: _SceneSettings, signatures: set[Any], seen: set[Any]
 ) -> Iterator[tuple[TwoByTwoItem, Square]]:
     parts: list[tuple[str, bool, Wording]] = [("seen", False, "train")]
-    if split == "test":  # val has only combinations and wordings that occur in training
+    if split == "test":  # val contains only combinations and wordings of the training split
         parts += [("unseen", True, "train"), ("new-wording", False, "new")]
     for kind in QUAD_KINDS:
         for tag, held_out, wording in parts:
@@ -178,7 +178,9 @@ def _questions(
 ) -> Iterator[Question]:
     unknown = sorted(set(kinds) - set(QUESTION_KINDS))
     if unknown:
-        raise WorldError(f"unknown kinds of questions {unknown}: choose from {list(QUESTION_KINDS)}")
+        raise WorldError(
+            f"unknown kinds of questions {unknown}: choose data.question_kinds from {list(QUESTION_KINDS)}"
+        )
     for image_id, scene in scenes:
         rng = random.Random(f"{seed}/{image_id}/questions")
         for kind in rng.sample(list(kinds), min(per_image, len(kinds))):

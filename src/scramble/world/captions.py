@@ -1,4 +1,4 @@
-"""Generates true captions of a scene. Clauses are selected first and then worded by the grammar."""
+"""Generates true captions of a scene. Clauses are selected first, and then the grammar words them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, Wordin
 from scramble.world.scenes import Scene, Thing, WorldError, relations
 
 # Weights of the kinds of captions. "list" names objects, "relation" relates two objects, "chain" relates one object to
-# two others, "scene" names all objects and relates two of them, and "count" counts objects of a kind.
+# two others, "scene" names all objects and relates two of them, and "count" counts the objects of a kind.
 STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
 SIZED = 0.3  # fraction of captions that mention sizes as well as colours and shapes
 _TRIES = 50

@@ -1,4 +1,4 @@
-"""Draws a scene with Pillow. Supersampling keeps edges smooth even in images of 48 x 48 pixels."""
+"""Draws a scene with Pillow. Supersampling keeps the edges smooth, even in images of 48 x 48 pixels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RGB = {
 
 
 def draw(scene: Scene, image_size: int) -> Image.Image:
-    """Draw the scene as an RGB image of ``image_size`` pixels per side. Raises WorldError below 48 pixels."""
+    """Draw the scene as an RGB image of ``image_size`` pixels per side. Raise WorldError if it is below 48."""
     from PIL import Image, ImageDraw
 
     if image_size < SMALLEST:
@@ -42,7 +42,7 @@ def draw(scene: Scene, image_size: int) -> Image.Image:
 
 
 def png(scene: Scene, image_size: int) -> bytes:
-    """Return the drawn scene as PNG bytes. The same scene always has the same bytes."""
+    """Return the drawn scene as PNG bytes. The same scene always produces the same bytes."""
     buffer = io.BytesIO()
     draw(scene, image_size).save(buffer, format="PNG", optimize=False, compress_level=3)
     return buffer.getvalue()
@@ -94,4 +94,4 @@ def _outline(shape: str) -> list[tuple[float, float]]:
     if shape == "star":
         turns = [(math.pi * k / 5 - math.pi / 2, 1.0 if k % 2 == 0 else 0.42) for k in range(10)]
         return [(length * math.cos(turn), length * math.sin(turn)) for turn, length in turns]
-    raise WorldError(f"the shape {shape!r} cannot be drawn: use one of {', '.join(SHAPES)}")
+    raise WorldError(f"the shape {shape!r} cannot be drawn: use one of {list(SHAPES)}")

@@ -29,7 +29,7 @@ _RELATION_OF = {words: relation for relation, options in RELATION_WORDS.items() 
 
 Wording = Literal["train", "new"]
 # {a}, {b} and {c} are objects, {r} and {q} are relation words, {n} is a list of objects, and {k} is a counted noun. The
-# "new" wordings test transfer. They use the words of the "train" wordings in a different order.
+# "new" wordings test transfer: they contain the words of the "train" wordings in different orders.
 RELATION_TEMPLATES: dict[Wording, tuple[str, ...]] = {
     "train": ("{a} {r} {b}", "there is {a} {r} {b}", "the picture shows {a} {r} {b}", "{r} {b} is {a}"),
     "new": ("{a} is {r} {b}", "{r} {b} there is {a}", "the picture shows {r} {b} {a}"),
@@ -55,7 +55,7 @@ class GrammarError(WorldError):
 
 @dataclass(frozen=True, slots=True)
 class Noun:
-    """The description of an object: shape, colour and size, each "" if not specified."""
+    """The description of an object by shape, colour and size, each of which is "" if it is not specified."""
 
     shape: str = ""
     colour: str = ""
@@ -203,7 +203,7 @@ def _parse_clause(text: str, caption: str) -> Clause:
                 links.append((_RELATION_OF[groups["q"]], read_noun(groups["c"])))
             return Relation(read_noun(groups["a"]), tuple(links))
     raise GrammarError(
-        f"{text!r} (in {caption!r}) is not a caption of the world: scramble.world.grammar lists the accepted forms"
+        f"{text!r} (in {caption!r}) is not a caption of the world: rewrite it in a form of scramble.world.grammar"
     )
 
 
@@ -224,7 +224,7 @@ def read_noun(words: str) -> Noun:
 
 
 def noun_spans(caption: str) -> list[Span]:
-    """Return the spans of objects that are named with an article, in order of mention, including the articles."""
+    """Return the spans of the nouns with an article, in order of mention. The spans include the articles."""
     return [Span(match.start(), match.end(), read_noun(match[0])) for match in re.finditer(_NOUN, caption)]
 
 

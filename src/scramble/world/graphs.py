@@ -1,4 +1,4 @@
-"""Writes scene graphs of the embedded world as plain JSON, in the layout that all other modules read.
+"""Builds the scene graphs of the embedded world as JSON values, in the layout that all other modules read.
 
 The layout is ``{"width", "height", "objects": [{"id", "name", "attributes": [colour, size], "bbox": [x0, y0, x1, y1]}],
 "relations": [{"subject", "predicate", "object"}]}``. Boxes are in pixels. All true relations are listed in both
@@ -15,7 +15,7 @@ Graph = dict[str, Any]
 
 
 def scene_graph(scene: Scene, image_size: int) -> Graph:
-    """Return the complete scene graph of a scene drawn with ``image_size`` pixels per side."""
+    """Return the complete scene graph of a scene that is drawn with ``image_size`` pixels per side."""
     objects = [
         {
             "id": f"o{index}",

@@ -1,4 +1,4 @@
-"""Draws 2x2 items of two scenes and two captions with the same words. Caption ``i`` is true only of scene ``i``."""
+"""Draws 2x2 items: two scenes and two captions with the same words. Caption ``i`` is true only of scene ``i``."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def draw_square(
 
     Two objects swap places (``swap-object``), colours (``swap-attribute``) or sizes (``swap-size``) in the image and in
     the caption. With ``held_out``, the swapped objects have combinations of colour and shape that do not occur in
-    training. If colours are swapped, this holds in at least one of the two scenes, otherwise in both scenes. Without
-    ``held_out``, no such combination occurs.
+    training: in both scenes, or in at least one scene if colours are swapped. Without ``held_out``, all combinations
+    occur in training.
     """
     for _ in range(_TRIES):
         scene = draw_scene(rng, objects=objects, lookalikes=lookalikes, held_out="with" if held_out else "without")

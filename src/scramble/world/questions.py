@@ -28,9 +28,9 @@ class SceneQuestion:
 
 
 def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "train") -> SceneQuestion | None:
-    """Draw a question of a kind, or return None if the scene does not allow this kind.
+    """Draw a question of a kind. Return None if the scene does not allow this kind of question.
 
-    For example, a question about a colour needs an object that can be identified by its shape.
+    For example, a question about a colour requires an object that can be identified by its shape.
     """
     return _ASK[kind](scene, rng, wording)
 
@@ -42,7 +42,7 @@ def _unique(scene: Scene, word: str) -> list[int]:
 
 
 def _attribute(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | None:
-    """Ask "What colour is the circle?" or, with one more step, "What colour is the object left of the blue square?"."""
+    """Ask "What colour is the circle?" or, in two steps, "What colour is the object left of the blue square?"."""
     hops = _two_step(scene, rng, kind)
     if hops is not None and rng.random() < 0.5:
         return hops

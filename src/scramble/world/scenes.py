@@ -13,7 +13,7 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SIZES = ("small", "large")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-# Combinations of colour and shape that do not occur in training. There is one per colour and one per shape.
+# Combinations of colour and shape that do not occur in training. There is one combination per colour and per shape.
 HELD_OUT = frozenset((colour, SHAPES[(index + 2) % len(SHAPES)]) for index, colour in enumerate(COLOURS))
 
 _RADIUS = {"small": (0.105, 0.12), "large": (0.15, 0.17)}
@@ -27,7 +27,7 @@ class WorldError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object with its words, its centre and radius, and the jitter of its drawing.
+    """An object: the words that describe it, its centre and radius, and the jitter of its drawing.
 
     ``angle`` is in degrees. ``tint`` is added to the colour channels, which range from 0 to 1.
     """
@@ -60,7 +60,7 @@ class Scene:
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """The content of the scene without jitter. Scenes with the same signature have the same captions."""
+        """The content of the scene without jitter. The same captions are true of scenes with the same signature."""
         order = sorted(range(len(self.things)), key=lambda i: (self.things[i].combination, self.things[i].size))
         things = [self.things[i] for i in order]
         words = tuple((t.shape, t.colour, t.size) for t in things)
@@ -108,7 +108,7 @@ def draw_scene(
         objects: minimum and maximum number of objects.
         lookalikes: probability that an object after the first gets the shape or colour of an earlier object. Objects
             can also share a shape or colour by chance.
-        held_out: ``"without"`` excludes the combinations in ``HELD_OUT``. ``"with"`` draws two objects that have such
+        held_out: ``"without"`` excludes the combinations in ``HELD_OUT``. ``"with"`` draws two objects with these
             combinations.
     Raises:
         WorldError: ``objects`` is not a range within 1 to 6, or the objects do not fit.

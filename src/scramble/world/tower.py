@@ -36,23 +36,23 @@ def teach_vision(
     objects: tuple[int, int] = (1, 4),
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train tower and projector to predict the content of each cell from its features. The language model is frozen.
+    """Train the tower and the projector to predict the content of each cell of an image from the features of the cell.
 
     Linear heads on the projected features of a cell predict whether the centre of an object is in the cell. For cells
     with an object, they also predict its colour, shape, size, column and row. Every step uses new scenes without
-    held-out combinations.
+    held-out combinations. The language model is frozen.
 
     Args:
-        vlm: a model with a square grid of features per image, see :func:`scramble.models.load_vlm`.
+        vlm: a model with a square grid of features per image (see :func:`scramble.models.load_vlm`).
         steps, batch_size: number of steps, and number of scenes per step.
         learning_rate: peak learning rate of AdamW, which is reached after a tenth of the steps.
         image_size: pixels per side.
         objects: minimum and maximum number of objects in a scene.
         seed: seed of the scenes and of the initial weights of the heads.
     Returns:
-        The mean loss and the mean accuracies over the last 50 steps, each of which uses new images.
+        The mean loss and the mean accuracies over the last 50 steps. Every step uses new images.
     Raises:
-        WorldError: the features of an image are not a square grid.
+        WorldError: the features of an image do not form a square grid.
     """
     from scramble.console import track
 
@@ -90,8 +90,8 @@ def _loss(heads: nn.ModuleDict, features_BTD: Tensor, scenes: list[Scene]) -> tu
     side = math.isqrt(features_BTD.shape[1])
     if side * side != features_BTD.shape[1]:
         raise WorldError(
-            f"the {features_BTD.shape[1]} features of an image are not a square grid: use a model with a square number "
-            "of image tokens"
+            f"the {features_BTD.shape[1]} features of an image do not form a square grid: use a model with a square "
+            "number of image tokens"
         )
     things = [(b, thing) for b, scene in enumerate(scenes) for thing in scene.things]
     rows = torch.tensor([b for b, _ in things])
