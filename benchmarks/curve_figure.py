@@ -1,4 +1,4 @@
-"""Plot the result of benchmarks/preference_step.py --curve (speed-up against captions per image and image tokens).
+"""Plot the result of benchmarks/preference_step.py --curve (pairs per second over pairs per image and image tokens).
 
 python benchmarks/curve_figure.py curve.json docs/results/speed_curve.svg
 """
@@ -14,15 +14,15 @@ NAMES = {"trl": "TRL", "trl-checkpointing": "TRL, checkpointing", "scramble": "S
 
 
 def main() -> None:
-    """Parse the command line and plot."""
+    """Parse the command line and draw the figure."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("curve", help="JSON of preference_step.py --curve")
-    parser.add_argument("figure", help="SVG to write")
+    parser.add_argument("curve", help="JSON file written by preference_step.py --curve")
+    parser.add_argument("figure", help="SVG file to write")
     args = parser.parse_args()
     report: dict[str, Any] = json.loads(Path(args.curve).read_text())
     plt.rcParams |= {"svg.hashsalt": "speed", "font.size": 9}

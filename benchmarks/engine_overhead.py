@@ -1,4 +1,4 @@
-"""Measure how much more CPU time the engine needs for a set of requests than the plain client library.
+"""Measure how much more CPU time the engine needs than the plain client library for the same requests.
 
     python benchmarks/engine_overhead.py --requests 1000 --concurrency 64
 
@@ -74,7 +74,7 @@ def main() -> None:
         "--prompt-chars",
         type=int,
         default=5000,
-        help="length of a prompt; the shipped prompt has about 5,000 characters",
+        help="length of a prompt in characters (about 5,000 in the shipped prompt)",
     )
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -106,7 +106,7 @@ def main() -> None:
             f"{min(cpu[name]):.3f} to {max(cpu[name]):.3f}), {statistics.median(wall[name]):.2f} s"
         )
     extra = statistics.median(cpu["engine"]) / statistics.median(cpu["bare"]) - 1
-    print(f"overhead of the engine over the bare client: {100 * extra:+.1f} % CPU")
+    print(f"overhead of the engine compared with the bare client: {100 * extra:+.1f} % CPU")
 
 
 if __name__ == "__main__":

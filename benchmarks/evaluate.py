@@ -1,13 +1,13 @@
-"""Compare the throughput of complete evaluation runs with that of one sequence per row.
+"""Compare the throughput of complete evaluation runs with the throughput of one sequence per row.
 
 The shapes are a 2x2 benchmark by log P(Yes) (2 captions per image), SugarCrepe (10 captions per image: 7,511 pairs on
 1,560 images), POPE by likelihood (18 questions per image), and 6 short questions per image by generation. The baseline
 ("alone") gives each question a separate row with its own image, at the best of several batch sizes. The answers "Yes"
-and "No" are read from one row. For generation the baseline is transformers' ``generate`` in batches. Rates are in items
-per second, because the slow baseline runs on fewer images than the runner.
+and "No" are read from one row. For generation, the baseline is transformers' ``generate`` in batches. Rates are in
+items per second, because the slow baseline runs on fewer images than the runner.
 
-The runner's time includes image files, prompts, stored replies and scores. ``other_share`` is the share of time outside
-tower, decoder and head, and includes the batching of generation.
+The runner's time includes image files, prompts, stored replies and scores. ``other_share`` is the share of time that is
+spent outside tower, decoder and head. It includes the batching of generation.
 
     python benchmarks/evaluate.py --json evaluate.json
 """
@@ -77,7 +77,7 @@ def make(shape: str, count: int, pixels: int, data: str | None) -> Any:
 
 
 def measure(vlm: Any, shape: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Measure items per second of the runner, and of one sequence per row at each batch size."""
+    """Measure the items per second of the runner, and of one sequence per row at each batch size."""
     from scramble.evaluation.protocols import named_protocol, queries
 
     protocol = replace(named_protocol(PROTOCOLS[shape]), max_new_tokens=args.new_tokens)
@@ -137,8 +137,8 @@ def _score_alone(vlm: Any, queries: Iterable[Any], benchmark: Any, rows: int) ->
     from scramble.evaluation.responses import group_by_images
 
     encoder = QueryEncoder(vlm.family, vlm.processor)
-    # "No" needs no row of its own, because it is read at the position of "Yes". As in the runner, images and prompts
-    # are prepared once per image.
+    # "No" does not need a separate row, because it is read at the position of "Yes". As in the runner, images and
+    # prompts are prepared once per image.
     groups = group_by_images(replace(query, candidates=query.candidates[:1]) for query in queries)
 
     @torch.no_grad()
@@ -184,18 +184,18 @@ def _plain_generate(vlm: Any, prompts: list[Any], rows: int, new_tokens: int) ->
 
 
 def main() -> None:
-    """Parse the command line, run and print."""
+    """Parse the command line, run the benchmarks and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="40m")
     parser.add_argument("--only", choices=PROTOCOLS, nargs="+", default=list(PROTOCOLS))
-    parser.add_argument("--data", help="JSONL with image and caption; without it, captions are synthetic")
+    parser.add_argument("--data", help='JSONL file with "image" and "caption"; captions are synthetic by default')
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--alone-images", type=int, default=2, help="images of the comparison")
+    parser.add_argument("--alone-images", type=int, default=2, help="number of images for the baseline")
     parser.add_argument("--pixels", type=int, default=448)
     parser.add_argument(
-        "--batch-tokens", type=int, help="positions in one forward pass; the default depends on the device"
+        "--batch-tokens", type=int, help="positions per forward pass; the default depends on the device"
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="batch sizes of the comparison")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8], help="batch sizes of the baseline")
     parser.add_argument("--new-tokens", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

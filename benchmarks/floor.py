@@ -1,4 +1,4 @@
-"""Compute a lower bound of a training step's time, which is the time of its matrix multiplications.
+"""Compute a lower bound for the time of a training step, which is the time of its matrix multiplications.
 
 The products are counted by :mod:`scramble.training.flops`, and each product is timed alone.
 """
@@ -33,7 +33,9 @@ def count_products(backbone: Any, items: Sequence[Any]) -> dict[str, Products]:
 
 
 def floor_seconds(parts: dict[str, Products]) -> dict[str, float]:
-    """Return the seconds of each part on this CPU with torch's threads. The fastest run of each product counts."""
+    """Return the seconds that each part takes on this CPU with torch's threads. The fastest run of each product
+    counts.
+    """
     return {
         name: sum(_product_seconds(p) * count for p, count in linear.items())
         + sum(_attention_seconds(p) * count for p, count in attention.items())
@@ -61,7 +63,7 @@ def _product_seconds(product: Product) -> float:
 
 
 def _attention_seconds(product: Product) -> float:
-    """Time the attention scores and weighted values of one head, in tiles that fit into the cache as in a fused
+    """Time the attention scores and weighted values of one head, in tiles that fit into the cache, as in a fused
     kernel.
     """
     queries, width, keys = product

@@ -1,4 +1,4 @@
-"""Measure the rule-based negatives: yield, a sample to read, text-only accuracy with and without refinement, speed.
+"""Measure the rule-based negatives: yield, a sample to read, text-only accuracy with and without refinement, and speed.
 
     python benchmarks/generate.py yield    --captions captions.jsonl
     python benchmarks/generate.py sample   --captions captions.jsonl --seed 1 --out sample.csv
@@ -8,10 +8,10 @@
 ``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows (one row per
 caption, sorted by image); ``--pipeline`` is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
 
-``transfer`` divides the images into two halves, differently for each seed. Each half is refined separately. Text-only
-classifiers that are fitted on the other half, before and after its refinement, are tested on it. The last lines report
-the highest of all accuracies, and the highest accuracy of a classifier on the pairs of all seeds and both directions,
-with intervals over images.
+``transfer`` divides the images into two halves, differently for each seed. Each half is refined separately, and tested
+with text-only classifiers that are fitted on the other half before and after the refinement of that half. The last
+lines report the highest of all accuracies, and the highest accuracy of a classifier on the pairs of all seeds and both
+directions, with intervals over images.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def draw_sample(args: argparse.Namespace) -> None:
 
 
 class Half:
-    """The candidates of some images, drawn and refined with one seed, and the features of those that are used."""
+    """The candidates of some images, drawn and refined with one seed, and the features of the candidates in use."""
 
     def __init__(self, args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> None:
         items = candidates_of(args, images, seed)
@@ -140,7 +140,7 @@ class Half:
                 selections[f"exponent {exponent:g}"] += select(item, values, seed=seed, exponent=exponent)
         used = sorted({place[id(pair)] for members in selections.values() for pair in members})
         row = {index: i for i, index in enumerate(used)}
-        self.rows: dict[tuple[str, str], list[int]] = {}  # of a selection and a family
+        self.rows: dict[tuple[str, str], list[int]] = {}  # by selection and family
         for name, members in selections.items():
             for family in ("swap", "replace"):
                 self.rows[name, family] = [row[place[id(p)]] for p in members if family_of(p.kind) == family]
@@ -179,7 +179,7 @@ class Transfer:
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """Family, selection, and whether it is the language model, whose accuracy is reported separately."""
+        """The family, the selection, and whether the classifier is the language model, which is reported separately."""
         return self.family, self.selection, "language model" if self.classifier == "language model" else "classifier"
 
     def accuracy(self, seed: int) -> tuple[float, str]:
@@ -191,7 +191,7 @@ class Transfer:
 
 
 def transfers(judged: Half, other: Half) -> Iterator[Transfer]:
-    """Score the pairs of one half by classifiers that were fitted on the drawn and the selected pairs of the other."""
+    """Score the pairs of one half by classifiers that were fitted on the drawn or the selected pairs of the other."""
     for (selection, family), rows in judged.rows.items():
         share = 100 * len(rows) / len(judged.rows["drawn", family])
         images = [judged.images[i] for i in rows]
@@ -202,7 +202,7 @@ def transfers(judged: Half, other: Half) -> Iterator[Transfer]:
 
 
 def pooled(members: Sequence[Transfer]) -> Iterator[Transfer]:
-    """Concatenate the scores of all seeds and directions for each classifier and each selection it was fitted on."""
+    """Concatenate the scores of all seeds and directions, for each classifier and each selection used to fit it."""
     for name, fitted in dict.fromkeys((each.classifier, each.fitted) for each in members):
         same = [each for each in members if (each.classifier, each.fitted) == (name, fitted)]
         scores = [score for each in same for score in each.scores]
@@ -263,7 +263,7 @@ def measure_speed(args: argparse.Namespace) -> None:
 
 
 def _repeated(images: list[ImageRecord], captions: int) -> Iterator[ImageRecord]:
-    """Yield the images repeatedly, with new ids, until there are ``captions`` captions."""
+    """Yield the images repeatedly, with new ids, until there are at least ``captions`` captions."""
     total, round_number = 0, 0
     while True:
         for image in images:
@@ -283,21 +283,30 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, required=True)
     parser.add_argument("--pipeline", default="en_core_web_sm")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--min-lift", type=float, default=MIN_LIFT, help="plausibility of swaps")
+    parser.add_argument("--min-lift", type=float, default=MIN_LIFT, help="minimum plausibility of swaps")
     parser.add_argument(
-        "--min-replacement-lift", type=float, default=MIN_REPLACEMENT_LIFT, help="plausibility of replacements"
+        "--min-replacement-lift", type=float, default=MIN_REPLACEMENT_LIFT, help="minimum plausibility of replacements"
     )
     parser.add_argument(
-        "--min-replacement-odds", type=float, default=MIN_REPLACEMENT_ODDS, help="of new words against old ones"
+        "--min-replacement-odds",
+        type=float,
+        default=MIN_REPLACEMENT_ODDS,
+        help="minimum odds of new words against old words",
     )
-    parser.add_argument("--min-swap-odds", type=float, default=MIN_SWAP_ODDS, help="of moved numbers and attributes")
+    parser.add_argument(
+        "--min-swap-odds", type=float, default=MIN_SWAP_ODDS, help="minimum odds of moved numbers and attributes"
+    )
     parser.add_argument("--size", type=int, default=100, help="sample: pairs per family")
-    parser.add_argument("--exponent", type=float, default=EXPONENT, help="sample: of the refinement")
+    parser.add_argument("--exponent", type=float, default=EXPONENT, help="sample: exponent of the refinement")
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="sample: CSV files of pairs to exclude")
     parser.add_argument("--per-caption", type=int, default=2, help="sample, transfer: negatives per caption")
-    parser.add_argument("--exponents", type=float, nargs="+", default=[0.0, 2.0], help="transfer: of the refinement")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="transfer: of halves, draws and refinement")
-    parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions of the larger memory run")
+    parser.add_argument(
+        "--exponents", type=float, nargs="+", default=[0.0, 2.0], help="transfer: exponents of the refinement"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="transfer: seeds of halves, draws and refinement"
+    )
+    parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions in the larger memory run")
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))
     args = parser.parse_args()
     args.generator = RuleGenerator(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run all measurements that need one CUDA GPU, with random weights: first exactness in bfloat16, then a training step at
-# real sizes (pairs per second, peak memory and model FLOP utilisation, compared with TRL or a plain loop). The script
+# Run all measurements that need one CUDA GPU, with random weights: first the exactness tests in bfloat16, then a training
+# step at real sizes (pairs per second, peak memory and model FLOPs utilisation, compared with TRL or a plain loop). The script
 # writes one JSON file per shape.
 #
 #     benchmarks/gpu.sh [folder] [shape ...]

@@ -1,4 +1,4 @@
-"""Measure images per second from file to batch (decoding, image processor, trie) with 0, 1 and 2 workers.
+"""Measure the images per second from file to batch (decoding, image processor, trie) with 0, 1 and 2 workers.
 
     python benchmarks/input_pipeline.py --images 64 --rounds 3 --json input.json
 
@@ -57,7 +57,7 @@ def photograph(seed: int, width: int, height: int) -> bytes:
 
 
 def load_family(family: str, folder: Path) -> Any:
-    """Load a tiny model of a family whose processor has the released settings."""
+    """Load a tiny model of a family. Its processor has the settings of the released model."""
     from scramble.models import load_vlm
     from scramble.models.tiny import save_tiny
 
@@ -128,7 +128,7 @@ def processor_seconds() -> float:
 
 
 def measure(sides: dict[str, Callable[[], float]], rounds: int, images: int) -> dict[str, dict[str, float]]:
-    """Call the functions alternately; return the median images per second and CPU milliseconds per image of each."""
+    """Call the functions alternately. Return the median images per second and CPU milliseconds per image of each."""
     clock: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):

@@ -19,7 +19,7 @@ losses as JSON lines that start with "@@". The script takes one step per line of
 
     yes step | swift/bin/python benchmarks/peer_runner.py swift --model MODEL --data DATA --family internvl --steps 2
 
-The settings are those of the other sides: LoRA on all linear layers of the decoder, a frozen tower, a reference
+The settings are the same as for the other sides: LoRA on all linear layers of the decoder, a frozen tower, a reference
 computed with the adapter disabled, float32, and no gradient checkpointing. If a project can run the output head only at
 answer positions, this option is used.
 """
@@ -49,9 +49,9 @@ TEMPLATES = {
 def stub_compiled_parts() -> None:
     """Replace the compiled parts of torchvision and torchaudio with stubs, so that their Python code can be imported.
 
-    Neither library has a build for the CPU build of torch. The image transforms of torchvision are Python code that
-    uses torch. When torchvision is imported, only the registration of shape functions for two operators fails.
-    LLaMA-Factory uses torchaudio only for audio data.
+    The builds of both libraries on PyPI do not match the CPU build of torch. The image transforms of torchvision are
+    Python code that uses torch. When torchvision is imported, only the registration of shape functions for two
+    operators fails. LLaMA-Factory uses torchaudio only for audio data.
     """
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
@@ -75,7 +75,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def clock(steps: int) -> Any:
-    """Return a clock that measures memory from the start of training."""
+    """Return a clock that starts to measure memory when training starts."""
     from step_clock import StepClock, reset_peak, resident_bytes, send
 
     class PeerClock(StepClock):
@@ -169,7 +169,7 @@ def run_llamafactory(args: argparse.Namespace, work: Path) -> None:
     from llamafactory.train.tuner import run_exp
     from step_clock import BETA, LEARNING_RATE, LORA
 
-    # In InternVL's prompt a line break follows the image. LLaMA-Factory's template does not add this line break.
+    # In InternVL's prompt, a line break follows the image. LLaMA-Factory's template does not add this line break.
     image = "<image>\n" if args.family == "internvl" else "<image>"
     rows = [
         {

@@ -29,7 +29,7 @@ def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def examples_and_images(args: argparse.Namespace) -> tuple[list[Any], dict[str, Any]]:
-    """Return the pairs and images as the data types of this project's trainer."""
+    """Return the pairs and images in the data types of this project's trainer."""
     from scramble.records import ImageFile
     from scramble.training.data import Example
 
@@ -162,7 +162,7 @@ def row_tries(encoder: Any, backbone: Any, pairs: list[Any]) -> Any:
 
 
 def run_scramble(args: argparse.Namespace) -> None:
-    """Run this project's trainer and report the time to build its caches."""
+    """Run this project's trainer, and report how long it takes to build the caches."""
     from scramble.training import PreferenceConfig, train
 
     vlm = load(args)
@@ -204,11 +204,10 @@ def run_scramble(args: argparse.Namespace) -> None:
 
 
 def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Return the operations that a step requires, and the number of tokens of a step, which counts all tokens of every
-    sequence.
+    """Return the number of operations that a step requires, and the number of tokens in all its sequences.
 
-    On a CPU the result contains the seconds of the operations, with each product timed alone. On a GPU it contains the
-    rate of a large bf16 product.
+    On a CPU, the result also contains the seconds of the operations, with each product timed alone. On a GPU, it
+    contains the rate of a large bfloat16 product.
     """
     from floor import count_products, floor_seconds, matrix_rate
 
@@ -245,7 +244,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, required=True, help="pairs per step")
     parser.add_argument("--distinct-images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=640)
-    parser.add_argument("--height", type=int, help="of the images, default three quarters of --pixels")
+    parser.add_argument("--height", type=int, help="height of the images; three quarters of --pixels by default")
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--feature-cache", action="store_true")

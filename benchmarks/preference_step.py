@@ -1,4 +1,4 @@
-"""Compare the speed and memory of a preference step in this project's trainer, TRL, ms-swift and LLaMA-Factory.
+"""Compare the speed and memory use of a preference step in this project's trainer, TRL, ms-swift and LLaMA-Factory.
 
 Each implementation ("side") runs in its own process. All sides use the same pairs and model, and they take steps in
 turn, so that all run under the same load. Weights are random and images are noise, because only shapes and lengths
@@ -15,9 +15,9 @@ answer positions, as on a GPU. ms-swift and LLaMA-Factory run in separate virtua
 ``--llamafactory-python`` are the Python interpreters of these environments (see benchmarks/peer_runner.py). A side
 without an environment is skipped. TRL cannot train Molmo v1, which is therefore compared with a plain loop with one
 sequence per row. ``--rows`` adds the plain loop for all other models. ``--data`` takes a JSONL file with "image" and
-"caption"; without this option, synthetic captions with the lengths of COCO's captions are used. All steps use the same
+"caption". Without this option, synthetic captions with the lengths of COCO's captions are used. All steps use the same
 pairs unless ``--distinct-images`` is larger than ``--images``. The losses of the sides can be compared only if all
-steps use the same pairs. For GPUs see benchmarks/gpu.sh.
+steps use the same pairs. For GPUs, see benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
     if args.reference_in_step:
         sides["scramble-reference-in-step"] = ["scramble", *ours, "--reference-in-step"]
     if not args.only_scramble:
-        # On a GPU both are the same, because with Triton TRL's head runs only at answer positions.
+        # On a GPU, both are the same, because TRL's head runs only at answer positions if Triton is available.
         trl = ["trl", "trl-answers"] if args.device == "cpu" else ["trl"]
         peers = [] if args.shape in MOLMO_SHAPES else trl
         peers += ["rows"] if args.rows or not peers else []
@@ -126,8 +126,8 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """Return a dictionary from each side that runs in its own environment to the Python of this environment, and one
-    from each skipped side to the reason.
+    """Return two dictionaries: from each side that runs in its own environment to the Python interpreter of the
+    environment, and from each skipped side to the reason.
     """
     pythons: dict[str, str] = {}
     skipped: dict[str, str] = {}
@@ -138,7 +138,7 @@ def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
         if python is None:
             skipped[name] = f"set --{name}-python to the Python of its environment (see benchmarks/peer_runner.py)"
         elif not Path(python).is_file():
-            skipped[name] = f"the Python of its environment (--{name}-python), {python}, is not a file"
+            skipped[name] = f"--{name}-python={python} is not a file: set it to the Python of its environment"
         elif args.device != "cpu" or args.dtype != "float32":
             skipped[name] = "benchmarks/peer_runner.py measures only on a CPU in float32"
         elif ALL_SHAPES[args.shape].family not in families:
@@ -162,7 +162,7 @@ def write_pairs(folder: Path, args: argparse.Namespace, captions: int, pairs: in
 
 
 def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) -> dict[str, Any]:
-    """Run the steps of all sides in turn and return medians, rates, memory and ratios."""
+    """Run the steps of all sides in turn. Return median times, rates, memory use and ratios."""
     pairs = args.pairs or args.images * captions
     common = ["--model", str(model), "--device", args.device, "--dtype", args.dtype, "--captions", str(captions)]
     common += ["--pairs", str(pairs), "--distinct-images", str(args.distinct_images)]
@@ -209,7 +209,7 @@ def measure(args: argparse.Namespace, model: Path, work: Path, captions: int) ->
 
 
 def last_line(error: SideError) -> str:
-    """Return the reason for which a side ended, such as an out-of-memory error."""
+    """Return the last line of an error, which states why a side ended, such as an out-of-memory error."""
     return str(error).strip().splitlines()[-1]
 
 
@@ -233,7 +233,7 @@ def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
 
 
 def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
-    """Return a description of the command, the machine and the versions."""
+    """Return a description of the command, the machine and the library versions."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "",
@@ -258,10 +258,10 @@ def describe(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Parse the command line, run and print."""
+    """Parse the command line, run the benchmark and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=ALL_SHAPES, default="40m")
-    parser.add_argument("--data", help="JSONL with image and caption")
+    parser.add_argument("--data", help='JSONL file with "image" and "caption"')
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), help="data type; float32 on a CPU and bfloat16 on a GPU by default"
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="measured steps; 0 only creates the model (--model)")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--distinct-images", type=int, help="images in the data; by default those of one step")
+    parser.add_argument("--distinct-images", type=int, help="number of images in the data; --images by default")
     parser.add_argument("--pixels", type=int, default=640)
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="use gradient checkpointing in this project's trainer"

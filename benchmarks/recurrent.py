@@ -4,10 +4,10 @@
     python benchmarks/recurrent.py --device cuda --dtype bfloat16 --width 1024 --prompt 1200
 
 The model has four layers with the proportions of Qwen3.5-0.8B (width 1024). Three of the layers are recurrent. "shared
-projections" is the method of the trie engine, in which only convolution and recurrence run along the paths. "whole
-modules" runs the recurrent modules with their projections along the paths. "rows" is one sequence per row without a
-trie. A pass goes forward, and backward to the embeddings, as with frozen weights. The three methods are measured
-alternately. The median over rounds is printed, as CPU time on a CPU and as duration on a GPU.
+projections" is the method of the trie engine, in which only the convolution and the recurrence run along the paths.
+"whole modules" runs the recurrent modules with their projections along the paths. "rows" is one sequence per row
+without a trie. A pass runs forward, and then backward to the embeddings, as in training with frozen weights. The three
+methods are measured alternately. The median over rounds is printed, as CPU time on a CPU and as wall time on a GPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scramble.models.families.registry import family_named
 from scramble.trie import TrieBatch, TrieItem, logprobs, pack
 from scramble.trie.recurrent import Paths
 
-CASES = {"pair": (2, 60), "five captions": (5, 20), "eighteen questions": (18, 12)}  # sequences, tokens of each
+CASES = {"pair": (2, 60), "five captions": (5, 20), "eighteen questions": (18, 12)}  # sequences, tokens per sequence
 
 
 def make_model(width: int, device: str, dtype: torch.dtype) -> Any:

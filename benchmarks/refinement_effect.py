@@ -32,7 +32,7 @@ SETS = ("biased", "refined", "balanced", "unbiased")
 
 def predicted(pair: PreferencePair) -> bool | None:
     """Return whether the cue predicts the chosen caption, or None if the pair lacks the cue because both objects have
-    one colour.
+    the same colour.
     """
     if pair.kind == "replace-relation":
         (span,) = relation_spans(pair.chosen)

@@ -1,13 +1,13 @@
-"""Measure the time, memory and disk space that rule-based pairs for a data set as large as COCO train2017 need.
+"""Measure the time, memory and disk space that rule-based pairs require for a data set as large as COCO train2017.
 
     python benchmarks/scale.py --captions captions_val2017.json --images 11829 59144 118287
 
-For each size the script writes tiny JPEGs and a COCO caption file with five captions per image to a temporary folder.
+For each size, the script writes tiny JPEGs and a COCO caption file with five captions per image to a temporary folder.
 It then runs these steps (``--steps``) one after the other, each in a separate process: (1) the import of the images,
 (2) the generate stage without refinement, with each number of worker processes (``--processes``), (3) a repetition of
 this stage, which reuses the result, (4) the audit, and (5) the generate stage with refinement. Times are reported in
 CPU seconds of all processes, which other work on the machine affects little, and in wall-clock seconds. The peak memory
-is that of the main process, without workers. The last lines are linear fits over the sizes.
+is measured in the main process, without the workers. The last lines are linear fits over the sizes.
 
 ``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. If captions
 are repeated, a number is appended from the second time on, so that no two captions are equal.
@@ -133,7 +133,7 @@ def disk(folder: Path) -> float:
 
 
 def line(points: list[tuple[float, float]]) -> str:
-    """Return, as text, a linear fit of y over x (per 1,000) and the largest deviation relative to y."""
+    """Return, as text, a linear fit of y over x (per 1,000) and the largest relative deviation of y from the fit."""
     x, y = np.array(points).T
     slope, start = np.polyfit(x, y, 1)
     deviation = 100 * np.max(abs(slope * x + start - y) / y)

@@ -1,8 +1,8 @@
-"""Check all of SceneAlign's pairs in the embedded world with the world's judge, and measure their text-only accuracy.
+"""Check SceneAlign's pairs of the embedded world with the world's judge, and measure their text-only accuracy.
 
 python benchmarks/scenealign.py --scenes 500                        pairs with balanced lengths
 python benchmarks/scenealign.py --scenes 500 --balance none         pairs without balancing
-python benchmarks/scenealign.py --scenes 500 --json out.json        also write the numbers to a file
+python benchmarks/scenealign.py --scenes 500 --json out.json        write the numbers to a file too
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The shapes are 2 sequences per image (Winoground: the captions of a 2x2 item), 4 (SugarCrepe: option letters for both
 orders) and 18 (POPE: nine questions per image, "yes" and "no" for each). The method with one sequence per row runs in
 batches without gradients, with the head only at scored positions. This method pads to the longest sequence of a batch
-and encodes an image for each sequence. Its "shared image" variant encodes each image once and repeats the features. The
-methods are measured alternately in one process.
+and encodes the image again for each sequence. Its "shared image" variant encodes each image once and repeats the
+features. The methods are measured alternately in one process.
 
     python benchmarks/score.py --json score.json
 """
@@ -28,7 +28,7 @@ OBJECTS = ("person", "dog", "car", "chair", "table", "bottle", "cup", "bench", "
 
 
 def make_items(vlm: Any, images: int, sequences: int, pixels: int, data: str | None) -> list[Any]:
-    """Make items of the given shape, which are captions and their swapped forms, or questions with both answers."""
+    """Make items with captions and their swapped forms, or with questions and both answers (for 18 sequences)."""
     from scramble.trie import TrieItem
 
     family, processor = vlm.family, vlm.processor
@@ -86,7 +86,7 @@ def one_sequence_per_row(vlm: Any, items: list[Any], batch: int, share_images: b
 
 @torch.no_grad()
 def measure(vlm: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any]:
-    """Measure images and sequences per second of each method, and the largest difference between the
+    """Measure the images and sequences per second of each method, and the largest difference between their
     log-probabilities.
     """
     from scramble.trie import score
@@ -126,8 +126,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--sequences", type=int, nargs="+", default=[2, 4, 18])
     parser.add_argument("--pixels", type=int, default=640)
-    parser.add_argument("--batch-tokens", type=int, help="positions per batch of tries; default as in scramble.trie")
-    parser.add_argument("--rows", type=int, default=8, help="batch size of one sequence per row")
+    parser.add_argument(
+        "--batch-tokens", type=int, help="positions per batch of tries; the default is set in scramble.trie"
+    )
+    parser.add_argument("--rows", type=int, default=8, help="batch size of the method with one sequence per row")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", help="write the result here")

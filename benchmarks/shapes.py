@@ -24,7 +24,7 @@ class Shape:
     """Sizes of a model's tower (ViT) and decoder (Qwen2, or Qwen3.5 for the family ``qwen3_5``).
 
     ``tiles`` is the maximum number of tiles (crops) of an image in addition to the whole image. ``vision_mlp`` is the
-    width of the tower's MLP (None: four times ``vision_width``).
+    width of the tower's MLP. With None, the width is four times ``vision_width``.
     """
 
     vision_layers: int
@@ -69,7 +69,7 @@ MOLMO_SHAPES = {
 # Qwen2.5-VL and Qwen3.5: 28 px per token, windows of 112 px in seven of eight layers of Qwen2.5-VL's tower.
 QWEN_SHAPES = {
     # The parts have about the sizes of the shape "40m": tower 15 M, merger 3 M, decoder 17 M and embeddings 8 M
-    # parameters. The decoder of qwen35-40m is narrower than that of qwen-40m and has 8 layers, of which 6 are
+    # parameters. The decoder of qwen35-40m is narrower than the decoder of qwen-40m and has 8 layers, of which 6 are
     # recurrent.
     "qwen-40m": Shape(8, 384, 6, 6, 512, 8, 2, 1408, 16384, family="qwen2_5_vl", vision_mlp=1024),
     "qwen35-40m": Shape(8, 384, 6, 8, 384, 6, 2, 1024, 21504, family="qwen3_5"),
@@ -157,7 +157,7 @@ def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
             "num_hidden_layers": shape.layers,
             "num_attention_heads": shape.heads,
             "num_key_value_heads": shape.kv_heads,
-            "intermediate_size": 2 * shape.mlp,  # gate and up projection in one
+            "intermediate_size": 2 * shape.mlp,  # the gate and up projections are one matrix
             "vocab_size": shape.vocab_size,
             "embedding_size": shape.vocab_size,
             "image_patch_token_id": image_ids["<im_patch>"],
@@ -225,8 +225,8 @@ def _qwen_tower(shape: Shape) -> dict[str, Any]:
     }
     if shape.family == "qwen3_5":
         return tower | {"num_position_embeddings": 48**2}
-    # As in the released models, every eighth layer attends to the whole image. In a tower with fewer than eight layers
-    # only the last layer does.
+    # As in the released models, every eighth layer attends to the whole image. In a tower with fewer than eight
+    # layers, only the last layer does.
     whole = range(7, shape.vision_layers, 8) or [shape.vision_layers - 1]
     return tower | {"window_size": 112, "fullatt_block_indexes": list(whole)}
 
@@ -245,7 +245,7 @@ def _qwen_decoder(shape: Shape) -> dict[str, Any]:
         "tie_word_embeddings": shape.tied,
         "rope_parameters": rope,
     }
-    pairs = head_dim // 2  # of rotated dimensions, which the three axes share
+    pairs = head_dim // 2  # pairs of rotated dimensions, which the three axes share
     if shape.family == "qwen2_5_vl":
         decoder["layer_types"] = ["full_attention"] * shape.layers
     else:
@@ -281,8 +281,8 @@ def _widen_vocabulary(path: Path, size: int, new_size: int) -> dict[str, int]:
 def read_captions(path: str | None, images: int, per_image: int) -> list[list[str]]:
     """Return the captions of each image.
 
-    The captions come from a JSONL file with "image" and "caption". Without a file they consist of common words and have
-    the lengths of COCO's captions (11 words on average).
+    The captions come from a JSONL file with "image" and "caption". Without a file, they consist of common words and
+    have the lengths of COCO's captions (11 words on average).
     """
     if path is None:
         rng, words = random.Random(0), COMMON_WORDS.split()
@@ -314,7 +314,7 @@ def swap_two_words(caption: str, seed: int) -> str:
 
 
 def noise_image(seed: int, size: int, height: int | None = None) -> Any:
-    """Make an image of smooth noise with a width of ``size`` px and, by default, a height of three quarters of it."""
+    """Make an image of smooth noise that is ``size`` px wide and, by default, three quarters of ``size`` px high."""
     from PIL import Image
 
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -329,7 +329,7 @@ def noise_jpeg(seed: int, size: int, height: int | None = None) -> bytes:
 
 
 def make_pairs(captions: list[list[str]]) -> Iterator[dict[str, Any]]:
-    """Yield rows with the number of an image and a chosen and a rejected caption."""
+    """Yield rows that consist of an image number, a chosen caption and a rejected caption."""
     for image, texts in enumerate(captions):
         for index, text in enumerate(texts):
             yield {"image": image, "chosen": text, "rejected": swap_two_words(text, 1000 * image + index)}

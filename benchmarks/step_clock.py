@@ -19,7 +19,7 @@ import torch
 from transformers import TrainerCallback
 
 PROMPT = "Describe the image in one sentence."
-MARK = "@@"  # starts the lines of the protocol; other lines on stdout are ignored
+MARK = "@@"  # start of each line of the protocol; all other lines on stdout are ignored
 LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32}
 # Large enough that the losses of a few steps differ visibly if two implementations differ.
 LEARNING_RATE, BETA = 1e-3, 0.1
@@ -71,8 +71,8 @@ def set_adapter(model: torch.nn.Module) -> int:
 class Clock:
     """Waits for a line before each step and reports the seconds from that line to the end of the step.
 
-    The clock reports wall time, the CPU time of all threads of this process (which is more stable on a busy machine
-    than wall time), and the peak memory in bytes.
+    The clock reports the wall time, the CPU time of all threads of this process (which is more stable than the wall
+    time on a busy machine), and the peak memory in bytes.
     """
 
     def __init__(self, steps: int) -> None:

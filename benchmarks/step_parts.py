@@ -1,7 +1,7 @@
-"""Measure the CPU time of the parts of a preference step, and how much of the speed-up sharing explains.
+"""Measure the CPU time of the parts of a preference step, and how much of the speed-up is due to sharing.
 
 Each part is measured twice with the same code. The first measurement uses tries. The second uses one sequence per row
-and one image per sequence, as other trainers do; the sum of its parts is the time of a step that shares nothing but is
+and one image per sequence, as other trainers do. The sum of its parts is the time of a step that shares nothing but is
 otherwise as fast as this project's step. If a trainer takes longer than this sum, the difference has another cause,
 such as a head at all positions.
 
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return, as text, the parts of a step without sharing and of the three kinds of steps on tries, and the ratios."""
+    """Return, as text, the times of a step without sharing and of three kinds of steps on tries, with their ratios."""
     seconds = result["seconds"]
     tower, reference, policy = seconds["tower"], seconds["tries reference"], seconds["tries policy"]
     # The chosen and the rejected answer are each computed with the policy and with the reference.
@@ -108,9 +108,9 @@ def _parts(parts: dict[str, float]) -> str:
 
 
 def main() -> None:
-    """Parse the command line, measure and print."""
+    """Parse the command line, measure the parts and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of a model that preference_step.py made")
+    parser.add_argument("--model", required=True, help="folder of a model that preference_step.py created")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--captions", type=int, default=1, help="pairs per image")
     parser.add_argument("--pairs", type=int, help="pairs per step; the last image may have fewer pairs")

@@ -10,7 +10,7 @@ PEERS = ("trl", "trl-answers", "rows", "swift", "llamafactory")
 
 
 class Measured(Protocol):
-    """The report of a side."""
+    """The measurements of a side."""
 
     facts: dict[str, Any]
     seconds: list[float]
@@ -75,7 +75,7 @@ def common_facts(result: dict[str, Any]) -> None:
 
 
 def loss_difference(result: dict[str, Any]) -> dict[str, float]:
-    """Return, for each other side, the largest difference between its loss and that of ``scramble`` in any step."""
+    """Return, for each other side, the largest difference in any step between its loss and the loss of ``scramble``."""
     losses = {name: side["losses"] for name, side in result.items() if isinstance(side, dict) and "losses" in side}
     first = losses["scramble"]
     return {
@@ -89,8 +89,8 @@ def compare(result: dict[str, Any], pairs: int, clock: str) -> dict[str, Any]:
     """Return the ratios between this project's sides and the faster setting of each peer, and the fastest peer.
 
     There are ratios for steps after the caches are built, and for 1 and 3 epochs including the time to build them.
-    ``clock`` is the measurement that determines which setting is faster. On a CPU it is "cpu_seconds_per_step", because
-    other work hardly changes CPU time.
+    ``clock`` is the measurement that determines which setting is faster. On a CPU, it is "cpu_seconds_per_step",
+    because other work hardly changes the CPU time.
     """
     measured = {name: side for name, side in result.items() if isinstance(side, dict) and "seconds_per_step" in side}
     ours = {name: side for name, side in measured.items() if name.startswith("scramble")}
@@ -123,7 +123,7 @@ def _ratios(ours: dict[str, Any], theirs: dict[str, Any], pairs: int) -> dict[st
 
 
 def table(report: dict[str, Any]) -> str:
-    """Return a report as text, with a line per side and a line per ratio."""
+    """Return a report as text, with one line per side and one line per ratio."""
     lines = []
     results = [report["result"]] if "result" in report else report["by_captions"] + report.get("by_image_tokens", [])
     for result in results:
@@ -143,7 +143,7 @@ def table(report: dict[str, Any]) -> str:
             lines.append(f"  {name:26} skipped: {reason}")
         if "loss_difference" in result:
             name, value = max(result["loss_difference"].items(), key=lambda item: item[1], default=("", 0.0))
-            lines.append(f"  losses of all sides equal within {value:.1e} ({name})")
+            lines.append(f"  the losses of all sides agree within {value:.1e} ({name})")
         for name, ratio in result.get("ratios", {}).items():
             peer = f" ({ratio['peer']})" if "peer" in ratio else ""
             lines.append(

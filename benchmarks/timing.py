@@ -1,4 +1,4 @@
-"""Times functions for the benchmarks. The functions take turns, so that all run under the same load."""
+"""Times functions for the benchmarks. The functions take turns, so that all of them run under the same load."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def in_turn(
 
 @contextmanager
 def stopwatch(module: Any, *names: str) -> Iterator[list[float]]:
-    """Collect the seconds of every call of these functions of a module while the block runs."""
+    """Collect the seconds of every call of the named functions of a module while the block runs."""
     seconds: list[float] = []
     originals = {name: getattr(module, name) for name in names}
 

@@ -3,9 +3,9 @@ answer.
 
 python scripts/audit.py path=sugarcrepe/data                      # -> runs/audits/<name>/audit.html
 python scripts/audit.py path=runs/quickstart/data out=runs/quickstart/audit
-python scripts/audit.py path=HuggingFaceH4/rlaif-v_formatted      # a hub id; patterns of files and folders also work
+python scripts/audit.py path=HuggingFaceH4/rlaif-v_formatted      # a hub id; a pattern of files or folders works too
 python scripts/audit.py path=mine.csv columns='{chosen: good, rejected: bad}' images=photos    # your column names
-python scripts/audit.py path=mine/train.jsonl held_out=mine/test.jsonl   # also the transfer accuracy
+python scripts/audit.py path=mine/train.jsonl held_out=mine/test.jsonl   # with the transfer accuracy
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Merge an adapter into its base and write a plain Hugging Face folder with the base's tensor names.
+"""Merge an adapter into its base model, and write a Hugging Face model folder with the base model's tensor names.
 
 python scripts/export.py +experiment=molmo_dpo out=my_molmo
 python scripts/export.py model=molmo_7b_d adapter=runs/molmo_dpo/train/dpo-seed0/adapter out=my_molmo
@@ -26,13 +26,13 @@ def main(cfg: DictConfig) -> None:
         trained = check_arm(run["dir"], run["arm"])
         if (trained / "model").is_dir():
             raise StageError(
-                f"the arm {run['arm']} trained all weights, so {trained / 'model'} is already a complete model"
+                f"the arm {run['arm']} trained all weights: use its complete model in {trained / 'model'} directly"
             )
     folder = export_model(
         model["path"], values["out"], adapter=values["adapter"], revision=model["revision"], dtype=values["dtype"]
     )
     what = "without an adapter" if values["adapter"] is None else f"with {values['adapter']} merged in"
-    print(f"{model['path']} {what} is written to {folder}")
+    print(f"{model['path']} {what} was written to {folder}")
 
 
 if __name__ == "__main__":

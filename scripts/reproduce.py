@@ -16,7 +16,7 @@ SECTIONS = ("table", "dir", "size", "seeds", "more", "judge", "only", "list")
 
 
 def fill_paths(cfg: DictConfig) -> None:
-    """Require the paths that the selected size needs. With ``list=true`` a placeholder replaces a missing path."""
+    """Require the paths that the selected size needs. With ``list=true``, placeholders replace missing paths."""
     needed = {name for run in cfg.table.runs.values() for name in run.get(cfg.size, {}).get("needs", [])}
     missing = sorted(f"paths.{name}" for name in needed if OmegaConf.is_missing(cfg.paths, name))
     if missing and not cfg.list:

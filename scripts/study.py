@@ -1,4 +1,4 @@
-"""Search settings of a training run with Optuna: each trial is a job of scripts/train.py and an arm of the run folder.
+"""Search the settings of a training run with Optuna. Each trial is a job of scripts/train.py and an arm of the run.
 
 python scripts/study.py +experiment=quickstart objective=dpo study.trials=10
 python scripts/study.py +experiment=quickstart 'study.space={trainer.learning_rate: {low: 1e-4, high: 1e-3}}'

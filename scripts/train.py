@@ -1,4 +1,4 @@
-"""Train one arm: preference tuning, or its supervised control. The data are generated first if the run folder has none.
+"""Train one arm by preference tuning, or its supervised control. If the run has no data yet, generate it first.
 
 python scripts/train.py +experiment=quickstart                           MPO on the embedded world
 python scripts/train.py +experiment=molmo_dpo data=coco data.path=...    DPO of Molmo on COCO captions

@@ -1,10 +1,10 @@
 """Check that a refactoring changes no number: record the losses, pairs and scores of two commits, and compare them.
 
     python scripts/dev/compare_runs.py record before.json [scenario ...]     # in a checkout of the old commit
-    python scripts/dev/compare_runs.py record after.json                     # in a checkout of the new one
+    python scripts/dev/compare_runs.py record after.json                     # in a checkout of the new commit
     python scripts/dev/compare_runs.py compare before.json after.json       # a Markdown table; status 1 on a difference
 
-A scenario is a list of commands of the scripts, run in a temporary folder. The recorded values are exact: every logged
+A scenario runs some of the project's scripts in a temporary folder. The recorded values are exact: every logged
 metric of every step in its shortest decimal form, a digest of the pairs' texts, and every score. The scenario ``rules``
 needs ``--captions FILE`` (JSONL with "caption") and ``--spacy-model PATH``. Recording takes about eight minutes on one
 core.
@@ -45,7 +45,7 @@ def script(folder: Path, name: str, *overrides: str, wait: bool = True) -> subpr
 
 
 def quickstart(folder: Path, args: argparse.Namespace) -> None:
-    """Train three arms of the short quickstart, and evaluate them on 2x2 items and questions by likelihood."""
+    """Train three arms of the short quickstart, and evaluate them by likelihood on 2x2 items and questions."""
     short = ("+experiment=quickstart", "+debug=short")
     script(folder, "train", "-m", *short, "objective=sft,dpo,mpo")
     script(folder, "evaluate", *short)
@@ -79,9 +79,9 @@ def sft_captions(folder: Path, args: argparse.Namespace) -> None:
 
 
 def rules(folder: Path, args: argparse.Namespace) -> None:
-    """Make rule-based pairs from the first 400 captions of a file, with plain-coloured images."""
+    """Make rule-based pairs from the first 400 captions of a file, with single-coloured images."""
     if not (args.captions and args.spacy_model):
-        raise SystemExit("the scenario `rules` needs the options --captions and --spacy-model")
+        raise SystemExit("the scenario `rules` needs --captions and --spacy-model: set both options")
     from PIL import Image
 
     images = folder / "images"
@@ -96,8 +96,8 @@ def rules(folder: Path, args: argparse.Namespace) -> None:
 
 
 def evaluation(folder: Path, args: argparse.Namespace) -> None:
-    """Evaluate the shipped base on 2x2 items with two protocols, on held-out pairs and on questions, all by
-    likelihood.
+    """Evaluate the shipped base model by likelihood: on 2x2 items with two protocols, on held-out pairs and on
+    questions.
     """
     words = ("+experiment=quickstart", "+debug=short", "arms=base")
     script(folder, "generate", "+experiment=quickstart", "+debug=short")
@@ -126,7 +126,7 @@ else:
 
 
 def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the name and value of every number and digest that must not change."""
+    """Yield the name and the value of every number and every digest that must not change."""
     for file in sorted(folder.rglob("metrics.jsonl")):
         for line in file.read_text().splitlines():
             row = json.loads(line)
@@ -184,7 +184,7 @@ def record(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print a table with the number of equal values, followed by at most 50 differences."""
+    """Print a table with the numbers of equal values, followed by at most 50 differences."""
     before, after = (json.loads(Path(name).read_text()) for name in (args.before, args.after))
     differences = []
     print("| scenario | numbers before | in both | equal |\n|---|---|---|---|")

@@ -2,7 +2,7 @@
 
     python scripts/dev/draw_overview.py        # writes docs/images/overview.png
 
-The pair is from the embedded world, whose image is drawn larger than in training. The bars and 95 % intervals show the
+The pair is from the embedded world. Its image is drawn larger than in training. The bars and 95 % intervals show the
 row "object swaps" of the table "five seeds" in docs/results/world.md.
 """
 
@@ -32,7 +32,7 @@ WIDTH = 26  # characters per line of a caption
 
 
 def scores() -> dict[str, tuple[float, float]]:
-    """Return a dictionary from methods to (score, standard error) in percent, read from docs/results/world.md."""
+    """Return the score and the standard error of each method in percent, as read from docs/results/world.md."""
     text = (ROOT / "docs" / "results" / "world.md").read_text(encoding="utf-8")
     head, _, row = re.search(r"^\| five seeds.*?^\| object swaps.*?$", text, re.M | re.S)[0].splitlines()[:3]
     names = [cell.strip() for cell in head.split("|")[2:6]]
@@ -41,7 +41,7 @@ def scores() -> dict[str, tuple[float, float]]:
 
 
 def example() -> tuple[Image.Image, PreferencePair]:
-    """Return an object swap of the embedded world with its image."""
+    """Return an image of the embedded world and a pair with an object swap."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"n_train": 12, "n_val": 2, "n_test": 2, "quads_val": 1, "quads_test": 1, "image_size": 240}
         scramble.make_pairs(folder, "world_tiny", "world_swaps", data_settings=settings)

@@ -1,16 +1,16 @@
 """Measure how much code must be read to follow a training run from the command line to the loss.
 
-    python scripts/dev/training_path.py            # in a checkout of any commit, also an old one
-    python scripts/dev/training_path.py --files    # also print the files, each with the reason why it is in the list
+    python scripts/dev/training_path.py            # in a checkout of any commit
+    python scripts/dev/training_path.py --files    # print the files too, each with the reason why it is listed
 
-A short preference training on the shipped tiny model runs through ``scripts/train.py`` in this process. When the first
+A short training run on the shipped tiny model goes through ``scripts/train.py`` in this process. When the first
 training step enters the first function of ``losses.py``, the program stops and prints three measures:
 
-1. the number of this project's files from the command line to the loss, including both ends. These are the files of all
-   functions on the call stack, and the files that define the classes (and base classes) of the objects in the local
-   variables of these functions, also in tuples, lists and mappings. Files whose functions have returned without leaving
-   an object are not counted. For comparison, the script also prints the number without the objects, and the number with
-   the attributes of the objects.
+1. the number of this project's files from the command line to the loss, including both ends. The count includes the
+   files of all functions on the call stack, and the files that define the classes (and base classes) of the objects in
+   the local variables of these functions. Objects in tuples, lists and dictionaries are included. A file is not counted
+   if its functions have returned and no object of its classes remains. For comparison, the script also prints the
+   number of files without the objects, and the number of files with the attributes of the objects.
 2. the number of lines of these files, including comments and blank lines.
 3. the number of parameters of the function ``train`` that notebooks call.
 """
@@ -39,7 +39,7 @@ class Reached(BaseException):
 
 
 def own_file(name: str) -> str | None:
-    """Return the path of a file of this project relative to the checkout, or None for other files."""
+    """Return the path of a file relative to the checkout. Return None for a file outside this project."""
     path = Path(name)
     inside = path.is_relative_to(ROOT / "src" / "scramble") or path.parent == ROOT / "scripts"
     return str(path.relative_to(ROOT)) if inside else None
@@ -53,7 +53,7 @@ def callers(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def objects(value: Any, attributes: bool) -> Iterator[Any]:
-    """Yield a value and its elements, and with ``attributes`` also the object's attributes and their elements."""
+    """Yield a value and its elements. With ``attributes``, also yield the value's attributes and their elements."""
     yield value
     yield from elements(value)
     if attributes and own_file(defining_file(type(value))):
@@ -71,13 +71,14 @@ def elements(value: Any) -> list[Any]:
 
 
 def defining_file(cls: type) -> str:
-    """Return the file of the module of a class, or "" for a class without a file."""
+    """Return the file of the module that defines a class. Return "" if the module has no file."""
     return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
 
 
 def reading_lists(innermost: FrameType) -> list[dict[str, str]]:
-    """Return three dictionaries from files to the reasons for which they are listed: one for the call stack, one with
-    the objects on the stack, and one with the attributes of these objects.
+    """Return three dictionaries from files to the reasons for which they are listed. The first contains the files of
+    the call stack. The second adds the files of the objects on the stack, and the third adds the files of their
+    attributes.
     """
     frames = [frame for frame in callers(innermost) if own_file(frame.f_code.co_filename)]
     stack: dict[str, str] = {}
@@ -102,7 +103,7 @@ def package() -> str:
 
 
 def run_until_loss(folder: str) -> list[dict[str, str]]:
-    """Start a training run as the command line does, and return the lists of files when the first loss is computed."""
+    """Start a training run as the command line does, stop it at the first loss, and return the lists of files."""
     losses = str(ROOT / "src" / "scramble" / package() / "losses.py")
     lists: list[dict[str, str]] = []
 

@@ -1,4 +1,4 @@
-"""Extends the documentation's website (``mkdocs.yml``) with equations and with the roles in docstrings."""
+"""Extends the documentation's website (``mkdocs.yml``) with support for equations and for the roles in docstrings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latex2mathml.converter import convert
 
 
 def equation(source: str, language: str, css_class: str, options: dict[str, Any], md: Any, **kwargs: Any) -> str:
-    """Return MathML for a fence with an equation in LaTeX. This function is a formatter of ``pymdownx.superfences``."""
+    """Return the MathML of an equation in LaTeX. This function is a fence formatter for ``pymdownx.superfences``."""
     return f'<div class="{css_class}">{convert(source, display="block")}</div>'
 
 

@@ -33,7 +33,7 @@ INTRODUCTION = """\
 Every key can be set on the command line (`trainer.beta=0.05`). A file of a configuration group is selected by name
 (`data=coco`), and an experiment is added with a plus (`+experiment=molmo_dpo`). `--help` prints the keys of a script
 with the values that result from the other arguments, for example `python scripts/train.py data=coco --help`. A wrong
-key or value is refused with a one-line error before any work starts.
+key or value is rejected with a one-line error before any work starts.
 
 **required** means that a key has no default. `${...}` is the value of another key. If the default of a key is in
 parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`). If
@@ -75,9 +75,9 @@ SENTENCES = {
     "mix.weight": "Share of this source among the pairs, relative to the other weights.",
     "mix.path": "File or folder of this source.",
     "scores.grammar": "CoLA classifier that scores grammar.",
-    "scores.plausibility": "Vera, which estimates whether a statement is plausible.",
-    "scores.likelihood": "A causal language model, or a vision-language model without its image.",
-    "scores.similarity": "CLIP or SigLIP, with the image.",
+    "scores.plausibility": "Vera model that estimates whether a statement is plausible.",
+    "scores.likelihood": "Causal language model, or vision-language model without the image.",
+    "scores.similarity": "CLIP or SigLIP model that compares the texts with the image.",
     "pairs.refine": "Options of the refinement, which drops pairs that text-only classifiers predict; null: off.",
     "pairs.captions_per_image": "Captions to use per image: all, one (drawn with the seed), or clip (most similar).",
     "pairs.form": "Form of the pairs: caption (caption and negative), yes-no (a question about each caption), or both.",
@@ -100,7 +100,7 @@ SENTENCES = {
 }
 
 
-# Keys of pair methods that have no effect. Experiments set these keys.
+# Keys that have no effect with a pair method, but are accepted because experiments set them.
 NO_EFFECT = {"given": ("prompt", "captions_per_image")}
 
 
@@ -192,8 +192,8 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
-    """Return the comment of a key. Without one, return the sentence in SENTENCES for the last parts of the key, or
-    else the comment of the key with the same first and last part (of ``data.format`` for ``data.mix.format``).
+    """Return the comment of a key. If there is none, return the sentence in SENTENCES for the last parts of the key, or
+    else the comment of the key with the same first and last part (``data.format`` for ``data.mix.format``).
     """
     names = key.split(".")
     own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
@@ -201,7 +201,7 @@ def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
 
 
 def shown(value: Any, *, in_files: bool = True) -> str:
-    """Return a default as it is written on the command line, in parentheses if no file contains it."""
+    """Return a default as it is written on the command line. A default that no file contains is in parentheses."""
     if value == MISSING:
         return "**required**"
     text = '`""`' if value == "" else f"`{show(value)}`".replace("\n", "\\n")
@@ -209,7 +209,7 @@ def shown(value: Any, *, in_files: bool = True) -> str:
 
 
 def type_text(kind: Any) -> str:
-    """Return an annotation in words. Lists are named last, so that it is clear what their elements are."""
+    """Return an annotation in words. Lists come last, so that it is clear what their elements are."""
     *others, last = sorted(dict.fromkeys(_alternatives(kind)), key=lambda text: text.startswith("list of"))
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -351,7 +351,7 @@ def table(keys: Iterator[Key] | Sequence[Key]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a comment whose characters have no meaning in Markdown."""
+    """Return a comment in which the special characters of Markdown are escaped."""
     return text.replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
 
 
