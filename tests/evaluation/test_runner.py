@@ -23,7 +23,7 @@ from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.prompts import QueryEncoder
 from scramble.evaluation.protocols import named_protocol, queries
-from scramble.evaluation.runner import evaluate, identify, score_replies
+from scramble.evaluation.runner import answer, evaluate, identify, score_replies
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.paired import compare, compare_seeds
 from scramble.records import ImageFile, Question, RecordError
@@ -169,23 +169,23 @@ def test_any_number_of_processes_gives_the_same_scores(world, vlm, model_id, tmp
     assert len(rows) == len(set(rows)) == 72
 
 
-def test_the_progress_of_each_process_reaches_the_total_of_its_share(world, vlm, model_id, tmp_path):
+def test_the_progress_of_each_share_reaches_its_total(world, vlm, model_id, tmp_path):
     benchmark, calls = load_benchmark("world_winoground", world), []
     for rank in range(3):
-        evaluate(
+        answer(
             vlm,
             [benchmark],
             "world",
             tmp_path,
             model_id=model_id,
             batch_tokens=64,
-            test_groups=0,
             process=(rank, 3),
-            score=False,
             progress=lambda name: lambda finished, total: calls.append((finished, total)),
         )
     last = [(finished, total) for finished, total in calls if finished == total]
     assert len(last) == 3 and sum(total for _, total in last) == 72
+    scored = evaluate(refuse, [benchmark], "world", tmp_path, model_id=model_id)[0]
+    assert (scored.times["queries"], scored.times["scored_now"], scored.self_test) == (72, 0, None)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.full)])

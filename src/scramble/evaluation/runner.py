@@ -1,45 +1,27 @@
-"""Run benchmarks: send the queries without a stored reply to the model, store every reply, and compute the scores.
-
-Replies are written chunk by chunk, so an interrupted run can resume. The chunks, and therefore the scores, do not
-depend on the number of processes.
-"""
+"""Run benchmarks: answer the queries that have no stored reply, and compute the scores from the stored replies."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from scramble.engines import Engine
 from scramble.evaluation import responses
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, ModelBackend, Query, Reply, limit_items
+from scramble.evaluation.answering import Answerer, LazyBackend, Model, Progress
+from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
 from scramble.evaluation.protocols import Protocol, queries, resolve
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.evaluation.scoring.results import Result
-from scramble.records import ImageFile, RecordError
 from scramble.storage.files import read_json
 from scramble.storage.hashing import content_key, file_key
-from scramble.storage.jsonl import JsonLines
-
-if TYPE_CHECKING:
-    from scramble.models import VLM
-
-log = logging.getLogger(__name__)
-
-Model: TypeAlias = "VLM | ModelBackend"
-Progress = Callable[[int, int], None]
-"""Callback that receives the number of answered queries and the number of all queries in this process's share of the
-work.
-"""
 
 
 @dataclass(frozen=True)
@@ -122,7 +104,6 @@ def evaluate(
     test_groups: int = 4,
     environment: Mapping[str, Any] | None = None,
     progress: Callable[[str], Progress] | None = None,
-    score: bool = True,
     replies: str | Path | None = None,
 ) -> list[Result]:
     """Score a model on benchmarks. Replies and results are written below ``out_folder/<benchmark>/``.
@@ -145,8 +126,6 @@ def evaluate(
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
         environment: package versions and hardware, to be recorded in the result.
         progress: function that returns the progress callback for the benchmark of a given name.
-        score: if False, the replies are generated and stored, but no scores are computed. Compute the scores when all
-            processes or shares of the work have finished.
         replies: folder of the stored replies, with one sub-folder ``<benchmark>/`` per benchmark (default:
             ``out_folder``).
 
@@ -156,19 +135,16 @@ def evaluate(
         EvaluationError, RecordError: an item or image cannot be used; the message names it. Replies that were received
             earlier remain stored.
     """
-    backend = _LazyBackend(model, batch_tokens, token_logprobs)
+    backend = LazyBackend(model, batch_tokens, token_logprobs)
+    answerer = Answerer(backend, model_id.key, limit, process, test_groups, progress)
     scored = []
     for benchmark in benchmarks:
         resolved = resolve(protocol, benchmark)
         folder = Path(out_folder) / benchmark.name
         replies_folder = folder if replies is None else Path(replies) / benchmark.name
-        items = limit_items(benchmark.items, limit)
-        report = progress(benchmark.name) if progress else None
         started = time.perf_counter()
-        work = _answer(backend, items, benchmark, resolved, replies_folder, model_id, process, test_groups, report)
+        work = answerer.answer(benchmark, resolved, replies_folder)
         wait()
-        if not score:
-            continue
         result, outcomes = score_replies(
             benchmark,
             resolved,
@@ -187,6 +163,32 @@ def evaluate(
             results.write(folder, result, outcomes)
         scored.append(result)
     return scored
+
+
+def answer(
+    model: Model | Callable[[], Model],
+    benchmarks: Sequence[Benchmark],
+    protocol: Protocol | str | Mapping[str, Any],
+    replies: str | Path,
+    *,
+    model_id: ModelId,
+    limit: int | None = None,
+    batch_tokens: int | None = None,
+    token_logprobs: bool = False,
+    process: tuple[int, int] = (0, 1),
+    wait: Callable[[], None] = lambda: None,
+    progress: Callable[[str], Progress] | None = None,
+) -> None:
+    """Generate and store the replies of one share of the work, without scores. When all shares are finished,
+    :func:`evaluate` computes the scores.
+
+    The arguments and errors are those of :func:`evaluate`.
+    """
+    backend = LazyBackend(model, batch_tokens, token_logprobs)
+    answerer = Answerer(backend, model_id.key, limit, process, test_groups=0, progress=progress)
+    for benchmark in benchmarks:
+        answerer.answer(benchmark, resolve(protocol, benchmark), Path(replies) / benchmark.name)
+        wait()
 
 
 def score_replies(
@@ -267,131 +269,3 @@ def _earlier_self_test(folder: Path, model_id: ModelId) -> dict[str, Any] | None
     path = folder / "result.json"
     earlier = read_json(path) if path.exists() else {}
     return earlier.get("self_test") if earlier.get("model", {}).get("key") == model_id.key else None
-
-
-@dataclass
-class _Work:
-    times: dict[str, Any]
-    self_test: dict[str, Any] | None
-
-
-class _LazyBackend:
-    """The model's backend. It is built at the first call, so that no model is loaded if all replies are stored."""
-
-    def __init__(self, model: Model | Callable[[], Model], batch_tokens: int | None, token_logprobs: bool) -> None:
-        self._model, self._batch_tokens, self.token_logprobs = model, batch_tokens, token_logprobs
-        self._backend: ModelBackend | None = None
-
-    def __call__(self) -> ModelBackend:
-        if self._backend is None:
-            model = self._model() if callable(self._model) else self._model
-            if not isinstance(model, ModelBackend):
-                # torch and transformers take seconds to import
-                from scramble.evaluation.backends.local import LocalBackend
-
-                model = LocalBackend(model, self._batch_tokens, token_logprobs=self.token_logprobs)
-            self._backend = model
-        return self._backend
-
-
-def _answer(
-    backend: _LazyBackend,
-    items: Sequence[Item],
-    benchmark: Benchmark,
-    protocol: Protocol,
-    folder: Path,
-    model_id: ModelId,
-    process: tuple[int, int],
-    test_groups: int,
-    report: Progress | None,
-) -> _Work:
-    """Send the queries without a stored reply to the model, and append the replies to the stored replies."""
-    all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
-    key_of = {q.query_id: responses.query_key(model_id.key, q, benchmark.image_hashes) for q in all_queries}
-    # Several items may contain the same question, for example in POPE's splits. The model gets each question once.
-    unique: dict[str, Query] = {}
-    for query in all_queries:
-        unique.setdefault(key_of[query.query_id], query)
-    groups = responses.group_by_images(unique.values(), benchmark.image_hashes)
-    done = {
-        key
-        for key, reply in responses.read(folder).items()
-        if reply.token_logprobs or not reply.logprobs or not backend.token_logprobs
-    }
-    missing = [query for key, query in unique.items() if key not in done]
-    times = {"queries": len(all_queries), "scored_now": 0, "model_seconds": 0.0}
-    if not missing:
-        return _Work(times, None)
-
-    answering = backend()
-    answering.check(missing)
-    readable = (group for group in groups if not _broken_images([group], benchmark.images))
-    first = list(islice(readable, max(1, test_groups)))
-    size = answering.chunk_size(first[0], benchmark.images) if first else len(groups)
-    chunks = [groups[start : start + size] for start in range(0, len(groups), size)][process[0] :: process[1]]
-    tested = answering.self_test(first, benchmark.images) if first and test_groups and process[0] == 0 else None
-    name = "responses.jsonl" if process[1] == 1 else f"responses-{process[0]}.jsonl"
-    share = [key_of[query.query_id] for chunk in chunks for group in chunk for query in group]
-    finished = sum(key in done for key in share)
-    broken: dict[str, str] = {}
-    with JsonLines(folder / name) as file:
-        for chunk in chunks:
-            if all(key_of[query.query_id] in done for group in chunk for query in group):
-                continue
-            clock = time.perf_counter()
-            answered, replies_of = _replies(answering, chunk, benchmark.images, broken)
-            times["model_seconds"] += time.perf_counter() - clock
-            rows = [
-                responses.row(key_of[query.query_id], query, reply)
-                for group, replies in zip(answered, replies_of, strict=True)
-                for query, reply in zip(group, replies, strict=True)
-                if key_of[query.query_id] not in done
-            ]
-            file.extend(rows)
-            times["scored_now"] += len(rows)
-            finished += len(rows)
-            if report:
-                report(finished, len(share))
-    if broken:
-        image, fault = next(iter(broken.items()))
-        raise RecordError(
-            f"{benchmark.name}: {len(broken)} of {len(benchmark.image_hashes)} images cannot be used (first: "
-            f"{image!r}: {fault}): download the image{'s' * (len(broken) > 1)} again and repeat the command. The "
-            "replies about all other images are stored"
-        )
-    return _Work(times, tested)
-
-
-def _replies(
-    backend: ModelBackend,
-    chunk: Sequence[Sequence[Query]],
-    images: Mapping[str, ImageFile],
-    broken: dict[str, str],
-) -> tuple[Sequence[Sequence[Query]], list[list[Reply]]]:
-    """Return the groups of a chunk whose images can be decoded, and the replies. Images that cannot be decoded are
-    added to ``broken``.
-
-    Images are decoded again only after an error, because decoding takes a noticeable share of the time on a fast GPU.
-    """
-    try:
-        return chunk, list(backend.reply(chunk, images))
-    except (EvaluationError, RecordError):
-        faults = _broken_images(chunk, images)
-        if not faults:
-            raise
-    for image_id, fault in faults.items():
-        log.warning(f"image {image_id!r} cannot be used ({fault}); questions about this image are skipped")
-    broken |= faults
-    readable = [group for group in chunk if faults.keys().isdisjoint(group[0].image_ids)]
-    return readable, list(backend.reply(readable, images)) if readable else []
-
-
-def _broken_images(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, str]:
-    """Return a dictionary from the ids of the images that cannot be decoded to the reasons."""
-    faults = {}
-    for image_id in dict.fromkeys(image_id for group in groups for image_id in group[0].image_ids):
-        try:
-            images[image_id].open()
-        except (EvaluationError, RecordError) as error:  # EvaluationError: a crop is outside the image
-            faults[image_id] = str(error)
-    return faults

@@ -84,7 +84,7 @@ def evaluate(
             scored. When all shards are done, a run without ``shard`` finds every reply on disk.
 
     Returns:
-        The results of each arm, in the order of ``benchmarks``.
+        The results of each arm, in the order of ``benchmarks``. With a shard, the dictionary is empty.
     """
     from scramble.evaluation import runner
     from scramble.evaluation.benchmarks import load_benchmark
@@ -99,12 +99,11 @@ def evaluate(
         "limit": limit,
         "batch_tokens": batch_tokens,
         "token_logprobs": token_logprobs,
-        "environment": environment(),
         "process": process,
         "wait": wait,
         "progress": counter,
-        "score": shard is None,
     }
+    versions = environment()
     results: dict[str, list[Result]] = {}
     if is_main_process() and engine is None:
         log_slow_threads()
@@ -117,15 +116,25 @@ def evaluate(
         else:
             models = list(_local(run, model, arms, adapter))
         loaded = [load_benchmark(name, **settings) for name, settings in benchmarks.items()]
-        if is_main_process() and shard is None:
-            options["judge"] = _judge(stack, run, judge or {})
+        grader = _judge(stack, run, judge or {}) if is_main_process() and shard is None else None
         for answers, identity in models:
             arm = identity.name
-            out = run / place / arm
+            out, replies = run / place / arm, run / folder / arm
+            if shard is not None:
+                runner.answer(answers, loaded, protocol, replies, model_id=identity, **options)
+                continue
             results[arm] = runner.evaluate(
-                answers, loaded, protocol, out, replies=run / folder / arm, model_id=identity, **options
+                answers,
+                loaded,
+                protocol,
+                out,
+                replies=replies,
+                model_id=identity,
+                judge=grader,
+                environment=versions,
+                **options,
             )
-            if is_main_process() and shard is None:
+            if is_main_process():
                 for benchmark, result in zip(loaded, results[arm], strict=True):
                     log.info(f"{arm}: {_headline(result)}")
                     _report_self_test(f"{arm}: {benchmark.name}", result.self_test)
