@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 EXPONENT = 2.0
 # A family with fewer than FEW expected draws has FOLDS_OF_FEW folds. Its classifiers are then fitted on 95 % of the
-# pairs instead of 80 %, which lowers the transfer accuracy of refined swaps by one percentage
-# point. Larger families have enough pairs with FOLDS folds.
+# pairs instead of 80 %, which lowers the transfer accuracy of refined swaps by one percentage point. Larger
+# families have enough pairs with FOLDS folds.
 FEW, FOLDS_OF_FEW = 5_000, 20
 MAX_CANDIDATES = 200_000  # maximum number of candidates, from a random sample of the images, for fitting classifiers
 GRID = 50  # cells per side of a quadrant, for two gaps in [-1, 1]

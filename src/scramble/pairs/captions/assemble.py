@@ -186,7 +186,7 @@ def _admissible(
             continue
         text = normalise(candidate.text)
         if text.casefold() in image_captions.texts:
-            reason = "all candidates supported by another caption"
+            reason = "another caption supports all candidates"
             continue
         if surface and text != candidate.text:
             candidate = replace(candidate, text=text, edits=changed_span(caption.text, text))
@@ -196,7 +196,7 @@ def _admissible(
             spans = [candidate.text[slice(*edit.rejected)] for edit in candidate.edits] or [candidate.text]
             new = _stems(" ".join(spans)) - image_captions.words[caption.index]
             if new and new <= others:
-                reason = "all candidates supported by another caption"
+                reason = "another caption supports all candidates"
                 continue
         admissible.append(candidate)
     return admissible, reason

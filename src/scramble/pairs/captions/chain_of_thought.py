@@ -181,7 +181,7 @@ class CotGenerator:
         if _lemmas(before) == _lemmas(after):
             return "same words in the same order"
         if shared_content(before, after) < self._content_kept:
-            return "words differ from the caption's"
+            return "too few words in common with the caption"
         return ""
 
     def _cleaned(

@@ -124,7 +124,7 @@ class EngineInterventions(WordInterventions):
             rule=self.rule,
         )
         if changed != perturbed.false_steps:
-            return "rewriting: other steps than the affected ones changed"
+            return "rewriting: the changed steps are not the affected steps"
         reason = unintended(worded)
         return f"rewriting: {reason.split(':')[0]}" if reason else worded
 
