@@ -48,10 +48,10 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
     """Score one item from the replies to its queries, given by query id."""
     check_rule(item)
     if isinstance(item.record, Question):
-        return _question(item, item.record, replies[item.item_id], protocol)
+        return _outcome_of_question(item, item.record, replies[item.item_id], protocol)
     captions = item.record.captions
     if protocol.caption_score == "replies":
-        return _chosen(item, replies, protocol)
+        return _outcome_of_two_choices(item, replies, protocol)
     scores = caption_scores(item, replies, protocol)
     if isinstance(item.record, CaptionChoice):
         ties = protocol.tie_policy if protocol.choice_tie_policy == "same" else protocol.choice_tie_policy
@@ -67,7 +67,7 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
     return _outcome(item, values, None, "", ties=int(result.ties[0]), details={"scores": scores.tolist()})
 
 
-def _chosen(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
+def _outcome_of_two_choices(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
     """Compute the text, image and group scores from the replies to four questions: which caption fits each of the two
     images, and which image fits each of the two captions. A reply that chooses neither option is wrong.
     """
@@ -89,11 +89,14 @@ def caption_scores(item: Item, replies: Mapping[str, Reply], protocol: Protocol)
     """Return the scores (images, captions) of a 2x2 or caption-choice item under the protocol's caption score."""
     assert not isinstance(item.record, Question)
     count = len(item.record.captions)
-    return np.array([_row(f"{item.item_id}/{n}", item, count, replies, protocol) for n in range(len(item.image_ids))])
+    return np.array([_scores_for_image(item, n, count, replies, protocol) for n in range(len(item.image_ids))])
 
 
-def _row(prefix: str, item: Item, count: int, replies: Mapping[str, Reply], protocol: Protocol) -> list[float]:
-    kind = protocol.caption_score
+def _scores_for_image(
+    item: Item, image: int, count: int, replies: Mapping[str, Reply], protocol: Protocol
+) -> list[float]:
+    """Return the scores of an item's ``count`` captions for its image with index ``image``."""
+    kind, prefix = protocol.caption_score, f"{item.item_id}/{image}"
     if kind in ("yes", "yes_minus_no"):
         rows = [replies[f"{prefix}/{c}"] for c in range(count)]
         # The mean per token is used, as in the original scorers. For a one-token answer it equals the sum.
@@ -111,9 +114,9 @@ def _row(prefix: str, item: Item, count: int, replies: Mapping[str, Reply], prot
     return list(reply.logprobs)
 
 
-def _question(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
+def _outcome_of_question(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
     if reply.text is None:
-        return _likelihood(item, record, reply, protocol)
+        return _outcome_of_likelihoods(item, record, reply, protocol)
     details: dict[str, Any] = {"response": reply.text}
     if item.style == "rationale":
         judged = faithfulness.judge_reply(item, reply.text)
@@ -174,7 +177,7 @@ def _read_choice(item: Item, answer: str, reply: str, text: str, protocol: Proto
     return parsed == answer, parsed
 
 
-def _likelihood(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
+def _outcome_of_likelihoods(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
     answer = record.answer
     if item.style == "closed":
         names = tuple(item.details["candidates"])
