@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 ImageInputs = Mapping[str, Tensor]
-"""The processor's output for the images of one prompt (pixel values, crop positions, ...), without batch axis."""
+"""The processor's output for the images of one prompt (pixel values, crop positions, ...), without a batch axis."""
 
 Positions = Callable[[Sequence[int], ImageInputs | None], NDArray[np.int64]]
 """Function from the n token ids of a sequence and its image inputs to its position ids (A, n) on A axes."""
@@ -23,7 +23,7 @@ Positions = Callable[[Sequence[int], ImageInputs | None], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Facts about a model's tokens that a trie depends on. Instances can be pickled, for worker processes.
+    """Facts about a model's tokens that a trie depends on. Instances can be pickled and passed to worker processes.
 
     Attributes:
         features: ids of image placeholders; the n-th placeholder of a sequence receives the n-th image feature.
@@ -63,10 +63,10 @@ class DeepFeatures(NamedTuple):
 
 
 class Backbone(Protocol):
-    """The parts of a vision-language model: tower and projector, embeddings, decoder, head.
+    """The parts of a vision-language model: tower and projector, embeddings, decoder and head.
 
     Attributes:
-        model: the module with all weights, without DDP or PEFT wrapper (adapters are inside its layers).
+        model: the module with all weights, without a DDP or PEFT wrapper (adapters are inside its layers).
         token_rules: facts about the model's tokens that a trie depends on.
         combine: whether a feature replaces the token embedding or is added to it (Molmo, Molmo2).
         vectors_per_feature: number S of vectors of width D in an image feature. The first vector is part of the
@@ -86,7 +86,7 @@ class Backbone(Protocol):
     logit_softcap: float | None
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Run tower and projector once over all images. Return each prompt's features (F_i, S D) in token order."""
+        """Run the tower once over all images. Return each prompt's projected features (F_i, S D) in token order."""
         ...
 
     def num_patches(self, images: ImageInputs) -> int:
@@ -111,9 +111,9 @@ class Backbone(Protocol):
         ``attention_masks`` contains a mask for each type of layer in ``attention_windows``. A mask is a FlexAttention
         BlockMask or a boolean tensor (B, 1, L, K), which is True where attention is allowed. Recurrent layers receive
         :class:`scramble.trie.recurrent.Paths` under ``linear_attention``. ``position_ids`` has the shape (A, B, L).
-        ``cache`` (a transformers ``Cache``) contains the keys and values of the first K - L tokens. Those of the L new
-        tokens are added to the cache. ``input_ids`` (B, L) are the tokens, for decoders with per-layer embeddings
-        (Gemma 4).
+        ``cache`` (a transformers ``Cache``) contains the keys and values of the first K - L tokens. The keys and values
+        of the L new tokens are added to the cache. Decoders with per-layer embeddings (Gemma 4) need the token ids
+        ``input_ids`` (B, L).
         """
         ...
 
@@ -129,5 +129,5 @@ class Backbone(Protocol):
 
     @property
     def vision(self) -> Sequence[nn.Module]:
-        """The tower and the projector; empty for a text-only model."""
+        """The tower and the projector, or no modules for a text-only model."""
         ...

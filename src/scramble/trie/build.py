@@ -1,7 +1,7 @@
 """Builds a token trie from lists of token ids, without a model or tensors.
 
-The nodes of the trie are the tokens that must pass through the decoder, which are those with a scored token after them.
-The last token of an answer is predicted but is never an input. It is therefore a *target* and not a node, unless
+The nodes of the trie are the tokens that must pass through the decoder, which are all tokens before a scored token. The
+last token of an answer is predicted but is never an input. It is therefore a *target* and not a node, unless
 ``TokenRules.last_tokens`` is set.
 """
 
@@ -27,22 +27,23 @@ class TrieError(ValueError):
 class TokenTrie:
     """The sequences of one image as a trie in depth-first order.
 
-    The trie has N nodes, of which R predict a scored token, and T distinct predictions (a predicting node and a token
-    id). In depth-first order the descendants of a node directly follow it, so one number per node, ``end``, defines the
-    whole attention mask.
+    The trie has N nodes, of which R predict a scored token, and T distinct predictions (pairs of a predicting node and
+    a token id). In depth-first order the descendants of a node directly follow it, so one number per node, ``end``,
+    defines the whole attention mask.
 
     Attributes:
         ids: (N,) token ids.
         depths: (N,) depth of each node, which is its index in every sequence that passes through it.
-        positions: (A, N) position ids of each node on A axes; the depth unless the model has other positions.
+        positions: (A, N) position ids of each node on A axes; equal to the depth unless ``build_trie`` receives
+            position ids.
         end: (N,) index after the last descendant: node q may attend to node k iff ``k <= q < end[k]``.
         rows: (R,) nodes that predict at least one scored token, ascending.
         row_starts: (R + 1,) the predictions of row r are ``row_starts[r]:row_starts[r + 1]``.
         target_ids: (T,) the predicted token ids, sorted by row and then by id.
         targets: for each sequence, the index of the prediction of each scored token, in token order.
         features: (N,) index of the node's image feature, or -1.
-        num_features: number of image features, the same in every sequence.
-        block: (N,) number of the bidirectional image block that the node belongs to, or -1.
+        num_features: number of image features, which is the same in every sequence.
+        block: (N,) index of the bidirectional image block that the node belongs to, or -1.
         sequences: (N,) number of sequences that pass through the node.
     """
 
@@ -77,8 +78,8 @@ def build_trie(
         sequences: token ids, one list per sequence. Sequences may be equal, or be prefixes of each other.
         scored: for each sequence, a mask of the tokens to score.
         rules: facts about the model's tokens.
-        positions: position ids (A, n) of each sequence; tokens with the same predecessors must have the same position.
-            None means that the position of a token is its index.
+        positions: position ids (A, n) of each sequence; tokens with the same preceding tokens must have the same
+            position. None means that the position of a token is its index.
         item_id: id for error messages.
 
     Raises:
@@ -127,7 +128,9 @@ def build_trie(
 def _scored_places(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntArray:
     """Return the indices of the scored tokens of a sequence."""
     if len(ids) != len(mask):
-        raise TrieError(f"{where}: the sequence has {len(ids)} tokens, but its mask has {len(mask)} entries")
+        raise TrieError(
+            f"{where}: the sequence has {len(ids)} tokens, but its mask has {len(mask)} entries: pass one per token"
+        )
     places = np.flatnonzero(np.asarray(mask, dtype=bool))
     if len(places) == 0:
         raise TrieError(f"{where}: the sequence has no scored token: check that its completion is not empty")
@@ -140,7 +143,8 @@ def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray,
     """Return the paths (the node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
 
     The sequences are sorted lexicographically. A sequence then shares its longest common prefix with its predecessor,
-    so comparing adjacent sequences is enough. Appending the new tokens of each sequence gives the depth-first order.
+    so comparing adjacent sequences is enough. Appending the new tokens of each sequence therefore produces the nodes in
+    depth-first order.
     """
     paths: list[IntArray] = [np.empty(0, np.int64)] * len(inputs)
     ids: list[int] = []

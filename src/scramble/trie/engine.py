@@ -69,9 +69,9 @@ def logprobs(
         batch: result of :func:`scramble.trie.pack.pack`, which is moved to the model's device.
         features: image features (F_i, S D) of each item, from :func:`encode_images` or a cache; None means that they
             are computed.
-        with_statistics: also return entropy and log sum p^2, without gradient.
-        with_router_loss: also return the load-balancing loss. This loss equals that of whole sequences if the tries
-            were built with ``TokenRules.last_tokens``.
+        with_statistics: also return entropy and log sum p^2, without gradients.
+        with_router_loss: also return the load-balancing loss. This loss equals the loss of a batch of whole sequences
+            if the tries were built with ``TokenRules.last_tokens``.
 
     Raises:
         TrieError: the numbers of image tokens and image features of an item differ.
@@ -125,12 +125,12 @@ def logprobs(
 def encode_images(
     backbone: Backbone, images: Sequence[ImageInputs | None], tower_tokens: int | None = TOWER_TOKENS
 ) -> list[Tensor | None]:
-    """Return the features (F_i, S D) of the images of each item. Tower and projector run once per distinct image.
+    """Return the features (F_i, S D) of the images of each item. Images that several items share are encoded once.
 
-    Tower and projector run without gradient and in evaluation mode unless a weight in ``backbone.vision`` is trained.
-    On a GPU, a frozen tower encodes the images of several prompts in one pass. A pass has at most ``tower_tokens``
-    patches (None means no limit), unless a single prompt has more. On a CPU, such passes would not be faster, so a
-    frozen tower encodes one prompt at a time.
+    The tower and the projector run without gradients and in evaluation mode unless a weight in ``backbone.vision`` is
+    trained. On a GPU, a frozen tower encodes the images of several prompts in one pass. A pass has at most
+    ``tower_tokens`` patches (None means no limit), unless a single prompt has more. On a CPU, a pass over several
+    prompts would not be faster, so a frozen tower encodes the images of one prompt at a time.
     """
     # Compare by identity, because items with the same images share the object and comparing pixels would be too slow.
     distinct: dict[int, ImageInputs] = {id(image): image for image in images if image is not None}
@@ -193,9 +193,9 @@ def enable_gradient_checkpointing(backbone: Backbone) -> None:
 def embed(
     backbone: Backbone, batch: TrieBatch, features: Sequence[Tensor | None]
 ) -> tuple[Tensor, DeepFeatures | None]:
-    """Return the embeddings (B, L, D) of a batch with image features inserted, and the features of later layers.
+    """Return the embeddings (B, L, D) of a batch with image features inserted, and the features for later layers.
 
-    ``features`` are the image features (F_i, S D) of each item. If S = 1 or there is no image, the features of later
+    ``features`` are the image features (F_i, S D) of each item. If S = 1 or there is no image, the features for later
     layers are None.
 
     Raises TrieError if the numbers of image tokens and image features of an item differ.
@@ -206,7 +206,7 @@ def embed(
         if num_tokens != num_features:
             raise TrieError(
                 f"item {name!r}: the prompt has {num_tokens} image tokens, but its images have {num_features} "
-                "features: take prompt and images from the same processor call"
+                "features: take the prompt and the images from the same processor call"
             )
     parts = [part for part in features if part is not None]
     if not parts:

@@ -43,7 +43,7 @@ def head_logprobs(
         target_rows_T, target_ids_T: row and token id of each prediction.
         softcap: bound of the logits, see :func:`cap_logits`; None means unbounded.
         chunk_elements: maximum number of logits in memory at a time.
-        with_statistics: also return entropy and log sum p^2 of each position's distribution, without gradient.
+        with_statistics: also return entropy and log sum p^2 of each position's distribution, without gradients.
 
     Returns:
         The log-probabilities (T,), the entropy -sum p log p (R,) in nats, and log sum p^2 (R,), from which the
@@ -60,7 +60,7 @@ def head_logprobs(
 def cap_logits(logits: Tensor, softcap: float | None) -> Tensor:
     """Bound logits to (-softcap, softcap) with ``softcap * tanh(logits / softcap)``, as in Gemma.
 
-    None means no bound.
+    If ``softcap`` is None, the logits are unchanged.
     """
     return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 

@@ -1,4 +1,6 @@
-"""Runs parts of the last decoder layer only at positions that predict a scored token, because no other output is used.
+"""Runs parts of the last decoder layer only at positions that predict a scored token.
+
+The outputs of the last layer at all other positions are not used.
 
 Keys and values of the last layer are needed at all positions. The query and output projections and the MLP of this
 layer act on each position separately, so they run only on the predicting positions. Their outputs at all other
@@ -30,8 +32,8 @@ def last_layer(decoder: nn.Module) -> nn.Module | None:
 def only_predicting(decoder: nn.Module, rows_R: Tensor) -> Iterator[None]:
     """Within the block, restrict the last layer to ``rows_R`` (flat positions in B * L) where possible.
 
-    A last layer with gradient checkpointing is not restricted. Such a layer is recomputed after the block has ended,
-    without the hooks, so the shapes of the recomputed tensors would differ from those of the forward pass.
+    A last layer with gradient checkpointing is not restricted. It is recomputed after the block has ended, without the
+    hooks, so the shapes of the recomputed tensors would differ from the shapes in the forward pass.
     """
     layer = last_layer(decoder)
     checkpointed = layer is not None and layer.training and getattr(layer, "gradient_checkpointing", False)

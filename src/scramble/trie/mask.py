@@ -1,9 +1,9 @@
 """Builds the attention masks of token tries, in which token q attends to token k iff ``k <= q < end[k]``.
 
 The rule also separates the tries of a row, and padding attends only to itself. For models with bidirectional image
-blocks, the tokens of a block also attend to each other. In a layer with a sliding window, token k must also be less
+blocks, the tokens of a block also attend to each other. In a layer with a sliding window, token k must also be fewer
 than ``window`` tokens before q on the path. The depths of the two tokens give this distance. The window also limits
-blocks (as in Gemma 3).
+attention within blocks, as in Gemma 3.
 
 Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
@@ -35,8 +35,8 @@ def attention_masks(
 
     ``windows`` maps each type of layer to its attention window in tokens (None means unlimited). ``block_layers`` are
     the layer types with bidirectional image blocks (None means all). With ``flex``, the masks are FlexAttention's
-    BlockMasks. Layer types share a mask if no path is longer than their windows. Recurrent layers receive the batch's
-    paths.
+    BlockMasks. Layer types with the same window and the same blocks share a mask. A window that is at least as long as
+    the longest path counts as unlimited. Recurrent layers receive the batch's paths.
     """
     longest = int(batch.depth_BL.max()) + 1 if any(windows.values()) else 0
     reached = {kind: None if window is None or window >= longest else window for kind, window in windows.items()}
@@ -55,12 +55,12 @@ def attention_masks(
 def dense_mask(
     end_BL: Tensor, block_BL: Tensor | None = None, depth_BL: Tensor | None = None, window: int | None = None
 ) -> Tensor:
-    """Return the rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention. True allows attention.
+    """Return the attention rule as a Boolean mask (B, 1, L, L) for scaled_dot_product_attention. True allows attention.
 
     Args:
         end_BL: index after the last descendant of each token.
         block_BL: index of each token's block, in which attention is bidirectional; -1 for tokens outside blocks.
-        depth_BL: depth of each token in its trie; needed with ``window``.
+        depth_BL: depth of each token in its trie; required with ``window``.
         window: number of tokens of its path that a token attends to, including itself; None means all.
     """
     index_L = torch.arange(end_BL.shape[1], device=end_BL.device)

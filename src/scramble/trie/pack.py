@@ -25,7 +25,7 @@ class TrieItem:
     """Token sequences with the same images.
 
     Attributes:
-        sequences: token ids of prompt and completion, including image placeholders.
+        sequences: token ids of each prompt and its completion, including image placeholders.
         scored: for each sequence, a mask of the tokens to score.
         images: the processor's output for the images, or None. An object that several items share is encoded once.
         item_id: id for error messages.
@@ -106,7 +106,7 @@ class TrieBatch:
         return _unpickled_batch, tuple(getattr(packed, field.name) for field in fields(self))
 
     def _map(self, move: Callable[[Any], Any]) -> TrieBatch:
-        """Return a copy with ``move`` applied to every tensor or array. Items still share images."""
+        """Return a copy with ``move`` applied to every tensor or array. Shared images remain shared."""
         changes: dict[str, object] = {
             field.name: move(value)
             for field in fields(self)
@@ -253,7 +253,7 @@ def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: 
     if vocab_size is not None and (worst := int(trie.target_ids.max())) >= vocab_size:
         raise TrieError(
             f"item {item.item_id!r}: token id {worst} is scored, but the output head has {vocab_size} rows: do not "
-            "score image tokens and other special tokens"
+            "score image tokens or other tokens that have no row"
         )
     if trie.num_features and item.images is None:
         raise TrieError(

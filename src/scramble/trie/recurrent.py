@@ -29,7 +29,7 @@ class Paths:
         places_BL: for each token, one of its flat indices (in P * N) on the paths; 0 in the batch's padding, whose
             outputs are not used.
         mask_PN: False in padding before the first token, because this padding must not change the state. None if
-            padding follows the last token, because it cannot change the outputs of the path there.
+            padding follows the last token, where it cannot change the outputs of the path.
     """
 
     tokens_PN: Tensor
@@ -60,8 +60,8 @@ def paths_to(ends_BL: Tensor, last_P: Tensor, rows_P: Tensor, *, align_ends: boo
         ends_BL: index in the row after the last descendant of each token.
         last_P: for each path, the index of its last token in the row. Every token except padding must be on a path.
         rows_P: row of each path.
-        align_ends: whether padding precedes the paths, so that the state after the last column is the state after every
-            path. Otherwise padding follows the paths, so that rows are computed as without padding.
+        align_ends: whether padding precedes the paths, so that the state after the last column is the final state of
+            every path. Otherwise, padding follows the paths and does not change their outputs.
     """
     length = ends_BL.shape[1]
     index_L = torch.arange(length, device=ends_BL.device)
@@ -99,7 +99,7 @@ def run_along_paths(module: nn.Module) -> None:
     along the paths.
 
     The hooks are permanent, because gradient checkpointing runs layers again in the backward pass, with the arguments
-    of the forward pass. Calls with other masks are not changed.
+    of the forward pass. The hooks do not change calls with other masks.
     """
     if module not in _HOOKED:
         hooks = _Hooks()

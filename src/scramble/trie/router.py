@@ -1,6 +1,6 @@
 """Computes the load-balancing loss of a mixture of experts on a trie.
 
-This loss equals that of a batch with one sequence per row.
+The result equals the loss of a batch with one sequence per row.
 
 Shape suffixes: B rows, L tokens per row, E experts.
 """
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 def has_routers(decoder: nn.Module) -> bool:
     """Return whether a decoder has a load-balancing loss and router logits that can be recorded.
 
-    Gemma 4 has no such loss. Its models record router probabilities as ``router_logits``, even without experts.
+    Gemma 4 has no load-balancing loss, and its models record router probabilities as ``router_logits``, even without
+    experts.
     """
     records = getattr(decoder, "_can_record_outputs", None) or {}
     return "router_logits" in records and hasattr(decoder.config, "router_aux_loss_coef")
@@ -48,7 +49,7 @@ def recorded_router_logits(decoder: nn.Module) -> Iterator[list[Tensor]]:
 def load_balancing_loss(logits: Sequence[Tensor], sequences_BL: Tensor, experts_per_token: int) -> Tensor:
     """Return the auxiliary loss of the Switch Transformer (arXiv 2101.03961, eqs. 4 to 6), over all layers together.
 
-    A token that S sequences share counts S times, so the loss equals that of a batch with one sequence per row.
+    A token that S sequences share counts S times, so the result equals the loss of a batch with one sequence per row.
 
     Args:
         logits: the router logits (B L, E) of each layer.

@@ -1,4 +1,4 @@
-"""Computes the log-probabilities of all sequences of a stream of items, without gradient."""
+"""Computes the log-probabilities of all sequences of a stream of items, without gradients."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SequenceScore:
 
 
 def default_batch_tokens(device: torch.device) -> int:
-    """Return the default number of positions per batch: 1024 on a CPU, where larger batches only use more memory, and
-    8192 on a GPU.
+    """Return the default number of positions per batch: 1024 on a CPU, where larger batches use more memory and are not
+    faster, and 8192 on a GPU.
     """
     return 1024 if device.type == "cpu" else 8192
 

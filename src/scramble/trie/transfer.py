@@ -2,9 +2,9 @@
 
 torch passes each tensor in a new shared-memory segment. Small tensors are pickled by value instead, because the
 handshake for a segment takes longer than the copy. A handshake takes about a millisecond in both processes, and a batch
-has a dozen index tensors. Pixels are copied to segments that the worker reuses, because the page faults of a new
-segment take longer than the copy. Page faults take 2 µs per page of 4 kB in a virtual machine, which is 15 ms for an
-image of 13 InternVL tiles (31 MB).
+contains about a dozen index tensors. Pixels are copied to segments that the worker reuses, because the page faults of a
+new segment take longer than the copy. Page faults take 2 µs per page of 4 kB in a virtual machine, which is 15 ms for
+an image of 13 InternVL tiles (31 MB).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _release(segment: Tensor, process: int) -> None:
 class Segments:
     """The shared-memory segments of a worker.
 
-    Their total size is about that of the tensors that exist at the same time.
+    Their total size is about the total size of the tensors that exist at the same time.
     """
 
     segments: list[Tensor] = field(default_factory=list)
