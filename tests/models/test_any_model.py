@@ -264,5 +264,5 @@ def test_paligemma_needs_an_image(tmp_path: Path) -> None:
     from tests.models.without_trie import save_tiny_paligemma
 
     vlm = load_vlm(save_tiny_paligemma(tmp_path / "paligemma", QUESTIONS))
-    with pytest.raises(ModelError, match="only answers prompts with an image"):
+    with pytest.raises(ModelError, match="supports only prompts with an image"):
         scramble.score(vlm, None, QUESTIONS[0], ANSWERS)

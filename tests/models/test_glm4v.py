@@ -103,7 +103,7 @@ def test_max_pixels(tiny: Callable[[str], Path]) -> None:
     assert lengths == [16, 4]
     # The limit is for one image, although the processor counts two frames.
     with pytest.raises(
-        ModelError, match=r"max_pixels must be at least 256, not 200, because a token represents 16 x 16 px"
+        ModelError, match=r"max_pixels must be at least 256, not 200, because each image token represents 16 x 16 px"
     ):
         load_vlm(tiny("glm4v"), max_pixels=200)
 

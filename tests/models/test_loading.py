@@ -267,7 +267,7 @@ def adapter(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> Path
         ("adapter_config.json", b"\xff\xfe\x00", "adapter_config.json is not JSON"),
         ("adapter_config.json", b"[]", "is not a JSON object"),
         ("adapter_config.json", b"{}", "has no peft_type"),
-        ("adapter_config.json", b'{"peft_type": "NOTHING"}', "there is no adapter at"),
+        ("adapter_config.json", b'{"peft_type": "NOTHING"}', "cannot be read ('NOTHING')"),
         ("adapter_config.json", b'{"peft_type": "LORA", "r": "many"}', "does not match"),
         ("adapter_config.json", b'{"peft_type": "LORA", "r": 4, "target_modules": "nothing"}', "does not match"),
     ],

@@ -81,7 +81,7 @@ def test_max_pixels(name: str, tiny: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError, match=r"llava cannot limit the pixels per image: remove model\.max_pixels=500"):
         load_vlm(tiny("llava"), max_pixels=500)
     with pytest.raises(
-        ModelError, match=r"max_pixels must be at least 256, not 100, because a token represents 16 x 16 px"
+        ModelError, match=r"max_pixels must be at least 256, not 100, because each image token represents 16 x 16 px"
     ):
         load_vlm(tiny("qwen2_vl"), max_pixels=100)
 

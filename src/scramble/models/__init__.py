@@ -1,4 +1,4 @@
-"""Implements model families with a common interface."""
+"""Implements the model families, which have a common interface."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def unwrap(model: Any) -> Any:
 class FamilyBackbone:
     """Implements the trie engine's interface for a model, which may be wrapped.
 
-    The protocol documents the attributes.
+    :class:`scramble.trie.backbone.Backbone` documents the attributes.
     """
 
     def __init__(self, family: Family, model: nn.Module) -> None:
@@ -55,7 +55,7 @@ class FamilyBackbone:
         self.logit_softcap = family.logit_softcap(config)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Run tower and projector once over all images. Return each prompt's features (F_i, S D) in token order."""
+        """Run the tower once over all images. Return each prompt's projected features (F_i, S D) in token order."""
         device = next(self.vision[0].parameters()).device
         moved: list[Mapping[str, Tensor]] = [{k: v.to(device) for k, v in inputs.items()} for inputs in images]
         return self.family.features(self.model, moved)

@@ -1,4 +1,4 @@
-"""Defines the argument that passes the cache of keys and values, which transformers 5.24 renamed to ``cache``."""
+"""Defines the name of the argument that passes the key-value cache. transformers 5.24 renamed it to ``cache``."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.deprecation import deprecate_kwarg
 
 CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
-"""Argument of a model's forward and field of its output, in the installed version of transformers."""
+"""Name of the key-value cache as an argument and output of ``forward`` in the installed version of transformers."""
 
 # Version 0 is in the past, so the decorator only renames the argument and does not warn.
 accepts_past_key_values = deprecate_kwarg("past_key_values", version="0", new_name="cache")
-"""Decorator of a method with an argument ``cache``, which can also be passed under its earlier name."""
+"""Decorator for methods with an argument ``cache``, which callers can also pass as ``past_key_values``."""
 
 
 def cache_argument(cache: object) -> dict[str, Any]:

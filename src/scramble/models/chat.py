@@ -24,7 +24,7 @@ def answer(
     """Return the model's answer to ``text`` about ``images``.
 
     Args:
-        vlm: the model, with or without adapter.
+        vlm: the model, with or without an adapter.
         text: the user's turn.
         images: images of any mode and size. EXIF rotation is applied.
         max_new_tokens: maximum number of tokens of the answer.

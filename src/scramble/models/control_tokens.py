@@ -2,7 +2,7 @@
 
 Wherever the characters ``<|im_end|>`` occur in a text, a tokenizer converts them into the id that ends a turn. In an
 answer, this id would end the turn early. In a question, it would insert a false turn. Tokenizers have no option to
-treat all such tokens as plain text, so texts that contain them are refused.
+treat all such tokens as plain text, so texts that contain them are rejected.
 """
 
 from __future__ import annotations

@@ -39,11 +39,11 @@ def export_model(
     dtype: str = "auto",
     max_shard_size: str = "5GB",
 ) -> Path:
-    """Write the model of ``path``, with ``adapter`` merged, to the folder ``out``.
+    """Write the model at ``path``, with ``adapter`` merged, to the folder ``out``.
 
     Tensors have the same names as in the base model. Tokenizer and processor files are copied unchanged, and so is
     ``config.json`` if ``dtype`` is ``auto``. Any library that loads the base model (transformers, vLLM) can therefore
-    load the result. ``export.json`` records base model and adapter.
+    load the result. ``export.json`` records the base model and the adapter.
 
     Args:
         path, revision, adapter: see :func:`scramble.models.load_vlm`.

@@ -53,8 +53,8 @@ class Family:
         model_types: values of ``config.model_type`` of this family.
         language_model, head: module paths in the unwrapped model.
         vision: module paths of tower and projector.
-        lora_targets: regular expression of the linear layers that get a LoRA adapter by default. PEFT matches this
-            expression with whole module names, so it must include the path of the language model.
+        lora_targets: regular expression for the names of the linear layers that get a LoRA adapter by default. PEFT
+            matches this expression with whole module names, so it must include the path of the language model.
         combine: see :class:`scramble.trie.backbone.Backbone`.
         has_trie: whether the family supports token tries. Without a trie, sequences are scored one per row
             (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
@@ -62,7 +62,7 @@ class Family:
         block_layers: see :class:`scramble.trie.backbone.Backbone`.
         recurrent: name of the modules in decoder layers of type ``linear_attention``, which run along the paths of a
             trie (see :mod:`scramble.trie.recurrent`); empty for decoders without such modules.
-        template_options: variables of the chat template.
+        template_options: variables that are passed to the chat template.
         position_inputs: image inputs from which :meth:`positions` computes position ids. The feature cache also stores
             these inputs.
         token_types: name of the argument of ``generate`` that is 1 at image tokens and 0 at all other tokens; empty if
@@ -103,7 +103,7 @@ class Family:
     # ---------------------------------------------------------------------------------------------------- loading
 
     def load_processor(self, path: str, revision: str | None = None) -> Any:
-        """Return the processor saved at a hub id or folder."""
+        """Load the processor from a hub id or folder."""
         from transformers import AutoProcessor
 
         return (self.processor_class or AutoProcessor).from_pretrained(path, revision=revision or "main")
@@ -117,7 +117,7 @@ class Family:
     def set_max_tiles(self, processor: Any, max_tiles: int) -> None:
         """Limit the number of tiles per image, not counting the view of the whole image.
 
-        With ``max_tiles=1``, most processors make only the view of the whole image. Raises ModelError if the family
+        With ``max_tiles=1``, most processors create only the view of the whole image. Raises ModelError if the family
         does not divide images into tiles.
         """
         if not self.tile_limit:
@@ -129,7 +129,7 @@ class Family:
         raise ModelError(f"{self.name} cannot limit the pixels per image: remove model.max_pixels={max_pixels}")
 
     def max_length(self, config: Any) -> int:
-        """Return the maximum sequence length in tokens, image tokens included, for which the decoder has positions."""
+        """Return the decoder's maximum sequence length in tokens, including image tokens."""
         return int(config.get_text_config().max_position_embeddings)
 
     # ---------------------------------------------------------------------------------------------------- prompts
@@ -154,8 +154,8 @@ class Family:
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
         """Return the conversation and the start of the assistant's turn as text. Image placeholders are not expanded.
 
-        The arguments are those of :meth:`messages`. BOS is added if the tokenizer adds BOS and the template does not,
-        as ``apply_chat_template(tokenize=True)`` does.
+        See :meth:`messages` for the arguments. BOS is added if the tokenizer adds BOS and the template does not, as
+        ``apply_chat_template(tokenize=True)`` does.
 
         Raises:
             ModelError: the chat template does not accept the turns of ``history``, or omits one of them.
@@ -179,7 +179,7 @@ class Family:
             # notice a missing system prompt.
             if turn.role != "assistant" and turn.text.strip() not in rendered:
                 raise ModelError(
-                    f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}: remove such "
+                    f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}: remove these "
                     "turns from the data, or use a model with another chat template"
                 )
         tokenizer = processor.tokenizer
@@ -242,7 +242,7 @@ class Family:
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Return the length in tokens of a prompt with images of the given (height, width)."""
+        """Return the length in tokens of a prompt with images of the given sizes (height, width)."""
         unexpanded = self.unexpanded_ids(processor, text, len(sizes), history)
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
@@ -258,14 +258,14 @@ class Family:
     def mark_images(self, processor: Any, rendered: str) -> str:
         """Return a rendered prompt with one placeholder token per image.
 
-        Families whose chat template writes another text for an image override this method.
+        Families whose chat template marks an image with another text override this method.
         """
         return rendered
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the number of tokens of each image of the given (height, width), including start and end tokens.
+        """Return the number of tokens of each image, including start and end tokens.
 
-        Raises ModelError; see :meth:`check_size`.
+        ``sizes`` lists the (height, width) of each image. Raises ModelError; see :meth:`check_size`.
         """
         if not sizes:
             return []
@@ -275,7 +275,7 @@ class Family:
         return list(processor._get_num_multimodal_tokens(image_sizes=image_sizes)["num_image_tokens"])
 
     def check_size(self, processor: Any, size: tuple[int, int]) -> None:
-        """Raise ModelError if the processor cannot process an image of this (height, width)."""
+        """Raise ModelError if the processor cannot process an image of this size (height, width)."""
 
     def image_keys(self, processor: Any) -> frozenset[str]:
         """Return the names of the processor's outputs that are inputs of the tower."""
@@ -301,15 +301,18 @@ class Family:
         return frozenset({int(config.image_token_id)})
 
     def block_tokens(self, config: Any) -> frozenset[int]:
-        """Return the ids of the image tokens that attend to each other bidirectionally (none in causal families)."""
+        """Return the ids of the image tokens that attend to each other bidirectionally. Causal families have none."""
         return frozenset()
 
     def positions(self, config: Any) -> Positions | None:
-        """Return the picklable function described in :class:`scramble.trie.backbone.TokenRules`, or None."""
+        """Return a picklable function that computes position ids, or None.
+
+        See :class:`scramble.trie.backbone.TokenRules`.
+        """
         return None
 
     def attention_windows(self, config: Any) -> dict[str, int | None]:
-        """Return the windows described in :class:`scramble.trie.backbone.Backbone`.
+        """Return the attention windows (see :class:`scramble.trie.backbone.Backbone`).
 
         Raises ModelError for layers whose computation no mask can describe.
         """
@@ -322,7 +325,10 @@ class Family:
         return int(images["pixel_values"].numel()) // (3 * height * width)
 
     def logit_softcap(self, config: Any) -> float | None:
-        """Return the bound of the logits, or None. Most model classes ignore this setting of a decoder's config."""
+        """Return the bound of the logits, or None.
+
+        Most model classes ignore ``final_logit_softcapping`` in the decoder's config.
+        """
         return None
 
     def vectors_per_feature(self, config: Any) -> int:
@@ -330,8 +336,9 @@ class Family:
         return 1
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Return the token embeddings (..., D) of ids (...). Image placeholders have their own embeddings here, not
-        features.
+        """Return the token embeddings (..., D) of ids (...).
+
+        Image features do not yet replace the embeddings of image placeholders.
         """
         return model.get_input_embeddings()(input_ids)
 
@@ -370,7 +377,7 @@ def check_image_token(processor: Any, token: int | None, expected: Set[int]) -> 
 
 
 def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Tensor]:
-    """Return the features (F_i, D) of each prompt, given those of each image (or tile) and their number per prompt."""
+    """Return the features (F_i, D) of each prompt, given the features of each image (or tile)."""
     remaining = iter(per_image)
     return [torch.cat(list(islice(remaining, n))) for n in num_images]
 
@@ -390,7 +397,7 @@ def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, 
         others: supported types of layers without attention.
 
     Raises:
-        ModelError: the decoder has other layers that do not use an attention mask, such as recurrent layers.
+        ModelError: the decoder has a type of layer that is neither full nor sliding attention and is not in ``others``.
     """
     sliding = getattr(config, "sliding_window", None) or None
     layer_types = getattr(config, "layer_types", None) if hasattr(type(config), "layer_types") else None
@@ -402,6 +409,6 @@ def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, 
         if kind not in windows:
             raise ModelError(
                 f"a {config.model_type} decoder has layers of type {kind}, which do not use a trie's mask, so the "
-                "decoder cannot be trained or scored: use a decoder with full attention"
+                "decoder cannot be trained or scored: use a decoder with full or sliding attention"
             )
     return {kind: windows[kind] for kind in kinds}

@@ -1,10 +1,10 @@
-"""Generates answers to several prompts, or several samples of one prompt, about the same images.
+"""Generates answers to several prompts about the same images, or several answers to one prompt.
 
 Common prefixes of the prompts are computed once. The prompts of an image set form one trie in one row, with the layout
 and mask that scoring uses. Every step appends one token per prompt. This token attends to the path of its prompt and to
-its own answer, and its position is its depth. Each prompt therefore gets the result that it would get alone. Shared
-tokens, image features and their keys and values are stored once. Rows of several image sets are batched and padded on
-the right.
+the earlier tokens of its answer, and its position is its depth. The answer to each prompt is therefore the answer that
+the model would generate for this prompt alone. Shared tokens, image features and their keys and values are stored once.
+Rows of several image sets are batched and padded on the right.
 
 Shape legend: A axes of position ids, B rows, L tokens of the tries, Q prompts of a row, K cached keys, D width,
 V vocabulary.
@@ -45,7 +45,7 @@ def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequ
         limits: maximum number of new tokens of each prompt.
 
     Returns:
-        The decoded text of each prompt, without special tokens and outer whitespace.
+        The decoded answer to each prompt, without special tokens or outer whitespace.
     """
     tokenizer = vlm.processor.tokenizer
     if vlm.family.has_trie:
@@ -62,10 +62,10 @@ def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequ
 def generate_ids(
     vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]], pick: Pick | None = None
 ) -> list[list[list[int]]]:
-    """Generate as :func:`generate`, but return token ids without the stop token.
+    """Generate continuations as :func:`generate` does, but return token ids without the stop token.
 
-    ``pick`` selects the tokens. None selects the most likely tokens. A group may contain the same prompt several times,
-    once per sample. These samples share the prompt's tokens.
+    ``pick`` selects the next tokens. By default, the most likely tokens are selected. A group may contain the same
+    prompt several times, once per sample. These samples share the prompt's tokens.
     """
     from transformers import DynamicCache
 
@@ -142,7 +142,10 @@ def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor
 
 
 def stop_tokens(vlm: VLM) -> frozenset[int]:
-    """Return the ids that end an answer, from generation config, tokenizer and the template's end of turn."""
+    """Return the ids that end an answer.
+
+    They are the end tokens of the generation config, of the tokenizer and of the chat template's turns.
+    """
     tokenizer = vlm.processor.tokenizer
     config = getattr(vlm.backbone.model, "generation_config", None)
     eos = getattr(config, "eos_token_id", None)
@@ -164,7 +167,7 @@ def padding_id(tokenizer: Any) -> int:
 
 
 def _prompt_batch(backbone: Backbone, groups: Sequence[Sequence[Prompt]], end: int) -> TrieBatch:
-    """Return the trie of each group in its own row.
+    """Return a batch in which each row contains the trie of one group.
 
     The stop token ``end`` replaces the answers, which are not yet known.
     """

@@ -24,7 +24,8 @@ NO_NATIVE = {
     "OpenGVLab": "use OpenGVLab/InternVL3-8B-hf, or OpenGVLab/InternVL2_5-8B-MPO-hf for the 2.5 generation",
     "allenai": "use allenai/Molmo-7B-D-0924, allenai/Molmo-7B-O-0924 or allenai/Molmo-72B-0924",
 }
-# Model types that transformers lacks, and what to use instead. Their checkpoints need code from their repositories.
+# Model types that transformers does not implement, and what to use instead. Their checkpoints need code from their
+# repositories.
 REMOTE_TYPES = {
     "internvl_chat": NO_NATIVE["OpenGVLab"],
     "qwen": "use Qwen/Qwen2.5-VL-7B-Instruct",
@@ -41,8 +42,8 @@ REMOTE_TYPES = {
 }
 
 PICKLE = (
-    "has its weights in pickle format (.bin), which can run code on loading and is not supported: use a copy with "
-    "safetensors, or convert it in a trusted environment"
+    "has its weights in pickle format (.bin), which can run code when it is loaded and is not supported: use a copy "
+    "with safetensors files, or convert the weights in a trusted environment"
 )
 
 
@@ -136,13 +137,13 @@ def _check_config(values: dict[str, Any], path: str) -> None:
     if quantization := values.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ModelError(
-            f"{path} is a quantised checkpoint ({method or 'unknown method'}), which cannot be tuned and merged: use "
+            f"{path} is a quantised checkpoint ({method or 'unknown method'}), which cannot be tuned or merged: use "
             "the unquantised checkpoint, and set model.quantization.load_in_4bit=true to quantise it while loading"
         )
 
 
 def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
-    """Return the error for a model that needs code from a repository or a newer transformers, else None."""
+    """Return the error for a model that transformers does not support, or None for a supported model."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -166,12 +167,12 @@ def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
         else f"The model was saved with transformers {saved}: upgrade with pip install -U transformers"
     )
     return ModelError(
-        f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not have. {advice}"
+        f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not support. {advice}"
     )
 
 
 def explain(error: BaseException, path: str, revision: str | None = None, key: str = "model.path") -> ModelError:
-    """Convert an error of transformers or huggingface_hub while downloading ``path`` to a ModelError."""
+    """Return the ModelError for an error that transformers or huggingface_hub raised while downloading ``path``."""
     from huggingface_hub import errors as hub
 
     chain: list[BaseException] = []
@@ -192,7 +193,7 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
         return ModelError(f"{path} has no revision {revision!r}: set model.revision to one of its branches or commits")
     if has(hub.RepositoryNotFoundError):
         return ModelError(
-            f"the hub has no model {path}, or the model is private: correct {key}, or set {key} to a folder"
+            f"the hub has no model {path}, or the model is private: correct {key}, or log in with 'hf auth login'"
         )
     unanswered = any(isinstance(link, hub.HTTPError) and not isinstance(link, hub.HfHubHTTPError) for link in chain)
     if unanswered or has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
@@ -203,7 +204,7 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
         )
     if has(hub.EntryNotFoundError):
         return ModelError(f"{at} lacks a required file ({one_line(error)}): choose another model or revision")
-    return ModelError(f"{at} could not be read: {one_line(error)}")
+    return ModelError(f"{at} could not be read ({one_line(error)}): correct {key}, or download the model again")
 
 
 def check_weights(folder: Path) -> None:

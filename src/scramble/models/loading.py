@@ -1,4 +1,4 @@
-"""Loads a released or local model with its processor and optionally an adapter."""
+"""Loads a released or local model with its processor and, optionally, an adapter."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def load_vlm(
 
     Args:
         path: hub id or local folder.
-        family: name of the family that the model must belong to; None accepts any.
+        family: name of the family that the model must belong to; None accepts any family.
         revision: branch, tag or commit of the hub id.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
         attn_implementation: ``sdpa``, ``eager``, ``flex_attention`` or ``flash_attention_2`` (only for chat and for
@@ -66,8 +66,8 @@ def load_vlm(
             devices.
         adapter: folder or hub id of a LoRA adapter to load.
         quantization: fields of :class:`transformers.BitsAndBytesConfig` (for QLoRA; needs a GPU and bitsandbytes).
-        max_tiles: maximum number of tiles per image, for families that tile images.
-        max_pixels: maximum number of pixels per image, for families that keep the size of images (Qwen-VL).
+        max_tiles: maximum number of tiles per image, for families that divide images into tiles.
+        max_pixels: maximum number of pixels per image, for families without a fixed image size (Qwen-VL, GLM, Gemma 4).
         square_padding: first pad images to a square with the mean colour.
         resize: first stretch images to a square with this side in pixels.
 
@@ -119,14 +119,14 @@ def load_vlm(
 
 
 def device_or_gpu(device: str | None) -> str | None:
-    """Return the configured device; by default this process's GPU, if there is a GPU."""
+    """Return the configured device. By default, return this process's GPU if there is one."""
     if device not in (None, "cuda") or not torch.cuda.is_available():
         return device
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def identify(path: str, revision: str | None = None) -> Family:
-    """Return the family of a hub id or folder, from its config. Raises ModelError; see ``read_config``."""
+    """Return the family of the model at a hub id or folder. Raises ModelError; see ``read_config``."""
     import transformers
 
     values = read_config(path, revision)
@@ -142,7 +142,9 @@ def identify(path: str, revision: str | None = None) -> Family:
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         except Exception as error:  # invalid sizes and missing packages (timm) raise exceptions of many types
-            raise ModelError(f"{path} cannot be built from its config.json: {_first_line(error)}") from error
+            raise ModelError(
+                f"{path} cannot be built ({_first_line(error)}): correct config.json, or install the missing package"
+            ) from error
     return family
 
 
@@ -153,11 +155,13 @@ def load_config(path: str, revision: str | None = None) -> Any:
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except Exception as error:  # invalid fields raise exceptions of many types
-        raise ModelError(f"the config.json of {path} cannot be used: {_first_line(error)}") from error
+        raise ModelError(
+            f"the config.json of {path} cannot be used ({_first_line(error)}): correct the file, or download it again"
+        ) from error
 
 
 def empty_model(config: Any) -> nn.Module:
-    """Return the model of a config without weights (meta device)."""
+    """Return the model of a config on the meta device, that is, without weights."""
     from transformers import AutoModelForImageTextToText
 
     with quiet(), torch.device("meta"):
@@ -165,7 +169,7 @@ def empty_model(config: Any) -> nn.Module:
 
 
 def load_processor(family: Family, path: str, revision: str | None = None) -> Any:
-    """Return the processor saved at a hub id or folder.
+    """Load the processor from a hub id or folder.
 
     Raises ModelError if the processor is missing or belongs to another family.
     """
@@ -220,7 +224,9 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
         raise explain(error, path, revision) from error
     except (ValueError, ImportError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         # Causes include an attention kernel that is not installed, and invalid sizes in config.json.
-        raise ModelError(f"{path} cannot be loaded with these settings: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path} cannot be loaded ({_first_line(error)}): correct the settings of the model, or its config.json"
+        ) from error
     model, report = loaded
     mismatched = sorted(
         f"{name} ({tuple(saved)} in the file, {tuple(expected)} in the config)"
@@ -245,7 +251,7 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
     """Wrap a model with a saved LoRA adapter.
 
     Args:
-        model: the base model, without adapter.
+        model: the base model, without an adapter.
         adapter: folder or hub id of the adapter.
         base: hub id or folder of the model; None reads it from the model's configuration.
 
@@ -260,7 +266,9 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
     except (OSError, ValueError, TypeError, KeyError) as error:
         if not Path(adapter).is_dir():
             raise explain(error, adapter, key="model.adapter") from error
-        raise ModelError(f"there is no adapter at {adapter}: {_first_line(error)}") from error
+        raise ModelError(
+            f"the adapter {adapter} cannot be read ({_first_line(error)}): copy the adapter again"
+        ) from error
     base = base or str(model.config.name_or_path)
     # Folders may have been moved, so only hub ids are compared.
     if not Path(base).is_dir() and not Path(adapter_base).is_absolute() and adapter_base not in ("", base):
@@ -282,7 +290,7 @@ def load_adapter(model: Any, adapter: str, base: str | None = None) -> Any:
 
 
 def _check_adapter_tensors(model: Any, saved: frozenset[str], complaint: str) -> None:
-    """Raise ModelError if adapter and model have different LoRA tensors.
+    """Raise ModelError if the adapter and the model have different LoRA tensors.
 
     They differ, for example, if the adapter was trained on a model with more layers. This check is necessary because
     PEFT silently ignores missing and additional tensors.
@@ -337,7 +345,7 @@ def _quantization(family: Family, fields: Mapping[str, Any], device: str | None)
             **{"llm_int8_skip_modules": unquantised, **(QLORA if fields.get("load_in_4bit") else {}), **fields}
         )
     except (TypeError, ValueError) as error:
-        raise ModelError(f"model.quantization is invalid: {error}") from error
+        raise ModelError(f"model.quantization is invalid ({error}): correct its fields") from error
     return {"quantization_config": config, "device_map": {"": device or "cuda"} if device != "auto" else "auto"}
 
 
@@ -345,7 +353,7 @@ def _quantization(family: Family, fields: Mapping[str, Any], device: str | None)
 def no_checkpointing_warnings() -> Iterator[None]:
     """Within the block, ignore transformers' FutureWarnings about names with ``gradient_checkpointing``.
 
-    transformers 5 has renamed it to ``activation_checkpointing``, but PEFT and TRL still use the old names.
+    transformers 5 renamed gradient checkpointing to activation checkpointing, but PEFT and TRL still use the old names.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)

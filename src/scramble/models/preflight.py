@@ -41,8 +41,8 @@ class Preflight:
 
     Attributes:
         path, family: hub id or folder of the model, and name of its family.
-        parameters, trained: number of parameters of the model, and number of trained parameters (with LoRA, those of
-            the adapter).
+        parameters, trained: number of parameters of the model, and number of trained parameters (with LoRA, the
+            parameters of the adapter).
         memory: memory needed on one GPU, by purpose.
         available: memory of the smallest GPU, or of the machine if there is no GPU; None if unknown.
         download, disk_free: size of the remaining download, and free space on the disk of the cache.
@@ -111,10 +111,10 @@ def preflight(
     Args:
         path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
         lora_r: rank of LoRA; None trains the whole language model.
-        train_vision: whether tower and projector are also trained (without LoRA).
+        train_vision: whether the tower and the projector are also trained (without LoRA).
         batch_tokens: tokens per forward pass and GPU, including image tokens and padding.
         gradient_checkpointing: whether layers are recomputed in the backward pass.
-        available: bytes of memory per GPU; by default the memory of this machine.
+        available: bytes of memory per GPU; None uses :func:`memory_per_device`.
 
     Raises:
         ModelError: an id or a config is invalid; see :func:`scramble.models.load_vlm`.
@@ -186,7 +186,7 @@ def _activations(text: Any, layers: list[nn.Linear], batch_bytes: int, gradient_
     """Return the bytes of the stored activations. ``batch_bytes`` is the size of one value per token of the batch."""
     width, depth = text.hidden_size, text.num_hidden_layers
     # Values per token that the backward pass needs from one layer: the outputs of its linear layers, the widest input
-    # (that of the MLP's last layer), and about eight hidden states (norms, residuals, attention).
+    # (the input of the MLP's last layer), and about eight hidden states (norms, residuals, attention).
     layer = sum(m.out_features for m in layers) / depth + max(m.in_features for m in layers) + 8 * width
     if experts := getattr(text, "num_experts_per_tok", None):  # experts are not separate linear layers
         layer += 3 * experts * text.moe_intermediate_size
@@ -196,7 +196,7 @@ def _activations(text: Any, layers: list[nn.Linear], batch_bytes: int, gradient_
 
 
 def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | None, float]:
-    """Return whether the hub requires accepting terms (None: unknown), and the bytes that remain to be downloaded."""
+    """Return whether users must accept terms on the hub (None if unknown), and the bytes still to be downloaded."""
     if is_folder(path):
         return None, 0.0
     from huggingface_hub import HfApi, snapshot_download
@@ -224,7 +224,9 @@ def _advice(lora_r: int | None, quantized: bool, gradient_checkpointing: bool, w
         ways.append("trainer.gradient_checkpointing=true")
     if lora_r is None:
         ways.append("LoRA instead of all weights (peft.r=32)")
-    ways.append("fewer pairs per pass (trainer.per_device_train_batch_size) or image tiles (model.max_tiles)")
+    ways.append(
+        "fewer pairs per forward pass (trainer.per_device_train_batch_size) or fewer image tiles (model.max_tiles)"
+    )
     if not quantized:
         ways.append("model.quantization.load_in_4bit=true")
     ways.append("a smaller model")

@@ -26,7 +26,10 @@ class PromptEncoder:
         self._can_insert: bool | None = None  # None until the first comparison with the processor's ids
 
     def completion(self, text: str) -> list[int]:
-        """Return the token ids of an answer and its end of turn. Raises ModelError if ``text`` has a control token."""
+        """Return the token ids of an answer and its end of turn.
+
+        Raises ModelError if ``text`` contains a control token.
+        """
         return list(self.family.encode_completion(self.processor, text))
 
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[Prompt]:
@@ -46,8 +49,9 @@ class PromptEncoder:
     def _with_images_of(
         self, first: str, prompt: Prompt, texts: Iterable[str], images: Sequence[Image.Image]
     ) -> Iterator[Prompt]:
-        """Yield the prompts of ``texts``. The image tokens and image inputs are those of ``prompt``, the prompt of
-        ``first``.
+        """Yield the prompts of ``texts``.
+
+        They reuse the image tokens and image inputs of ``prompt``, which is the prompt of ``first``.
         """
         ids = self.family.unexpanded_ids(self.processor, first, len(images))
         # The end of the images divides both lists of ids: the same ids follow, and different ids may precede.

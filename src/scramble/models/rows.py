@@ -59,7 +59,7 @@ def iter_scores(
 
     Args:
         vlm: the model; put the model into evaluation mode first if it has dropout.
-        groups: groups of rows about the same images; the rows of a group form batches.
+        groups: groups of rows about the same images; all rows of a batch belong to one group.
         batch_tokens: maximum number of positions per batch, including padding. A longer row forms its own batch. None
             means :func:`scramble.trie.score.default_batch_tokens`.
 
@@ -100,7 +100,7 @@ def collate(rows: Sequence[Mapping[str, Tensor]], padding: int, multiple: int = 
     Args:
         rows: the arguments for each row.
         padding: token id used as padding.
-        multiple: number of tokens to a multiple of which the rows are padded.
+        multiple: the length of the padded rows is a multiple of this number of tokens.
     """
     length = -(-max(row["input_ids"].shape[1] for row in rows) // multiple) * multiple
     columns: dict[str, list[Tensor]] = {}
@@ -114,7 +114,7 @@ def collate(rows: Sequence[Mapping[str, Tensor]], padding: int, multiple: int = 
 
 
 def _lengthened(tensor: Tensor, tokens: int, value: Tensor) -> Tensor:
-    """Return an input with one value per token (1, L, ...), extended by ``tokens`` times ``value`` (1, 1, ...)."""
+    """Return an input with one value per token (1, L, ...), extended by ``tokens`` copies of ``value`` (1, 1, ...)."""
     return torch.cat([tensor, value.expand(-1, tokens, *tensor.shape[2:])], dim=1)
 
 

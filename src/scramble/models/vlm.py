@@ -17,7 +17,7 @@ class VLM:
         model: the transformers model, wrapped by PEFT if it has an adapter.
         processor: the model's processor.
         family: the model's family.
-        path, revision, adapter: sources from which model and adapter were loaded.
+        path, revision, adapter: sources from which the model and the adapter were loaded.
     """
 
     model: Any

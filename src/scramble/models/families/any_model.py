@@ -1,7 +1,7 @@
 """Supports models of transformers' image-text-to-text classes that have no family of their own.
 
-A token trie needs facts about a model that only a family provides. Here each sequence is therefore one row of
-transformers' own forward (:mod:`scramble.models.rows`). The module paths are read from the model.
+A token trie needs facts about a model that only a family provides. Each sequence is therefore a separate row of the
+model's own ``forward`` (:mod:`scramble.models.rows`). The module paths are read from the model.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ class AnyModel(Family):
         """Set the module paths from the model's own accessors. ``model`` may be on the meta device.
 
         ``vision`` becomes the list of all modules outside the language model and the head (towers, projectors).
-        ``lora_targets`` matches what PEFT's ``all-linear`` matches, but only inside the language model.
+        ``lora_targets`` matches the layers that PEFT's ``all-linear`` matches, but only inside the language model.
 
         Raises:
             ModelError: the model is an encoder-decoder, or has no language model or output head.
         """
         if getattr(model.config, "is_encoder_decoder", False):
             raise ModelError(
-                f"{self.name} is an encoder-decoder, but only decoders can be scored and trained: choose another model"
+                f"{self.name} is an encoder-decoder, but only decoder-only models can be scored and trained: choose "
+                "another model"
             )
         paths = {id(module): path for path, module in model.named_modules()}
         decoder = model.get_decoder()  # type: ignore[operator]
@@ -95,7 +96,7 @@ class AnyModel(Family):
         native: Any = PROCESSOR_MAPPING.get(type(config), type(processor))
         if not isinstance(processor, native):
             raise ModelError(
-                f"the processor is a {type(processor).__name__}, but {self.name} has a {native.__name__}, so the "
+                f"the processor is a {type(processor).__name__}, but {self.name} uses a {native.__name__}, so the "
                 "processor belongs to another model: use the processor saved with the model"
             )
 
@@ -134,7 +135,7 @@ class AnyModel(Family):
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Return the length in tokens of a prompt with images of these (height, width), by encoding blank images."""
+        """Return the length in tokens of a prompt with images of these sizes, by encoding blank images."""
         images = [Image.new("RGB", (width, height)) for height, width in sizes]
         return len(self.encode_prompt(processor, text, images, history).input_ids)
 
@@ -147,7 +148,7 @@ class AnyModel(Family):
         return frozenset() if token is None else frozenset({int(token)})
 
     def attention_windows(self, config: Any) -> dict[str, int | None]:
-        """Return no windows, because only the model's own forward makes masks."""
+        """Return an empty dictionary, because the model's own ``forward`` creates the masks."""
         return {}
 
     def features(self, *args: object) -> NoReturn:
@@ -159,7 +160,7 @@ class AnyModel(Family):
         self.features()
 
     def generation_inputs(self, prompt: Prompt, model: Any) -> dict[str, Tensor]:
-        """Return the arguments of ``model.generate`` for one prompt, with the model's device and dtype."""
+        """Return the arguments of ``model.generate`` for one prompt, on the model's device and in its dtype."""
         inputs = super().generation_inputs(prompt, model)
         return {
             name: value.to(model.dtype) if torch.is_floating_point(value) else value for name, value in inputs.items()
@@ -169,8 +170,8 @@ class AnyModel(Family):
 class PaliGemma(AnyModel):
     """PaliGemma and PaliGemma 2. A sequence consists of image, BOS, text, line break, answer and EOS.
 
-    There is no chat template, and the processor adds BOS and line break. A prompt needs an image. The prompt's tokens
-    (``token_type_ids`` 0) attend to each other bidirectionally, and the answer's tokens (1) attend causally.
+    There is no chat template, and the processor adds BOS and the line break. A prompt needs an image. The prompt's
+    tokens (``token_type_ids`` 0) attend to each other bidirectionally, and the answer's tokens (1) attend causally.
     """
 
     name = "paligemma"
@@ -181,13 +182,13 @@ class PaliGemma(AnyModel):
         """Accept a processor without a chat template, because PaliGemma's prompts are not chats."""
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Return the placeholders and text. The processor adds BOS and a line break."""
+        """Return the image placeholders and the text. The processor adds BOS and a line break."""
         if history:
             raise ModelError(
                 f"{self.name} does not support conversations: remove the turns before the prompt {text[:80]!r}"
             )
         if not num_images:
-            raise ModelError(f"{self.name} only answers prompts with an image: add one to the prompt {text[:80]!r}")
+            raise ModelError(f"{self.name} supports only prompts with an image: add one to {text[:80]!r}")
         return processor.image_token * num_images + text
 
     def render_completion(self, processor: Any, text: str) -> str:

@@ -1,6 +1,6 @@
 """Supports Aya Vision and Command A Vision with transformers' native classes (``CohereLabs/...``).
 
-Their decoder, Cohere2, has sliding attention windows of 4,096 tokens in three of four layers.
+Their decoder, Cohere2, has sliding attention windows of 4,096 tokens in three out of every four layers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from scramble.models.family import Family
 
 
 class AyaVision(Family):
-    """Aya Vision: 169 tokens per tile of 364 px, up to 12 tiles and a thumbnail, each preceded by an index token."""
+    """Aya Vision: up to 12 tiles of 364 px and a thumbnail, with 169 tokens each, preceded by an index token."""
 
     name = "aya_vision"
     model_types = ("aya_vision",)
@@ -17,7 +17,7 @@ class AyaVision(Family):
 
 
 class Cohere2Vision(AyaVision):
-    """Command A Vision: 256 tokens per tile of 512 px, up to 12 tiles and a thumbnail, each before a line break."""
+    """Command A Vision: up to 12 tiles of 512 px and a thumbnail, with 256 tokens each, followed by a line break."""
 
     name = "cohere2_vision"
     model_types = ("cohere2_vision",)

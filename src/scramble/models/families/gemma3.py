@@ -11,9 +11,9 @@ from scramble.models.family import Family, ModelError, check_image_token
 class Gemma3(Family):
     """Gemma 3: one view of 896 px with 256 tokens.
 
-    The tokens of an image attend to each other bidirectionally. In the five of six decoder layers that have a sliding
-    window, a token attends to earlier tokens of its image only within the window. Images are not divided into crops,
-    because ``do_pan_and_scan`` has its default, false.
+    The tokens of an image attend to each other bidirectionally. Five out of every six decoder layers have a sliding
+    window, which also limits the attention to earlier tokens of the same image. Images are not divided into crops,
+    because ``do_pan_and_scan`` is false by default.
     """
 
     name = "gemma3"

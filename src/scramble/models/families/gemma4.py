@@ -20,7 +20,7 @@ TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts only
 
 
 class PresentParts(ProcessorMixin):
-    """Drops missing parts, which the native class passes as None, because ``ProcessorMixin`` refuses their names."""
+    """Drops missing parts, which the native class passes as None, because ``ProcessorMixin`` rejects their names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{name: part for name, part in kwargs.items() if part is not None})
@@ -70,9 +70,10 @@ class Gemma4(Family):
     processor_class = choose_processor(Gemma4Config, Gemma4Processor, Gemma4ImageProcessor)
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Set the largest number of tokens per image that needs at most ``max_pixels`` pixels.
+        """Set the maximum number of tokens per image to the largest number that needs at most ``max_pixels`` pixels.
 
-        The released number is not exceeded. Raises ModelError if even the smallest number of tokens needs more pixels.
+        The maximum is never raised above the released one. Raises ModelError if even the smallest number of tokens
+        needs more pixels.
         """
         images = processor.image_processor
         pixels = (images.patch_size * images.pooling_kernel_size) ** 2  # per token
@@ -80,7 +81,7 @@ class Gemma4(Family):
         if not fitting:
             raise ModelError(
                 f"model.max_pixels must be at least {TOKEN_LIMITS[0] * pixels}, not {max_pixels}, because {self.name} "
-                f"has at least {TOKEN_LIMITS[0]} tokens per image"
+                f"uses at least {TOKEN_LIMITS[0]} tokens per image"
             )
         images.max_soft_tokens = min(images.max_soft_tokens, max(fitting))
 

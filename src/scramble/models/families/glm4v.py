@@ -20,9 +20,9 @@ class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
 class Glm4v(QwenVL):
     """GLM-4.1V and GLM-4.6V-Flash: images and positions as in Qwen-VL.
 
-    Models that can answer without thinking get the chat template's prompt for this mode. GLM-4.1V-Thinking does not
-    have this mode. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat template
-    itself adds no token after a finished turn.
+    If a model can answer without thinking, prompts have the chat template's format for this mode. GLM-4.1V-Thinking
+    does not have this mode. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat
+    template itself adds no token after a finished turn.
     """
 
     name = "glm4v"
@@ -46,9 +46,9 @@ class Glm4v(QwenVL):
 class Glm4vMoe(Glm4v):
     """GLM-4.5V and GLM-4.6V, mixtures of experts.
 
-    LoRA adapts only the attention layers. The other linear layers are those of the shared experts and of the first
-    layer's MLP. For this model type, PEFT interprets the names of these layers as the fused weights of the routed
-    experts.
+    LoRA adapts only the attention layers. The other linear layers belong to the shared experts and to the first layer's
+    MLP. They are excluded, because PEFT interprets their names as the fused weights of the routed experts for this
+    model type.
     """
 
     name = "glm4v_moe"

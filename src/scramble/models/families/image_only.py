@@ -1,8 +1,8 @@
 """Provides native processors without their video part, which cannot be built without torchvision.
 
-Transformers has a Pillow backend for many image processors, but none for video processors. A processor class with a
-video part therefore fails without torchvision, even for images. A subclass of :class:`ImageOnly` and the native class
-has an ``__init__`` without the parameter ``video_processor``. Transformers then neither builds nor saves this part.
+Transformers has Pillow backends for many image processors, but not for video processors. A processor class with a video
+part therefore fails without torchvision, even for images. A subclass of :class:`ImageOnly` and the native class has an
+``__init__`` without the parameter ``video_processor``. Transformers then neither builds nor saves this part.
 Transformers also reads a processor's settings from the parameters of ``__init__``. A subclass with settings other than
 the chat template must therefore define its own ``__init__``.
 """
@@ -17,7 +17,7 @@ from transformers.utils import is_torchvision_available
 
 
 class ImageOnly(ProcessorMixin):
-    """Saves the settings of a native processor with its video part, so that the folder also loads with torchvision.
+    """Saves a native processor's settings with its video part, so that the folder can also be loaded with torchvision.
 
     Attributes:
         video_processor_type: transformers' class of the video part.

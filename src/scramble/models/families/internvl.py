@@ -29,7 +29,7 @@ class InternVLImageProcessor(ImageOnly, InternVLProcessor):
 
 
 class InternVL(Family):
-    """InternVL: 256 tokens per tile of 448 px, 1 to 12 tiles and a thumbnail."""
+    """InternVL: 1 to 12 tiles of 448 px and a thumbnail, with 256 tokens each."""
 
     name = "internvl"
     model_types = ("internvl",)

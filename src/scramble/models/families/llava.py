@@ -59,7 +59,8 @@ class Llava(Family):
     Several chat templates differ from the format used in training. Templates with Vicuna's roles omit BOS, system
     message and EOS. The template of LLaVA-v1.6-Mistral omits BOS and ends an answer with the characters ``<\\s>``. The
     template of LLaVA-OneVision has a space after ``<|im_start|>assistant`` in a finished turn, but not in the
-    generation prompt. This class adds the missing parts, and its answers always follow the generation prompt.
+    generation prompt. This class adds the missing parts and always places an answer directly after the generation
+    prompt.
     """
 
     name = "llava"
@@ -140,7 +141,7 @@ class LlavaNext(Llava):
 
 
 class LlavaOnevision(LlavaNext):
-    """LLaVA-OneVision: as LLaVA-NeXT with views of 384 px (729 tokens) and up to 36 tiles.
+    """LLaVA-OneVision: like LLaVA-NeXT, but with views of 384 px (729 tokens) and up to 36 tiles.
 
     Feature grids of more than 9 tiles are reduced to 9 tiles. In a prompt with several images, each image has one view,
     which is padded to a square.
@@ -151,7 +152,7 @@ class LlavaOnevision(LlavaNext):
     processor_class = choose_processor(LlavaOnevisionConfig, LlavaOnevisionProcessor, LlavaOnevisionImageProcessor)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the number of tokens of each image of the given (height, width), including the end of each row."""
+        """Return the number of tokens of each image, including the end of each row of features."""
         if len(sizes) > 1:  # transformers' method only supports prompts with one image
             return [processor.num_image_tokens + 1] * len(sizes)
         return super().image_lengths(processor, sizes)

@@ -17,8 +17,9 @@ from scramble.trie.backbone import ImageInputs
 class Mistral3(Family):
     """Mistral 3: an image keeps its aspect ratio, with one token per 28 px square and a break token after each row.
 
-    The prompt is BOS, ``[INST]``, images, text, ``[/INST]``. EOS follows the answer. The saved chat templates are not
-    used, because they add a long system message with the current date, so the same prompt would differ every day.
+    A prompt consists of BOS, ``[INST]``, images, text and ``[/INST]``, and EOS follows the answer. The saved chat
+    templates are not used, because they add a long system message with the current date, so the same prompt would
+    differ every day.
     """
 
     name = "mistral3"
@@ -54,9 +55,9 @@ class Mistral3(Family):
         if squares < 2:
             height, width = size
             raise ModelError(
-                f"an image of {width} x {height} px is too small or too narrow for {self.name}, because it has "
-                f"{squares} squares of {side} px and needs 2: remove the image, or set model.square_padding=true for "
-                "narrow images"
+                f"an image of {width} x {height} px is too small or too narrow for {self.name}, because it needs at "
+                f"least 2 squares of {side} px but has only {squares}: remove the image, or set "
+                "model.square_padding=true for narrow images"
             )
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:

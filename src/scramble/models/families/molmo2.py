@@ -18,7 +18,7 @@ class Molmo2(Family):
 
     Features are added to the embeddings of ``<im_patch>``. All image tokens of a prompt (patches, columns, starts and
     ends of all its images) attend to each other bidirectionally. ``forward`` requires ``mm_token_type_ids`` in
-    training. The trie engine passes its own mask to the decoder and does not need these types. The embedding has 128
+    training. The trie engine passes its own mask to the decoder and does not need this argument. The embedding has 128
     more rows than the head, so image ids cannot be targets.
     """
 
@@ -50,7 +50,7 @@ class Molmo2(Family):
         return frozenset({int(config.image_patch_id)})
 
     def check_processor(self, processor: Any, config: Any) -> None:
-        """Raise ModelError if processor and model have different ids of image tokens."""
+        """Raise ModelError if the processor and the model have different ids of image tokens."""
         if set(processor.image_token_ids) != self.block_tokens(config):
             raise ModelError(
                 f"the processor's image tokens {sorted(processor.image_token_ids)} differ from the model's "

@@ -16,7 +16,7 @@ PATCH, INDICATORS = "<IMG_ATOM>", ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<I
 
 
 class Ovis2(Family):
-    """Ovis2: 256 tokens per tile of 448 px, a thumbnail and up to 9 tiles.
+    """Ovis2: a thumbnail and up to 9 tiles of 448 px, with 256 tokens each.
 
     For each patch, the tower predicts a distribution over a visual vocabulary, and the patch's feature is the expected
     row of ``visual_embeddings_table``. The last rows of this table replace the language model's embeddings of the
@@ -29,7 +29,7 @@ class Ovis2(Family):
     tile_limit = "max_patches"
 
     def check_processor(self, processor: Any, config: Any) -> None:
-        """Raise ModelError if processor and model have different ids of image tokens."""
+        """Raise ModelError if the processor and the model have different ids of image tokens."""
         ids = processor.tokenizer.convert_tokens_to_ids([PATCH, *INDICATORS])
         expected = [config.image_token_id, *config.visual_indicator_token_ids]
         if ids != expected:
@@ -43,7 +43,7 @@ class Ovis2(Family):
         return rendered.replace(processor.image_token, PATCH)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the number of tokens of each image of the given (height, width), including all indicators."""
+        """Return the number of tokens of each image, including all indicator tokens."""
         lengths = []
         for size in sizes:
             rows, columns = _grid(processor.image_processor, self.image_options.size(size))
@@ -67,7 +67,7 @@ class Ovis2(Family):
 
 
 def _grid(image_processor: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the rows and columns of tiles that the processor selects for an image of this (height, width)."""
+    """Return the rows and columns of tiles that the processor selects for an image of this size (height, width)."""
     if not image_processor.crop_to_patches or image_processor.max_patches <= 1:
         return 1, 1
     tile, most = image_processor.size, image_processor.max_patches

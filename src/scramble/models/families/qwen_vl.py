@@ -1,7 +1,7 @@
 """Supports Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and Qwen3.6 with transformers' native classes.
 
-An image keeps its aspect ratio. It is resized to a multiple of 28 px (since Qwen3-VL: 32 px), and 2 x 2 patches become
-one token. The decoder's rotary embeddings have three axes (time, row, column).
+An image keeps its aspect ratio. Its sides are resized to multiples of 28 px (32 px since Qwen3-VL), and 2 x 2 patches
+become one token. The decoder's rotary embeddings have three axes (time, row, column).
 """
 
 from __future__ import annotations
@@ -98,16 +98,16 @@ class QwenVL(Family):
     counts_frames: bool = False
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Limit the number of pixels per image, which is proportional to its number of tokens.
+        """Limit the number of pixels per image, which is proportional to the image's number of tokens.
 
-        Raises ModelError if the limit is smaller than the pixels of one token.
+        Raises ModelError if the limit is smaller than the number of pixels that one token represents.
         """
         images = processor.image_processor
         side = images.patch_size * images.merge_size
         if max_pixels < side**2:
             raise ModelError(
-                f"model.max_pixels must be at least {side**2}, not {max_pixels}, because a token represents {side} x "
-                f"{side} px"
+                f"model.max_pixels must be at least {side**2}, not {max_pixels}, because each image token "
+                f"represents {side} x {side} px"
             )
         limit = max_pixels * (images.temporal_patch_size if self.counts_frames else 1)
         images.size["longest_edge"] = limit
@@ -159,7 +159,7 @@ class Qwen25VL(QwenVL):
 
 
 class Qwen3VL(QwenVL):
-    """Qwen3-VL, dense and mixture of experts.
+    """Qwen3-VL, as dense models and as mixtures of experts.
 
     Features of three earlier layers of the tower are added to the image tokens' hidden states after the first three
     decoder layers (DeepStack).
@@ -175,10 +175,10 @@ class Qwen3VL(QwenVL):
 
 
 class Qwen35(QwenVL):
-    """Qwen3.5 and Qwen3.6, dense and mixture of experts.
+    """Qwen3.5 and Qwen3.6, as dense models and as mixtures of experts.
 
-    Three of four decoder layers are recurrent (gated DeltaNet). The models can think before they answer. Our prompts
-    contain the template's empty thinking block, after which the models answer directly.
+    Three out of every four decoder layers are recurrent (gated DeltaNet). The models can think before they answer. Our
+    prompts contain the template's empty thinking block, after which the models answer directly.
     """
 
     name = "qwen3_5"

@@ -13,7 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 class MolmoVisionConfig(PreTrainedConfig):
     """The vision tower (CLIP ViT-L/14 at 336 px without its last block) and the pooling after it.
 
-    The released checkpoints do not contain these values, because the architecture fixes them. The defaults are correct.
+    The released checkpoints do not contain these values, because all of them use the defaults.
 
     Args:
         feature_layers: indices of the blocks whose outputs are concatenated. Index -1 is the last block.
@@ -65,19 +65,20 @@ class MolmoVisionConfig(PreTrainedConfig):
         for layer in self.feature_layers:
             if not -self.num_hidden_layers <= layer < self.num_hidden_layers:
                 raise ValueError(
-                    f"vision_config.feature_layers contains {layer}, but the tower has {self.num_hidden_layers} blocks"
+                    f"vision_config.feature_layers contains {layer}, but the tower has {self.num_hidden_layers} "
+                    f"blocks: use indices from {-self.num_hidden_layers} to {self.num_hidden_layers - 1}"
                 )
 
 
 @strict
 class MolmoConfig(PreTrainedConfig):
-    """Decoder sizes with the names of the released ``config.json``. The defaults are those of Molmo-7B-D-0924.
+    """Decoder sizes with the names of the released ``config.json``. The defaults are the values of Molmo-7B-D-0924.
 
     Args:
         vocab_size: number of tokens of the tokenizer before the special image tokens.
         embedding_size: rows of the embedding table and of the head, at least ``vocab_size``; None means ``vocab_size``.
-        additional_vocab_size: rows of the second embedding table. The ids of its rows follow ``embedding_size`` and are
-            never predicted, because the head has no rows for them.
+        additional_vocab_size: rows of the second embedding table. The ids of its rows start at ``embedding_size`` and
+            are never predicted, because the head has no rows for them.
         intermediate_size: width of the fused gate and up projection, twice the input width of ``ff_out``.
         qkv_bias: whether the fused query, key, value projection has a bias.
         attention_layer_norm: whether an RMS norm is applied to all query and key channels before they are split into
@@ -143,7 +144,7 @@ class MolmoConfig(PreTrainedConfig):
             )
 
     def validate_architecture(self) -> None:
-        """Raise ValueError if sizes are inconsistent, or if options differ from those of every released Molmo."""
+        """Raise ValueError if sizes are inconsistent, or if an option differs from the released Molmo v1 models."""
         super().validate_architecture()
         if self.embedding_size < self.vocab_size:
             raise ValueError(f"embedding_size must be at least vocab_size={self.vocab_size}, not {self.embedding_size}")

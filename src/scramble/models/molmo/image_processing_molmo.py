@@ -1,6 +1,6 @@
 """Creates a global view and overlapping crops of 336 px for Molmo v1, resized as in TensorFlow.
 
-Tiling, number of tokens and order of the features depend only on the size of an image and are computed from this size.
+The tiling, the number of tokens and the order of the features depend only on the size of an image.
 
 Shape suffixes: C crops of an image (the global view first), P patches per crop, F pooled features per crop.
 """
@@ -26,9 +26,9 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
     """Return the best (rows, columns) of at most ``max_crops`` windows for an area of ``height`` x ``width`` pixels.
 
     The best tiling requires the least upscaling of the area, or the least downscaling if all tilings require
-    downscaling. Ties are resolved by fewest windows, then fewest rows. For images smaller than the crops' margins, the
-    area is empty or negative. This function reproduces the float32 arithmetic of the released processor, including such
-    areas.
+    downscaling. Among equally good tilings, the function selects the one with the fewest windows and then the one with
+    the fewest rows. For images smaller than the crops' margins, the area is empty or negative. This function reproduces
+    the float32 arithmetic of the released processor, even for these areas.
     """
     tilings = [(rows, cols) for rows in range(1, max_crops + 1) for cols in range(1, max_crops // rows + 1)]
     tilings.sort(key=lambda tiling: (tiling[0] * tiling[1], tiling[0]))
@@ -43,7 +43,7 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
 def resize(image: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
     """Resize an image (h, w, 3), uint8 or float32 in [0, 1], to float32 in [0, 1], bilinearly with antialiasing.
 
-    The result is written to ``out`` (height, width, 3) if given.
+    If ``out`` (height, width, 3) is given, the result is written to this array.
 
     For downscaling, the triangle filter is widened by the scale, as in ``tf.image.resize(..., antialias=True)``.
     """
@@ -73,7 +73,10 @@ def _resize_axes(planes: torch.Tensor, height: int | None, width: int | None) ->
 
 
 def resize_and_pad(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale an image (h, w, 3) to fit ``height`` x ``width``, centred on zeros. Also return a mask of the image."""
+    """Scale an image (h, w, 3) to fit ``height`` x ``width``, and centre it on a canvas of zeros.
+
+    Return the canvas and a mask that is True inside the image.
+    """
     # Use float32, because the released processor computes these sizes in float32 before it truncates them to whole
     # pixels.
     sides = np.array(image.shape[:2], dtype=np.float32)
@@ -126,7 +129,8 @@ def to_rgb(image: Any) -> np.ndarray:
         return array
     if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(
-            f"an image array must be uint8, or float with values in [0, 1], but its dtype is {array.dtype}"
+            f"an image array must be uint8, or float with values in [0, 1], not {array.dtype} with values in "
+            f"[{array.min()}, {array.max()}]"
         )
     if array.shape[-1] == 4:
         return to_rgb(np.rint(array * 255).astype(np.uint8)).astype(np.float32) / 255
@@ -187,7 +191,8 @@ class MolmoImageProcessor(BaseImageProcessor):
         if height % self.image_patch_size or -(-patches // pool) != self.image_token_length_h:
             raise ValueError(
                 f"a crop of {height} px cannot be divided into {self.image_token_length_h} features per side that "
-                f"consist of whole patches of {self.image_patch_size} px"
+                f"consist of whole patches of {self.image_patch_size} px: correct image_token_length_h or "
+                "image_patch_size"
             )
         if any(margin % pool for margin in self.overlap_margins) or self._window < 1:
             raise ValueError(
@@ -288,14 +293,16 @@ class MolmoImageProcessor(BaseImageProcessor):
     def preprocess(self, images: Any, max_crops: int | None = None, **kwargs: Any) -> BatchFeature:
         """Preprocess one image or a list of images.
 
-        Images may be any input of :func:`to_rgb`, or paths and URLs. :class:`MolmoProcessor` pads the crops to a batch
-        and computes the features' positions in the text.
+        Images may be any input of :func:`to_rgb`, paths or URLs. :class:`MolmoProcessor` pads the crops to a batch and
+        computes the features' positions in the text.
 
         Returns:
-            Lists of ``images`` float32 (C, P, pixels), ``image_masks`` (C, P) and ``tilings``.
+            A batch with the lists ``images`` (float32 arrays (C, P, pixels)), ``image_masks`` (arrays (C, P)) and
+            ``tilings``.
         """
         if kwargs:
-            raise TypeError(f"MolmoImageProcessor does not accept {', '.join(sorted(kwargs))}")
+            names = ", ".join(sorted(kwargs))
+            raise TypeError(f"MolmoImageProcessor does not accept the arguments {names}: remove them")
         images = images if isinstance(images, (list, tuple)) else [images]
         images = [self.fetch_images(image) if isinstance(image, str) else image for image in images]
         prepared = [self._prepare(image, max_crops) for image in images]

@@ -1,7 +1,7 @@
-"""Implements Molmo v1 (Deitke et al., 2024, arXiv 2409.17146) for transformers 5. Weights have their released names.
+"""Implements Molmo v1 (Deitke et al., 2024, arXiv 2409.17146) for transformers 5, with the released weight names.
 
 An image feature is *added* to the embedding of its ``<im_patch>`` token. The ids of image tokens start at
-``embedding_size`` and have a second embedding table. The head ``transformer.ff_out`` has no rows for these ids.
+``embedding_size`` and belong to a second embedding table. The head ``transformer.ff_out`` has no rows for these ids.
 
 Shape suffixes: B batch, L tokens, D decoder width, C crops of a batch row, P patches per crop, F features per crop,
 V rows of the head.
@@ -58,7 +58,7 @@ class MolmoModel(MolmoPreTrainedModel):
         self.transformer.wte = value
 
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:
-        """Run tower, pooling and projector on pixels (B, C, P, 588) and return features (B, C, F, D).
+        """Run the tower, the pooling and the projector on pixels (B, C, P, 588), and return features (B, C, F, D).
 
         ``image_masks`` (B, C, P) is the fraction of each patch that is not padding; see :class:`MolmoVisionBackbone`.
         """
@@ -127,8 +127,8 @@ def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_inpu
     has_position = image_input_idx >= 0
     if len(image_input_idx) != len(inputs_embeds) or (image_input_idx >= length).any():
         raise ValueError(
-            f"image_input_idx of shape {tuple(image_input_idx.shape)} has the value {int(image_input_idx.max())}, "
-            f"which is outside {len(inputs_embeds)} rows of {length} tokens: do not truncate the processor's output"
+            f"image_input_idx of shape {tuple(image_input_idx.shape)} contains {int(image_input_idx.max())}, but "
+            f"there are {len(inputs_embeds)} rows of {length} tokens: do not truncate the processor's output"
         )
     if input_ids is None:
         return
@@ -191,7 +191,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> MolmoCausalLMOutputWithPast:
-        """Return the logits (B, L, V), or only those of the positions selected by ``logits_to_keep``.
+        """Return the logits (B, L, V), or only the logits of the positions that ``logits_to_keep`` selects.
 
         ``logits_to_keep`` is a number of last positions or a tensor of positions. ``labels`` (B, L), with -100 for
         positions without a target, are shifted by this method. Raises ValueError if an image token is a target.
@@ -236,9 +236,9 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Pass images in the first step.
+        """Pass images only in the first step.
 
-        Without a cache, pass them in every step, which then processes the whole prompt.
+        Without a cache, pass images in every step, because each step then processes the whole prompt.
         """
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,

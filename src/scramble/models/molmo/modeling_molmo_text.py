@@ -1,4 +1,4 @@
-"""Implements Molmo v1's decoder. Parameter names are those of the released weights.
+"""Implements Molmo v1's decoder. Parameters have the same names as in the released weights.
 
 Shape suffixes: B batch, L query tokens, D decoder width, H query heads, K key-value heads, h channels of a head.
 """
@@ -58,7 +58,7 @@ class MolmoRMSNorm(nn.Module):
 
 
 def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of the rotary angles, float32 (B, 1, L, h), in the half-rotation layout.
+    """Return the cosine and the sine of the rotary angles, float32 (B, 1, L, h), in the half-rotation layout.
 
     Source: Su et al., 2021.
     """
@@ -77,7 +77,7 @@ def rotate(states_BHLh: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class MolmoDecoderLayer(GradientCheckpointingLayer):
-    """One decoder block: fused query-key-value projection, grouped-query attention, fused gated MLP."""
+    """One decoder block: fused query-key-value projection, grouped-query attention and fused gated MLP."""
 
     def __init__(self, config: MolmoConfig, layer_idx: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class MolmoPreTrainedModel(PreTrainedModel):
 
 
 class MolmoTextModel(MolmoPreTrainedModel):
-    """The decoder. It contains the head ``ff_out`` (its released name), which ``forward`` does not apply."""
+    """The decoder. As in the released weights, it contains the head ``ff_out``, which ``forward`` does not apply."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)

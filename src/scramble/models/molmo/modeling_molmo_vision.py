@@ -1,6 +1,6 @@
 """Implements Molmo v1's vision tower, attention pooling and projector.
 
-Parameter names are those of the released weights.
+Parameters have the same names as in the released weights.
 
 Shape suffixes: N crops of all images, P patches per crop, T = P + 1 tokens per crop (class token first), E channels of
 the tower, X channels of the concatenated layers (2 E), F features per crop, S patches pooled into one feature, D
@@ -125,7 +125,7 @@ class MolmoVisionEncoder(nn.Module):
 
 
 class MolmoVisionTransformer(PreTrainedModel):
-    """CLIP's ViT, with already extracted patches as input."""
+    """CLIP's ViT, whose inputs are the pixels of patches."""
 
     config: MolmoVisionConfig
     config_class = MolmoVisionConfig
@@ -212,7 +212,7 @@ class MolmoVisionBackbone(nn.Module):
 
         Args:
             images_NPx: normalised pixels of the patches, (N, P, 3 * patch_size**2). Crops in which all values are -1
-                are padding. The tower does not process padding, and its patch states are zero.
+                are padding. The tower skips these crops, and their patch states are zero.
             image_masks_NP: fraction of each patch that is not padding, in [0, 1] or -1; None adds no padding embedding.
         """
         dtype = self.pad_embed.dtype
@@ -232,7 +232,7 @@ class MolmoVisionBackbone(nn.Module):
         """Pool each square of ``pooling_size``**2 patches by attention with their mean as query, and return (N, F, E).
 
         If the grid's side is not a multiple of ``pooling_size``, rows and columns of zeros are added at the bottom and
-        on the right. Mean and attention include these zeros, as in the original (allenai/molmo at 793fa38,
+        on the right. The mean and the attention include these zeros, as in the original (allenai/molmo at 793fa38,
         olmo/model.py, MolmoVisionBackbone.forward), because weights for such grids were trained with these zeros.
         """
         patches, side, pool = self.config.patches_per_side, self.config.features_per_side, self.config.pooling_size

@@ -39,7 +39,7 @@ IGNORED = {"return_token_type_ids", "return_mm_token_type_ids", "return_attentio
 
 
 class MolmoProcessor(ProcessorMixin):
-    """Combines tokenizer and image processor (see :meth:`__call__`)."""
+    """Combines a tokenizer and an image processor (see :meth:`__call__`)."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
         ids = dict(zip(IMAGE_TOKENS, tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS)), strict=True))
@@ -79,19 +79,19 @@ class MolmoProcessor(ProcessorMixin):
 
         Args:
             images: an image, a list of images, or one list of images per text. The images of a single list are assigned
-                to the texts by their ``<|image|>`` placeholders, or one per text if there are no placeholders. An image
-                may be any input of the image processor.
+                to the texts by their ``<|image|>`` placeholders. Without placeholders, a single text gets all images,
+                and several texts get one image each. An image may be any input of the image processor.
             text: complete prompts, usually from ``apply_chat_template``: ``" User: {text} Assistant:"``. Images are
                 inserted at ``<|image|>``, or before a text without placeholders.
-            return_tensors: "pt" or "np"; None returns one list per text, without padding.
+            return_tensors: "pt" or "np"; None returns lists with one entry per text, without padding.
             padding_side: "left" for generation; by default the tokenizer's side.
             max_crops: maximum number of crops per image, instead of the image processor's setting.
             add_special_tokens: whether to add BOS to texts without it (False for completions).
 
         Returns:
             ``input_ids``, ``attention_mask`` (B, L) and, if any text has an image, ``images`` float32 (B, C, P,
-            pixels), ``image_masks`` (B, C, P), ``image_input_idx`` int64 (B, C, F). Crops that pad the batch have the
-            value -1 and positions -100.
+            pixels), ``image_masks`` (B, C, P), ``image_input_idx`` int64 (B, C, F). In crops that pad the batch, pixels
+            and masks are -1 and positions are -100.
 
         Raises:
             ValueError: the numbers of images and placeholders differ, a text contains image tokens, or truncation is
@@ -111,7 +111,7 @@ class MolmoProcessor(ProcessorMixin):
             )
         unknown = sorted(set(options) - IGNORED)
         if unknown:
-            raise TypeError(f"MolmoProcessor does not accept {', '.join(unknown)}")
+            raise TypeError(f"MolmoProcessor does not accept the arguments {', '.join(unknown)}: remove them")
         if text is None:
             raise ValueError("MolmoProcessor needs a text for each list of images: pass text")
 
@@ -126,7 +126,7 @@ class MolmoProcessor(ProcessorMixin):
         return BatchFeature(_collate(rows, self._pad_id, side), tensor_type=return_tensors)
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Save as the parent class does, and also ``preprocessor_config.json``, which the released layout has."""
+        """Save as the parent class does, and write ``preprocessor_config.json``, as in the released layout."""
         files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         return [*files, *self.image_processor.save_pretrained(save_directory)]
 
@@ -142,7 +142,9 @@ class MolmoProcessor(ProcessorMixin):
         images = list(images) if isinstance(images, (list, tuple)) else [images]
         if any(isinstance(group, (list, tuple)) or group is None for group in images):
             if len(images) != len(texts):
-                raise ValueError(f"there are {len(images)} lists of images for {len(texts)} texts: pass one per text")
+                raise ValueError(
+                    f"there are {len(images)} lists of images for {len(texts)} texts: pass one list per text"
+                )
             return [
                 [] if group is None else list(group) if isinstance(group, (list, tuple)) else [group]
                 for group in images
@@ -159,7 +161,9 @@ class MolmoProcessor(ProcessorMixin):
         return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _row(self, text: str, images: Sequence[Any], max_crops: int | None, add_bos: bool) -> dict[str, Any]:
-        """Return the inputs for one text with its images, without padding. Ids are a list, and crops are arrays."""
+        """Return the inputs for one text with its images, without padding. The ids are a list, and the crops are
+        arrays.
+        """
         prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
         ids, positions = self._tokenise(text, prepared["tilings"], add_bos)
         row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
@@ -171,7 +175,10 @@ class MolmoProcessor(ProcessorMixin):
     def _tokenise(
         self, text: str, tilings: Sequence[tuple[int, int]], add_bos: bool
     ) -> tuple[list[int], list[np.ndarray]]:
-        """Return the ids with expanded images, and each image's feature positions (C, F), which are -100 if dropped."""
+        """Return the ids with expanded images, and the feature positions (C, F) of each image.
+
+        Dropped features have the position -100.
+        """
         bos = self.bos_token
         body = text.removeprefix(bos)
         pieces = body.split(IMAGE_TOKEN)
@@ -204,7 +211,7 @@ class MolmoProcessor(ProcessorMixin):
         return ids
 
     def _image_tokens(self, tiling: tuple[int, int]) -> np.ndarray:
-        """Return the ids of one image, which are those of the global view and of the grid of crops.
+        """Return the token ids of one image, in which the global view precedes the grid of crops.
 
         A column token follows each row.
         """
@@ -221,7 +228,7 @@ class MolmoProcessor(ProcessorMixin):
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Return the numbers of tokens and crops of upright images of these (height, width) without decoding them."""
+        """Return the numbers of tokens and crops of upright images of these sizes (height, width)."""
         if image_sizes is None:
             return MultiModalData()
         most = kwargs.get("max_crops")

@@ -28,11 +28,11 @@ def save_tiny_molmo(
     like_7b_o: bool = False,
     max_shard_size: str = "5GB",
 ) -> Path:
-    """Write a tiny Molmo v1 (about 1.3 M parameters at the defaults) and return its folder.
+    """Write a tiny Molmo v1 (about 1.3 M parameters by default) and return its folder.
 
-    Crops have 48 px and 16 features, and overlap by a quarter on each side. Image tokens are in the second embedding
-    table. ``like_7b_o`` sets the options of Molmo-7B-O. A ``max_shard_size`` below the model's size produces shards and
-    an index.
+    A crop of 48 px has 16 features, and crops overlap by a quarter on each side. Image tokens are in the second
+    embedding table. ``like_7b_o`` sets the options of Molmo-7B-O. A ``max_shard_size`` below the model's size produces
+    shards and an index.
     """
     end = "<|endoftext|>"
     tokens = TinyTokenizer(texts, [end], eos=end, pad=end, vocab_size=vocab_size, roles=("User", "Assistant"))

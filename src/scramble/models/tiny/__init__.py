@@ -30,8 +30,8 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
         sizes: options of the family's function (``width``, ``layers``, ``image_size``, ...).
 
     Raises:
-        ModelError: there is no tiny model of the family, its processor needs torchvision, an option does not exist, or
-            the folder is not empty.
+        ModelError: there is no tiny model of the family, its processor needs torchvision, which is not installed, an
+            option does not exist, or the folder is not empty.
     """
     from transformers.utils import is_torchvision_available
 

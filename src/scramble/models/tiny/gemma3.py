@@ -1,4 +1,4 @@
-"""Creates a tiny Gemma 3 with SigLIP tower, pooled image tokens, and a decoder with a sliding window in most layers."""
+"""Creates a tiny Gemma 3 with a SigLIP tower, pooled image tokens, and a sliding window in most decoder layers."""
 
 from __future__ import annotations
 

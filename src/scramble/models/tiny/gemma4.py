@@ -50,10 +50,11 @@ def save_tiny_gemma4(
 
     Args:
         folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.
-        sliding_window: number of tokens that a token attends to in most layers.
+        sliding_window: number of tokens that a token attends to in layers with a sliding window.
         experts: number of experts of each layer, of which two are active; 0 for a dense decoder.
-        per_layer_width: width of the per-layer token embeddings. With such embeddings the model resembles E2B: image
-            tokens are causal, and the last layers use the keys and values of earlier layers.
+        per_layer_width: width of the per-layer token embeddings. With these embeddings, the model resembles E2B: image
+            tokens attend causally, and the last layers use the keys and values of earlier layers. 0 disables
+            these embeddings.
     """
     from transformers import Gemma4Config, Gemma4ForConditionalGeneration, Gemma4ImageProcessorPil
 

@@ -50,8 +50,9 @@ THINKING_TEMPLATE = (
 def save_tiny_glm4v(
     folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, experts: int = 0
 ) -> Path:
-    """Write a tiny native GLM-4.1V, or a tiny GLM-4.5V if ``experts`` is not 0, and return the model's folder. A token
-    represents 16 x 16 px.
+    """Write a tiny native GLM-4.1V, or a tiny GLM-4.5V if ``experts`` is not 0, and return the model's folder.
+
+    Each image token represents 16 x 16 px.
 
     Args:
         folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.

@@ -30,7 +30,7 @@ def save_tiny_internvl(
     max_tiles: int = 1,
     experts: int = 0,
 ) -> Path:
-    """Write a tiny native InternVL (about 1.2 M parameters at the defaults) and return its folder.
+    """Write a tiny native InternVL (about 1.2 M parameters by default) and return its folder.
 
     The ViT has 3 layers of width 96 and patches of 6 px. An image of 48 px has 16 tokens after pixel shuffle. The Qwen2
     decoder has 4 layers of width 128. With ``experts``, the decoder is Qwen3's mixture of this many experts, of which

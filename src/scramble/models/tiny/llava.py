@@ -1,4 +1,4 @@
-"""Creates a tiny LLaVA-1.5 with CLIP tower, two-layer projector, Llama decoder, and Llama's prefix spaces."""
+"""Creates a tiny LLaVA-1.5 with a CLIP tower, a two-layer projector, a Llama decoder, and Llama's prefix spaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Creates a tiny LLaVA-OneVision with SigLIP tower, tiles whose features form rows, Qwen2 decoder, and ChatML."""
+"""Creates a tiny LLaVA-OneVision.
+
+The model has a SigLIP tower, tiles whose features form rows, a Qwen2 decoder, and a ChatML template.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creates a tiny Mistral 3 with Pixtral tower, merged patches, and Mistral or Ministral decoder."""
+"""Creates a tiny Mistral 3 with a Pixtral tower, merged patches, and a Mistral or Ministral decoder."""
 
 from __future__ import annotations
 

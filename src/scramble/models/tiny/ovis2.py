@@ -1,4 +1,7 @@
-"""Creates a tiny Ovis2 with a tower that predicts visual words, a visual vocabulary, Qwen2 decoder, and ChatML."""
+"""Creates a tiny Ovis2.
+
+The model has a tower that predicts visual words, a visual vocabulary, a Qwen2 decoder, and a ChatML template.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, 
         tie_word_embeddings=False,
     )
     model = random_model(Ovis2ForConditionalGeneration, config, seed)
-    # Transformers initialises the visual table for 65,536 visual words, to a hundredth of the text embeddings' scale.
+    # The initial values of the visual table are meant for 65,536 visual words and are a hundredth of the text
+    # embeddings' scale.
     model.model.visual_embeddings_table.weight.data *= 20
     processor = Ovis2Processor(
         image_processor=Ovis2ImageProcessorPil(

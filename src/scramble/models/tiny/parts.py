@@ -1,4 +1,4 @@
-"""Provides the parts that tiny models share, which are tokenizer, chat template and random weights."""
+"""Provides the parts that tiny models share, which are the tokenizer, the chat template and random weights."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class TinyTokenizer:
         backend: the ``tokenizers.Tokenizer``.
         size: size of the vocabulary.
         ids: ids of the special tokens by their texts.
-        special: ids of ``eos``, ``pad`` and ``bos``, under the names that configs of decoders and generation give them.
+        special: ids of ``eos``, ``pad`` and ``bos``, with the keys of decoder and generation configs (``eos_token_id``,
+            ...).
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class TinyTokenizer:
 
 
 def chatml_template(image: str) -> str:
-    """Return a minimal ChatML template with placeholder ``image``. It is short, so that tiny models run fast."""
+    """Return a ChatML template with the image placeholder ``image``. It is short, so that tiny models run fast."""
     return (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}"
         "{% if message['content'] is string %}{{ message['content'] }}"

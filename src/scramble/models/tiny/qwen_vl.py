@@ -30,7 +30,7 @@ TOWER: dict[str, Any] = {"depth": 2, "num_heads": 4, "patch_size": PATCH, "spati
 
 
 def save_tiny_qwen2_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64) -> Path:
-    """Write a tiny native Qwen2-VL and return its folder. A token represents 16 x 16 px."""
+    """Write a tiny native Qwen2-VL and return its folder. Each image token represents 16 x 16 px."""
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     tower = {**TOWER, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
@@ -41,7 +41,7 @@ def save_tiny_qwen2_vl(folder: str | Path, texts: Iterable[str], seed: int = 0, 
 def save_tiny_qwen2_5_vl(
     folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, vocab_size: int = 1024
 ) -> Path:
-    """Write a tiny native Qwen2.5-VL and return its folder. A token represents 16 x 16 px.
+    """Write a tiny native Qwen2.5-VL and return its folder. Each image token represents 16 x 16 px.
 
     ``vocab_size`` is the maximum size of the tokenizer's vocabulary.
     """
@@ -62,7 +62,7 @@ def save_tiny_qwen2_5_vl(
 def save_tiny_qwen3_vl(
     folder: str | Path, texts: Iterable[str], seed: int = 0, *, max_pixels: int = 64 * 64, experts: int = 0
 ) -> Path:
-    """Write a tiny native Qwen3-VL and return its folder. A token represents 16 x 16 px.
+    """Write a tiny native Qwen3-VL and return its folder. Each image token represents 16 x 16 px.
 
     Args:
         folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.
