@@ -223,7 +223,7 @@ def test_photographs_from_elsewhere(tmp_path: Path, shared: Path, rules: dict[st
         (("world", "world"), {"data_settings": {"n_trian": 2}}, ValueError, "did you mean data.n_train"),
         (("world", "world"), {"method_settings": {"kinds": ["swap"]}}, ValueError, "pairs.kinds=swap must be one of"),
         (([],), {}, ValueError, "data has no rows"),
-        (([{"image": "01.png"}],), {}, ValueError, r"data\[0\] must be a mapping with the keys image and caption"),
+        (([{"image": "01.png"}],), {}, ValueError, r"data\[0\] must be a mapping with the keys 'image' and 'caption'"),
         (([{"image": 1, "caption": "A dog."}],), {}, ValueError, "image must be a PIL image or a path, not int"),
     ],
 )
@@ -278,7 +278,7 @@ def test_images_of_every_mode_are_scored(vlm: VLM, mode: str) -> None:
 @pytest.mark.parametrize(
     ("image", "answers", "error", "message"),
     [
-        ("nowhere.jpg", ["yes"], RecordError, "image nowhere.jpg cannot be read: No such file"),
+        ("nowhere.jpg", ["yes"], RecordError, r"image nowhere.jpg cannot be read \(No such file"),
         (3, ["yes"], ValueError, "image must be a PIL image or a path, not int"),
         (None, ["yes", " "], ValueError, r"answers\[1\]=' ' is empty"),
         (None, "yes", ValueError, "answers='yes' is a single string"),

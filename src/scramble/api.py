@@ -42,27 +42,28 @@ def make_pairs(
 
     Args:
         out: the folder; the pairs are written to ``<out>/train``, ``<out>/val`` and ``<out>/test``.
-        data: rows, a path or a source. Rows have ``image`` (a PIL image or a path) and ``caption`` (a string or a list
-            of strings), as in a ``datasets`` data set with these columns. A path names a table of captions, or a folder
-            of images with captions in a layout that docs/own_data.md lists. A source is the name of a file in
-            ``configs/data`` (``coco``, ``world_quickstart``, ...). The source ``pairs`` reads a file of preference
-            pairs.
+        data: rows, a path or a source. Each row has the keys ``image`` (a PIL image or a path) and ``caption`` (a
+            string or a list of strings), like the rows of a ``datasets`` data set with these columns. A path names a
+            table of captions, or a folder of images with captions in a layout that docs/own_data.md lists. A source is
+            the name of a file in ``configs/data`` (``coco``, ``world_quickstart``, ...). The source ``pairs`` reads a
+            file of preference pairs.
         method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline. ``given`` uses the pairs
             of the source.
         seed: seed of the splits and of the choice of negatives.
-        data_settings: values that replace those of the source's file in ``configs/data``. For rows and paths, this file
-            is ``image_folder.yaml``, and an example is ``{"test_fraction": 0.2}``.
-        method_settings: values that replace those of the method's file in ``configs/pairs``, for example
-            ``{"per_caption": 2}``.
+        data_settings: settings that override the source's file in ``configs/data``. For rows and paths, this file is
+            ``image_folder.yaml``, and ``{"test_fraction": 0.2}`` is an example of settings.
+        method_settings: settings that override the method's file in ``configs/pairs``, for example ``{"per_caption":
+            2}``.
 
     Returns:
-        A summary with the counts per split (``splits``), the rejected rows and the accuracies of the audit.
+        A summary with the counts per split (``splits``), the number of rejected rows (``rejected_rows``) and the
+        accuracies of the audit.
 
     Raises:
-        ConfigError: a source, method or setting is unknown, or a setting has no value.
+        ConfigError: a source, method or setting is unknown, or a required setting has no value.
         SourceError: the data cannot be read, or too many rows are unusable.
         StoreError: the folder was created with different data or settings.
-        ValueError: a row has no ``image`` or ``caption``.
+        ValueError: there are no rows, or a row lacks the key ``image`` or ``caption``.
 
     Examples:
         >>> import scramble
@@ -103,9 +104,9 @@ def score(
     If the model's family supports token tries, one forward pass scores all answers.
 
     Args:
-        vlm: the model, see :func:`scramble.models.load_vlm`.
+        vlm: the model; see :func:`scramble.models.load_vlm`.
         image: a PIL image or a path; None for a prompt without an image.
-        prompt: the question, without image placeholder and chat template.
+        prompt: the question, without image placeholders and without the chat template.
         answers: the texts to score.
         per_token: return the mean over the tokens of each answer instead of the sum.
         score_end: count the end-of-turn token as part of each answer, as in training.
@@ -116,8 +117,8 @@ def score(
     Raises:
         ValueError: an answer is empty, or ``answers`` is a single string.
         RecordError: the image cannot be read.
-        EvaluationError: prompt and answers have more tokens than the model has positions.
-        ModelError: a text contains a control token of the model.
+        EvaluationError: the prompt and one of the answers have more tokens than the model has positions.
+        ModelError: the prompt or an answer contains a control token of the model.
 
     Examples:
         >>> import scramble
@@ -169,13 +170,13 @@ def evaluate(
         batch_tokens: maximum number of positions in one forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
 
     Returns:
-        For each benchmark and score, a dictionary with ``value``, ``standard_error``, ``low`` and ``high`` (95 %
-        interval) and ``chance``, all in percent, and the number of items ``n``; see
-        :mod:`scramble.evaluation.scoring.results`. As in tables, the interval is limited to 0 to 100 %, and
-        ``standard_error``, ``low`` and ``high`` are None for fewer than 10 items.
+        A dictionary from the name of each benchmark to its scores. Each score is a dictionary with ``value``,
+        ``standard_error``, ``low`` and ``high`` (95 % interval) and ``chance``, all in percent, and with the number of
+        items ``n``; see :mod:`scramble.evaluation.scoring.results`. As in tables, the interval is clipped to [0, 100],
+        and ``standard_error``, ``low`` and ``high`` are None for fewer than 10 items.
 
     Raises:
-        EvaluationError: a benchmark, option or protocol is unknown, or data is missing or damaged.
+        EvaluationError: a benchmark, option or protocol is unknown, or a benchmark's data is missing or damaged.
 
     Examples:
         >>> import scramble
@@ -224,7 +225,7 @@ def evaluate(
 def _table_values(score: Mapping[str, Any]) -> dict[str, Any]:
     """Return a score as it appears in tables.
 
-    The interval is limited to 0 to 100 %. For fewer than 10 items, ``standard_error``, ``low`` and ``high`` are None.
+    The interval is clipped to [0, 100]. For fewer than 10 items, ``standard_error``, ``low`` and ``high`` are None.
     """
     from scramble.evaluation.scoring.statistics import is_few
 
@@ -239,9 +240,9 @@ def _table_values(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return a configuration of ``scripts/generate.py``.
+    """Compose the configuration of ``scripts/generate.py``.
 
-    ``choices`` selects the file of each group, and ``settings`` replaces values of these files.
+    ``choices`` selects the file of each group, and ``settings`` replaces values in these files.
 
     Raises ConfigError for an unknown file, and for a required setting without a value.
     """
@@ -271,9 +272,9 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
 
 
 def _open(image: ImageLike) -> Image.Image:
-    """Return the image as upright RGB, which all processors accept.
+    """Return an upright RGB image, which all processors accept.
 
-    Raises RecordError for a file that cannot be read.
+    Raises RecordError if the file cannot be read, and ValueError if ``image`` is neither a PIL image nor a path.
     """
     from PIL.Image import Image
 
@@ -288,7 +289,7 @@ def _open(image: ImageLike) -> Image.Image:
 
 
 def _path(path: str | Path) -> str:
-    """Return a path with ``~`` expanded and, for a file that ships with the project, the path of this file."""
+    """Expand ``~`` in a path, and find files that ship with the project (:func:`scramble.project.shipped`)."""
     return shipped(str(Path(path).expanduser()))
 
 
@@ -303,7 +304,7 @@ def _write_rows(out: Path, rows: Rows) -> Path:
     lines = []
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping) or not {"image", "caption"} <= row.keys():
-            raise ValueError(f"data[{number}] must be a mapping with the keys image and caption")
+            raise ValueError(f"data[{number}] must be a mapping with the keys 'image' and 'caption'")
         image = row["image"]
         if isinstance(image, str | Path):
             name, identity = _path(image), str(image)
@@ -312,7 +313,7 @@ def _write_rows(out: Path, rows: Rows) -> Path:
             identity = Path(name).stem
         lines.append(json.dumps({"image": name, "caption": row["caption"], "id": identity}, ensure_ascii=False))
     if not lines:
-        raise ValueError("data has no rows: pass at least one row with image and caption")
+        raise ValueError("data has no rows: pass at least one row with the keys 'image' and 'caption'")
     text = "\n".join(lines) + "\n"
     path = out / "source" / f"{content_key(text)}.jsonl"
     if not path.exists():
@@ -321,7 +322,7 @@ def _write_rows(out: Path, rows: Rows) -> Path:
 
 
 def _write_image(folder: Path, image: Image.Image) -> str:
-    """Write an image to a PNG file that is named by a hash of the pixels, and return the absolute path of the file."""
+    """Write an image to a PNG file named after a hash of its pixels, and return the absolute path of the file."""
     from scramble.storage.files import atomic_path
 
     upright = _open(image)

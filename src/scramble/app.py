@@ -101,7 +101,7 @@ def errors_as_messages() -> Iterator[None]:
     """Within the block, end the process with a one-line message on a user error or a stop signal."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # log files contain no progress bars, not even those of libraries
+        os.environ.setdefault("TQDM_DISABLE", "1")  # keep the libraries' progress bars out of log files
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|transformers|peft|datasets)\b")
     log_to_terminal()
     interrupt.listen()
@@ -125,7 +125,7 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
     All points are checked before the first point starts.
 
     Args:
-        main: a script's main, decorated by :func:`stage_main`.
+        main: a script's main function, decorated with :func:`stage_main`.
         configs: the composed configuration of each point.
         overrides: the command-line overrides of each point.
         folder: folder for the jobs that a launcher starts.
@@ -133,7 +133,7 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
         completions = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
-        # Report a fault only once, even if several points have the fault.
+        # Report a fault only once, even if several points share it.
         if faults := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
             raise ConfigError(faults)
         if any(cfg.launcher.kind != "inline" and not cfg.dry_run for cfg in configs):
@@ -172,7 +172,7 @@ def _resolved_values(cfg: DictConfig) -> dict[str, Any]:
 
 
 def start(main: Callable[..., None]) -> None:
-    """Run a script's Hydra main, and explain Hydra's errors in one line (:mod:`scramble.config.overrides`).
+    """Run a script's Hydra main function, and explain Hydra's errors in one line (:mod:`scramble.config.overrides`).
 
     With ``--resolved FILE``, main runs without Hydra and uses the configuration in the file. Launchers start jobs this
     way.
@@ -201,7 +201,7 @@ def start(main: Callable[..., None]) -> None:
 
 def addable(argument: str, root: str) -> str:
     """Prefix an override with ``++`` if its key is optional (:func:`scramble.config.keys.is_optional`) in the script
-    ``root``, because Hydra otherwise refuses a key that no file sets.
+    ``root``, because Hydra otherwise rejects a key that no file sets.
     """
     text = argument.lstrip("+")
     return f"++{text}" if is_optional(text.partition("=")[0], ROOTS[root]) else argument

@@ -1,4 +1,4 @@
-"""Provides logging handlers for the terminal and for ``log.txt``, tables and progress bars.
+"""Provides tables, progress bars, and logging handlers for the terminal and for ``log.txt``.
 
 Library code logs through ``logging.getLogger(__name__)``. Scripts call :func:`log_to_terminal` and :func:`log_to_run`
 once. Progress bars are shown only if standard error is a terminal.
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Terminal(logging.Handler):
-    """A handler that prints warnings and errors with their level to standard error, and all other messages to standard
+    """Prints warnings and errors to standard error, prefixed with their level, and all other messages to standard
     output.
 
     A heading (:func:`log_heading`) is printed together with the next message on standard output.
@@ -58,10 +58,10 @@ class Terminal(logging.Handler):
 
 
 class RunFile(logging.Handler):
-    """Appends records with time, level and logger to ``log.txt`` in a run folder.
+    """Appends records with their time, level and logger name to ``log.txt`` in a run folder.
 
-    Records are buffered until the folder exists, so that a mistyped command does not create a run folder. If the folder
-    cannot be written, records are dropped, because the folder of a finished run may be read-only.
+    Records are buffered until the folder exists, so that a mistyped command does not create a run folder. Records are
+    dropped if ``log.txt`` is not writable, because the folder of a finished run may be read-only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,7 +83,7 @@ class RunFile(logging.Handler):
 
 
 def log_to_terminal() -> None:
-    """Configure the package's logger.
+    """Configure the package's logger to print to the terminal.
 
     In a job with several processes, only the first process prints messages that are not warnings or errors.
     """
@@ -100,7 +100,7 @@ def log_to_terminal() -> None:
 def log_to_run(folder: str | Path | None) -> None:
     """Write records to ``log.txt`` in ``folder``, and no longer to the file of an earlier run.
 
-    If ``folder`` is None, write records to no file.
+    If ``folder`` is None, records are not written to a file.
     """
     for handler in PACKAGE.handlers[:]:
         if isinstance(handler, RunFile):
@@ -120,7 +120,8 @@ def log_heading(line: str) -> None:
 def show(table: Any) -> None:
     """Log a rich table, rendered for the terminal's width (120 columns without a terminal).
 
-    A table that is too wide has no padding. If it is still too wide, words in its headings and row names are broken.
+    A table that is too wide is printed without padding. If the table is still too wide, words in its headings and row
+    names are split.
     """
     from rich.console import Console
 
@@ -135,7 +136,7 @@ def show(table: Any) -> None:
 def _fit(table: Any, width: int) -> None:
     """Set the widths of the columns so that lines break only at spaces, if the columns' minimum widths fit.
 
-    The columns that lack the least get their full width first, so that numbers are not broken. Rich itself would reduce
+    Columns that need the least additional width get it first, so that numbers are not split. Rich itself would reduce
     the widest columns first, even below their minimum widths.
     """
     if _width(table).minimum > width:
@@ -155,7 +156,7 @@ def _fit(table: Any, width: int) -> None:
 
 
 def _width(renderable: Any) -> Any:
-    """Return the smallest and the greatest width (``minimum``, ``maximum``) of a rich object."""
+    """Return the ``minimum`` and ``maximum`` width of a rich object (a ``rich.measure.Measurement``)."""
     from rich.console import Console
 
     return Console(width=1000).measure(renderable)

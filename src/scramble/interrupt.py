@@ -2,8 +2,8 @@
 
 Within :func:`deferred`, a signal is only recorded, and the trainer saves and stops after the current step. A second
 Ctrl-C ends the job without saving. Everywhere else, the first signal ends the job immediately; finished work is already
-on disk. The last line of the output says from where the same command resumes. The exit status is
-:data:`EXIT_STOPPED`, which a batch script can distinguish from success and failure.
+on disk. The last line of the output says where the same command will resume. The exit status is :data:`EXIT_STOPPED`,
+which a batch script can distinguish from success and failure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ Message = Callable[[], str]
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised if a signal requests a stop. It is not a subclass of Exception, so that error handlers do not catch it."""
+    """Raised when a signal requests a stop.
+
+    The class is not a subclass of Exception, so that error handlers do not catch it.
+    """
 
     def __init__(self, message: str, status: int = EXIT_STOPPED) -> None:
         super().__init__(message)
@@ -33,8 +36,8 @@ class Stopped(KeyboardInterrupt):
 
 
 _stop_signal: str | None = None
-_loss: Message | None = None  # within deferred(): says what a second Ctrl-C loses
-_resume: Message | None = None  # within resumable(): says from where the same command resumes
+_loss: Message | None = None  # within deferred(): returns a text that says what a second Ctrl-C loses
+_resume: Message | None = None  # within resumable(): returns a text that says where the same command will resume
 
 
 def listen() -> None:
@@ -81,7 +84,7 @@ def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -
 
 @contextmanager
 def resumable(message: Message) -> Iterator[None]:
-    """Within the block, end a stopped job with ``message``, which says from where the same command resumes."""
+    """Within the block, end a stopped job with ``message``, which says where the same command will resume."""
     global _resume
     previous, _resume = _resume, message
     try:

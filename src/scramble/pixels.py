@@ -1,4 +1,4 @@
-"""Converts any Pillow image to upright 8-bit RGB, for training, evaluation, engines, audit and pages.
+"""Converts any Pillow image to upright 8-bit RGB.
 
 Transparent images are composited onto white, as in the processors of Idefics3 and SmolVLM (``convert_to_rgb`` in
 transformers). Pillow's own conversion drops alpha, so a black drawing on a transparent background would become black on
@@ -13,9 +13,9 @@ scaled to 8 bits. The table lists the values that become black and white:
 | 32 bits (``I``)     | 0     | 255 if no value is larger, else 65535 if no value is larger, else the largest value |
 | floats (``F``)      | 0     | 1 if no value is larger, else 255 if no value is larger, else the largest value     |
 
-As in browsers, 16-bit images are not stretched to the values that occur, so that a dark photograph stays dark. If a
-32-bit or float image has negative values, the smallest value becomes black and the largest value becomes white. NaN and
-negative infinity become black; infinity becomes white.
+As in browsers, the values of 16-bit images are not stretched to the full range, so that a dark photograph stays dark.
+If a 32-bit or float image has negative values, the smallest value becomes black and the largest value becomes white.
+NaN and negative infinity become black; infinity becomes white.
 """
 
 from __future__ import annotations

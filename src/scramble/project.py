@@ -7,7 +7,7 @@ from typing import Any
 
 _CLONE = Path(__file__).resolve().parents[2]
 ROOT = _CLONE if (_CLONE / "configs" / "base.yaml").is_file() else Path(__file__).resolve().parent / "shipped"
-"""Folder of ``configs``, ``scripts`` and ``data``: the clone, or the package data of a wheel (see setup.py)."""
+"""Folder with ``configs``, ``scripts`` and ``data``: the clone, or the package data of a wheel (see setup.py)."""
 CONFIGS = ROOT / "configs"
 SCRIPTS = ROOT / "scripts"
 

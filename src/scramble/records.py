@@ -31,7 +31,10 @@ class RecordError(ValueError):
 
 
 def decoding_fault(error: Exception) -> str:
-    """Return in one line why Pillow cannot decode an image, without the memory address in some of Pillow's messages."""
+    """Explain in one line why Pillow cannot decode an image.
+
+    Memory addresses, which some of Pillow's messages contain, are omitted.
+    """
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
@@ -53,13 +56,15 @@ class ImageFile:
         try:
             data = Path(self.path or "").read_bytes()
         except OSError as error:
-            raise RecordError(f"image {self.path} cannot be read: {error.strerror or error}") from error
+            raise RecordError(
+                f"image {self.path} cannot be read ({error.strerror or error}): correct its path or its permissions"
+            ) from error
         if not data:
-            raise RecordError(f"image {self.path} cannot be read: the file is empty")
+            raise RecordError(f"image {self.path} is empty: copy or download the file again")
         return data
 
     def open(self) -> Image.Image:
-        """Return the decoded image as upright RGB on white; see :mod:`scramble.pixels`.
+        """Return the decoded image, upright and in RGB on a white background; see :mod:`scramble.pixels`.
 
         Raises RecordError if the image cannot be decoded.
         """
@@ -87,7 +92,7 @@ class ImageFile:
 
     @property
     def sha256(self) -> str:
-        """The hex digest of the encoded bytes."""
+        """The SHA-256 hex digest of the encoded bytes."""
         return hashlib.sha256(self.read()).hexdigest()
 
 
@@ -131,7 +136,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise RecordError(f"a turn has the role {self.role}, which is not one of {', '.join(ROLES)}")
+            raise RecordError(f"the role of a turn must be one of {', '.join(map(repr, ROLES))}, not {self.role!r}")
 
 
 def conversation(prompt: str, num_images: int, history: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -149,10 +154,11 @@ class PreferencePair:
     Attributes:
         image_ids: the images in the order of the conversation. Images that are not in ``history`` precede ``prompt``.
         prompt: the last turn of the user.
-        kind: groups pairs for audit and refinement (``swap-object``, ``replace-attribute``, ...).
+        kind: kind of the rejected answer, by which audit and refinement group pairs (``swap-object``,
+            ``replace-attribute``, ...).
         rule: the source of the rejected text (a rule, or a prompt hash and a model).
         edits: the differences between the two texts.
-        seed: seed of the selection among candidates.
+        seed: seed with which the pair was selected among candidates.
         scores: values computed by filters (probabilities in [0, 1] or log-probabilities in nats).
         details: plain JSON that a method stores with its pairs, for example the edited facts of a scene graph.
         history: the turns before ``prompt``: a system prompt, earlier questions and answers.
@@ -181,7 +187,10 @@ class PreferencePair:
             if same_text(self.chosen, rejected):
                 raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
         if (earlier := sum(turn.num_images for turn in self.history)) > len(self.image_ids):
-            raise RecordError(f"pair {self.pair_id}: {earlier} image placeholders for {len(self.image_ids)} images")
+            raise RecordError(
+                f"pair {self.pair_id}: the turns before the prompt contain {earlier} images, but the pair has only "
+                f"{len(self.image_ids)}: add the missing images"
+            )
 
     @property
     def conversation(self) -> tuple[Turn, ...]:
@@ -189,8 +198,10 @@ class PreferencePair:
         return conversation(self.prompt, len(self.image_ids), self.history)
 
     def singles(self) -> Iterator[PreferencePair]:
-        """Yield one pair per rejected answer: this pair with ``rejected``, then pairs ``<id>/rejected2``, ... without
-        edits.
+        """Yield one pair per rejected answer.
+
+        The first pair has this pair's id and ``rejected``. The following pairs have the ids ``<id>/rejected2``, ... and
+        no edits.
         """
         if not self.other_rejected:
             yield self
@@ -204,7 +215,8 @@ class PreferencePair:
 def same_text(one: str, other: str) -> bool:
     """Return whether two texts differ at most in outer whitespace and in the Unicode normalisation of accents.
 
-    Many tokenizers normalise to NFC, so that such texts have the same tokens and neither can be preferred.
+    Many tokenizers normalise texts to NFC. Texts that differ only in these ways have the same tokens, so neither can be
+    preferred.
     """
     return unicodedata.normalize("NFC", one.strip()) == unicodedata.normalize("NFC", other.strip())
 
@@ -214,7 +226,7 @@ class Question:
     """A question about images, and its answer.
 
     Attributes:
-        answers: all accepted answers, for example those of VQAv2's ten annotators.
+        answers: all accepted answers, for example the answers of VQAv2's ten annotators.
         choices: the options of a multiple-choice question, in letter order.
         rationale: short, true reasoning steps that lead to the answer.
     """

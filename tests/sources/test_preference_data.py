@@ -305,7 +305,7 @@ def bad_rows() -> Iterator[tuple[str, Any]]:
     yield "the prompt ends with a turn by assistant, not by the user", {**good, "prompt": [user, reply]}
     yield "1 image placeholders for 2 images", {**good, "images": ["images/red.png"] * 2, "prompt": "<image>q"}
     yield (
-        "a turn has the role tool, which is not one of system, user, assistant",
+        "the role of a turn must be one of 'system', 'user', 'assistant', not 'tool'",
         {**good, "prompt": [{"role": "tool", "content": "x"}, user]},
     )
     yield "not a JSON object", ["a", "b"]
