@@ -1,15 +1,20 @@
-"""The steps of docs/extending.md work for a new family, generator, benchmark and loss."""
+"""The steps of docs/extending.md work for a new family, pair method, generator, benchmark and loss."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from scramble import world
+from scramble.config.binding import check
+from scramble.config.data_sections import MethodSection
 from scramble.evaluation import benchmarks
 from scramble.models import load_vlm
 from scramble.models.families import registry
@@ -17,8 +22,10 @@ from scramble.models.families.llava import Llava
 from scramble.models.tiny import save_tiny
 from scramble.pairs.base import Caption, Negative, Skip
 from scramble.pairs.captions.assemble import caption_pairs
-from scramble.pairs.method import collect
-from scramble.records import ImageRecord
+from scramble.pairs.method import PairMethod, collect
+from scramble.pairs.registry import METHODS, make_method
+from scramble.project import CONFIGS
+from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.tables import read_table
 from scramble.training import losses
 
@@ -48,8 +55,42 @@ class Shout:
             yield caption, [Negative(f"{first.upper()}! {rest}", "shout", "shout.first")]
 
 
+@dataclass(frozen=True)
+class ShoutSection(MethodSection):
+    """The settings of :class:`ShoutMethod`."""
+
+    mark: str = "!"
+
+
+class ShoutMethod(PairMethod):
+    """A pair method whose rejected text is the first caption with a mark."""
+
+    def __init__(self, mark: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.mark = mark
+
+    def pairs(self, split: Path) -> Iterator[PreferencePair | Skip]:
+        for image in self.share(read_table(split, ImageRecord), lambda image: image.image_id):
+            text = image.captions[0]
+            yield PreferencePair(image.image_id, (image.image_id,), "Describe it.", text, text + self.mark, "shout")
+
+
 class Mine(Llava):
     name = "mine"
+
+
+def test_a_pair_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.generate(tmp_path, seed=0, n_train=3, n_val=1, n_test=1, quads_val=1, quads_test=1)
+    monkeypatch.setitem(METHODS, "shout", ShoutMethod)
+    # The section of a file in configs/pairs with "defaults: [_steps, _self_]".
+    steps: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "pairs" / "_steps.yaml"))
+    settings = {key: value for key, value in steps.items() if key != "defaults"} | {"mark": "?!"}
+    assert check(settings, ShoutSection, "pairs") == []
+    [fault] = check(settings | {"mrak": "?"}, ShoutSection, "pairs")
+    assert "did you mean pairs.mark?" in fault
+    with make_method(settings | {"method": "shout"}, seed=0) as method:
+        pairs, _ = collect(method.pairs(tmp_path / "train"))
+    assert len(pairs) == 3 and all(pair.rejected == f"{pair.chosen}?!" for pair in pairs)
 
 
 def test_a_generator(tmp_path: Path) -> None:

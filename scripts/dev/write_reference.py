@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import yaml
 
 from scramble.config.binding import MISSING, Bound, Section, Variants, hints, join, show
-from scramble.config.data_sections import Engine, Method, Negatives
+from scramble.config.data_sections import Engine, Method, MethodSection
 from scramble.config.evaluation_sections import Judge
 from scramble.config.help import comments_of, with_defaults
 from scramble.config.roots import ROOTS, Root
@@ -263,8 +263,8 @@ def configuration() -> str:
     parts += ["## trainer", TRAINER, table([*keys_of(Trainer, "trainer/default.yaml", "trainer"), *further_keys()])]
     parts += ["## peft", PEFT, table(keys_of(Peft, "trainer/default.yaml", "peft"))]
     parts += ["## data", *variants("data", Data)]
-    parts += ["## pairs", "### Steps of every method", table(keys_of(Negatives, "pairs/given.yaml", "pairs"))]
-    parts += variants("pairs", Method, without=hints(Negatives))
+    parts += ["## pairs", "### Steps of every method", table(keys_of(MethodSection, "pairs/given.yaml", "pairs"))]
+    parts += variants("pairs", Method, without=hints(MethodSection))
     parts += ["## engine", *variants("engine", Engine), "## launcher", *variants("launcher", Launcher)]
     parts += ["## benchmark", BENCHMARK, table(benchmark_keys())]
     parts += ["## protocol", PROTOCOL, table(keys_of(Protocol, "protocol/standard.yaml", "protocol"))]

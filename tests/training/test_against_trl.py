@@ -14,7 +14,7 @@ from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table, write_table
-from scramble.training.losses import LOSSES
+from scramble.training.fields import TRL_LOSSES
 from tests.training.settings import fit
 
 SLOW = pytest.mark.full
@@ -200,7 +200,7 @@ def test_options_mean_what_they_mean_in_trl(base: Path, data: Path, tmp_path: Pa
         # One loss of single pairs, one of a batch, and one with a mean over all batches; test_losses.py tests all.
         *(([name], [1.0], 10) for name in ("ipo", "aot")),
         (["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0], 10),
-        *(pytest.param([name], [1.0], 50, marks=SLOW) for name in LOSSES if name != "sigmoid"),
+        *(pytest.param([name], [1.0], 50, marks=SLOW) for name in TRL_LOSSES if name != "sigmoid"),
         pytest.param(["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0], 50, marks=SLOW),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) and isinstance(value[0], str) else "",

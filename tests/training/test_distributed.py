@@ -71,6 +71,22 @@ def test_two_processes_give_the_losses_of_one(base: Path, data: Path, tmp_path: 
     assert len(list((tmp_path / "two" / "reference").rglob("part-*.jsonl"))) == 2
 
 
+def test_a_run_of_one_process_resumes_with_two(base: Path, data: Path, tmp_path: Path) -> None:
+    """The micro-batch size is computed from the number of processes: 4 pairs for one process and 2 for two."""
+    options: dict[str, Any] = {"objective": "mpo", "max_steps": 8, "global_batch_size": 4, "save_steps": 4}
+    options |= {"learning_rate": 1e-3, "logging_steps": 1, "peft": {"r": 8, "lora_alpha": 16}}
+    out = tmp_path / "run"
+    fit(load_vlm(base), data, out, **options)
+    expected = logs.rows(out)
+    shutil.rmtree(out / "checkpoints" / "step-00000008")
+    shutil.rmtree(out / "adapter")
+    launch(options | {"model": str(base), "data": str(data), "out": str(out)}, 2)
+    resumed = logs.rows(out)
+    assert [row["step"] for row in resumed] == [row["step"] for row in expected]
+    values = [[row["loss"] for row in rows] for rows in (resumed, expected)]
+    torch.testing.assert_close(torch.tensor(values[0]), torch.tensor(values[1]), atol=1e-5, rtol=0)
+
+
 def test_a_process_without_images_does_not_hang_the_other(base: Path, data: Path, tmp_path: Path) -> None:
     """The tower is trained, and half of the micro-batches have no image: one and two processes have equal results."""
     options: dict[str, Any] = {

@@ -106,7 +106,7 @@ class Refine(Section):
 
 
 @dataclass(frozen=True)
-class Negatives(PairSteps):
+class MethodSection(PairSteps):
     """Keys that all methods share."""
 
     audit: bool = True
@@ -114,7 +114,7 @@ class Negatives(PairSteps):
 
 
 @dataclass(frozen=True)
-class Given(Negatives):
+class Given(MethodSection):
     """Pairs that the data set already contains. ``prompt`` and ``captions_per_image`` exist only because experiments
     set them.
     """
@@ -126,7 +126,7 @@ class Given(Negatives):
 
 
 @dataclass(frozen=True)
-class CaptionNegatives(Negatives):
+class CaptionNegatives(MethodSection):
     """Hard negatives of captions; see :func:`scramble.pairs.captions.assemble.caption_pairs`."""
 
     prompt: Text = "caption:"
@@ -248,7 +248,7 @@ class SceneAlignOptions(Section):
 
 
 @dataclass(frozen=True)
-class SceneAlignMethod(Negatives):
+class SceneAlignMethod(MethodSection):
     """Rationales written from edited scene graphs."""
 
     prompt: Text = "{question}"
@@ -291,7 +291,7 @@ class CorrectnessOptions(Sampled):
 
 
 @dataclass(frozen=True)
-class CorrectnessMethod(Negatives):
+class CorrectnessMethod(MethodSection):
     """Correct answers are preferred to incorrect answers."""
 
     engine: Engine = None
@@ -308,7 +308,7 @@ class DropoutOptions(Sampled):
 
 
 @dataclass(frozen=True)
-class DropoutMethod(Negatives):
+class DropoutMethod(MethodSection):
     """Answers are preferred to continuations that are generated without the image."""
 
     engine: Engine = None
@@ -327,7 +327,7 @@ METHODS: dict[str, type[Section]] = {
 
 
 @dataclass(frozen=True)
-class MixMethod(Negatives):
+class MixMethod(MethodSection):
     """Several methods, mixed with the given weights."""
 
     has_columns: ClassVar[bool] = True  # the columns of the parts

@@ -39,7 +39,8 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
 def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path | None:
     """Return the newest complete checkpoint, or None. A damaged checkpoint is skipped with a warning.
 
-    A setting that is missing from the checkpoint or from ``settings`` counts as its default.
+    A setting that is missing from the checkpoint or from ``settings`` counts as its default. Settings that are only in
+    the checkpoint are ignored. They were written by an earlier version, or computed from the number of processes.
 
     Raises StoreError if the checkpoint was written with other settings. The message names the settings that differ.
     """
@@ -49,7 +50,7 @@ def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[st
             log.warning(f"checkpoint {path} is damaged ({fault}); the previous checkpoint is used, if there is one")
             continue
         saved, current = {**defaults, **read_json(path / MANIFEST)["settings"]}, {**defaults, **settings}
-        changed = sorted(key for key in {*saved, *current} if saved.get(key) != current.get(key))
+        changed = sorted(key for key in current if saved.get(key) != current[key])
         if changed:
             listed = ", ".join(f"{key} was {saved.get(key)!r}, now {current.get(key)!r}" for key in changed)
             raise StoreError(

@@ -16,8 +16,16 @@ from trl import DPOConfig
 from scramble.models.loading import no_checkpointing_warnings
 from scramble.training.checks import check_settings
 from scramble.training.dataloader import default_num_workers
-from scramble.training.fields import RENAMED, default_of, operation_fields, plain_value, unknown_field
-from scramble.training.losses import check_weights
+from scramble.training.fields import (
+    REFUSED,
+    RENAMED,
+    TRL_OPTIONS,
+    default_of,
+    operation_fields,
+    plain_value,
+    unknown_field,
+)
+from scramble.training.losses import check_weights, depend_on_micro_batch
 from scramble.trie.engine import TOWER_TOKENS
 
 T = TypeVar("T")
@@ -172,6 +180,9 @@ class PreferenceConfig(DPOConfig):
             self.loss_type = [self.loss_type]
         self.weights = check_weights(self.loss_type, self.loss_weights)
         check_settings(self)
+        self._binds_micro_batch = self.per_device_train_batch_size is not None or depend_on_micro_batch(
+            self.weights, self.sft_mean
+        )
         self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
         if not self.warmup_steps:
             # transformers 5 interprets a value of warmup_steps below 1 as a fraction of the run.
@@ -220,21 +231,26 @@ class PreferenceConfig(DPOConfig):
         A checkpoint is resumed only by a run with the same settings. Defaults are omitted, so that a run can resume
         its checkpoints even if a new version of transformers has added fields.
         """
-        return {name: value for name, value in _binding(self).items() if value != defaults()[name]}
+        return {name: value for name, value in _binding(self).items() if value != defaults().get(name)}
 
 
 @cache
 def defaults() -> dict[str, Any]:
-    """Return the defaults of the fields that affect the trained weights, as JSON values."""
-    return _binding(None)
+    """Return the defaults of the settings that a checkpoint and a run must share, as JSON values."""
+    return _binding(None) | {"backend": "trie"}
 
 
 def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
+    """Return the fields that affect the trained weights, or their defaults if ``args`` is None, as JSON values."""
     free = operation_fields(args is None or args.load_best_model_at_end)
+    # Refused fields have only one value. transformers and TRL replace the defaults of some of them.
+    free |= set(REFUSED) - set(TRL_OPTIONS)
+    free |= {"backend"}  # ``train`` records the backend that was used instead
+    # These fields follow from the number of processes, which may differ when a run resumes.
+    free |= {"gradient_accumulation_steps"}
+    if args is None or not args._binds_micro_batch:
+        free |= {"per_device_train_batch_size"}
     names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in free]
-    # This field depends on the number of processes, which may differ when a run resumes.
-    names.remove("gradient_accumulation_steps")
-    names.remove("backend")  # ``train`` records the backend that was used instead
     values = {name: default_of(PreferenceConfig, name) if args is None else getattr(args, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(plain_value(values), default=str))
     return plain

@@ -24,6 +24,25 @@ LOSS_FIELDS = (
     "use_weighting",
 )
 
+# The losses of TRL's DPOTrainer, which trainer.backend=trl supports.
+TRL_LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sigmoid_norm",
+    "sft",
+)
+
 # Fields that do not affect the trained weights. They only determine what is written, when it is written, and on which
 # machine. A resumed run may change these fields, and runs that differ only in them count as the same run.
 OPERATION = frozenset(
@@ -233,6 +252,12 @@ def trl_faults(values: Mapping[str, Any]) -> str | None:
         values: fields of ``PreferenceConfig`` by name.
     """
     losses, changes = values["loss_type"], []
+    unknown = [name for name in losses if name not in TRL_LOSSES]
+    if unknown:
+        return (
+            f"trainer.backend=trl does not support trainer.loss_type={unknown[0]}, which TRL does not have: use "
+            "another loss, or trainer.backend=trie with a model that supports token tries"
+        )
     if values.get("feature_cache_dir") is not None:
         changes.append("trainer.feature_cache_dir=null")
     if values.get("row_tokens") is not None:

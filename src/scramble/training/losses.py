@@ -333,6 +333,11 @@ def reads(weights: Mapping[str, float], option: str) -> bool:
     return any(option in LOSSES[name][1] for name in weights)
 
 
+def depend_on_micro_batch(weights: Mapping[str, float], sft_mean: str) -> bool:
+    """Return whether the value of a loss depends on which pairs share a micro-batch."""
+    return not {"aot", "aot_unpaired"}.isdisjoint(weights) or ("sft" in weights and sft_mean == "batch")
+
+
 def combine(
     weights: Mapping[str, float],
     logps: PairLogps,
