@@ -196,7 +196,7 @@ def test_a_finished_folder_is_reused_for_the_same_rows_alone(tmp_path: Path, rul
     first = scramble.make_pairs(tmp_path, rows, method_settings=rules, data_settings=whole)
     assert scramble.make_pairs(tmp_path, rows, method_settings=rules, data_settings=whole) == first
     rows[0]["caption"] = "A small black circle is beside a big purple square."
-    with pytest.raises(StoreError, match=r"made with another configuration: data\.path"):
+    with pytest.raises(StoreError, match=r"created with different settings: data\.path"):
         scramble.make_pairs(tmp_path, rows, method_settings=rules, data_settings=whole)
 
 
