@@ -298,7 +298,7 @@ def test_other_data_than_all_results(run: Path, tmp_path: Path, capsys: pytest.C
     for path in (tmp_path / "run").glob("evaluation/*/world_vqa/result.json"):
         path.write_text(path.read_text().replace("generated-", "other-"))
     out = browse([tmp_path / "run"], benchmarks=options(run))
-    reason = r"the results have data version other-\w+, but the data has version generated-"
+    reason = r"the results are for data version other-\w+, but the loaded data has version generated-"
     assert re.search(f"the items of world_vqa are shown without texts and images: {reason}", capsys.readouterr().out)
     rows = rows_of(out.parent, "world_vqa")
     assert len(rows[0]["results"]) == 3 and "question" not in rows[0] and "images" not in rows[0]

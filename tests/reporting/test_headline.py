@@ -142,7 +142,7 @@ def test_all_changes_are_relative_to_the_same_baseline() -> None:
     rows += [row("accuracy", "base", 80, "gqa"), row("accuracy", "mpo", 81, "gqa", base=test(1))]
     rows += [row("accuracy", "sft", 80, "pope"), row("accuracy", "mpo", 70, "pope", sft=test(-10, p=0.01))]
     lines = headline.as_text(headline.build(rows))
-    assert "No other score is significantly worse than the base model (p < 0.05; 1 comparison)." in lines
+    assert "No arm is significantly worse than the base model on another score (p < 0.05; 1 comparison)." in lines
     assert not any("pope" in line for line in lines)
 
 

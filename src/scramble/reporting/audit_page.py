@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 EXAMPLES = 40
-"""Maximum number of pairs shown per kind."""
+"""Maximum number of pairs per kind that the page shows."""
 
 
 def write_page(
@@ -67,7 +67,7 @@ def write_page(
 
 
 def shown_pairs(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
-    """Return the pairs that the page shows: a random sample of :data:`EXAMPLES` pairs of each kind."""
+    """Return the pairs that the page shows: a random sample of at most :data:`EXAMPLES` pairs per kind."""
     by_kind: dict[str, list[PreferencePair]] = {}
     for pair in pairs:
         by_kind.setdefault(pair.kind, []).append(pair)

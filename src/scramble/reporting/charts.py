@@ -67,7 +67,7 @@ def is_benchmark_score(key: str) -> bool:
 @dataclass(frozen=True)
 class Line:
     """One series: its label, its colour number, and the ``points`` of an SVG polyline. If there are few points,
-    ``dots`` are the positions of their markers.
+    ``dots`` contains the positions of the point markers.
     """
 
     label: str

@@ -23,7 +23,7 @@ from scramble.reporting.arms import RUN_SEPARATOR, method_of, seed_of, split_run
 from scramble.reporting.table import Column, Table
 
 ALPHA = 0.05
-"""Differences with a smaller p-value are shown as changes."""
+"""Differences with a smaller p-value are shown as significant changes."""
 PARTS = {
     "seen": "combinations of colour and shape that occur in training",
     "unseen": "combinations of colour and shape that do not occur in training",
@@ -39,7 +39,7 @@ Folders = Mapping[str, Mapping[str, Sequence[Path]]]
 class ScoreRow:
     """One score of one method on one benchmark, in percent: the mean over its seeds.
 
-    ``differences`` contains for each baseline the paired test of
+    ``differences`` maps each baseline to the paired test of
     :func:`scramble.evaluation.scoring.paired.compare_seeds`, in points. If the row is not comparable with the
     benchmark's first method, ``reason`` says why. In that case, the row contains differences only from baselines that
     were measured in the same way.
@@ -84,7 +84,7 @@ def by_method(folders: Sequence[Path]) -> dict[str, dict[str, list[Path]]]:
 
 
 def compare(folders: Folders, baselines: Sequence[str] = ("base", "sft")) -> list[ScoreRow]:
-    """Return a row for each benchmark, score and method: base first, then the baselines, then the other methods.
+    """Return a row for each benchmark, score and method: the base model, then the baselines, then the other methods.
 
     Of two baselines, only the later one is compared with the earlier one. Methods of several runs are named
     ``<run>: <method>``. They are grouped by run and compared with the baselines of their own run. If a baseline is
@@ -237,8 +237,8 @@ def score_text(value: float, standard_error: float | None, n: int | None) -> str
 def uncertainty(standard_error: float | None, n: int | None) -> str:
     """Return a standard error as text.
 
-    If there are few items, or all items have the same value, the number of items is shown instead, because an error of
-    0.0 would suggest certainty.
+    If there are too few items, or if all items have the same value, the number of items is shown instead, because an
+    error of 0.0 would suggest certainty.
     """
     if n is not None and (is_few(n) or standard_error == 0):
         return f"(n = {n})"

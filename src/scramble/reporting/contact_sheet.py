@@ -25,11 +25,11 @@ FONT_SIZE = 16
 LINE = 21
 """Distance between the baselines of two lines, in pixels."""
 BETWEEN = 5
-"""Distance between image and answers, and between the two answers, in pixels."""
+"""Distance between the image and the answers, and between the two answers, in pixels."""
 MAX_LINES = 9
 """Maximum number of lines per answer. An ellipsis marks omitted text."""
 CONTEXT = 6
-"""Number of words shown before the first difference of an answer that is too long."""
+"""Number of words that are shown before the first difference in an answer that is too long."""
 CHOSEN, REJECTED = "#1a7f37", "#b42318"
 
 

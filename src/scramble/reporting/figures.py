@@ -33,7 +33,7 @@ def training_curves(
     Lines that coincide remain visible, because lines that are drawn later are thinner or dashed (:data:`charts.LINES`).
 
     Args:
-        arms: for each arm the rows of its ``metrics.jsonl``. A panel skips rows that lack ``step`` or the panel's key.
+        arms: for each arm, the rows of its ``metrics.jsonl``. A panel skips rows that lack ``step`` or the panel's key.
         path: path of the PNG file.
         colours: colour number of each method (:func:`scramble.reporting.charts.colour_numbers`).
     """
@@ -87,8 +87,8 @@ def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number
 
 
 def _is_watched(key: str) -> bool:
-    """Return whether a metric is a main score (``group`` or ``accuracy``) of a benchmark during training, either
-    overall or for one kind of swap.
+    """Return whether a metric is a main score (``group`` or ``accuracy``) of a benchmark that is scored during
+    training, either overall or for one kind of swap.
     """
     _, *parts = key.split("/")  # eval_<benchmark>, score, kind
     if not charts.is_benchmark_score(key) or parts[0] not in ("group", "accuracy"):

@@ -159,7 +159,7 @@ def _is_kind(score: str, main: str) -> bool:
 
 
 def _others(rows: Sequence[ScoreRow], benchmark: str, score: str) -> list[ScoreRow]:
-    """Return the rows of all main scores and scores by kind, except those of the headline's main score."""
+    """Return the rows of all main scores and scores by kind, except the rows of the headline's main score."""
     main = _main_scores(rows)
     return [
         row
@@ -241,14 +241,14 @@ def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) ->
             changes[direction].setdefault(_name(row, lead), []).append((test["difference"], row.method))
     if not changes["bad"]:
         comparisons = counted(len(tested), "comparisons")
-        worse = f"No other score is significantly worse than {against} (p < {ALPHA}; {comparisons})."
+        worse = f"No arm is significantly worse than {against} on another score (p < {ALPHA}; {comparisons})."
     else:
         worse = f"Worse than {against} (p < {ALPHA}): {_listed(changes['bad'])}"
     return [worse, *([f"Better than {against} (p < {ALPHA}): {_listed(changes['good'])}"] if changes["good"] else [])]
 
 
 def _listed(by_score: Mapping[str, Sequence[tuple[float, str]]]) -> str:
-    """Return the changes as text, the largest change first: ``size swaps (dpo -8.5, mpo -2.4), ...``."""
+    """Return the changes as text, with the largest change first: ``size swaps (dpo -8.5, mpo -2.4), ...``."""
     largest = sorted(by_score, key=lambda name: -max(abs(difference) for difference, _ in by_score[name]))
     parts = []
     for name in largest[:MAX_CHANGES]:

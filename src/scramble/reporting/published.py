@@ -38,8 +38,9 @@ HEADLINES = (
     ("chair_i", "chair_s"),
     ("hallucination_rate", "score"),
 )
-"""Groups of main scores. The main scores of a benchmark are the first group of which the benchmark has all scores, or
-the first score of the benchmark if there is no such group. The headline shows the last score of the group.
+"""Groups of main scores. The main scores of a benchmark are the first group that consists only of scores of the
+benchmark, or the first score of the benchmark if there is no such group. The headline shows the last score of the
+group.
 """
 
 
@@ -193,7 +194,7 @@ def _place(column: ScoreColumn, row: ScoreRow) -> tuple[str, str]:
 def not_as_published(row: ScoreRow, entry: Mapping[str, Any]) -> str:
     """Return why a measured row is not comparable with a published number, or "" if it is comparable."""
     if row.limit is not None:
-        return f"ours was measured only on the first {row.limit} items"
+        return f"our score was measured only on the first {row.limit} items"
     if row.grading:
         return f"our answers were graded differently ({row.grading})"
     if entry["protocol"] != row.protocol:

@@ -32,8 +32,8 @@ class PaperColumn:
     Attributes:
         measured: our score; None if it is not measured at this size.
         published: the paper's score; None if there is no published score.
-        deviation: how our protocol differs from the paper's. The value "" means that the protocols do not differ. With
-            None, the names of the two protocols are compared.
+        deviation: how our protocol differs from the paper's protocol. The value "" means that the protocols do not
+            differ. With None, the names of the two protocols are compared.
     """
 
     measured: Place | None
@@ -87,7 +87,7 @@ def compare_with_paper(
         methods: two labels for each measured method. The first label names the row of the method and the published
             model. The second label names the published model with which the method is compared. If the labels
             are equal, the row has no differences.
-        measured: for each evaluation folder the rows of measured scores, whose ``method`` is a key of ``methods`` and
+        measured: for each evaluation folder, the rows of measured scores, whose ``method`` is a key of ``methods`` and
             whose ``differences`` include ``baseline``.
         baseline: name of the baseline in :attr:`ScoreRow.differences`.
     """
@@ -212,7 +212,7 @@ def by_column(table: PaperTable, title: str) -> list[Table]:
 
 
 def ours(cell: PaperCell) -> str:
-    """Return a measured score as text: value, standard error, paired difference with interval and p-value."""
+    """Return a measured score as text, with its standard error and the paired difference, interval and p-value."""
     if cell.ours is None:
         return "–"
     text = score_text(cell.ours, cell.standard_error, cell.n)

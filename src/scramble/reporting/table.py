@@ -56,8 +56,8 @@ def counted(count: int, plural: str) -> str:
 
 
 def listed_counts(counts: Mapping[str, Any]) -> str:
-    """Return the counts of a split, which are part of the summary of a data set, as text: ``37 images, 46 pairs (72
-    before refinement)``.
+    """Return the counts of a split, from the summary of a data set, as text: ``37 images, 46 pairs (72 before
+    refinement)``.
     """
     has_images = bool(counts.get("images"))  # show "0 pairs" for a split that has images
     numbers = {
@@ -107,7 +107,7 @@ class Table:
     sections: Sequence[int] = ()
 
     def texts(self) -> list[list[str]]:
-        """Return the cells as text, unescaped."""
+        """Return the unescaped text of each cell."""
         return [[column.format(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
     def markdown(self) -> str:

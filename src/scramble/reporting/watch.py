@@ -42,7 +42,7 @@ class ArmProgress:
             ``unreadable`` (a file of the arm is damaged).
         rows: log rows of training batches.
         evaluation: last log row of held-out pairs.
-        total: number of steps of the run; None if unknown.
+        total: total number of training steps; None if unknown.
         age: seconds since the last change of the arm's files.
         warnings: warnings of the training monitors, one line each.
         error: why the job failed, or why the arm's files cannot be read.
@@ -87,7 +87,7 @@ class ArmProgress:
 
 
 def read_progress(run: Path) -> list[ArmProgress]:
-    """Return the arms of a run, sorted by name, and then the jobs whose arm has not started."""
+    """Return the arms of a run, sorted by name, followed by the jobs whose arm has not started."""
     jobs = _jobs(run)
     arms = [_read_arm(marker, jobs.get(marker.parent.name, {})) for marker in arm_markers(run)]
     names = {arm.name for arm in arms}
@@ -100,8 +100,8 @@ def read_progress(run: Path) -> list[ArmProgress]:
 
 
 def _read_arm(marker: Path, job: Mapping[str, Any]) -> ArmProgress:
-    """Read an arm from its ``stage.json`` and the other files in the same folder. An arm with damaged files has the
-    status ``unreadable``, so that the other arms are still shown.
+    """Read an arm from its ``stage.json`` and from the other files in the same folder. An arm with damaged files has
+    the status ``unreadable``, so that the other arms are still shown.
     """
     try:
         return _arm(marker.parent, read_json(marker), job)

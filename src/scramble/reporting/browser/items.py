@@ -12,7 +12,7 @@ A row contains the following keys. Keys without a value are omitted.
             ``["a ", "red", " cup"]``
 ``targets`` indices of the true captions or of the right candidates; absent for a 2x2 item
 ``question`` text of a question, with the texts ``options`` and ``answer``
-``candidates`` the answers of a question that were scored
+``candidates`` the scored answers of a question
 ``results`` one entry per arm in the order of ``arms``: ``right`` (true, false or null if not graded), ``margin`` (see
             :func:`margin_of`), ``scores`` (2x2 or per candidate), ``reply``, ``status``; null if not evaluated
 =========== ===========================================================================================================
@@ -66,7 +66,7 @@ class ItemTable:
 
     @property
     def note(self) -> str:
-        """The text on the page about missing texts, images and arms."""
+        """The note on the page that explains missing texts, images and arms."""
         notes = [f"{self.benchmark} is shown without texts and images: {self.reason}."] if self.reason else []
         if self.other_arms:
             notes.append(f"Arms that were evaluated on other data are not shown: {', '.join(self.other_arms)}.")
@@ -86,7 +86,7 @@ def item_table(
     """Return the rows of all evaluated items of a benchmark, in the benchmark's order.
 
     Args:
-        name: the benchmark.
+        name: name of the benchmark.
         folders: result folders by method, one per seed.
         order: methods in the order of the columns.
         benchmark: the benchmark, for texts and images. If ``benchmark`` is None, or if no arm was evaluated on its data
@@ -113,7 +113,7 @@ def item_table(
         version = benchmark.version
     else:
         listed = ", ".join(sorted(set(versions.values())))
-        reason = f"the results have data version {listed}, but the data has version {benchmark.version}"
+        reason = f"the results are for data version {listed}, but the loaded data has version {benchmark.version}"
     # Items of different data versions may have the same ids, for example in two runs on drawn scenes.
     others = [arm for arm in arms if versions[arm] != version]
     arms = {arm: arms[arm] for arm in arms if arm not in others}

@@ -33,12 +33,12 @@ from scramble.storage.tables import read_table, table_path
 
 CLASSIFIER = "bigram"
 MAX_FITTED = 20_000
-"""Maximum number of pairs on which the classifier is fitted. Fitting takes about a second per 10,000 pairs."""
+"""Maximum number of pairs on which the classifier is fitted. Fitting takes about one second per 10,000 pairs."""
 
 
 @dataclass(frozen=True)
 class PairTable:
-    """The rows of one split of one data set. ``total`` is the number of all pairs in the split, shown or not."""
+    """The rows of one split of a data set. ``total`` is the number of all pairs in the split."""
 
     data: str
     split: str

@@ -1,4 +1,4 @@
-"""Prepares the page of runs, which shows their data sets, protocols, environments and differences in settings."""
+"""Prepares the page of runs, which shows their data sets, protocols and environments and how their settings differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENVIRONMENT = "environment.json"
 
 
 def runs_page(arms: Mapping[str, Path], data: Mapping[str, Path], folders: Folders) -> dict[str, Any]:
-    """Return the values for the template of the page."""
+    """Return the values that the template of the page requires."""
     stages = {name: dict(read_json(folder / STAGE_FILE)) for name, folder in arms.items()}
     environments = {
         name: read_json(folder / ENVIRONMENT) if (folder / ENVIRONMENT).exists() else {}

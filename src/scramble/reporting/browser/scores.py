@@ -19,7 +19,7 @@ from scramble.reporting.table import counted
 
 
 def headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
-    """Return the headline of each run by the run's name. The name is empty if there is only one run."""
+    """Return the headline of each run by the name of the run. The name is "" if there is only one run."""
     by_run: dict[str, list[ScoreRow]] = {}
     for row in rows:
         run, method = split_run(row.method)

@@ -71,7 +71,7 @@ def thumbnail(image: Image.Image | None) -> str:
 
 
 def encoded(image: Image.Image, pixels: int) -> tuple[bytes, str]:
-    """Return the bytes and the format of an image that is reduced to at most ``pixels`` per side. The format is
+    """Return the bytes and the format of an image, reduced to at most ``pixels`` pixels per side. The format is
     ``png``, which is lossless, for images of at most 96 pixels per side, and ``jpeg`` for larger images.
     """
     small = upright_rgb(image)
