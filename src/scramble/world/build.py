@@ -67,7 +67,7 @@ def generate(
     The same arguments produce the same bytes.
 
     Args:
-        n_train, n_val, n_test: number of images with captions and questions. The 2x2 items have additional images.
+        n_train, n_val, n_test: number of images with captions and questions. The 2x2 items have separate images.
         image_size: pixels per side, at least 48.
         seed: seed of all random choices.
         objects: minimum and maximum number of objects in a scene.

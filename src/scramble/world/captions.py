@@ -1,4 +1,4 @@
-"""Generates true captions of a scene. Clauses are selected first, and then the grammar words them."""
+"""Generates true captions of a scene. Clauses are selected first, and then written as text by the grammar."""
 
 from __future__ import annotations
 

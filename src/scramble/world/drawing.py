@@ -24,7 +24,7 @@ _RGB = {
 
 
 def draw(scene: Scene, image_size: int) -> Image.Image:
-    """Draw the scene as an RGB image of ``image_size`` pixels per side. Raise WorldError if it is below 48."""
+    """Draw the scene as an RGB image of ``image_size`` pixels per side. Raise WorldError for fewer than 48."""
     from PIL import Image, ImageDraw
 
     if image_size < SMALLEST:

@@ -203,7 +203,7 @@ def _parse_clause(text: str, caption: str) -> Clause:
                 links.append((_RELATION_OF[groups["q"]], read_noun(groups["c"])))
             return Relation(read_noun(groups["a"]), tuple(links))
     raise GrammarError(
-        f"{text!r} (in {caption!r}) is not a caption of the world: rewrite it in a form of scramble.world.grammar"
+        f"{text!r} (in {caption!r}) is not a caption of the world: use one of the forms in scramble.world.grammar"
     )
 
 
@@ -211,7 +211,7 @@ _SHAPE_OF = {form: shape for shape in SHAPES for form in (shape, Noun(shape).plu
 
 
 def read_noun(words: str) -> Noun:
-    """Parse the words of a noun, singular or plural."""
+    """Parse the words of a noun in the singular or plural."""
     shape = colour = size = ""
     for word in words.split():
         if word in COLOURS:

@@ -1,4 +1,4 @@
-"""Judges whether a caption is true of a scene, from the complete scene graph."""
+"""Decides from the complete scene graph whether a caption is true of a scene."""
 
 from __future__ import annotations
 
