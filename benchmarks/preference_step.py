@@ -136,11 +136,11 @@ def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
         if args.only_scramble or (args.sides and name not in args.sides):
             continue
         if python is None:
-            skipped[name] = f"set --{name}-python to the Python of its environment (see benchmarks/peer_runner.py)"
+            skipped[name] = f"set --{name}-python to a Python interpreter (see benchmarks/peer_runner.py)"
         elif not Path(python).is_file():
-            skipped[name] = f"--{name}-python={python} is not a file: set it to the Python of its environment"
+            skipped[name] = f"--{name}-python={python} is not a file: set it to a Python interpreter"
         elif args.device != "cpu" or args.dtype != "float32":
-            skipped[name] = "benchmarks/peer_runner.py measures only on a CPU in float32"
+            skipped[name] = "benchmarks/peer_runner.py supports only --device cpu with --dtype float32"
         elif ALL_SHAPES[args.shape].family not in families:
             skipped[name] = (
                 f"benchmarks/peer_runner.py cannot train the family {ALL_SHAPES[args.shape].family} with {name}"

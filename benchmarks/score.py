@@ -122,7 +122,7 @@ def main() -> None:
     """Parse the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="40m")
-    parser.add_argument("--data", help="JSONL with image and caption; without it, captions are synthetic")
+    parser.add_argument("--data", help='JSONL file with "image" and "caption"; captions are synthetic by default')
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--sequences", type=int, nargs="+", default=[2, 4, 18])
     parser.add_argument("--pixels", type=int, default=640)

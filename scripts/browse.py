@@ -1,4 +1,4 @@
-"""Write a static website for one or several runs: scores, all items and pairs, training curves, settings that differ.
+"""Write a static website that shows scores, items, pairs, training curves and settings of one run or several runs.
 
 python scripts/browse.py +experiment=quickstart
 python scripts/browse.py 'runs=[runs/quickstart,runs/mine]' publish=both

@@ -1,4 +1,4 @@
-"""Train one arm by preference tuning, or its supervised control. If the run has no data yet, generate it first.
+"""Train one arm: a preference-tuned model or its supervised control. If the run has no data, generate the data first.
 
 python scripts/train.py +experiment=quickstart                           MPO on the embedded world
 python scripts/train.py +experiment=molmo_dpo data=coco data.path=...    DPO of Molmo on COCO captions

@@ -63,7 +63,7 @@ def llava_mpo_two_processes(folder: Path, args: argparse.Namespace) -> None:
 
 
 def resumed(folder: Path, args: argparse.Namespace) -> None:
-    """Train a tiny InternVL with DPO, stop it by SIGTERM after its first checkpoint, and resume."""
+    """Train a tiny InternVL with DPO, stop it with SIGTERM after its first checkpoint, and resume."""
     words = ("+experiment=internvl_dpo", "+debug=tiny", *MORE_STEPS)
     process = script(folder, "train", *words, wait=False)
     while process.poll() is None and not list((folder / "train").glob("*/checkpoints/*/trainer_state.json")):
