@@ -581,8 +581,10 @@ def test_an_exploding_run_keeps_its_last_checkpoint(base: Path, data: Path, tmp_
         (r".*\.query_key_value", "matches no linear layer"),
         (r".*\.(q_proj|v_proj)", "matches a layer of the vision tower or projector"),
         (r"(.*language_model.*q_proj|lm_head)", r"matches a layer of the output head \(lm_head\)"),
-        (r"(", "not a regular expression"),
-        (["query_key_value"], "matches no linear layer"),
+        (r"(", "not a valid regular expression"),
+        (["query_key_value"], "the language model has no linear layer query_key_value; its layers are q_proj, k_proj"),
+        (["q_proj", "v_projj"], "no linear layer v_projj"),
+        (["self_attn.q_proj", "proj"], "no linear layer proj;"),
     ],
 )
 def test_invalid_lora_targets(base: Path, data: Path, tmp_path: Path, targets: str, message: str) -> None:

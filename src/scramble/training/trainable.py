@@ -162,7 +162,17 @@ def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
     """Return a regular expression that matches the modules of the language model whose names end in one of ``names``.
 
     PEFT would match a list in the whole model, and towers also have layers named ``q_proj``.
+
+    Raises ModelError if a name matches no linear layer. PEFT would ignore such a name, for example ``v_projj``.
     """
+    linear = [f".{name}" for name, module in backbone.decoder.named_modules() if isinstance(module, nn.Linear)]
+    for name in names:
+        if not any(layer.endswith(f".{name}") for layer in linear) and "experts" not in name:
+            present = dict.fromkeys(layer.rpartition(".")[2] for layer in linear)
+            raise ModelError(
+                f"peft.target_modules: the language model has no linear layer {name}; its layers are "
+                f"{', '.join(present)}"
+            )
     decoder = next(name for name, module in backbone.model.named_modules() if module is backbone.decoder)
     return rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
 
