@@ -216,7 +216,7 @@ def test_several_processes_share_the_global_batch(monkeypatch: pytest.MonkeyPatc
     args._share_batch(world=4)
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (4, 2)
     args.gradient_accumulation_steps = 3
-    with pytest.raises(ValueError, match=r"3 x .*=4 x 4 processes are not trainer.global_batch_size=32"):
+    with pytest.raises(ValueError, match=r"3 x .*=4 x 4 processes do not equal trainer.global_batch_size=32"):
         args._share_batch(world=4)
 
 

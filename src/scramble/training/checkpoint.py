@@ -39,10 +39,11 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
 def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path | None:
     """Return the newest complete checkpoint, or None. A damaged checkpoint is skipped with a warning.
 
-    A setting that is missing from the checkpoint or from ``settings`` counts as its default. Settings that are only in
-    the checkpoint are ignored. They were written by an earlier version, or computed from the number of processes.
+    A setting that is missing from the checkpoint or from ``settings`` is assumed to have its default value. Settings
+    that are only in the checkpoint are ignored, because they were written by an earlier version, or computed from the
+    number of processes.
 
-    Raises StoreError if the checkpoint was written with other settings. The message names the settings that differ.
+    Raises StoreError if the checkpoint was written with different settings. The message names the settings that differ.
     """
     for path in sorted(Path(folder).glob("step-*"), reverse=True):
         fault = damage(path)
@@ -54,7 +55,7 @@ def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[st
         if changed:
             listed = ", ".join(f"{key} was {saved.get(key)!r}, now {current.get(key)!r}" for key in changed)
             raise StoreError(
-                f"{path} was written with other settings ({listed}): choose another arm (run.arm=...) or remove "
+                f"{path} was written with different settings ({listed}): choose another arm (run.arm=...) or remove "
                 f"{folder}"
             )
         return path

@@ -114,8 +114,8 @@ class PreferenceConfig(DPOConfig):
     sft_mean: str = field(
         default="answer",
         metadata={
-            "help": "Tokens over which the sft loss is averaged: answer (those of each answer, as in the MPO paper) or "
-            "batch (those of all answers in a micro-batch, as in TRL)."
+            "help": "Tokens over which the sft loss is averaged: answer (the tokens of each answer, as in the MPO "
+            "paper) or batch (the tokens of all answers in a micro-batch, as in TRL)."
         },
     )
     tables: list[str] = field(
@@ -129,7 +129,9 @@ class PreferenceConfig(DPOConfig):
             "share these earlier answers, so the earlier answers change the sft loss but not the margins."
         },
     )
-    caption_prompt: str = field(default="Describe the image.", metadata={"help": "Prompt of the table captions."})
+    caption_prompt: str = field(
+        default="Describe the image.", metadata={"help": "Prompt for the captions of the table captions."}
+    )
     peft: dict[str, Any] | None = field(
         default=None,
         metadata={"help": "Fields of peft.LoraConfig for a new adapter on the language model, or None."},
@@ -219,7 +221,7 @@ class PreferenceConfig(DPOConfig):
         if steps is not None and steps != batch // (micro * world):
             raise ValueError(
                 f"trainer.gradient_accumulation_steps={steps} x trainer.per_device_train_batch_size={micro} x {world} "
-                f"processes are not trainer.global_batch_size={batch}: set one of the three keys to null"
+                f"processes do not equal trainer.global_batch_size={batch}: set one of the three keys to null"
             )
         self.per_device_train_batch_size, self.gradient_accumulation_steps = micro, batch // (micro * world)
         if self.per_device_eval_batch_size is None:

@@ -44,7 +44,7 @@ TRL_LOSSES = (
 )
 
 # Fields that do not affect the trained weights. They only determine what is written, when it is written, and on which
-# machine. A resumed run may change these fields, and runs that differ only in them count as the same run.
+# machine. A resumed run may change these fields, and runs that differ only in these fields count as the same run.
 OPERATION = frozenset(
     {
         "output_dir",
@@ -357,7 +357,7 @@ PEFT_RENAMED = {
     "lora_target_modules": "peft.target_modules",
 }
 
-# The packages that transformers' optimizers need, by a pattern in the optimizer's name. The first match counts.
+# The packages that transformers' optimizers need, by a part of the optimizer's name. The first match is used.
 OPTIMIZER_PACKAGES = {
     "galore": "galore_torch",
     "apollo": "apollo_torch",
@@ -386,4 +386,4 @@ def optimizer_fault(name: str) -> str | None:
     package = next((package for pattern, package in OPTIMIZER_PACKAGES.items() if pattern in name), None)
     if package is None or importlib.util.find_spec(package) is not None:
         return None
-    return f"{name} needs a package that is not installed: pip install {package.replace('_', '-')}"
+    return f"{name} needs a package that is not installed: run `pip install {package.replace('_', '-')}`"
