@@ -143,4 +143,4 @@ def key_hint(name: str, keys: Iterable[str]) -> str:
     while group and not any(key.startswith(f"{group}.") for key in keys):
         group = group.rpartition(".")[0]
     inside = [key for key in keys if key.rpartition(".")[0] == group]
-    return f"{group or 'the configuration'} has {', '.join(key.rpartition('.')[2] for key in inside)}"
+    return f"the keys of {group or 'the configuration'} are {', '.join(key.rpartition('.')[2] for key in inside)}"

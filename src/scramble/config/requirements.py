@@ -30,14 +30,14 @@ def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
     benchmarks = pairs.get("exclude_benchmarks")
     for name, place in benchmarks.items() if isinstance(benchmarks, Mapping) else ():
         if place is not None and not Path(place).exists():
-            yield f"pairs.exclude_benchmarks.{name}={place} does not exist: set an existing file or folder"
+            yield f"pairs.exclude_benchmarks.{name}={place} does not exist: set it to an existing file or folder"
     pipeline = (pairs.get("options") or {}).get("pipeline")
     if pairs["method"] != "rules" or not pipeline or Path(pipeline).exists():
         return
     if not pipeline.isidentifier() or importlib.util.find_spec(pipeline) is None:
         yield (
             f"pairs.options.pipeline={pipeline} is not installed: run `python -m spacy download en_core_web_sm`, "
-            "or name an installed spaCy pipeline or its folder"
+            "or set the key to an installed spaCy pipeline or its folder"
         )
 
 

@@ -44,7 +44,7 @@ from scramble.training.fields import (
     trl_faults,
 )
 
-# A test compares these names with those of the code that reads them (tests/test_config.py).
+# A test compares these names with the names in the code that reads them (tests/test_config.py).
 Loss = Literal[
     "sigmoid",
     "hinge",

@@ -44,7 +44,7 @@ def run_pool(
     waiting = list(range(len(tasks)))[::-1]
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # slot -> task number, process
     try:
-        with interrupt.resumable(lambda: "the jobs have saved; the same command runs the unfinished jobs"):
+        with interrupt.resumable(lambda: "the jobs have saved their work; the same command runs the unfinished jobs"):
             while waiting or running:
                 for slot in range(jobs):
                     if slot not in running and waiting:

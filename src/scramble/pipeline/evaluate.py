@@ -264,7 +264,7 @@ def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | N
             rest[key] = Path(rest[key]).read_text(encoding="utf-8")
         except OSError as error:
             raise StageError(
-                f"judge.{key}={rest[key]} cannot be read ({error.strerror or error}): set it to a text file"
+                f"judge.{key}={rest[key]} cannot be read ({error.strerror or error}): set this key to a text file"
             ) from error
     engine = stack.enter_context(open_engine(**options["engine"]))
     return Judge(engine, stack.enter_context(ReplyStore(run / "judge")), **rest)

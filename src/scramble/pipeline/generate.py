@@ -119,8 +119,7 @@ def generate_shard(
 ) -> int:
     """Request and store a model's replies for a share of the images or questions, without making pairs.
 
-    When all shards are done, :func:`generate` finds every reply on disk. The pairs are the same as those of a single
-    job.
+    When all shards are done, :func:`generate` finds every reply on disk. A single job makes the same pairs.
 
     Args:
         folder, data, pairs, seed: as for :func:`generate`.
@@ -295,7 +294,7 @@ def _report_small_kinds(counts: Mapping[str, Any]) -> None:
         if "pairs_before_refinement" in numbers and not _is_refined(numbers):
             log.info(
                 f"data, train: the pairs{part} were not refined, because refinement needs at least {MIN_PAIRS} pairs "
-                f"from {FOLDS} images for a family of kinds (such as swap or replace)"
+                f"from {FOLDS} images per family of kinds (such as swap or replace)"
             )
             continue
         clauses = []
@@ -304,8 +303,8 @@ def _report_small_kinds(counts: Mapping[str, Any]) -> None:
                 clauses.append(f"{label}: {', '.join(kinds)}")
         if clauses:
             log.info(
-                f"data, train: kinds{part} with fewer than {MIN_PAIRS} pairs or {FOLDS} images are too small to refine "
-                f"separately; {'; '.join(clauses)}"
+                f"data, train: kinds{part} with fewer than {MIN_PAIRS} pairs or {FOLDS} images are too small to be "
+                f"refined separately; {'; '.join(clauses)}"
             )
 
 

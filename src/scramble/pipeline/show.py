@@ -99,7 +99,7 @@ def _words(ids: Sequence[int], vlm: VLM) -> str:
 def _print_item(item: TrieItem, vlm: VLM) -> None:
     tokens = sum(map(len, item.sequences))
     log.info(
-        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each sequence were a row; "
+        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each sequence were a separate row; "
         f"images {_shapes(item.images)}"
     )
 

@@ -74,9 +74,9 @@ F_DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"
 def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha: float = 0.5) -> Tensor:
     """Return f'(t), up to a constant, for log t = ``log_ratio`` (any shape). f-DPO uses f'(t) in place of log t.
 
-    The divergences are those of Wang et al. 2024 (2309.16240), table 1:
+    The divergences are from Wang et al. 2024 (2309.16240), table 1:
 
-    | divergence     | f'(t)                               | by hand at t = 2                             |
+    | divergence     | f'(t)                               | value at t = 2                               |
     |----------------|-------------------------------------|----------------------------------------------|
     | reverse KL     | log t                               | 0.693147                                     |
     | forward KL     | 1 - 1/t                             | 0.5                                          |
@@ -100,7 +100,7 @@ def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha
 def sigmoid(logps: PairLogps, beta: float) -> Tensor:
     """Return the DPO loss -log sigma(beta m); Rafailov et al. 2023 (2305.18290), eq. 7.
 
-    By hand, beta = 0.5, h_c = 2 and h_r = -2 give m = 4 and the loss log(1 + e^-2) = 0.126928.
+    For example, beta = 0.5, h_c = 2 and h_r = -2 give m = 4 and the loss log(1 + e^-2) = 0.126928.
     """
     return -F.logsigmoid(beta * logps.margin)
 
@@ -111,7 +111,7 @@ def hinge(logps: PairLogps, beta: float) -> Tensor:
     This is the calibration loss of SLiC-HF (2305.10425) on log-ratios, as in the variant hinge-norm of RSO (Liu et
     al. 2023, 2309.06657).
 
-    The loss has no unit. By hand, for beta = 0.5, m = 1 gives 0.5 and m = 4 gives 0.
+    The loss has no unit. With beta = 0.5, m = 1 gives 0.5, and m = 4 gives 0.
     """
     return torch.relu(1 - beta * logps.margin)
 
@@ -120,7 +120,7 @@ def ipo(logps: PairLogps, beta: float) -> Tensor:
     """Return the IPO loss (h_c/|c| - h_r/|r| - 1/(2 beta))^2; Azar et al. 2023 (2310.12036), eq. 17, with beta for tau.
 
     Log-ratios are means over tokens (the form that the authors used), so the unit is (nats per token)^2.
-    By hand, beta = 0.5, h_c = 2 over 4 tokens and h_r = -2 over 2 tokens give (0.5 + 1 - 1)^2 = 0.25.
+    For example, beta = 0.5, h_c = 2 over 4 tokens and h_r = -2 over 2 tokens give (0.5 + 1 - 1)^2 = 0.25.
     """
     return (_per_token_margin(logps) - 1 / (2 * beta)) ** 2
 
@@ -130,8 +130,8 @@ def exo_pair(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
 
     Ji et al. 2024 (2402.00856), eq. 16.
 
-    By hand, m = 0 and eps = 0.1 give 0.5 log(0.5/0.9) + 0.5 log(0.5/0.1) = 0.510826. Raises ValueError if eps is not in
-    (0, 1), because the divergence would be infinite.
+    For example, m = 0 and eps = 0.1 give 0.5 log(0.5/0.9) + 0.5 log(0.5/0.1) = 0.510826. Raises ValueError if eps is
+    not in (0, 1), because the divergence would be infinite.
     """
     if not 0 < label_smoothing < 1:
         raise ValueError("exo_pair needs label_smoothing in (0, 1): set trainer.label_smoothing, for example to 1e-3")
@@ -145,7 +145,7 @@ def nca_pair(logps: PairLogps, beta: float) -> Tensor:
 
     Chen et al. 2024 (2402.05369), for one pair (K = 2).
 
-    By hand, h_c = h_r = 0 gives 2 log 2 = 1.386294.
+    For example, h_c = h_r = 0 gives 2 log 2 = 1.386294.
     """
     chosen, rejected = beta * logps.h_chosen, beta * logps.h_rejected
     return -F.logsigmoid(chosen) - 0.5 * F.logsigmoid(-chosen) - 0.5 * F.logsigmoid(-rejected)
@@ -156,8 +156,8 @@ def robust(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
 
     Chowdhury et al. 2024 (2403.00409).
 
-    By hand, m = 0 gives log 2 for every eps.
-    By hand, beta = 0.5, m = 4 and eps = 0.1 give (0.9 * 0.126928 - 0.1 * 2.126928) / 0.8 = -0.123072.
+    For every eps, m = 0 gives log 2.
+    For example, beta = 0.5, m = 4 and eps = 0.1 give (0.9 * 0.126928 - 0.1 * 2.126928) / 0.8 = -0.123072.
     Raises ValueError if eps is not in [0, 0.5).
     """
     if not 0 <= label_smoothing < 0.5:
@@ -174,7 +174,7 @@ def bco_pair(logps: PairLogps, beta: float, shift: Tensor | float = 0.0) -> Tens
     running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`). TRL has had no shift since version
     0.29, which corresponds to ``shift=0``.
 
-    By hand, for beta = 0.5, h_c = 2 and h_r = -2, delta = 0 gives 2 log(1 + e^-1) = 0.626523,
+    With beta = 0.5, h_c = 2 and h_r = -2, delta = 0 gives 2 log(1 + e^-1) = 0.626523,
     and delta = 1 gives log 2 + log(1 + e^-2) = 0.820075.
     """
     return -F.logsigmoid(beta * logps.h_chosen - shift) - F.logsigmoid(shift - beta * logps.h_rejected)
@@ -185,7 +185,7 @@ def sppo_hard(logps: PairLogps, beta: float) -> Tensor:
 
     Wu et al. 2024 (2405.00675), eq. 4.7 with P in {0, 1}.
 
-    The unit is nats^2. By hand, beta = 0.5, h_c = 2 and h_r = -2 give 1 + 1 = 2.
+    The unit is nats^2. For example, beta = 0.5, h_c = 2 and h_r = -2 give 1 + 1 = 2.
     """
     return (logps.h_chosen - 0.5 / beta) ** 2 + (logps.h_rejected + 0.5 / beta) ** 2
 
@@ -195,8 +195,8 @@ def aot(logps: PairLogps, beta: float, label_smoothing: float = 0.0) -> Tensor:
 
     Melnyk et al. 2024 (2406.05882).
 
-    The P values belong to ranks, not to pairs. By hand, for beta = 1, the policy margins (3, 1) and the reference
-    margins (0, 2) give the sorted differences (1 - 0, 3 - 2) = (1, 1) and twice the loss log(1 + e^-1) = 0.313262.
+    The P values belong to ranks, not to pairs. With beta = 1, the policy margins (3, 1) and the reference margins
+    (0, 2) give the sorted differences (1 - 0, 3 - 2) = (1, 1) and twice the loss log(1 + e^-1) = 0.313262.
     """
     policy_P, _ = torch.sort(logps.policy_chosen - logps.policy_rejected, dim=0)
     ref_P, _ = torch.sort(logps.ref_chosen - logps.ref_rejected, dim=0)
@@ -209,7 +209,7 @@ def aot_unpaired(logps: PairLogps, beta: float, label_smoothing: float = 0.0) ->
     Melnyk et al. 2024 (2406.05882).
 
     The P values belong to ranks, not to pairs.
-    By hand, h_c = (2, 1) and h_r = (0, 1) give the sorted differences (1, 1).
+    For example, h_c = (2, 1) and h_r = (0, 1) give the sorted differences (1, 1).
     """
     chosen_P, _ = torch.sort(logps.h_chosen, dim=0)
     rejected_P, _ = torch.sort(logps.h_rejected, dim=0)
@@ -219,8 +219,8 @@ def aot_unpaired(logps: PairLogps, beta: float, label_smoothing: float = 0.0) ->
 def apo_zero(logps: PairLogps, beta: float) -> Tensor:
     """Return the APO-zero loss 1 - sigma(beta h_c) + sigma(beta h_r); D'Oosterlinck et al. 2024 (2408.06266), eq. 7.
 
-    The loss has no unit. By hand, h_c = h_r = 0 gives 1.
-    By hand, beta = 0.5, h_c = 2 and h_r = -2 give 2 sigma(-1) = 0.537883.
+    The loss has no unit. For example, h_c = h_r = 0 gives 1.
+    With beta = 0.5, h_c = 2 and h_r = -2 give 2 sigma(-1) = 0.537883.
     """
     return 1 - torch.sigmoid(beta * logps.h_chosen) + torch.sigmoid(beta * logps.h_rejected)
 
@@ -228,8 +228,8 @@ def apo_zero(logps: PairLogps, beta: float) -> Tensor:
 def apo_down(logps: PairLogps, beta: float) -> Tensor:
     """Return the APO-down loss sigma(beta h_c) + 1 - sigma(beta m); D'Oosterlinck et al. 2024 (2408.06266), eq. 8.
 
-    The loss has no unit. By hand, h_c = h_r = 0 gives 1.
-    By hand, beta = 0.5, h_c = 2 and h_r = -2 give 0.731059 + 0.119203 = 0.850262.
+    The loss has no unit. For example, h_c = h_r = 0 gives 1.
+    With beta = 0.5, h_c = 2 and h_r = -2 give 0.731059 + 0.119203 = 0.850262.
     """
     margin = logps.h_chosen - logps.h_rejected
     return torch.sigmoid(beta * logps.h_chosen) + 1 - torch.sigmoid(beta * margin)
@@ -240,7 +240,7 @@ def discopop(logps: PairLogps, beta: float, discopop_tau: float = 0.05) -> Tenso
 
     Lu et al. 2024 (2406.08414), eq. 5, with z = beta m, w = sigma(z / tau) and tau = ``discopop_tau``.
 
-    By hand, m = 0 gives (log 2 + 1)/2 = 0.846574.
+    For example, m = 0 gives (log 2 + 1)/2 = 0.846574.
     """
     z = beta * logps.margin
     weight = torch.sigmoid(z / discopop_tau)
@@ -251,7 +251,7 @@ def discopop(logps: PairLogps, beta: float, discopop_tau: float = 0.05) -> Tenso
 def sigmoid_norm(logps: PairLogps, beta: float) -> Tensor:
     """Return the length-normalised DPO loss -log sigma(beta (h_c/|c| - h_r/|r|)); Lambert et al. 2024 (2411.15124).
 
-    By hand, beta = 2, h_c = 2 over 4 tokens and h_r = -2 over 2 tokens give log(1 + e^-3) = 0.048587.
+    For example, beta = 2, h_c = 2 over 4 tokens and h_r = -2 over 2 tokens give log(1 + e^-3) = 0.048587.
     """
     return -F.logsigmoid(beta * _per_token_margin(logps))
 
@@ -262,7 +262,7 @@ def sft(logps: PairLogps, sft_mean: str = "answer") -> Tensor:
     ``sft_mean="answer"`` is the mean over the tokens of each answer, as in the paper. ``"batch"`` is the mean over all
     chosen tokens of the micro-batch, as in TRL; this value is the same for every pair.
 
-    By hand, log pi = (-2, -9) over (4, 3) tokens gives (0.5, 3) with ``answer`` and (11/7, 11/7) with ``batch``.
+    For example, log pi = (-2, -9) over (4, 3) tokens gives (0.5, 3) with ``answer`` and (11/7, 11/7) with ``batch``.
     """
     if sft_mean == "answer":
         return -logps.policy_chosen / logps.chosen_tokens

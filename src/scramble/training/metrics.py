@@ -154,8 +154,8 @@ def kl_estimate(logps: PairLogps) -> Tensor:
 
     The estimate is the mean over answers of e^-d - 1 + d, where d is an answer's mean log-ratio per token. This is
     Schulman's k3 estimator of KL(policy || reference), which is never negative. The estimate is biased, because the
-    answers come from the data and not from the policy. Use the estimate only to compare runs. By hand, d = 0 gives 0,
-    and d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
+    answers come from the data and not from the policy. Use the estimate only to compare runs. For example, d = 0 gives
+    0, and d = log 2 gives 1/2 - 1 + 0.693147 = 0.193147.
     """
     d = torch.cat([logps.h_chosen / logps.chosen_tokens, logps.h_rejected / logps.rejected_tokens])
     return (torch.exp(-d) - 1 + d).mean()

@@ -146,7 +146,7 @@ def train(
         if saved is None:
             return "there is no checkpoint yet, so all steps are lost and the same command starts again"
         steps = "1 step" if step - saved == 1 else f"{step - saved} steps"
-        return f"the work since the checkpoint of step {saved} ({steps}) is lost; the same command resumes there"
+        return f"the work since the checkpoint of step {saved} ({steps}) is lost; the same command resumes from there"
 
     with wandb_run(args, out), interrupt.deferred(lost), explain_worker_failures(lost):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -32,8 +32,8 @@ def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
 def length_desensitised(output: PolicyLogps, batch: PairBatch, alpha: float) -> PolicyLogps:
     """Multiply the log-probabilities of tokens beyond the length of the pair's shorter answer by ``alpha``.
 
-    This is LD-DPO (Liu et al. 2024, 2409.06411). By hand, the log-probabilities (-1, -2, -4), a shorter answer of one
-    token and alpha = 0.5 give -1 + 0.5 * -6 = -4.
+    This is LD-DPO (Liu et al. 2024, 2409.06411). For example, the log-probabilities (-1, -2, -4), a shorter answer of
+    one token and alpha = 0.5 give -1 + 0.5 * -6 = -4.
     """
     if batch.rejected_P is None:
         return output

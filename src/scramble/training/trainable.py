@@ -206,8 +206,8 @@ def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False
     if not any(isinstance(module, nn.Linear) for _, module in matched):
         linear = next((n for n, m in backbone.decoder.named_modules() if isinstance(m, nn.Linear)), "")
         raise ModelError(
-            f"peft.target_modules={targets} matches no linear layer of {type(backbone.model).__name__}; its language "
-            f"model has layers such as '...{linear}'"
+            f"peft.target_modules={targets} matches no linear layer of {type(backbone.model).__name__}: name layers "
+            f"of its language model, such as '...{linear}'"
         )
     for name, module in matched:
         if id(module) in outside:

@@ -119,7 +119,10 @@ def load_trained(vlm: VLM, folder: str | Path) -> None:
 
     result: Any = set_peft_model_state_dict(vlm.model, load_file(Path(folder) / "adapter_model.safetensors"))
     if result.unexpected_keys:
-        raise ModelError(f"{folder}: the adapter has weights that the model lacks, such as {result.unexpected_keys[0]}")
+        raise ModelError(
+            f"{folder}: the adapter has weights that the model lacks, such as {result.unexpected_keys[0]}: set "
+            "model.path to the adapter's base model"
+        )
 
 
 @contextmanager
