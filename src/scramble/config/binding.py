@@ -83,7 +83,7 @@ class Section:
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return a dictionary from names in other libraries or versions to the keys to use instead."""
+        """Return a mapping from names in other libraries or versions to the keys to use instead."""
         return {}
 
     def faults(self, at: str) -> Iterator[str]:
@@ -95,7 +95,7 @@ class Section:
 
 
 def hints(cls: type) -> dict[str, Any]:
-    """Return a dictionary from the fields of a settings class to their annotations."""
+    """Return a mapping from the fields of a settings class to their annotations."""
     return _hints(cls)  # mypy does not accept a dataclass as an argument of a cached function
 
 

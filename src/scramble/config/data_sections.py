@@ -337,7 +337,7 @@ class MixMethod(MethodSection):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return a dictionary from keys of a single method to the keys to use instead."""
+        """Return a mapping from keys of a single method to the keys to use instead."""
         return {name: f"pairs.parts.<part>.{name}" for name in ("engine", "options")}
 
     def faults(self, at: str) -> Iterator[str]:

@@ -113,7 +113,7 @@ def _value(cfg: Any, key: str, raw: Any) -> str:
 
 
 def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
-    """Return a dictionary from keys to the comments above them.
+    """Return a mapping from keys to the comments above them.
 
     A key without a comment shares the comment of the adjacent key above it.
     """

@@ -72,8 +72,8 @@ def is_optional(key: str, cls: type) -> bool:
 
 @cache
 def _optional_keys(cls: type) -> frozenset[tuple[tuple[str, ...], bool]]:
-    """Return the optional keys as patterns, in which ``*`` matches any name. Each pattern comes with whether every key
-    below it is optional too.
+    """Return the optional keys as patterns, in which ``*`` matches any name. The second value tells whether every key
+    below the pattern is optional, too.
     """
     patterns = set(_patterns(cls, (), False, False))
     # A mapping of one variant that is a section in other variants (pairs.options) is not free.

@@ -1,4 +1,4 @@
-"""Defines the typed configuration: one dataclass per script has the names, types and ranges of all settings.
+"""Defines the typed configuration: one dataclass per script defines the names, types and ranges of all settings.
 
 The YAML files in ``configs/`` contain the values and describe the settings. The classes of the sections are in
 ``sections.py``, ``source_sections.py``, ``data_sections.py``, ``pair_step_sections.py``, ``evaluation_sections.py``,

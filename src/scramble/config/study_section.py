@@ -21,7 +21,7 @@ class Search(Section):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return a dictionary from names of earlier versions to the keys to use instead."""
+        """Return a mapping from names of earlier versions to the keys to use instead."""
         return {"number": "metric"}
 
     def faults(self, at: str) -> Iterator[str]:

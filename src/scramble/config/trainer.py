@@ -189,7 +189,7 @@ class Trainer(Section):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return a dictionary from names in other versions to the keys to use instead."""
+        """Return a mapping from names in other versions to the keys to use instead."""
         return {**RENAMED, "peft": PEFT_SECTION}
 
     def faults(self, at: str) -> Iterator[str]:
@@ -311,7 +311,7 @@ class Peft(Section):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return a dictionary from common short names to PEFT's names."""
+        """Return a mapping from common short names to PEFT's names."""
         return PEFT_RENAMED
 
     def faults(self, at: str) -> Iterator[str]:
@@ -355,7 +355,7 @@ def _further(cls: type) -> dict[str, Any]:
 
 
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a dictionary from fields to annotations for :func:`scramble.config.binding.check`.
+    """Return a mapping from fields to annotations for :func:`scramble.config.binding.check`.
 
     Refused fields must have their defaults.
     """

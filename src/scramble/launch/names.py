@@ -16,7 +16,7 @@ def varying_overrides(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]
 
 
 def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the configuration with the varying overrides in the arm's name.
+    """Return the configuration, with an arm name that contains the varying overrides.
 
     The name is unchanged if the user has set it, or if only objective, seeds, run name or run folder vary.
     """

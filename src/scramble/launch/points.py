@@ -48,7 +48,7 @@ class Point:
 
     @property
     def stage_file(self) -> Path | None:
-        """The ``stage.json`` that the job writes; None for scripts that write no such file, for example evaluate.py."""
+        """The ``stage.json`` that the job writes, or None for scripts that write no such file (evaluate.py)."""
         run = self.config["run"]
         if self.config.get("shard") is not None or self.script.stem not in ("generate", "train"):
             return None

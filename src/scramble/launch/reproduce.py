@@ -41,7 +41,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """The script's name, with the name of the evaluation if a run has several."""
+        """The script's name, with the name of the evaluation if a run has several evaluations."""
         folder = next((o.partition("=")[2] for o in self.overrides if o.startswith("folder=")), "evaluation")
         return self.script + (f" ({folder.removeprefix('evaluation-')})" if folder != "evaluation" else "")
 
@@ -147,7 +147,7 @@ def reproduce(
         list_only: whether to log which steps are finished, without running any step.
 
     Returns:
-        The table's Markdown file; None if ``list_only``.
+        The table's Markdown file, or None if ``list_only`` is true.
 
     Raises:
         StageError: a size or run is unknown, or a command fails.

@@ -34,7 +34,7 @@ SATURATED = 5.0  # margin; at larger margins, the slope of the sigmoid loss is b
 
 
 def drop_rows_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Remove all rows after ``step`` from a log file, and return the remaining rows. A run resumes after ``step``."""
+    """Remove all rows after ``step``, the step of a checkpoint, from a log file, and return the remaining rows."""
     rows = [row for row in read_jsonl(path) if row["step"] <= step and step]
     if path.exists():
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

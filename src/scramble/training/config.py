@@ -230,8 +230,8 @@ class PreferenceConfig(DPOConfig):
     def settings(self) -> dict[str, Any]:
         """Return the fields that affect the trained weights and differ from their defaults, as JSON values.
 
-        A checkpoint is resumed only by a run with the same settings. Defaults are omitted, so that a run can resume
-        its checkpoints even if a new version of transformers has added fields.
+        A run resumes only from a checkpoint with the same settings. Defaults are omitted, so that a run can resume its
+        checkpoints even if a new version of transformers has added fields.
         """
         return {name: value for name, value in _binding(self).items() if value != defaults().get(name)}
 

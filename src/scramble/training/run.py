@@ -213,7 +213,7 @@ def trie_trainer(
         vlm, args, out: as in :func:`train`.
         start: the starting model, which is also the reference.
         train_set, eval_set: examples; ``eval_set`` is None without held-out pairs.
-        settings: settings that a checkpoint must match to be resumed.
+        settings: settings that a checkpoint must match so that the run can resume from it.
         callbacks: transformers' callbacks.
     """
     vlm = select_trained_weights(vlm, args)

@@ -49,7 +49,7 @@ class RunTrainer(Trainer):
     :meth:`evaluate_pairs`.
 
     Attributes:
-        settings: settings that a checkpoint must match to be resumed.
+        settings: settings that a checkpoint must match so that the run can resume from it.
         last_log: the last logged value under each name.
         best_weights: folder of the best checkpoint's weights if these weights are the result but are not loaded, else
             None.

@@ -47,7 +47,7 @@ class PreferenceTrainer(RunTrainer):
         train_dataset: training examples.
         eval_dataset: held-out pairs, or None.
         eval_collator: turns held-out examples into a micro-batch.
-        settings: settings that a checkpoint must match to be resumed.
+        settings: settings that a checkpoint must match so that the run can resume from it.
         callbacks: transformers' callbacks.
     """
 
@@ -241,7 +241,7 @@ def eval_chunks(data: Sequence[Example], size: int, rank: int, world: int) -> li
 
     Every process gets the same number of micro-batches, because each forward pass of a wrapped model is a collective
     operation. Up to ``world - 1`` micro-batches are omitted. With fewer micro-batches than processes, every process
-    scores all of them.
+    scores all micro-batches.
     """
     numbers = list(chain.from_iterable(group_by_image(data)))
     chunks = [numbers[start : start + size] for start in range(0, len(numbers), size)]

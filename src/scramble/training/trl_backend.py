@@ -55,7 +55,7 @@ def trl_trainer(
             adapter disabled, or before the first step.
         args: settings; ``max_steps`` is positive.
         train_set, eval_set: examples; ``eval_set`` is None without held-out pairs.
-        settings: settings that a checkpoint must match to be resumed.
+        settings: settings that a checkpoint must match so that the run can resume from it.
         callbacks: transformers' callbacks.
 
     Raises:
