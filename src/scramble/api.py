@@ -36,7 +36,7 @@ def make_pairs(
     data_settings: Mapping[str, Any] | None = None,
     method_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Make a data set folder of preference pairs, with separate images for training, validation and test.
+    """Create a data set of preference pairs, with separate images for training, validation and test.
 
     If ``out`` is the finished folder of an earlier call with the same data and settings, the folder is reused.
 

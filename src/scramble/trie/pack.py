@@ -53,8 +53,8 @@ class TrieBatch:
         feature_source_F: for each of these positions, the index of its feature in the concatenated features of all
             items.
         rows_R: flat positions whose next-token distribution is needed.
-        row_starts: R + 1 indices; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``. They are not a
-            tensor, because the head uses them for slicing and reading them from the GPU would synchronise.
+        row_starts: R + 1 indices; the predictions of row r are ``row_starts[r]:row_starts[r + 1]``. The indices are not
+            a tensor, because the head slices with them, and reading them from the GPU would synchronise.
         target_rows_T: row of each prediction, ascending.
         target_ids_T: token id of each prediction.
         token_targets_M: index of each scored token's prediction, sequence by sequence.

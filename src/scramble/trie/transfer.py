@@ -38,7 +38,7 @@ class SharedTensor:
     def tensor(self) -> Tensor:
         """Return the tensor.
 
-        The tensor uses the segment's memory. The worker can reuse the segment when no tensor uses its memory.
+        The tensor uses the segment's memory. The worker can reuse the segment once no tensor uses its memory.
         """
         num_bytes = self.dtype.itemsize * self.shape.numel()
         # The tensor's storage references this array, which is therefore freed with the last view of the tensor.
