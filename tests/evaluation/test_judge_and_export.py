@@ -117,7 +117,7 @@ def test_faithfulness_is_the_share_of_true_statements(server, tmp_path):
 
 def test_a_judge_that_cannot_work_says_why(server, tmp_path):
     with (
-        pytest.raises(EvaluationError, match=r"judge\.grading_prompt has no \{answer\}"),
+        pytest.raises(EvaluationError, match=r"judge\.grading_prompt does not contain \{answer\}"),
         judging(server, tmp_path, grading_prompt="Grade {question}: {prediction}"),
     ):
         pass

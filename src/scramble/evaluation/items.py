@@ -116,12 +116,13 @@ class Benchmark:
 
     Attributes:
         name: the name in configurations.
-        version: the version of the data, such as the number of items, a hash, or original or corrected labels.
+        version: the version of the data. It contains, for example, the number of items, a hash, or whether the labels
+            are original or corrected.
         items: the items in the benchmark's order.
         images: mapping from image ids to encoded images, which are read on demand.
         scoring: name of the function in :mod:`scramble.evaluation.scoring.aggregation` that computes scores from
             outcomes.
-        chance, human: scores of chance and of humans in percent, by the name of the score.
+        chance, human: chance level and human score in percent, by the name of the score.
         default_protocol: the protocol that ``protocol=default`` selects for this benchmark.
         caption_prompt, yes_template: prompts with which the models of the embedded world were trained. If they are
             None, the protocol's prompts are used.

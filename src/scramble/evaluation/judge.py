@@ -94,7 +94,9 @@ class Judge:
         for name, default in PROMPTS.items():
             fields = re.findall(r"\{\w+\}", default)
             if missing := [field for field in fields if field not in self.prompts[name]]:
-                raise EvaluationError(f"judge.{name}_prompt has no {', '.join(missing)}: add it to the prompt")
+                raise EvaluationError(
+                    f"judge.{name}_prompt does not contain {', '.join(missing)}: add the missing fields to the prompt"
+                )
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -52,7 +52,7 @@ def scorer(folder: Path, benchmarks: Sequence[str], limit: int | None = None) ->
         limit: number of items per benchmark. If it is None, all items are scored.
 
     Returns:
-        A function from a model to ``{"eval_<benchmark>/<score>": percent}``.
+        A function that maps a model to ``{"eval_<benchmark>/<score>": percent}``.
     """
     loaded = [load_benchmark(name, folder) for name in benchmarks]
 

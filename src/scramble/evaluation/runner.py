@@ -125,15 +125,15 @@ def evaluate(
         wait: barrier of these processes.
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
         environment: package versions and hardware, to be recorded in the result.
-        progress: function that returns the progress callback for the benchmark of a given name.
+        progress: function that returns the progress callback of a benchmark, given the benchmark's name.
         replies: folder of the stored replies, with one sub-folder ``<benchmark>/`` per benchmark (default:
             ``out_folder``).
 
     Returns:
         One result per benchmark, in order. Only rank 0 writes the results.
     Raises:
-        EvaluationError, RecordError: an item or image cannot be used; the message names it. Replies that were received
-            earlier remain stored.
+        EvaluationError, RecordError: an item or image cannot be used; the message names the item or image. Replies that
+            were received earlier remain stored.
     """
     backend = LazyBackend(model, batch_tokens, token_logprobs)
     answerer = Answerer(backend, model_id.key, limit, process, test_groups, progress)

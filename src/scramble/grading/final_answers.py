@@ -113,7 +113,9 @@ def before(text: str) -> str:
 
 
 def after_thought(text: str) -> str:
-    """Return the text after the last ``</think>`` or similar tag, or the whole text if there is no such tag or text."""
+    """Return the text after the last ``</think>`` or similar tag. Return the whole text if there is no such tag, or if
+    no text follows the tag.
+    """
     ends = list(_THOUGHT_END.finditer(text))
     rest = text[ends[-1].end() :] if ends else ""
     return rest if rest.strip() else text
@@ -190,8 +192,8 @@ _END_MARKS = ".,;:!。．，；：！"
 def unwrap(answer: str) -> str:
     """Remove emphasis, quotes, code marks, dollar signs, LaTeX's text commands and tags around the complete answer.
 
-    A full stop after such a wrapping is removed as well, but a full stop that belongs to the answer ("U.S.A.") is kept.
-    Brackets are kept, because they can denote a list or an interval. The dollar sign of an amount is also kept.
+    A full stop after a wrapping is removed as well, but a full stop that belongs to the answer ("U.S.A.") is kept.
+    Brackets are kept, because they can denote a list or an interval. The dollar sign of an amount is kept too.
     """
     while True:
         answer = answer.strip(" \t\r\n\u00a0\u200b\ufeff")

@@ -40,8 +40,8 @@ class LocalBackend:
                 refused.append(f"item {query.query_id}: {error}")
         if refused:
             raise EvaluationError(
-                f"{refused[0]}{f' ({len(refused)} such texts)' if len(refused) > 1 else ''}. These characters cannot "
-                "be encoded as plain text: remove the characters, or the item, from the benchmark's file"
+                f"{refused[0]}{f' ({len(refused)} texts in total)' if len(refused) > 1 else ''}. These characters "
+                "cannot be encoded as plain text: remove the characters, or the item, from the benchmark's file"
             )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
@@ -104,8 +104,9 @@ class LocalBackend:
         """Compare the replies at batch size 1 with the replies at batch size n on a few image groups.
 
         Returns:
-            The number of ``groups``, the maximum difference in nats between the log-probabilities of a candidate
-            (``max_logprob_difference``), and the number of generated replies that differ (``texts_differ``).
+            A dictionary with the number of image groups (``groups``), the maximum difference in nats between the
+            log-probabilities of a candidate (``max_logprob_difference``), and the number of generated replies that
+            differ (``texts_differ``).
         """
         together = list(self.reply(groups, images))
         alone = [next(self.reply([group], images)) for group in groups]

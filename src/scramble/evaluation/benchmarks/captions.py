@@ -84,14 +84,16 @@ def _box(row: Mapping[str, Any], where: str) -> tuple[int, int, int, int]:
     try:
         x, y, width, height = (int(side) for side in sides)
     except (TypeError, ValueError, OverflowError) as error:
-        raise EvaluationError(f"aro: {where}: the box {sides} is not four numbers") from error
+        raise EvaluationError(f"aro: {where}: the box {sides} is not four numbers: download the data again") from error
     if width <= 0 or height <= 0:
-        raise EvaluationError(f"aro: {where} has an empty box ({width} x {height})")
+        raise EvaluationError(f"aro: {where} has an empty box ({width} x {height} pixels): download the data again")
     return x, y, width, height
 
 
 def _attributes(row: Mapping[str, Any], where: str) -> list[Any]:
     attributes = row.get("attributes") or []
     if not isinstance(attributes, list):
-        raise EvaluationError(f"aro: {where}: attributes is {attributes!r:.60}, not a list")
+        raise EvaluationError(
+            f"aro: {where}: attributes is {attributes!r:.60}, which is not a list: download the data again"
+        )
     return attributes

@@ -42,8 +42,8 @@ class CocoImages:
 
 
 def image_number(name: str, where: str, row: Mapping[str, Any]) -> int:
-    """Return the id of the COCO image that a row names. Raises EvaluationError if ``image_id`` is neither a number nor
-    digits.
+    """Return the id of the COCO image that a row names. Raises EvaluationError if ``image_id`` is neither an integer
+    nor a string of digits.
     """
     value = row.get("image_id")
     if isinstance(value, float) and value.is_integer():

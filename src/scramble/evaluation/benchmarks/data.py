@@ -282,7 +282,9 @@ def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[An
 
 
 def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the unchanged values of required keys. Raises EvaluationError for a value that is not text or is blank."""
+    """Return the unchanged values of required keys. Raises EvaluationError for a value that is not a string, or is
+    blank.
+    """
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):
         if not isinstance(value, str) or not value.strip():
@@ -347,9 +349,13 @@ def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, .
     try:
         options = ast.literal_eval(listed)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise EvaluationError(f"{name}: {where}: {key} is not a list: {listed!r:.120}") from error
+        raise EvaluationError(
+            f"{name}: {where}: {key} is {listed!r:.120}, which is not a list: download the data again"
+        ) from error
     if not isinstance(options, (list, tuple)):
-        raise EvaluationError(f"{name}: {where}: {key} is not a list: {listed!r:.120}")
+        raise EvaluationError(
+            f"{name}: {where}: {key} is {listed!r:.120}, which is not a list: download the data again"
+        )
     return tuple(str(option) for option in options)
 
 
@@ -358,7 +364,10 @@ def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) 
     the key.
     """
     if value not in tuple(allowed):  # tuple() splits a string into letters
-        raise EvaluationError(f"{name}: {where}: {key} is {value!r:.60}, which is not one of {', '.join(allowed)}")
+        raise EvaluationError(
+            f"{name}: {where}: {key} is {value!r:.60}, which is not one of {', '.join(allowed)}: download the data "
+            "again"
+        )
     return value
 
 

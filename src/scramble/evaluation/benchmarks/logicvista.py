@@ -5,11 +5,11 @@ its images. Counts: 448 questions (inductive 107, numerical 95, deductive 93, sp
 have two letters, and one answer is a number. Question v1_382 has neither text nor answer, so no reply to it is right.
 Chance: not computed. Human: not checked.
 
-The kind of an item is its skill. A reply is right if its letters are those of the answer. In the official script, GPT-4
-reads the letters from the reply. Here a judge reads the letters with our prompt, and VLMEvalKit's rule parses the
-judge's reply. Without a judge, a rule of this project reads the letters (``extraction: rule``). For 97.7 % of the 6,272
-published replies, our rule and GPT-4's reading lead to the same outcome. Tests check the comparison of letters and the
-parsing of the judge's replies against the reference implementations on recorded rows.
+The kind of an item is its skill. A reply is right if it names exactly the letters of the answer. In the official
+script, GPT-4 reads the letters from the reply. Here a judge reads the letters with our prompt, and VLMEvalKit's rule
+parses the judge's reply. Without a judge, a rule of this project reads the letters (``extraction: rule``). For 97.7 %
+of the 6,272 published replies, our rule and GPT-4's reading lead to the same outcome. Tests check the comparison of
+letters and the parsing of the judge's replies against the reference implementations on recorded rows.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
     elif isinstance(options or [], (list, tuple)):
         choices = tuple(str(option) for option in options or ())
     else:
-        raise EvaluationError(f"mmmu: {where}: options is not a list: {options!r:.120}. Download the data again")
+        raise EvaluationError(
+            f"mmmu: {where}: options is {options!r:.120}, which is not a list: download the data again"
+        )
     kind = one_of("mmmu", where, "question_type", texts("mmmu", row, where, "question_type")[0], KINDS)
     if kind == "multiple-choice":
         letter = one_of("mmmu", where, "answer", answer.strip(), LETTERS[: len(choices)])

@@ -319,8 +319,8 @@ def _parts(index: str, cell: str) -> list[str]:
 
 
 def decoded(where: str, text: str) -> bytes:
-    """Return the encoded image in a base64 text or data URL. The header of the image is decoded, to distinguish images
-    from other text.
+    """Return the encoded image in a base64 text or data URL. The header of the image is decoded to reject data that is
+    not an image.
     """
     from PIL import Image
 

@@ -12,7 +12,7 @@ The kind of an item is its set, and its tag is set and preposition. In A and B, 
 of opposite prepositions (left and right; on and under, or in front and behind) with both items right, and
 ``set_accuracy`` is the share of sets with all four items right. Tests compare all scores with the original on recorded
 matrices under ``protocol=whatsup``. This protocol counts a tie with the first caption, which is the true caption, as
-right; all other protocols count such a tie as wrong.
+right; all other protocols count this tie as wrong.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from scramble.storage.files import read_json, write_json
 from scramble.storage.jsonl import read_jsonl
 
 HARNESSES = ("lmms-eval", "vlmevalkit")
-# Tasks of lmms-eval, and data sets of VLMEvalKit with their classes, by benchmark. None: no task of the harness is
-# known.
+# Tasks of lmms-eval, and data sets of VLMEvalKit with their classes, by benchmark. None means that no task of the
+# harness is known.
 LMMS_EVAL: dict[str, str | None] = {
     "mmbench": "mmbench_en_dev",
     "mmstar": "mmstar",
@@ -173,7 +173,7 @@ def _data_set(task: str) -> tuple[str, dict[str, str]]:
 
 
 def benchmark_of(harness: str, task: str) -> str:
-    """Return our name for a harness's task or data set, or the harness's own name if we have none."""
+    """Return our benchmark's name for a harness's task or data set, or the harness's name if we have no name for it."""
     table = LMMS_EVAL if harness == "lmms-eval" else {name: entry and entry[0] for name, entry in VLMEVALKIT.items()}
     return next((ours for ours, theirs in table.items() if theirs == task), task)
 

@@ -93,4 +93,4 @@ def check_rule(item: Item) -> None:
     rules = RULES[item.style]
     if "rule" in item.details and (rule := item.details["rule"]) not in rules:
         fix = nearest(rule, rules) if rules else '(omit details["rule"])'
-        raise EvaluationError(f"item {item.item_id}: style {item.style} has no rule {rule!r} {fix}")
+        raise EvaluationError(f"item {item.item_id}: the style {item.style!r} has no rule {rule!r} {fix}")

@@ -45,9 +45,9 @@ def two_by_two(scores: ArrayLike, tie_policy: TiePolicy = "wrong") -> TwoByTwo:
 
     Args:
         scores: (N, 2, 2); ``scores[n, i, c]`` is how well caption ``c`` fits image ``i``.
-        tie_policy: ``wrong`` compares strictly, as all published definitions do. ``half`` gives the expected outcome if
-            ties are broken at random, so that a constant scorer gets chance (1/4, 1/4, 1/6, 1/2). ``first`` is an
-            argmax that takes the lower index, as in CLIP_benchmark.
+        tie_policy: ``wrong`` compares strictly, as all published definitions do. ``half`` computes the expected outcome
+            if ties are broken at random, so that a constant scorer reaches chance level (1/4, 1/4, 1/6, 1/2). ``first``
+            is an argmax that takes the lower index, as in CLIP_benchmark.
 
     Returns:
         Outcomes in {0, 1}, or fractions if ``tie_policy`` is ``half``. Group is 1 if both text and image are 1.
@@ -123,8 +123,9 @@ def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong"
     """Return the outcome of candidate ``target``, which is 1 if it has the highest of ``scores`` and 0 otherwise, and
     whether another candidate has the same highest score.
 
-    Under the tie policy ``wrong``, the outcome of such a tie is 0 (SugarCrepe's strict ``>``). Under ``half``, it is
-    1 / number of tied candidates. Under ``first``, it is 1 if ``target`` has the lowest index of the tied candidates.
+    Under the tie policy ``wrong``, the outcome of a tie for the highest score is 0 (SugarCrepe's strict ``>``). Under
+    ``half``, it is 1 / number of tied candidates. Under ``first``, it is 1 if ``target`` has the lowest index of the
+    tied candidates.
     """
     _check_policy(tie_policy)
     values = _without_nan(scores, "choice scores")

@@ -46,7 +46,7 @@ def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
         For each score, by name, a dictionary with ``difference``, ``standard_error``, ``low`` and ``high`` in points,
         ``p_value``, ``test``, ``won``, ``lost`` and ``n``.
     Raises:
-        EvaluationError: the results are not comparable; the message gives the reason.
+        EvaluationError: the results are not comparable; the message states the reason.
     """
     return compare_seeds([run], [baseline])
 
@@ -62,7 +62,9 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
     first = results.read(runs[0])
     for folder in [*runs[1:], *baselines]:
         if reason := not_comparable(first, results.read(folder)):
-            raise EvaluationError(f"{folder} cannot be compared with {runs[0]}: {reason}")
+            raise EvaluationError(
+                f"{folder} cannot be compared with {runs[0]}, because {reason}: evaluate both with the same settings"
+            )
     scoring = first.benchmark["scoring"]
     outcomes = [[results.read_outcomes(folder) for folder in side] for side in (runs, baselines)]
     of_items = [[units(scoring, outcomes_of_run) for outcomes_of_run in side] for side in _read_in_all(outcomes)]
