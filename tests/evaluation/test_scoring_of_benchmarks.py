@@ -265,10 +265,10 @@ def test_answers_that_are_not_public_get_no_score():
 @pytest.mark.parametrize(
     ("style", "details", "message"),
     [
-        ("letter", {"rule": "lettres"}, r"style 'letter' has no rule 'lettres' \(did you mean letters"),
-        ("free", {"rule": "mentoins"}, r"style 'free' has no rule 'mentoins' \(choose one of amber, chair, "),
-        ("short", {"rule": "letters"}, "style 'short' has no rule 'letters'"),
-        ("rationale", {"rule": "exact"}, r"style 'rationale' has no rule 'exact' \(omit details"),
+        ("letter", {"rule": "lettres"}, r"the style 'letter' has no rule 'lettres' \(did you mean letters"),
+        ("free", {"rule": "mentoins"}, r"the style 'free' has no rule 'mentoins' \(choose one of amber, chair, "),
+        ("short", {"rule": "letters"}, "the style 'short' has no rule 'letters'"),
+        ("rationale", {"rule": "exact"}, r"the style 'rationale' has no rule 'exact' \(omit details"),
         ("leter", {}, r"the style 'leter' is unknown \(did you mean letter"),
     ],
 )
