@@ -53,8 +53,8 @@ class LazyBackend:
 
 @dataclass
 class Work:
-    """What was done for one benchmark: the counts and times of a result, and the batch-invariance self-test, or None
-    if it was not run.
+    """The work done for one benchmark: the counts and times that the result records, and the outcome of the
+    batch-invariance self-test (None if the self-test was not run).
     """
 
     times: dict[str, Any]
@@ -75,7 +75,7 @@ class Answerer:
     progress: Callable[[str], Progress] | None
 
     def answer(self, benchmark: Benchmark, protocol: Protocol, folder: Path) -> Work:
-        """Answer this process's share of a benchmark's queries, and append the replies to those in ``folder``."""
+        """Answer this process's share of a benchmark's queries, and append the replies to the files in ``folder``."""
         items, images = limit_items(benchmark.items, self.limit), benchmark.images
         report = self.progress(benchmark.name) if self.progress else None
         all_queries = [query for item in items for query in queries(item, protocol, benchmark)]

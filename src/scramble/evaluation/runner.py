@@ -182,7 +182,7 @@ def answer(
     """Generate and store the replies of one share of the work, without scores. When all shares are finished,
     :func:`evaluate` computes the scores.
 
-    The arguments and errors are those of :func:`evaluate`.
+    The arguments and errors have the same meaning as in :func:`evaluate`.
     """
     backend = LazyBackend(model, batch_tokens, token_logprobs)
     answerer = Answerer(backend, model_id.key, limit, process, test_groups=0, progress=progress)
