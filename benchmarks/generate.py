@@ -191,7 +191,7 @@ class Transfer:
 
 
 def transfers(judged: Half, other: Half) -> Iterator[Transfer]:
-    """Score the pairs of one half by classifiers that were fitted on the drawn or the selected pairs of the other."""
+    """Score the pairs of one half with classifiers that were fitted on drawn or selected pairs of the other half."""
     for (selection, family), rows in judged.rows.items():
         share = 100 * len(rows) / len(judged.rows["drawn", family])
         images = [judged.images[i] for i in rows]
@@ -230,7 +230,7 @@ def measure_transfer(args: argparse.Namespace) -> None:
 
 
 def measure_speed(args: argparse.Namespace) -> None:
-    """Print captions per second of the parser alone and of the whole generator, and the memory at two data sizes.
+    """Print the captions per second of the parser alone and of the whole generator, and the memory at two data sizes.
 
     Parser and generator run alternately three times, and the fastest run of each counts. The times are CPU seconds, so
     that other work on the machine hardly affects their ratio.

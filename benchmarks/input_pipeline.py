@@ -4,7 +4,7 @@
 
 The processors have the settings of the released models (InternVL3: 12 tiles of 448 px; Molmo-7B: 12 crops of 336 px;
 LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px). The models are tiny and do not run. Every image is a separate JPEG file
-with one pair, and a batch has two images. These steps are measured alternately in one process:
+with one pair, and a batch contains two images. These steps are measured alternately in one process:
 
 - decode: Pillow's decoder and the conversion to upright RGB,
 - resize: decode, and the resizing that the processor requires (Molmo only),
@@ -128,7 +128,7 @@ def processor_seconds() -> float:
 
 
 def measure(sides: dict[str, Callable[[], float]], rounds: int, images: int) -> dict[str, dict[str, float]]:
-    """Call the functions alternately. Return the median images per second and CPU milliseconds per image of each."""
+    """Call the functions alternately. Return the median images per second and CPU milliseconds per image for each."""
     clock: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):

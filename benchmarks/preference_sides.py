@@ -204,7 +204,7 @@ def run_scramble(args: argparse.Namespace) -> None:
 
 
 def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Return the number of operations that a step requires, and the number of tokens in all its sequences.
+    """Return the operations that a step requires, the image tokens per sequence, and the tokens of all sequences.
 
     On a CPU, the result also contains the seconds of the operations, with each product timed alone. On a GPU, it
     contains the rate of a large bfloat16 product.

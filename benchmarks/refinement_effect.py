@@ -8,8 +8,8 @@ of a swapped pair is that the chosen caption first names the colour that comes f
 replaced relation is that the chosen caption says "left of" or "above". The images are divided into two halves, which
 are refined separately. ``refined`` uses :func:`~scramble.pairs.audit.refine.refine`. ``balanced`` uses
 :func:`~scramble.pairs.audit.refine.balance_gaps` on the probability with which the same classifiers recognise the
-chosen caption. ``unbiased`` is a random sample of all pairs, as large as the biased set. Text-only classifiers that are
-fitted on one half are tested on the other half. docs/results/negatives.md describes the training on these sets.
+chosen caption. ``unbiased`` is a random sample of all pairs that is as large as ``biased``. Text-only classifiers that
+are fitted on one half are tested on the other half. docs/results/negatives.md describes the training on these sets.
 """
 
 from __future__ import annotations

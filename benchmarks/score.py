@@ -119,7 +119,7 @@ def measure(vlm: Any, args: argparse.Namespace, sequences: int) -> dict[str, Any
 
 
 def main() -> None:
-    """Parse the command line, run and print."""
+    """Parse the command line, run the benchmark and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="40m")
     parser.add_argument("--data", help='JSONL file with "image" and "caption"; captions are synthetic by default')

@@ -89,7 +89,7 @@ def save_model(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
 
 
 def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
-    """Write an InternVL of the given shape with random weights, and a tokenizer made from ``texts``."""
+    """Write an InternVL model of the given shape with random weights, and a tokenizer made from ``texts``."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -126,7 +126,7 @@ def save_internvl(folder: Path, shape: Shape, texts: list[str], dtype: str = "fl
 
 
 def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
-    """Write a Molmo v1 of the given shape with random weights, and a tokenizer made from ``texts``."""
+    """Write a Molmo v1 model of the given shape with random weights, and a tokenizer made from ``texts``."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -169,7 +169,9 @@ def save_molmo(folder: Path, shape: Shape, texts: list[str], dtype: str = "float
 
 
 def save_qwen(folder: Path, shape: Shape, texts: list[str], dtype: str = "float32") -> Path:
-    """Write a Qwen2.5-VL or Qwen3.5 of the given shape with random weights, and a tokenizer made from ``texts``."""
+    """Write a Qwen2.5-VL or Qwen3.5 model of the given shape with random weights, and a tokenizer made from
+    ``texts``.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -281,8 +283,8 @@ def _widen_vocabulary(path: Path, size: int, new_size: int) -> dict[str, int]:
 def read_captions(path: str | None, images: int, per_image: int) -> list[list[str]]:
     """Return the captions of each image.
 
-    The captions come from a JSONL file with "image" and "caption". Without a file, they consist of common words and
-    have the lengths of COCO's captions (11 words on average).
+    The captions come from a JSONL file with the keys "image" and "caption". Without a file, they consist of common
+    words and have the lengths of COCO's captions (11 words on average).
     """
     if path is None:
         rng, words = random.Random(0), COMMON_WORDS.split()

@@ -108,7 +108,7 @@ class Clock:
 
 
 class StepClock(TrainerCallback):
-    """The clock as a callback of transformers' trainer, which also reports the losses of all steps at the end."""
+    """A callback of transformers' trainer that runs the clock and reports the losses of all steps at the end."""
 
     def __init__(self, steps: int) -> None:
         self.clock = Clock(steps)

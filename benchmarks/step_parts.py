@@ -1,9 +1,9 @@
 """Measure the CPU time of the parts of a preference step, and how much of the speed-up is due to sharing.
 
-Each part is measured twice with the same code. The first measurement uses tries. The second uses one sequence per row
-and one image per sequence, as other trainers do. The sum of its parts is the time of a step that shares nothing but is
-otherwise as fast as this project's step. If a trainer takes longer than this sum, the difference has another cause,
-such as a head at all positions.
+The reference pass and the policy pass are measured twice with the same code: on tries, and with one sequence per row,
+as in other trainers. The tower is measured once, and its time is multiplied by the number of times that a step without
+sharing encodes an image. The sum is the time of a step that shares nothing but is otherwise as fast as this project's
+step. If a trainer takes longer than this sum, the difference has another cause, such as a head at all positions.
 
     python benchmarks/preference_step.py --shape 40m --steps 0 --model runs/40m
     OMP_NUM_THREADS=1 python benchmarks/step_parts.py --model runs/40m --images 8 --captions 1
@@ -36,7 +36,7 @@ def fastest(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure all parts of a step."""
+    """Measure the CPU seconds of all parts of a step."""
     from scramble.training.collator import TrieCollator
     from scramble.training.encoder import Encoder
     from scramble.training.trainable import add_lora

@@ -41,7 +41,7 @@ def figures(args: argparse.Namespace, side: Measured, pairs: int) -> dict[str, A
 
 
 def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
-    """Return the operations that a step requires, and the fraction of the machine's rate that the step reaches."""
+    """Return the number of operations of a step, and the fraction of the machine's rate that the step reaches."""
     work = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_per_second") if key in facts}
     if "flop_per_second" in facts:
         work["utilisation"] = round(facts["flop"] / median / facts["flop_per_second"], 3)
