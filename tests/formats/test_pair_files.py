@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scramble.formats import FormatError, read_pairs
+from scramble.formats.layout import Layout
 from scramble.records import Turn
 
 TEXTS = [
@@ -263,10 +264,23 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     assert pair.image_ids == ("2",)
     assert listed == [(2, "4 fields for 3 columns (put a text with ',' in double quotes)"), (3, "empty rejected")]
     path.write_text("image,good,bad\n0.jpg,A cat,A dog\n")
-    with pytest.raises(
-        FormatError, match=r"the header has neither chosen and rejected nor response and rejected_response"
-    ):
+    with pytest.raises(FormatError, match=r"the row's keys \(image, good, bad\) match no known format: the nearest is"):
         list(read_pairs(path))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_columns_of_a_table_may_have_other_names(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "x.csv"
+    lines = (("Bild", "Frage", "gut", "schlecht"), ("0.jpg", "Was?", '"Ein Hund, eine Katze"', "Ein Bus"))
+    path.write_text("".join(delimiter.join(line) + "\n" for line in lines))
+    columns = {"chosen": "gut", "rejected": "schlecht", "image": "Bild", "prompt": "Frage"}
+    (pair,) = read_pairs(path, layout=Layout(columns=columns))
+    assert (pair.image_ids, pair.prompt) == (("0",), "Was?")
+    assert (pair.chosen, pair.rejected) == ("Ein Hund, eine Katze", "Ein Bus")
+    with pytest.raises(
+        FormatError, match=r"columns \(Bild, Frage, gut, schlecht\) match no known format.*columns.reje"
+    ):
+        list(read_pairs(path, layout=Layout(columns={"chosen": "gut"})))
 
 
 @pytest.mark.parametrize(

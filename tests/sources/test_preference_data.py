@@ -148,7 +148,14 @@ def test_columns_are_renamed_and_formats_forced(tmp_path: Path) -> None:
     rows = [{"pic": name, "q": QUESTION, "good": answers(n)[0], "bad": answers(n)[1]} for n, name in enumerate(names)]
     path = write_lines(tmp_path / "x.jsonl", rows)
     columns = {"prompt": "q", "chosen": "good", "rejected": "bad", "image": "pic"}
-    assert [p.chosen for p in pairs_of(path, columns=columns)] == [answers(n)[0] for n in range(6)]
+    table = tmp_path / "x.tsv"
+    table.write_text("".join("\t".join(row) + "\n" for row in (rows[0], *(row.values() for row in rows))))
+    for file in (path, table):
+        assert [p.chosen for p in pairs_of(file, columns=columns)] == [answers(n)[0] for n in range(6)]
+    with pytest.raises(
+        SourceError, match=r"columns \(pic, q, good, bad\) match no .* data.columns.chosen=<your column>"
+    ):
+        pairs_of(table)
     with pytest.raises(SourceError, match=r"columns \(pic, q, good, bad\) match no known format; the nearest"):
         pairs_of(path)
     with pytest.raises(

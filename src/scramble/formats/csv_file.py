@@ -32,12 +32,13 @@ def csv_rows(
     """Yield the number (from 1) of the first line of each row, and the row's fields by column. The first row is the
     header.
 
-    The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``. White space around names
+    The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``, or without ``columns``
+    the one that gives the most names. White space around names
     and fields is removed. A quoted field may contain line breaks.
 
     Args:
         file: the file, in UTF-8 or in the encoding of its byte-order mark. The whole file is loaded into memory.
-        columns: the columns that the header must have; the first is the image's path.
+        columns: the columns that the header must have, if any; the first is the image's path.
         reject: called for rows with a wrong number of fields or an unclosed quote, with the file, the number of the
             line, the reason, and the beginning of the line.
 
@@ -48,7 +49,7 @@ def csv_rows(
     if not lines:
         return
     start, delimiter, header = _header(file, lines, columns)
-    place = header.index(columns[0])
+    place = header.index(columns[0]) if columns else 0
     number = start
     while number < len(lines):
         if not lines[number].strip():
@@ -114,13 +115,16 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
         except csv.Error:
             continue
         headers[delimiter] = names
-        if set(columns) <= set(names):
+        if columns and set(columns) <= set(names):
             if twice := [name for name in columns if names.count(name) > 1]:
                 raise SourceError(f"{file}: two columns are named {twice[0]}: rename one of them")
             return start + 1, delimiter, names
     if not headers:
         raise SourceError(f"{file}, row {start + 1}: the header has an unclosed quote: close the quote")
-    require_columns(file, columns, max(headers.values(), key=len), table=True)
+    delimiter = max(headers, key=lambda one: len(headers[one]))
+    if not columns:
+        return start + 1, delimiter, headers[delimiter]
+    require_columns(file, columns, headers[delimiter], table=True)
     raise AssertionError("one of the columns is missing with every delimiter")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,12 @@ class DataFile:
         """The folder that image paths are relative to."""
         return None if self.path is None else self.path.parent
 
-    def rows(self, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
+    def rows(self, on_bad: OnBadRow, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
         """Yield the number (from 1) and content of each row, like :func:`read_rows`."""
         if self.hub is not None:
             yield from self.hub.rows(self.hub.columns)
         elif self.path is not None:
-            yield from read_rows(self.path, on_bad)
+            yield from read_rows(self.path, on_bad, columns)
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,14 @@ def refuse(path: str | Path, row: int | str, reason: str) -> None:
     raise FormatError(f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}")
 
 
-def read_rows(path: Path, on_bad: OnBadRow = refuse) -> Iterator[tuple[int, Any]]:
+def read_rows(
+    path: Path, on_bad: OnBadRow = refuse, columns: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, Any]]:
     """Yield the number (from 1) and content of each row of a JSON, JSONL, CSV, parquet or arrow file.
 
     ``on_bad`` is called for rows that cannot be read. JSON files contain a list of rows or one row per line,
-    independently of their suffix. For a CSV file, the number is the number of the line.
+    independently of their suffix. For a CSV file, the number is the number of the line, and ``columns`` (see
+    :class:`scramble.formats.layout.Layout`) helps to find the delimiter. The columns are not renamed.
 
     Raises SourceError if the file cannot be read.
     """
@@ -169,7 +172,7 @@ def read_rows(path: Path, on_bad: OnBadRow = refuse) -> Iterator[tuple[int, Any]
             table = LocalTable(path, [path])
             yield from table.rows(table.columns)
         elif path.suffix.lower() in TEXT_TABLES:
-            yield from _table_rows(path, on_bad)
+            yield from _table_rows(path, on_bad, columns or {})
         else:
             yield from _json_rows(path, on_bad)
     except StoreError as error:
@@ -212,15 +215,14 @@ def _holds_lines(path: Path) -> bool:
         return False
 
 
-def _table_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
-    """Yield the rows of a table with any of :data:`scramble.formats.readers.ANSWERS` as columns.
+def _table_rows(path: Path, on_bad: OnBadRow, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
+    """Yield the rows of a table.
 
-    The image column is used to find where a row begins.
+    The columns of the answers, if any, determine the delimiter. The image column is used to find where a row begins.
     """
     names = csv_names(path)
-    answers = next((pair for pair in ANSWERS if set(pair) <= names), None)
-    if answers is None:
-        pairs_of_columns = " nor ".join(" and ".join(pair) for pair in ANSWERS)
-        raise FormatError(f"{path}: the header has neither {pairs_of_columns}: rename the columns")
-    image = next(([name] for name in _IMAGE_COLUMNS if name in names), [])
+    pairs = ([columns.get(name, name) for name in pair] for pair in ANSWERS)
+    answers = next((pair for pair in pairs if set(pair) <= names), [])
+    images = (columns.get(name, name) for name in _IMAGE_COLUMNS)
+    image = next(([name] for name in images if name in names), [])
     yield from csv_rows(path, [*image, *answers], lambda file, row, reason, line: on_bad(file, row, reason))

@@ -109,7 +109,7 @@ def _file_pairs(
         yield from _sugarcrepe_pairs(content, path, on_bad, names)
         return
     else:
-        rows = file.rows(on_bad)
+        rows = file.rows(on_bad, layout.columns)
     first = list(islice(rows, LOOK_AHEAD)) if layout and entry is None else []
     format = "llama-factory" if entry else layout.format_of(file, [row for _, row in first]) if first else None
     for number, row in chain(first, rows):

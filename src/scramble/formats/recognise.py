@@ -111,7 +111,8 @@ def nearest(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
     sets = [(name, needed) for name, row_format in READABLE.items() for needed in row_format.needs]
     name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)) / len(one[1]), one[0] != "trl"))
     missing = [column for column in needed if column not in columns]
-    verb = f"also needs {' and '.join(missing)}" if missing else "needs other values in these columns"
+    listed = " and ".join(filter(None, (", ".join(missing[:-1]), *missing[-1:])))
+    verb = f"also needs {listed}" if missing else "needs other values in these columns"
     return needed, f"the nearest is {name} ({', '.join(needed)}), which {verb}"
 
 

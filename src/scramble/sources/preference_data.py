@@ -155,7 +155,7 @@ class _Reader:
         opened = find_data_files(one.path, name=one.name, split=one.split, revision=one.revision)
         names, by_name = ImageNames(), dict[Path, str]()
         for file in opened.files:
-            first = [row for _, row in islice(file.rows(BadRows().reject), LOOK_AHEAD)]
+            first = [row for _, row in islice(file.rows(BadRows().reject, one.columns), LOOK_AHEAD)]
             if not first:
                 continue
             name = "llama-factory" if opened.entry is not None else one.layout.format_of(file, first)
@@ -318,7 +318,7 @@ class _Reader:
 
 def _rows(file: DataFile, one: PairInput, opened: DataFiles, bad: BadRows) -> Iterator[tuple[int, Any]]:
     """Yield the number and content of each row, with columns renamed to the names that the row's format expects."""
-    for number, row in file.rows(bad.reject):
+    for number, row in file.rows(bad.reject, one.columns):
         row = one.layout.renamed(row)
         yield number, row if opened.entry is None else opened.entry.sharegpt(row)
 

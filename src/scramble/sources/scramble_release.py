@@ -40,7 +40,7 @@ def bundles(
     """
     folder = Path(path).parent if images is None else Path(images).expanduser()
     grouped: dict[str, tuple[int, list[PreferencePair]]] = {}  # image path -> first row, pairs
-    for number, row in read_rows(Path(path), bad.reject):
+    for number, row in read_rows(Path(path), bad.reject, columns):
         try:
             name, pair = row_to_pair(renamed(row, columns or {}), number)
             image_name(name)
