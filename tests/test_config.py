@@ -376,6 +376,12 @@ def test_free_mappings_and_optional_sections_need_no_plus(
     assert actual("generate", *overrides) == []
 
 
+def test_settings_of_a_protocol_need_no_plus() -> None:
+    arguments = ["protocol=world", "protocol.tie_policy=half", "protocol.max_new_tokens=8"]
+    faults = actual("evaluate", *(addable(word, "evaluate") for word in arguments))
+    assert not any("protocol" in fault for fault in faults), faults
+
+
 @pytest.mark.parametrize(
     ("root", "argument", "clause"),
     [
@@ -386,9 +392,10 @@ def test_free_mappings_and_optional_sections_need_no_plus(
             "pairs.options.chek: there is no such key; did you mean pairs.opt",
         ),
         ("generate", "pairs.options.shard=[0,2]", "write shard=i/n"),
+        ("evaluate", "protocol.tie_polcy=half", "protocol.tie_polcy: there is no such key; did you mean protocol.tie_"),
         ("reproduce", "paths.cocoo=x", "paths.cocoo: there is no such key; did you mean"),
         ("audit", "data.columns.chosen=good", "did you mean columns.chosen?"),
-        ("audit", "data.colums.chosen=good", "the configuration has path, split"),
+        ("audit", "data.colums.chosen=good", "the keys of the configuration are path, split"),
     ],
 )
 def test_a_misspelt_key_is_reported_without_a_plus(root: str, argument: str, clause: str) -> None:

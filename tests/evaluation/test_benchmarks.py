@@ -680,6 +680,11 @@ def test_mathvista_hub_layout(tmp_path):
 def test_missing_and_gated_data_say_how_to_get_it(tmp_path):
     with pytest.raises(EvaluationError, match=r"winoground: .* does not exist: set benchmark\.winoground\.root"):
         load_benchmark("winoground", tmp_path / "nowhere")
+    (tmp_path / "mine.json").write_text("[]")
+    with pytest.raises(
+        EvaluationError, match=r"winoground: .*mine\.json is a file: set benchmark\.winoground\.root to a"
+    ):
+        load_benchmark("winoground", tmp_path / "mine.json")
     with pytest.raises(EvaluationError, match=r"winoground: facebook/winoground cannot be read .*hf auth login"):
         load_benchmark("winoground")
     root = write_hub(tmp_path / "w", "test", [{"id": 1, "caption_0": "a"}], ("image_0",))

@@ -256,9 +256,11 @@ def test_a_setting_that_repeats_its_default_does_not_change_a_stage(tmp_path: Pa
 
     assert run(1) == ({"n": 1}, "done")
     assert run(2, adam_beta1=0.9, lr_scheduler_type="cosine") == ({"n": 1}, "reused")
-    with pytest.raises(StoreError, match=r"another configuration: trainer\.adam_beta1 \(0\.9 -> 0\.8\)\. Choose"):
+    with pytest.raises(StoreError, match=r"different settings: trainer\.adam_beta1 \(0\.9 -> 0\.8\)\. Choose"):
         run(3, adam_beta1=0.8)
-    with pytest.raises(StoreError, match=r"configuration: trainer\.beta"):  # a value in the record is not a default
+    with pytest.raises(
+        StoreError, match=r"different settings: trainer\.beta"
+    ):  # a value in the record is not a default
         run_stage(tmp_path, {"trainer": {}, "peft": {"r": 8}}, lambda _: {}, defaults=lambda: {"trainer": {"beta": 1}})
 
 

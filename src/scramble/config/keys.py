@@ -50,7 +50,7 @@ def _section_of(kind: Any, value: Any) -> type[Section] | None:
 # Sections that accept every field of another library's class.
 OPEN = ("trainer.", "peft.", "model.quantization.")
 # Mappings whose entries are named in configs/: any other entry is a mistake, which Hydra reports.
-CLOSED = ("benchmark", "protocol", "table", "paths")
+CLOSED = ("benchmark", "table", "paths")
 
 
 def is_optional(key: str, cls: type) -> bool:
@@ -63,7 +63,9 @@ def is_optional(key: str, cls: type) -> bool:
     if key.startswith(OPEN):
         return True
     parts = tuple(key.split("."))
-    return parts[0] not in CLOSED and any(
+    if len(parts) == 1 or parts[0] in CLOSED:  # a key without a dot selects a file (protocol=world)
+        return False
+    return any(
         len(parts) == len(pattern) or (is_open and len(parts) > len(pattern))
         for pattern, is_open in _optional_keys(cls)
         if all(part in (expected, "*") for expected, part in zip(parts, pattern, strict=False))

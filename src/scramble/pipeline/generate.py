@@ -71,7 +71,7 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
         with make_method(pairs, seed=seed) as method:
             if not isinstance(method, GivenPairs):  # given pairs are already in the folder
                 counts[split.name] |= _make_pairs(method, split)
-    _check_not_empty(folder, summary)
+    _check_not_empty(folder, summary, pairs["method"])
     if pairs.get("audit", True):
         summary |= audit_folder(folder, seed, is_refined=_is_refined(counts.get("train", {})))
     return summary
@@ -190,7 +190,7 @@ def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> 
     return {key: {name: row["accuracy"] for name, row in whole[key].items()} for key in ("blind", "transfer")}
 
 
-def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
+def _check_not_empty(folder: Path, summary: Mapping[str, Any], method: str) -> None:
     train = summary["splits"]["train"]
     if train.get("pairs") != 0:
         return
@@ -208,10 +208,16 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any]) -> None:
         )
     reasons = train.get("skipped", {})
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
-    raise StageError(
-        f"{folder}: no pairs could be made from the training split ({why}); choose another method, for example "
-        "pairs=rules for English captions"
-    )
+    raise StageError(f"{folder}: no pairs could be made from the training split ({why}); {_advice(reasons, method)}")
+
+
+def _advice(reasons: Mapping[str, int], method: str) -> str:
+    """Return how to get pairs if a method made none, for the reasons why it skipped its items."""
+    if any("token limit" in reason for reason in reasons):
+        return "raise max_tokens in the section pairs, which limits the length of a reply"
+    if method == "rules":
+        return "the rules need English captions of at least three words; for others, use a language model (pairs=cot)"
+    return "choose another method, for example pairs=rules for English captions"
 
 
 # ------------------------------------------------------------------------------------------------------------- console

@@ -29,6 +29,12 @@ def hub_rows(name: str, hub_id: str, split: str, root: str | Path | None, config
     source = hub_id if root is None else str(root)
     if root is not None and not Path(root).exists():
         raise EvaluationError(f"{name}: {root} does not exist: set benchmark.{name}.root to a copy of {hub_id}")
+    # The datasets library would look for a data set with the name of the file on the hub.
+    if root is not None and not Path(root).is_dir():
+        raise EvaluationError(
+            f"{name}: {root} is a file: set benchmark.{name}.root to a folder with the parquet files of {hub_id}, or "
+            "use benchmark=[tsv] for your own questions"
+        )
     try:
         rows = load_dataset(source, None if root is not None else config, split=split)
     except Exception as error:  # datasets and huggingface_hub raise exceptions of many types

@@ -32,7 +32,7 @@ differences from VLMEvalKit:
 * If two rows have the same ``image_path``, each row uses its own image.
 * Replies that no rule can parse are never sent to a judge.
 
-lmms-eval parses the replies to four of these benchmarks by separate rules. ``+protocol.letter_parser=lmms_vstar``
+lmms-eval parses the replies to four of these benchmarks by separate rules. ``protocol.letter_parser=lmms_vstar``
 selects the rule for V*; the other three rules are ``lmms_blink``, ``lmms_hrbench`` and ``lmms_scienceqa``.
 """
 
