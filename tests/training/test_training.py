@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
     fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4)
-    with pytest.raises(StoreError, match=r"other settings \(learning_rate was 1e-05, now 0.001\)"):
+    with pytest.raises(StoreError, match=r"different settings \(learning_rate was 1e-05, now 0.001\)"):
         fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4, learning_rate=1e-3)
 
 
