@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from scramble.config.binding import Section, Variants, hints, join, near
+from scramble.project import CONFIGS
 
 
 def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> dict[str, Any]:
@@ -63,7 +64,7 @@ def is_optional(key: str, cls: type) -> bool:
     if key.startswith(OPEN):
         return True
     parts = tuple(key.split("."))
-    if len(parts) == 1 or parts[0] in CLOSED:  # a key without a dot selects a file (protocol=world)
+    if parts[0] in CLOSED or (CONFIGS / key).is_dir():  # a folder in configs/ is a choice of files (protocol=world)
         return False
     return any(
         len(parts) == len(pattern) or (is_open and len(parts) > len(pattern))
