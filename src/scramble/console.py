@@ -23,6 +23,11 @@ PACKAGE = logging.getLogger("scramble")
 log = logging.getLogger(__name__)
 
 
+def counted(count: int, plural: str) -> str:
+    """Return a number with its noun: ``1 item``, ``1,037 items``."""
+    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
+
+
 class Terminal(logging.Handler):
     """Prints warnings and errors to standard error, prefixed with their level, and all other messages to standard
     output.

@@ -172,7 +172,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
                 "chosen": "c",
                 "rejected": "r",
             },
-            "1 image placeholders for 0 images",
+            "1 image placeholder for 0 images",
         ),
         (
             "ms-swift",
@@ -180,7 +180,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
                 "messages": [{"role": "user", "content": "<image>p"}, {"role": "assistant", "content": "c"}],
                 "rejected_response": "r",
             },
-            "1 image placeholders for 0 images",
+            "1 image placeholder for 0 images",
         ),
         (
             "llama-factory",
@@ -190,7 +190,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
                 "chosen": {"from": "gpt", "value": "c"},
                 "rejected": {"from": "gpt", "value": "r"},
             },
-            "2 image placeholders for 1 images",
+            "2 image placeholders for 1 image",
         ),
     ],
 )

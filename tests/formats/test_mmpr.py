@@ -140,8 +140,8 @@ def test_rows_with_one_image_several_or_none(row: dict[str, Any], images: list[s
         ({"rejected": " \n"}, "empty rejected"),
         ({"rejected": None}, "rejected is not a string"),
         ({"question": 3}, "question is not a string"),
-        ({"question": "<image> What?"}, "1 image placeholders for 0 images"),
-        ({"question": "<image><image> What?", "image": "a.png"}, "2 image placeholders for 1 images"),
+        ({"question": "<image> What?"}, "1 image placeholder for 0 images"),
+        ({"question": "<image><image> What?", "image": "a.png"}, "2 image placeholders for 1 image"),
         ({"video": "a.mp4"}, "video"),
     ],
 )

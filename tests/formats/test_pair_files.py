@@ -185,7 +185,10 @@ def test_images_of_one_name_in_many_folders_are_many_images(tmp_path: Path) -> N
 
 
 def test_rows_without_an_image_are_not_rows_of_one_image(tmp_path: Path) -> None:
-    assert ids_of(tmp_path, ["", None, {"path": None}, {"path": "", "bytes": None}, []]) == [()] * 5
+    assert ids_of(tmp_path, ["", None, []]) == [()] * 3
+    for image in ({"path": None}, {"path": "", "bytes": None}, ["a.png", ""]):
+        with pytest.raises(FormatError, match="an image is neither a path nor bytes"):
+            ids_of(tmp_path, [image])
 
 
 def test_embedded_images_are_the_same_if_their_bytes_are(tmp_path: Path) -> None:

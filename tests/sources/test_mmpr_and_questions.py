@@ -93,7 +93,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
         "missing image": 1,
         "unreadable image": 1,
         "empty chosen": 1,
-        "1 image placeholders for 0 images": 1,
+        "1 image placeholder for 0 images": 1,
         "chosen and rejected are the same text": 1,
         "not JSON": 1,
         "not a JSON object": 1,
@@ -241,7 +241,7 @@ def test_both_keys_of_images_count_and_placeholders_are_dropped(tmp_path: Path, 
         ("What?", ("1.png",)),
         ("Why?", ()),
     ]
-    assert dict(bad.reasons) == {"2 image placeholders for 1 images": 1, "1 image placeholders for 0 images": 1}
+    assert dict(bad.reasons) == {"2 image placeholders for 1 image": 1, "1 image placeholder for 0 images": 1}
 
 
 def test_empty_cells_and_whole_numbers_of_tables(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from scramble.config.validation import validate
-from scramble.formats import FORMATS, write
+from scramble.formats import FORMATS, read_pairs, write
+from scramble.formats.layout import Layout
 from scramble.pipeline.generate import generate
 from scramble.project import CONFIGS
 from scramble.records import SPLITS, ImageFile, ImageRecord, PreferencePair, Turn
@@ -310,11 +311,13 @@ def bad_rows() -> Iterator[tuple[str, Any]]:
     yield "no prompt", {**good, "prompt": " "}
     yield "chosen ends with a turn by user, not by the assistant", {**good, "chosen": [user, reply, user]}
     yield "the prompt ends with a turn by assistant, not by the user", {**good, "prompt": [user, reply]}
-    yield "1 image placeholders for 2 images", {**good, "images": ["images/red.png"] * 2, "prompt": "<image>q"}
+    yield "1 image placeholder for 2 images", {**good, "images": ["images/red.png"] * 2, "prompt": "<image>q"}
     yield (
         "the role of a turn must be one of 'system', 'user', 'assistant', not 'tool'",
         {**good, "prompt": [{"role": "tool", "content": "x"}, user]},
     )
+    yield "an image is neither a path nor bytes", {**good, "images": ["images/red.png", ""]}
+    yield "video is not supported", {**good, "videos": ["a.mp4"]}
     yield "not a JSON object", ["a", "b"]
 
 
@@ -330,9 +333,26 @@ def test_rows_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) -
     for reason, (expected, _) in zip(listed, bad_rows(), strict=True):
         assert reason.startswith(expected), (reason, expected)
     with pytest.raises(
-        SourceError, match=r"16 of 22 rows cannot be used .* The first error is: .* raise data.max_rejected"
+        SourceError, match=r"18 of 24 rows cannot be used .* The first error is: .* raise data.max_rejected"
     ):
         pairs_of(path)
+    audited: list[str] = []
+    list(read_pairs(path, lambda file, row, reason: audited.append(reason), layout=Layout("trl")))
+    only_training = ("missing image", "unreadable image", "image is a URL", "no prompt")  # the audit reads texts only
+    assert audited == [reason for reason in listed if not reason.startswith(only_training)]
+
+
+def test_objects_of_ms_swift_are_refused(tmp_path: Path) -> None:
+    names = write_images(tmp_path)
+    question = {"role": "user", "content": "<image>Find <ref-object>."}
+    turns = [[question, {"role": "assistant", "content": text}] for text in ("<bbox>", "Here.")]
+    row = {"messages": turns[0], "rejected_response": "No.", "images": names[:1], "margin": 0.5}
+    objects = {"ref": ["dog"], "bbox": [[1, 2, 3, 4]]}
+    bad = BadRows(None, 1.0)
+    rows = [row, *({**row, "objects": objects, "messages": messages} for messages in turns)]
+    (pair,) = pairs_of(write_lines(tmp_path / "x.jsonl", rows), bad)
+    assert pair.chosen == "<bbox>" and bad.rejected == 2  # without objects, ms-swift keeps the text
+    assert next(iter(bad.reasons)).startswith("<ref-object> and <bbox> are not supported")
 
 
 @pytest.mark.parametrize(

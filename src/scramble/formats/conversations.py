@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from scramble.console import counted
 from scramble.formats.bad_rows import FormatError
 from scramble.records import Turn
 
@@ -80,17 +81,11 @@ def same_conversation(first: Sequence[Message], second: Sequence[Message]) -> bo
     return [(one.role, one.text.strip()) for one in first] == [(one.role, one.text.strip()) for one in second]
 
 
-def history_and_prompt(
-    messages: Sequence[Message], num_images: int, check_images: bool
-) -> tuple[tuple[Turn, ...], str]:
+def history_and_prompt(messages: Sequence[Message], num_images: int) -> tuple[tuple[Turn, ...], str]:
     """Return the turns before the prompt, each with its number of images, and the prompt, which is the text of the last
     message.
 
     Without placeholders, all images belong to the first message of the user.
-
-    Args:
-        check_images: whether to compare the number of placeholders with ``num_images``. The audit does not compare
-            them, because it opens no images. Without the check, all images belong to the prompt if the numbers differ.
 
     Raises:
         FormatError: the last message is not the user's, or the number of placeholders is not ``num_images``.
@@ -102,11 +97,11 @@ def history_and_prompt(
         raise FormatError(f"the prompt ends with a turn by {last.role}, not by the user")
     places = [message.num_places for message in messages]
     if sum(places) != num_images:
-        if sum(places) and check_images:
-            raise FormatError(f"{sum(places)} image placeholders for {num_images} images")
+        if sum(places):
+            raise FormatError(f"{counted(sum(places), 'image placeholders')} for {counted(num_images, 'images')}")
         places = [0] * len(messages)
         first = next(number for number, message in enumerate(messages) if message.role == "user")
-        places[first if check_images else -1] = num_images
+        places[first] = num_images
     turns = [Turn(message.role, message.text, count) for message, count in zip(before, places, strict=False)]
     return tuple(turns), last.text
 

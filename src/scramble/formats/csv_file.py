@@ -33,8 +33,8 @@ def csv_rows(
     header.
 
     The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``, or without ``columns``
-    the one that gives the most names. White space around names
-    and fields is removed. A quoted field may contain line breaks.
+    the one that gives the most names. White space around names and fields is removed. A quoted field may contain line
+    breaks.
 
     Args:
         file: the file, in UTF-8 or in the encoding of its byte-order mark. The whole file is loaded into memory.

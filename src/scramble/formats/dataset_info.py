@@ -46,7 +46,7 @@ class DataSetEntry:
         """Return the row with the column names and message keys of the default layout."""
         if not isinstance(row, Mapping):
             return row
-        names = {name: name for name in ("images", "system", "chosen", "rejected", COLUMN)}
+        names = {name: name for name in ("images", "videos", "audios", "system", "chosen", "rejected", COLUMN)}
         if self.is_alpaca:
             names |= {"prompt": "instruction", "query": "input", "history": "history"}
         else:

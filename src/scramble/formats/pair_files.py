@@ -139,7 +139,7 @@ def _is_message(value: Any) -> bool:
 
 def _pair(parsed: ParsedRow, names: ImageNames, folder: Path | None, root: str = "") -> PreferencePair:
     """Return the pair of a row without opening the row's images."""
-    return parsed_pair(parsed, names.of_all(parsed.images, root, folder), check_images=False)
+    return parsed_pair(parsed, names.of_all(parsed.images, root, folder))
 
 
 def _mmpr_pairs(meta: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[PreferencePair]:
@@ -226,18 +226,16 @@ class ImageNames:
         Raises:
             FormatError: a value is not an image.
         """
-        ids = (self._of(image, root, folder) for image in images)
-        return tuple(name for name in ids if name)
+        return tuple(self._of(image, root, folder) for image in images)
 
     def _of(self, image: Any, root: str, folder: Path | None) -> str:
         image = {"bytes": image} if isinstance(image, bytes) else image
         data = image.get("bytes") if isinstance(image, Mapping) else None
         name = image.get("path") if isinstance(image, Mapping) else image
         name = "" if name is None else name
-        if not isinstance(name, str | int) or (data is not None and not isinstance(data, bytes | str)):
+        is_image = isinstance(name, str | int) and (data is None or isinstance(data, bytes | str))
+        if not is_image or (not data and name == ""):
             raise FormatError("an image is neither a path nor bytes")
-        if not data and name == "":
-            return ""
         path = PurePosixPath(str(name))
         root = "" if path.is_absolute() else root
         key = _digest(data) if data else f"{root}\0{path}"

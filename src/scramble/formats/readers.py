@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scramble.console import counted
 from scramble.formats.bad_rows import FormatError
 from scramble.formats.conversations import (
     IMAGE,
@@ -52,18 +53,13 @@ class ParsedRow:
     edits: tuple[Edit, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
-    def check_images(self) -> None:
-        """Raise FormatError if the numbers of placeholders and images differ. No image is opened."""
-        history_and_prompt(self.messages, len(self.images), check_images=True)
 
-
-def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...], *, check_images: bool = True) -> PreferencePair:
+def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...]) -> PreferencePair:
     """Return the pair of a parsed row, with its images by id.
 
-    Raises FormatError if the texts cannot form a pair. For ``check_images`` see
-    :func:`scramble.formats.conversations.history_and_prompt`.
+    Raises FormatError if the texts cannot form a pair, or if the numbers of placeholders and images differ.
     """
-    history, prompt = history_and_prompt(parsed.messages, len(image_ids), check_images)
+    history, prompt = history_and_prompt(parsed.messages, len(image_ids))
     rejected, *others = parsed.rejected
     named = [("prompt", prompt), ("chosen", parsed.chosen), *(("rejected", text) for text in parsed.rejected)]
     for name, text in (*named, *(("a turn", turn.text) for turn in history)):
@@ -142,6 +138,12 @@ def from_ms_swift(row: Row) -> ParsedRow:
             raise FormatError("messages and rejected_messages differ before the last turn")
     else:
         rejected = answers_of(row["rejected_response"], "rejected_response")[1]
+    texts = [message.text for message in (*messages, last)] + list(rejected)
+    if row.get("objects") and any(place in text for text in texts for place in ("<ref-object>", "<bbox>")):
+        raise FormatError(
+            "<ref-object> and <bbox> are not supported, because ms-swift fills them in differently for each model: "
+            "write the names and coordinates of the objects into the texts"
+        )
     images = _images(row, messages)
     other_images = row.get("rejected_images")
     if other_images and images_of({"images": other_images}) != images:
@@ -154,8 +156,6 @@ def from_ms_swift(row: Row) -> ParsedRow:
 
 def from_mmpr(row: Row) -> ParsedRow:
     """Parse a row of MMPR. Placeholders in the question are removed, because the images precede the question."""
-    if row.get("video"):
-        raise FormatError("videos are not supported")
     images = images_of(row)
     texts = []
     for key in ("question", "chosen", "rejected"):
@@ -173,7 +173,7 @@ def without_placeholders(text: str, images: int) -> str:
     """
     places = text.count(IMAGE)
     if places and places != images:
-        raise FormatError(f"{places} image placeholders for {images} images")
+        raise FormatError(f"{counted(places, 'image placeholders')} for {counted(images, 'images')}")
     opening = f"{IMAGE}\n" * places
     return text.removeprefix(opening) if text.startswith(opening) else text.replace(IMAGE, "").strip()
 
@@ -263,6 +263,9 @@ def from_scramble_release(row: Row) -> ParsedRow:
 
 def images_of(row: Row) -> list[Any]:
     """Return the images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
+    for key in ("video", "videos", "audio", "audios"):
+        if row.get(key):
+            raise FormatError(f"{key.removesuffix('s')} is not supported: remove rows with {key}")
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
     if isinstance(images, (str, bytes, Mapping, int)) and not isinstance(images, bool):
         return [images]

@@ -68,7 +68,7 @@ def release_row(row: Any) -> ReleaseRow:
 def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
     """Return the image path and the pair of one row (``number`` counts from 1). For errors see :func:`release_row`."""
     parsed = release_row(row)
-    history, prompt = history_and_prompt(parsed.messages, 1, check_images=True)
+    history, prompt = history_and_prompt(parsed.messages, 1)
     pair = PreferencePair(
         pair_id=f"{'' if row.get('id') is None else row['id']}-{number:07d}",
         image_ids=(_posix(parsed.image).stem,),

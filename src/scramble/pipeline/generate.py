@@ -283,8 +283,8 @@ def _more_images(split: str, kind: str) -> str:
 
 def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
     """Log a note if the test split has too few pairs to compare models; ``advice`` explains how to get more pairs."""
+    from scramble.console import counted
     from scramble.reporting.headline import FEW_ITEMS
-    from scramble.reporting.table import counted
 
     pairs = counts.get("pairs")
     if pairs is not None and counts.get("images") and pairs < FEW_ITEMS:

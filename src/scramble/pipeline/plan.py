@@ -118,7 +118,7 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
 
 def _steps(values: Mapping[str, Any]) -> tuple[str, str]:
     """Return the number of training steps as text, and a warning if the number is small ("" otherwise)."""
-    from scramble.reporting.table import counted
+    from scramble.console import counted
 
     trainer, data = values["trainer"], Path(values["run"]["data"])
     batch, epochs = trainer["global_batch_size"], trainer["num_train_epochs"]

@@ -115,7 +115,7 @@ def train_arm(
         )
     if not is_main_process():
         return summary
-    from scramble.reporting.table import counted
+    from scramble.console import counted
 
     last = summary["last"]
     numbers = ", ".join(f"{k} {last[k]:.3f}" for k in ("loss", "rewards/margins", "logps/chosen") if k in last)

@@ -9,11 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scramble.console import counted
 from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting import published
 from scramble.reporting.comparison import ALPHA, ScoreRow, has_interval, points, sign
-from scramble.reporting.table import Column, Table, counted, escape_markdown
+from scramble.reporting.table import Column, Table, escape_markdown
 from scramble.storage.files import STAGE_FILE, read_json
 
 MAX_LINES = 8

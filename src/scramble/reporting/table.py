@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from scramble.console import counted
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -48,11 +50,6 @@ def plain(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def counted(count: int, plural: str) -> str:
-    """Return a number with its noun: ``1 item``, ``1,037 items``."""
-    return f"{count:,} {plural.removesuffix('s') if count == 1 else plural}"
 
 
 def listed_counts(counts: Mapping[str, Any]) -> str:

@@ -232,10 +232,7 @@ class _Reader:
             for parsed in parse(name, row, all_pairs=one.ratings == "all"):
                 if not parsed.messages or not any(m.text or m.num_places for m in parsed.messages):
                     raise BadRow("no prompt", "name its column: data.columns.prompt=<name>")
-                parsed.check_images()
                 own_ids = names.of_all(parsed.images, file.root if one.images is None else "")
-                if len(own_ids) != len(parsed.images):
-                    raise BadRow("an image is neither a path nor bytes")
                 pair = parsed_pair(parsed, own_ids)
                 images = [self._image(value, one, file, by_name) for value in parsed.images]
                 bundles.append(self._bundle(number, own_ids, images, _described(pair, parsed, row, source), source))

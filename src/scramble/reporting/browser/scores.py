@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from scramble.console import counted
 from scramble.evaluation.scoring.statistics import is_few
 from scramble.reporting import comparison, headline
 from scramble.reporting.arms import arm_notes, split_run
 from scramble.reporting.browser.sources import Sources
 from scramble.reporting.comparison import ScoreRow
 from scramble.reporting.headline import Headline
-from scramble.reporting.table import counted
 
 
 def headlines(rows: Sequence[ScoreRow], sources: Sources, baselines: Sequence[str]) -> dict[str, Headline]:
