@@ -271,6 +271,15 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
         list(read_pairs(path))
 
 
+def test_conversations_with_one_answer_are_no_pairs(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "A cat."}]
+    (tmp_path / "x.json").write_text(json.dumps([{"id": "0", "image": "0.jpg", "conversations": turns}]))
+    with pytest.raises(FormatError, match=r"a row has only one answer, and a pair needs two: add a column .*questions"):
+        list(read_pairs(tmp_path / "x.json"))
+    with pytest.raises(FormatError, match=r"which makes pairs\. The known formats"):
+        list(read_pairs(tmp_path / "x.json", layout=Layout(columns={"image": "image"})))
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_columns_of_a_table_may_have_other_names(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "x.csv"

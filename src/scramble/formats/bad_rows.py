@@ -114,7 +114,7 @@ class BadRows:
         if self.caption_key and captions.total() > self.rejected / 2:
             key = ", or to a key of a column of dictionaries (column.key)" if "dict" in " ".join(captions) else ""
             return f"Set {self.caption_key} to the column of the captions{key}"
-        unknown = sum(rows for kind, rows in self.reasons.items() if "match no known format" in kind)
+        unknown = sum(rows for kind, rows in self.reasons.items() if "known format: the nearest is" in kind)
         if self.columns_key and unknown > self.rejected / 2:
             return f"Name your columns ({self.columns_key}.<needed>=<your column>)"
         return "Fix the rows"

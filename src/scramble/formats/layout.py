@@ -71,8 +71,9 @@ class Layout:
             with suppress(FormatError):
                 return recognise(row)
         needed, text = nearest(rows[0] if rows else ())
+        how = f": {self._how(rows, (needed,))}" if needed else ""
         raise FormatError(
-            f"{file}: the columns ({seen}) match no known format; {text}: {self._how(rows, (needed,))}. "
+            f"{file}: the columns ({seen}) match no known format; {text}{how}. "
             f"The known formats are {', '.join(READABLE)}"
         )
 

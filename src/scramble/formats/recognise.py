@@ -103,14 +103,22 @@ def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
     return parsed if isinstance(parsed, list) else [parsed]
 
 
+_ONE_ANSWER = {"id", "image", "images", "conversations", "messages", "system", "source", "model"}
+
+
 def nearest(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
     """Return the columns of the format with the smallest share of missing columns, and a description.
 
-    If no format has any of the columns, the result is TRL's format.
+    If no format has any of the columns, the result is TRL's format. For conversations without a second answer, the
+    result is no column and a description of the fault.
     """
     sets = [(name, needed) for name, row_format in READABLE.items() for needed in row_format.needs]
     name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)) / len(one[1]), one[0] != "trl"))
     missing = [column for column in needed if column not in columns]
+    if set(columns) <= _ONE_ANSWER and {"conversations", "messages"} & set(columns):
+        return (), "a row has only one answer, and a pair needs two: add a column with the rejected answer, or " + (
+            "write rows of image, question and answer for data=questions, which makes pairs"
+        )
     listed = " and ".join(filter(None, (", ".join(missing[:-1]), *missing[-1:])))
     verb = f"also needs {listed}" if missing else "needs other values in these columns"
     return needed, f"the nearest is {name} ({', '.join(needed)}), which {verb}"
