@@ -25,7 +25,7 @@ class FormatError(SourceError):
 
 
 class BadRow(Exception):
-    """Raised for a row that cannot be used, with arguments for :meth:`BadRows.reject`."""
+    """Raised for a row that cannot be used. ``kind`` and ``detail`` are arguments of :meth:`BadRows.reject`."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(kind)
@@ -39,9 +39,8 @@ class BadRows:
     counted. Use the object as a context manager, or call :meth:`close`.
 
     Attributes:
-        images_key, caption_key, columns_key: the configuration keys of the image folder, of the caption column, and of
-            the names of all columns, which the error messages suggest. The reader of the input sets the keys that it
-            has.
+        images_key, caption_key, columns_key: the configuration keys for the image folder, the caption column, and the
+            names of all columns, which error messages suggest. The reader of the input sets the keys that it supports.
     """
 
     def __init__(self, path: str | Path | None = None, max_fraction: float = 0.05) -> None:
@@ -85,7 +84,7 @@ class BadRows:
     def check(self, source: str | Path) -> None:
         """Check the counts at the end of the input.
 
-        Raises SourceError if no row is usable or too many were rejected.
+        Raises SourceError if no row is usable or too many rows were rejected.
         """
         total = self.used + self.rejected
         listed = f" {self.path} lists all errors." if self.path else ""
@@ -106,7 +105,10 @@ class BadRows:
             )
 
     def _fix(self) -> str:
-        """Return how to fix an input without a usable row: by a setting, if one would fix most of the rows."""
+        """Return advice on how to fix an input without a usable row.
+
+        If a configuration key would probably fix most of the rows, the advice names this key.
+        """
         images = self.reasons["missing image"]
         captions = Counter({kind: rows for kind, rows in self.reasons.items() if _CAPTION_FAULT.fullmatch(kind)})
         if self.images_key and images > self.rejected / 2:

@@ -1,5 +1,5 @@
-"""Renders the data set card, which states counts, sources with licences, the rules that produced rejected texts, and
-the audit.
+"""Renders the data set card, which states the counts, the sources with their licences, the rules that produced the
+rejected texts, and the results of the audit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import scramble
 from scramble.records import ImageRecord, PreferencePair
 
 HOMEPAGE = "https://arxiv.org/abs/2504.04740"
-# The licences of sources. The publisher of a data set must state the licences of other sources.
+# The licences of known sources. For all other sources, the publisher of a data set must state the licence.
 LICENCES = {
     "coco": "captions CC BY 4.0; images under their Flickr licences",
     "scramble_release": "captions CC BY 4.0 (COCO); images under their Flickr licences",
@@ -46,7 +46,7 @@ def dataset_card(
         licences: licence by source, or by the part of a source before its colon; overrides :data:`LICENCES`.
         own_licence: licence of sources without an entry in ``licences`` or :data:`LICENCES`.
         audit: column names and rows of the audit's table.
-        is_transfer: whether the audit's accuracies are those of classifiers fitted on pairs of other images.
+        is_transfer: whether the audit's classifiers were fitted on pairs of other images.
         stage: the record of the data set (its ``stage.json``), which names the excluded benchmarks.
         command: the command that created the data set.
         card_license: the hub's licence identifier for the whole data set (``other`` if the sources' licences differ).
@@ -119,18 +119,18 @@ def source_licence(source: str, own_licence: str | None = None, licences: Mappin
 
 
 def contamination(stage: Mapping[str, Any]) -> str:
-    """Return a sentence about benchmark images in a data set, from the record in its ``stage.json``."""
+    """Return the card's text about benchmark images. ``stage`` is the content of the data set's ``stage.json``."""
     excluded = stage.get("config", {}).get("pairs", {}).get("exclude_benchmarks")
     if not excluded:
         return (
-            "No images of benchmarks were excluded, and overlaps were not checked. Scores on benchmarks with images of "
-            "the same source can be too high."
+            "No images of benchmarks were excluded, and overlaps were not checked. Scores on benchmarks with images "
+            "from the same source can be too high."
         )
     splits = stage.get("summary", {}).get("splits", {}).values()
     count = sum(sum((split.get("excluded_images") or {}).values()) for split in splits)
     return (
         f"Images of these benchmarks were excluded, by COCO id and by the hash of the file: {', '.join(excluded)} "
-        f"({count} images). Images that were encoded again cannot be detected by their hash."
+        f"({count} images). Re-encoded images cannot be detected by their hash."
     )
 
 
@@ -139,14 +139,14 @@ def citations() -> str:
     return resources.files("scramble.formats").joinpath("citations.bib").read_text(encoding="utf-8")
 
 
-# This matches an absolute path at the start of a word, of a value or of an element of a list, but not "//" as in URLs.
+# This matches an absolute path at the start of a word, value or list element, but not the "//" of a URL.
 _LOCAL_PATH = re.compile(r"""(^|[=\[,:{"'])(?:~|[A-Za-z]:)?[/\\](?!/)[^,\]}"']*?([^,\]}"'/\\]*)[/\\]?(?=$|[,\]}"'])""")
 
 
 def without_folders(command: str) -> str:
     """Replace the absolute paths in a command with ``path/to/<last part>``.
 
-    Absolute paths are useless to other people and contain names of users and machines.
+    Absolute paths are useless to other people and can contain the names of users and machines.
     """
     return shlex.join(_LOCAL_PATH.sub(r"\1path/to/\2", word) for word in shlex.split(command))
 

@@ -1,4 +1,4 @@
-"""Checks for all sources whether images are readable and captions are valid."""
+"""Checks whether images are readable and captions are valid. All sources use these checks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
 
 
 def exists(file: Path) -> bool:
-    """Return whether the file exists; False for names that the operating system rejects, such as very long names."""
+    """Return whether the file exists. A name that the operating system rejects (too long, for example) does not."""
     try:
         return file.exists()
     except (OSError, ValueError):
@@ -48,11 +48,11 @@ def exists(file: Path) -> bool:
 
 
 def find_image(folder: Path, name: str) -> Path:
-    """Return the file for a row's image path, below ``folder`` unless the path is absolute.
+    """Return the file that a row's image path names. Relative paths are relative to ``folder``.
 
-    The exact path takes precedence. If there is no such file, spellings of other systems are tried: with backslashes
-    (Windows), with accents in the other Unicode normal form (archives from macOS), or with outer white space. If none
-    of these files exists, the exact path is returned.
+    The exact path takes precedence. If there is no such file, other spellings of the path are tried: without outer
+    white space, with backslashes converted to slashes (paths from Windows), and with accents in the other Unicode
+    normal form (archives from macOS). If none of these files exists, the exact path is returned.
     """
     for spelling in dict.fromkeys(_spellings(name)):
         if exists(folder / spelling):
@@ -67,7 +67,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def image_fault(file: Path) -> str:
-    """Return the reason why an image file cannot be used, as a short phrase that can be counted."""
+    """Return the reason why an image file cannot be used. Equal reasons have equal texts and can be counted."""
     return "unreadable image" if exists(file) else "missing image"
 
 
@@ -102,8 +102,9 @@ def clean_caption(value: Any) -> str:
 def clean_captions(values: Any) -> list[str]:
     """Return the captions of a row's value: one string, a list of strings, or a list that is stored as a string.
 
-    Tables without a column type for lists store them as strings: ``["A dog.", "A cat."]`` in JSON or Python syntax.
-    Raises RecordError like :func:`clean_caption`, and for such a string that cannot be parsed as a list.
+    Tables without a column type for lists store lists as strings: ``["A dog.", "A cat."]`` in JSON or Python syntax.
+    Raises RecordError if a caption is invalid (see :func:`clean_caption`), or if a list stored as a string cannot be
+    parsed.
     """
     if isinstance(values, str):
         values = _parse_list(values)
@@ -169,7 +170,7 @@ def _single_caption(value: Any) -> list[str]:
 
 
 def _parse_list(text: str) -> Any:
-    """Parse a list (or other JSON value in brackets) that is stored as a string; other strings are unchanged."""
+    """Parse a list (or another JSON value in brackets) that is stored as a string. Return other strings stripped."""
     text = text.strip()
     if _WRITTEN_OTHER.fullmatch(text):
         raise RecordError("caption is a dictionary or bytes, stored as a string")

@@ -1,5 +1,4 @@
-"""Parses conversations in rows of other projects: messages with the keys of OpenAI or ShareGPT, and plain or typed
-content.
+"""Parses conversations in rows of other projects. The messages have the keys of OpenAI or ShareGPT.
 
 A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the position of
 an image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``).
@@ -30,7 +29,7 @@ class Message:
     Attributes:
         text: the content without image placeholders.
         num_places: number of image placeholders, or of typed parts that are images.
-        images: the images that typed parts contain; most formats have a separate column.
+        images: the images that typed parts contain; most formats store images in a separate column instead.
     """
 
     role: str
@@ -40,9 +39,9 @@ class Message:
 
 
 def messages_of(value: Any, what: str) -> list[Message]:
-    """Return the messages of a conversation. A plain string is a message of the user.
+    """Return the messages of a conversation. A plain string is returned as one message of the user.
 
-    Raises FormatError for any other value. The message calls the value ``what``.
+    Raises FormatError for any other value. The error message refers to the value as ``what``.
     """
     value = _parsed(value)
     if isinstance(value, str):
@@ -69,7 +68,10 @@ def answer_of(value: Any, what: str) -> tuple[list[Message], str]:
 
 
 def answers_of(value: Any, what: str) -> tuple[list[Message], tuple[str, ...]]:
-    """Return the same as :func:`answer_of` for one or several answers. A list of strings is several answers."""
+    """Return the messages before one or several answers, and the texts of the answers.
+
+    A list of strings contains several answers. Any other value contains one answer (see :func:`answer_of`).
+    """
     if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         return [], tuple(dict.fromkeys(text.strip() for text in value))
     before, text = answer_of(value, what)
@@ -88,7 +90,7 @@ def history_and_prompt(messages: Sequence[Message], num_images: int) -> tuple[tu
     Without placeholders, all images belong to the first message of the user.
 
     Raises:
-        FormatError: the last message is not the user's, or the number of placeholders is not ``num_images``.
+        FormatError: the last message is not the user's, or there are placeholders, but not ``num_images``.
     """
     if not messages:
         return (), ""
@@ -107,8 +109,9 @@ def history_and_prompt(messages: Sequence[Message], num_images: int) -> tuple[tu
 
 
 def plain(value: Any, what: str) -> str:
-    """Return the value, which must be a string. Raises FormatError for another value; the message calls the value
-    ``what``.
+    """Return the value if it is a string.
+
+    Raises FormatError for any other value. The error message refers to the value as ``what``.
     """
     if not isinstance(value, str):
         raise FormatError(f"{what} is not a string")
@@ -136,7 +139,7 @@ _CONVERSATION = re.compile(r"""\s*+\[?\s*+\{\s*+["'](role|content|from|value)["'
 
 
 def _plain_message(role: str, text: str) -> Message:
-    if role == "assistant":  # only the user sends images, so a placeholder here is text, which training refuses
+    if role == "assistant":  # only the user sends images, so a placeholder here is text, which training rejects
         return Message(role, text.strip())
     return Message(role, text.replace(IMAGE, "").strip(), text.count(IMAGE))
 

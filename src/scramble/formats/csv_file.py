@@ -32,15 +32,15 @@ def csv_rows(
     """Yield the number (from 1) of the first line of each row, and the row's fields by column. The first row is the
     header.
 
-    The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``, or without ``columns``
-    the one that gives the most names. White space around names and fields is removed. A quoted field may contain line
-    breaks.
+    The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``. If ``columns`` is empty,
+    it is the delimiter with which the header has the most names. White space around names and fields is removed. A
+    quoted field may contain line breaks.
 
     Args:
         file: the file, in UTF-8 or in the encoding of its byte-order mark. The whole file is loaded into memory.
-        columns: the columns that the header must have, if any; the first is the image's path.
-        reject: called for rows with a wrong number of fields or an unclosed quote, with the file, the number of the
-            line, the reason, and the beginning of the line.
+        columns: the columns that the header must have, if any. The first column contains the image paths.
+        reject: a function that is called for each row that cannot be parsed, with the file, the line number, the
+            reason, and the beginning of the line.
 
     Raises:
         SourceError: the file cannot be read, or its header lacks a column.
@@ -73,7 +73,7 @@ def require_columns(
     """Raise SourceError if a file lacks one of ``columns``. The message names the columns that the file has.
 
     Args:
-        table: whether the names are the first line of a table, which may lack its header.
+        table: whether ``names`` is the first line of a table, which may be a data row because the header is missing.
         named_by: the configuration keys of the column names; "" if the names are fixed.
     """
     missing = [column for column in columns if column not in names]
@@ -175,7 +175,10 @@ def _reader(lines: list[str], number: int, delimiter: str) -> Any:
 
 
 def _strip_after_quotes(line: str, delimiter: str) -> list[str] | None:
-    """Return the fields of a line after removing white space after closing quotes, which the reader rejects."""
+    """Return the fields of a line without the white space after closing quotes, which the reader rejects.
+
+    The result is None if the line has no such white space, or cannot be parsed without it.
+    """
     tight = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|\r?\n?$)', '"', line)
     try:
         return None if tight == line else _parsed([tight], delimiter)
@@ -193,8 +196,9 @@ def _reason(error: csv.Error) -> str:
 
 
 def csv_names(file: Path) -> set[str]:
-    """Return all column names in the header with any of :data:`DELIMITERS`. Raises SourceError if the file cannot be
-    read.
+    """Return the column names that any of :data:`DELIMITERS` finds in the header.
+
+    Raises SourceError if the file cannot be read.
     """
     lines = [line for line in _lines(file) if line.strip()]
     if lines and _EXCEL.fullmatch(lines[0]):

@@ -111,7 +111,7 @@ def may_exist(path: str) -> bool:
 
 
 def matches(path: str) -> list[Path]:
-    """Return the data files that a pattern matches, sorted; none for a path without a pattern."""
+    """Return the sorted data files that a pattern matches. The list is empty if ``path`` exists or is not a pattern."""
     if not is_pattern(path) or exists(Path(path).expanduser()):
         return []
     paths = [Path(file) for file in sorted(glob.glob(str(Path(path).expanduser()), recursive=True))]
@@ -119,7 +119,7 @@ def matches(path: str) -> list[Path]:
 
 
 def is_pattern(path: str) -> bool:
-    """Return whether a path is a pattern of several files."""
+    """Return whether a path contains a wildcard."""
     return any(sign in path for sign in "*?[")
 
 
@@ -160,7 +160,7 @@ def read_rows(
     """Yield the number (from 1) and content of each row of a JSON, JSONL, CSV, parquet or arrow file.
 
     ``on_bad`` is called for rows that cannot be read. JSON files contain a list of rows or one row per line,
-    independently of their suffix. For a CSV file, the number is the number of the line, and ``columns`` (see
+    regardless of their suffix. For a CSV file, the number is the line number, and ``columns`` (see
     :class:`scramble.formats.layout.Layout`) helps to find the delimiter. The columns are not renamed.
 
     Raises SourceError if the file cannot be read.
@@ -200,10 +200,10 @@ def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
 
 
 def _holds_lines(path: Path) -> bool:
-    """Return whether a JSON file has one row per line, which is the case if its first line is a JSON object and other
-    lines follow.
+    """Return whether a JSON file has one row per line.
 
-    A ``.jsonl`` file also counts as having one row per line, unless it starts with ``[``.
+    A ``.jsonl`` file has one row per line unless it starts with ``[``. Any other file has one row per line if its first
+    line is a JSON object and further lines follow.
     """
     lines = json_lines(path)
     _, first = next(lines, (1, b""))

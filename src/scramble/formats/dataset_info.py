@@ -16,7 +16,7 @@ from scramble.formats.provenance import COLUMN
 from scramble.storage.files import StoreError, read_json
 
 INFO = "dataset_info.json"
-# The role that each tag names, and ShareGPT's name of the role.
+# ShareGPT's name of the role that each tag renames.
 ROLE_TAGS = {
     "user_tag": "human",
     "assistant_tag": "gpt",
@@ -28,7 +28,7 @@ ROLE_TAGS = {
 
 @dataclass(frozen=True)
 class DataSetEntry:
-    """One data set.
+    """One data set of a ``dataset_info.json``.
 
     Attributes:
         file: the data file, or the folder with the data files.
@@ -86,10 +86,10 @@ def find_info(path: Path) -> Path | None:
 
 
 def read_entry(file: Path, name: str | None) -> DataSetEntry:
-    """Return the preference data set with this name from a ``dataset_info.json``, or the only data set.
+    """Return a preference data set of a ``dataset_info.json``. If ``name`` is None, it must be the only one.
 
     Raises:
-        FormatError: there is no such entry, or there are several. The message lists their names.
+        FormatError: no entry can be selected, or the entry is invalid. The message lists the names to choose from.
     """
     entries = {
         key: entry

@@ -32,8 +32,8 @@ def write(
     """Write a pair data set in the format of another project.
 
     Images are written with unchanged bytes to ``folder/images/``, and rows contain the paths relative to ``folder``.
-    For ``trl-parquet``, the parquet file contains the images instead. For ``llama-factory``, ``dataset_info.json`` is
-    also written, and for ``mmpr``, ``meta.json``.
+    For ``trl-parquet``, the parquet file contains the images instead. For ``llama-factory``, a
+    ``dataset_info.json`` is also written, and for ``mmpr``, a ``meta.json``.
 
     Returns:
         The data file, and the number of rows.

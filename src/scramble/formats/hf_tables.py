@@ -1,7 +1,7 @@
 """Reads the tables of the ``datasets`` library: parquet and arrow files, folders with these files, and the hub.
 
-Local files are read in place without the library, because it copies local files into its cache before it reads them,
-interprets brackets and stars in paths as patterns, and merges a folder's splits if it gets a list of files.
+Local files are read in place without the library, because the library copies local files into its cache before it
+reads them, interprets brackets and stars in paths as patterns, and merges a folder's splits if it gets a list of files.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ class LocalTable:
 
 
 def is_table_folder(folder: Path) -> bool:
-    """Return whether a folder was written by ``save_to_disk`` or has a parquet file in it or below."""
+    """Return whether a folder was written by ``save_to_disk`` or contains parquet files, possibly in sub-folders."""
     return any((folder / name).exists() for name in ("state.json", "dataset_dict.json")) or bool(_parquet_files(folder))
 
 
 def open_local(path: Path, split: str) -> LocalTable:
-    """Return the files of one split of a file or of a folder (:func:`is_table_folder`).
+    """Return the table of one split. ``path`` is a file, or a folder for which :func:`is_table_folder` is true.
 
-    Raises SourceError with the available splits if there is no such split.
+    Raises SourceError, which lists the available splits, if there is no such split.
     """
     if path.is_file():
         named = _split_of(Path(path.name)) if path.suffix.lower() == ".parquet" else None
@@ -143,7 +143,10 @@ def _refuse(path: Path, split: str, names: list[str]) -> NoReturn:
 
 
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
-    """Return the files of a folder that belong to a split. Raises SourceError with the available splits."""
+    """Return the files of a folder that belong to a split.
+
+    Raises SourceError, which lists the available splits, if there is no such split.
+    """
     splits = _splits(folder, files)
     match = next((name for name in splits if _is(split, {name})), None)
     return splits[match] if match is not None else _refuse(folder, split, sorted(splits))
@@ -156,7 +159,7 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def _splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Return the files by split. If no name has a split, all files are the split ``train``."""
+    """Return the files by split. If no path names a split, all files belong to the split ``train``."""
     named: dict[str, list[Path]] = {}
     others = []
     for file in files:
@@ -166,7 +169,7 @@ def _splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
             named.setdefault(split, []).append(file)
     if not named:
         return {"train": others}
-    for file in others:  # if some names have a split, each file without one is a separate split
+    for file in others:  # if some paths name a split, each of the other files is a separate split
         named.setdefault(file.stem, []).append(file)
     return named
 

@@ -21,7 +21,7 @@ class Layout:
     Attributes:
         format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.
         columns: the file's column name for each name that the format expects.
-        section: the start of the keys that error messages name, such as ``data.``.
+        section: prefix of the configuration keys in error messages, such as ``data.``.
     """
 
     format: str | None = None
@@ -86,7 +86,7 @@ class Layout:
         return f"{text}: choose one of {seen}"
 
     def _how(self, rows: Sequence[Any], needs: Sequence[Sequence[str]]) -> str:
-        """Return which keys to set so that the rows have the columns of one of the sets."""
+        """Return advice on which keys to set, so that the rows have all columns of one of the sets in ``needs``."""
         present = {name for row in rows for name in row}
         missing = min(([name for name in needed if name not in present] for needed in needs), key=len)
         keys = " ".join(f"{self.section}columns.{name}=<your column>" for name in missing)

@@ -71,7 +71,7 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     """Return the sets of a ``meta.json``, in the order of the file.
 
     Raises:
-        FormatError: the file is not a ``meta.json``. The message names set and field.
+        FormatError: the file is not a ``meta.json``. The message names the set and the field.
     """
     path = Path(path)
     try:
@@ -81,7 +81,7 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not content:
-        raise FormatError(f"{path} is not a meta.json of MMPR, which is a JSON object of sets by name")
+        raise FormatError(f"{path} is not a meta.json of MMPR, which is a JSON object that maps names to sets")
     return [_set(path, name, entry) for name, entry in content.items()]
 
 
@@ -91,7 +91,7 @@ def is_meta(content: Any) -> bool:
 
 
 def find_meta(path: str | Path) -> Path | None:
-    """Return the ``meta.json`` at a path or in a folder, or None. The file may have another name."""
+    """Return the ``meta.json`` at a path or in a folder, or None. A file at ``path`` may have any name."""
     meta = Path(path) / META if Path(path).is_dir() else Path(path)
     if meta.suffix.lower() != ".json" or not meta.is_file():
         return None
@@ -153,7 +153,7 @@ def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, 
 
 
 def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
-    """Return the used rows of a set in order: numbers below ``length``, shuffled with the set's index as seed.
+    """Return the indices of the used rows of a set, shuffled with the index of the set as seed.
 
     A ``repeat_time`` below 1 draws this fraction of the rows, rounded down. Otherwise each row occurs as often as the
     integer part of ``repeat_time``.
@@ -169,11 +169,11 @@ def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
 
 
 def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield the (set, row) of every example of the mixed sets.
+    """Yield the indices (set, row) of every example in the mix. ``used`` contains the indices of each set's used rows.
 
-    The sets follow one another. With ``resample`` the total number is the same, but each example is from a set that is
-    drawn with the square root of its length as weight. The rows of a set keep their order. After its last row, a set
-    starts again with its first row.
+    Without ``resample``, the sets follow one another. With ``resample``, the total number of examples is the same, but
+    the set of each example is drawn with a probability proportional to the square root of the set's number of used
+    rows. The rows of a set keep their order, and a set restarts after its last row.
     """
     if not resample:
         for index, rows in enumerate(used):
@@ -226,9 +226,9 @@ class LineFile:
 def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path:
     """Resolve a path in a ``meta.json``.
 
-    The path is looked up relative to ``root`` if given. Otherwise it is looked up relative to the folder of the
-    ``meta.json``, two parents of this folder, and the working directory. Released files have paths relative to the
-    folder that contains ``MMPR/``.
+    If ``root`` is given, the path is looked up relative to ``root``. Otherwise it is looked up relative to the folder
+    of the ``meta.json``, the two folders above it, and the working directory. Released files have paths relative to
+    the folder that contains ``MMPR/``.
 
     Raises:
         FormatError: the path does not exist. The message lists the searched folders.

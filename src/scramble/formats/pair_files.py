@@ -1,4 +1,4 @@
-"""Reads pairs without opening their images from any data set of pairs, to audit the data sets of other projects."""
+"""Reads the pairs of any preference data set without opening images, to audit the data sets of other projects."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ def read_pairs(
 
     The input can be:
 
-    - a data set of this project, which is a folder with ``pairs.parquet``, or a data folder, of which one split is
-      read;
+    - a data set of this project: a folder with ``pairs.parquet``, or a data folder, from which ``split`` is read;
     - rows of any format in :data:`scramble.formats.recognise.READABLE`, in any form that
       :func:`scramble.formats.data_files.find_data_files` opens: a file, a folder, a pattern of files, or a hub id;
-    - an MMPR ``meta.json``, of which each row of each set is read once;
+    - an MMPR ``meta.json``; each row of each set is read once;
     - SugarCrepe's JSON, as a file or as a folder with one file per kind.
 
     Args:
@@ -89,7 +88,7 @@ def own_tables(path: Path, split: str) -> Path | None:
 
 
 def refuse_settings(path: Path, content: str, settings: Mapping[str, Any]) -> None:
-    """Raise FormatError if one of ``settings`` (values by key), which do not apply to ``content``, is set."""
+    """Raise FormatError if one of ``settings`` (values by key) is set, because they do not apply to ``content``."""
     if keys := [key for key, value in settings.items() if value]:
         raise FormatError(f"{path} contains {content}: remove {' and '.join(keys)}")
 
@@ -164,9 +163,9 @@ ROW_ERRORS = (FormatError, RecordError, KeyError, TypeError, ValueError, Attribu
 
 
 def reason_of(error: Exception) -> str:
-    """Return the fault of a row as one line.
+    """Return one line that describes the fault of a row.
 
-    Rows with the same fault have the same line, so that faults can be counted.
+    Rows with the same fault get the same line, so that faults can be counted.
     """
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
@@ -202,9 +201,9 @@ def _sugarcrepe_pairs(
 class ImageNames:
     """Assigns ids to the images of rows without opening them.
 
-    The id of the first image with a base name is this base name. The id of another image with the same base name (all
-    images of ScienceQA are ``image.png``) is its path, without or with suffix. Embedded images with equal bytes are the
-    same image. An image without name and bytes is invalid.
+    The id of an image is its file name without suffix, if no earlier image has this id. Otherwise (all images of
+    ScienceQA are ``image.png``) the id is the image's path, without suffix if possible. Embedded images with equal
+    bytes are the same image. An image with neither name nor bytes is invalid.
     """
 
     def __init__(self) -> None:
@@ -220,7 +219,7 @@ class ImageNames:
 
         Args:
             images: paths, mappings with ``bytes`` or ``path``, or ids.
-            root: distinguishes equal relative paths in several folders.
+            root: distinguishes equal relative paths in different folders.
             folder: the folder that paths are relative to, if known.
 
         Raises:
@@ -269,7 +268,7 @@ def _digest(data: bytes | str) -> str:
 
 
 def _json(path: Path) -> Any:
-    """Return the value in a JSON file; None for a JSONL file, or on an error, which the reader of the rows reports."""
+    """Return the value in a JSON file, or None if the file is not valid JSON. The reader of the rows reports errors."""
     try:
         return read_json(path)
     except StoreError:

@@ -1,6 +1,4 @@
-"""Converts the fields of a pair, except its texts, to one JSON value, from which an import restores an exported
-pair.
-"""
+"""Converts all fields of a pair except its texts to one JSON value, so that an import can restore an exported pair."""
 
 from __future__ import annotations
 
@@ -60,7 +58,10 @@ def pair_from(
 
 
 def _validated(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
-    """Check that provenance values have the types of their fields and that edits are within texts of these lengths."""
+    """Check that provenance values have the types of their fields, and that edits are within the texts.
+
+    ``chosen`` and ``rejected`` are the lengths of the texts.
+    """
 
     def number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)

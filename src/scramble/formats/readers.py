@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ParsedRow:
-    """A parsed row.
+    """The texts and images of a row, independent of its format.
 
     Attributes:
         messages: the conversation before the answers; empty in rows without prompt.
@@ -41,7 +41,7 @@ class ParsedRow:
         rejected: one or several rejected answers.
         images: paths, mappings with ``bytes`` or ``path``, or ids.
         provenance: all other fields of the pair, if this project wrote the row.
-        edits: the changed spans of chosen and (first) rejected answer, if the format has them.
+        edits: the spans that differ between the chosen and the first rejected answer, if the format marks them.
         details: further fields of the row to store with the pair.
     """
 
@@ -55,9 +55,9 @@ class ParsedRow:
 
 
 def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...]) -> PreferencePair:
-    """Return the pair of a parsed row, with its images by id.
+    """Create a pair from a parsed row. ``image_ids`` are the ids of the row's images.
 
-    Raises FormatError if the texts cannot form a pair, or if the numbers of placeholders and images differ.
+    Raises FormatError if the texts cannot form a pair, or if there are placeholders, but not one per image.
     """
     history, prompt = history_and_prompt(parsed.messages, len(image_ids))
     rejected, *others = parsed.rejected
@@ -123,9 +123,10 @@ def from_llama_factory(row: Row) -> ParsedRow:
 
 
 def from_ms_swift(row: Row) -> ParsedRow:
-    """Parse a row of ms-swift: ``messages`` with the chosen answer last, and the rejected answer or conversation.
+    """Parse a row of ms-swift.
 
-    ``rejected_images`` must be equal to ``images``, because a pair has one set of images.
+    ``messages`` ends with the chosen answer. The rejected answer is in ``rejected_response``, or at the end of
+    ``rejected_messages``. ``rejected_images`` must be equal to ``images``, because a pair has one set of images.
     """
     *before, last = messages_of(row["messages"], "messages")
     if last.role != "assistant":
@@ -205,7 +206,7 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
         all_pairs: True pairs each answer with all answers of a lower rating; False pairs only the best with the worst.
 
     Raises:
-        FormatError: fewer than two answers are rated, or all have the same rating.
+        FormatError: fewer than two answers are rated, or all answers have the same rating.
     """
     messages = messages_of(row["prompt"], "prompt")
     images = _images(row, messages)
@@ -226,7 +227,7 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
 
 
 def _rated(completions: Any) -> list[tuple[str, float]]:
-    """Return text and mean rating of each rated answer. Tables store a list of mappings as a mapping of lists."""
+    """Return the text and mean rating of each rated answer. Some tables store completions as a mapping of lists."""
     if isinstance(completions, Mapping):
         columns = {name: values for name, values in completions.items() if isinstance(values, list)}
         rows = zip(*columns.values(), strict=False)

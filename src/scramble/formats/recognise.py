@@ -79,7 +79,7 @@ READABLE: dict[str, RowFormat] = {
 
 
 def recognise(row: Row) -> str:
-    """Return the name in :data:`READABLE` of a row's format.
+    """Return the name of a row's format, which is a key of :data:`READABLE`.
 
     Raises FormatError if no format matches. The message names the nearest format.
     """
@@ -107,10 +107,10 @@ _ONE_ANSWER = {"id", "image", "images", "conversations", "messages", "system", "
 
 
 def nearest(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
-    """Return the columns of the format with the smallest share of missing columns, and a description.
+    """Return the columns of the format with the smallest share of missing columns, and what the row lacks.
 
-    If no format has any of the columns, the result is TRL's format. For conversations without a second answer, the
-    result is no column and a description of the fault.
+    If no format has any of the columns, TRL's format is returned. For conversations without a second answer, the
+    columns are empty and the text describes the fault.
     """
     sets = [(name, needed) for name, row_format in READABLE.items() for needed in row_format.needs]
     name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)) / len(one[1]), one[0] != "trl"))

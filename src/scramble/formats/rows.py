@@ -4,10 +4,10 @@
 - LLaMA-Factory: sharegpt ranking, ``conversations`` / ``chosen`` / ``rejected`` turns, ``images``.
 - ms-swift: ``messages`` with the chosen answer last, ``rejected_response``, ``images``.
 - SCRAMBLe: see :mod:`scramble.formats.scramble`.
-- MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` is a path, a list or missing.
+- MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` (a path, a list of paths, or missing).
 
-Image placeholders are ``<image>``, one per image, before the text. TRL's messages have typed parts instead. Several
-rejected answers are stored in the provenance, because a row of these formats has only one rejected answer.
+Image placeholders are ``<image>``, one per image, before the text. TRL's messages have typed parts instead. A row
+of these formats has only one rejected answer, so the provenance contains the others.
 :mod:`scramble.formats.readers` contains the inverse functions.
 """
 

@@ -2,7 +2,7 @@
 row.
 
 Source: Mishra, Saenko, Saligrama, "SCRAMBLe", arXiv 2504.04740; the data file of its repository
-(``data/synthetic_data.json``, images of COCO 2017 train). A human turn is ``<image>\\ncaption:``.
+(``data/synthetic_data.json``, images of COCO 2017 train). The text of a human turn is ``<image>\\ncaption:``.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
 
 
 def image_ids(paths: Iterable[str]) -> dict[str, str]:
-    """Return the ids of images by path. An id is the file's name without suffix, or the path if several files have this
-    name.
+    """Return the ids of images by path.
 
-    COCO's file names are unique in all releases of COCO. Other data sets share names, for example ``0/image.png`` and
-    ``1/image.png``.
+    An id is the file's name without suffix. If several files have this name, the id is the path, without suffix if it
+    is still unique. File names are unique in all releases of COCO, but not in other data sets, for example
+    ``0/image.png`` and ``1/image.png``.
     """
     paths = list(dict.fromkeys(paths))
     stems = Counter(_posix(path).stem for path in paths)
@@ -115,7 +115,7 @@ def _posix(path: str) -> PurePosixPath:
 
 
 def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
-    """Return one row of the release format. ``image`` is the file's path to write into the row."""
+    """Return one row of the release format. ``image`` is the image path to write into the row."""
     turns = sharegpt_turns(pair, f"{IMAGE}\n")
     return {
         "id": pair.image_ids[0],
