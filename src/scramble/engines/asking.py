@@ -22,7 +22,7 @@ def ask_each(
 ) -> Iterator[tuple[Item, list[Reply] | Skipped]]:
     """Yield each item with the replies to its requests, in order.
 
-    The function is lazy and can be chained, because the items may come from another ``ask_each``.
+    The function is lazy. Calls can be chained: the items may come from another ``ask_each``.
 
     Args:
         engine: engine that answers the requests.

@@ -57,7 +57,7 @@ class Engine(ABC):
         """
 
     def flush(self) -> None:  # noqa: B027 (nothing to do unless an engine works in batches)
-        """Start the requests of an incomplete batch, in engines that work in batches."""
+        """Start the requests of an incomplete batch. Engines without batches do nothing."""
 
     def close(self) -> None:  # noqa: B027 (nothing to free by default)
         """Cancel requests in flight and free resources."""

@@ -46,7 +46,7 @@ class OpenAIServer(Engine):
 
     One thread runs the event loop. Transient failures (connection, timeout, 408, 409, 429, 5xx, a reply that is
     truncated or not JSON) are retried. A request that the server rejects (such as a context overflow) results in an
-    error reply. EngineError is raised for a wrong key or model, a missing server, or ``give_up_after`` consecutive
+    error reply. EngineError is raised for a wrong key or model, an unreachable server, or ``give_up_after`` consecutive
     failures.
     """
 
@@ -248,7 +248,7 @@ class OpenAIServer(Engine):
         if request.top_k:
             body["top_k"] = request.top_k  # supported by vLLM, SGLang and others, but not by OpenAI
         if request.continues:
-            body |= {"add_generation_prompt": False, "continue_final_message": True}  # also not by OpenAI
+            body |= {"add_generation_prompt": False, "continue_final_message": True}  # not supported by OpenAI either
         if request.stop:
             body["stop"] = list(request.stop)
         if structured == "json_schema":
@@ -256,8 +256,8 @@ class OpenAIServer(Engine):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif structured == "json_object":
             body["response_format"] = {"type": "json_object"}
-        # All fields except the model are sent as extra fields, because the library traverses all other fields without
-        # effect. This takes a tenth of its total time.
+        # All fields except the model are sent as extra fields, because the library traverses all other fields to no
+        # effect, which takes a tenth of its total time.
         return {"model": self.model, "messages": [], "extra_body": body | self._extra_body}
 
     async def _classified(self, error: Any, structured: str) -> Exception:

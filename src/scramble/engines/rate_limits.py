@@ -42,7 +42,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def seconds_until_reset(headers: Mapping[str, str]) -> float:
     """Return the seconds until all exhausted rate limits are reset, or 0 if no limit is exhausted.
 
-    An exhausted limit has ``x-ratelimit-remaining-*: 0``.
+    A limit is exhausted if its header ``x-ratelimit-remaining-*`` is 0.
     """
     wait = 0.0
     for what in ("requests", "tokens"):
@@ -73,6 +73,6 @@ class Gate:
         self._open_at = max(self._open_at, time.monotonic() + seconds)
 
     async def wait(self) -> None:
-        """Wait until the gate is open, plus a random delay, so that the requests do not all continue at once."""
+        """Wait until the gate is open, plus a random delay, so that requests do not all continue at the same time."""
         while (left := self._open_at - time.monotonic()) > 0:
             await asyncio.sleep(left + random.uniform(0, 0.1 * min(left, 10)))

@@ -36,7 +36,7 @@ class Request:
     ``temperature=0`` means greedy decoding, and ``top_k=0`` means sampling from all tokens. ``schema`` is a JSON schema
     for the reply. The schema is enforced if the engine supports schemas. Limit the length of every string
     (``maxLength``) and array (``maxItems``) in the schema, because a model may otherwise generate an endless string or
-    array. ``sample`` numbers repeated samples of the same prompt.
+    array. ``sample`` distinguishes repeated samples of the same prompt.
     """
 
     messages: tuple[Message, ...]
@@ -75,7 +75,7 @@ class Reply:
 
     ``finish_reason`` is ``stop`` for a complete answer and ``length`` for an answer truncated at ``max_tokens``.
     ``error`` is empty or the reason why there is no answer. A reply with an error is not stored, so that the next run
-    repeats the request. Token counts are those reported by the engine, or 0 if it reports none.
+    repeats the request. The engine reports the token counts; a count that it does not report is 0.
     """
 
     text: str
@@ -110,7 +110,7 @@ MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": 
 
 
 def encoded(image: ImageFile) -> bytes:
-    """Return the bytes to send for an image, which are the file if all decoders agree on its pixels, else a PNG.
+    """Return the bytes to send for an image: the unchanged file if all decoders agree on its pixels, otherwise a PNG.
 
     Servers convert transparency and 16-bit greys in different ways, so :mod:`scramble.pixels` converts such images
     before sending. Raises RecordError if the file is in none of the servers' formats and cannot be decoded.

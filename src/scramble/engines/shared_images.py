@@ -1,8 +1,8 @@
 """Generates with a vision-text model in this process. Requests about the same image share the image features.
 
 In families with a trie, all samples of a question are one row of :func:`scramble.models.generation.generate_ids`, so
-tower, projector and prompt run once for any number of samples. Models of families without a trie answer each request
-separately, with ``model.generate``.
+the vision tower, projector and prompt run once for any number of samples. Models of families without a trie answer each
+request separately, with ``model.generate``.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """
@@ -74,7 +74,7 @@ def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: i
     """
     ended = len(ids) < request.max_tokens if ended is None else ended
     text = tokenizer.decode(list(ids), skip_special_tokens=True).strip()
-    if request.continues:  # decode ids and the text that they continue together, to keep a space between the two
+    if request.continues:  # decode the ids together with the text before them, to keep a space between the two
         begun = list(tokenizer(request.messages[-1].text, add_special_tokens=False)["input_ids"])
         before = tokenizer.decode(begun, skip_special_tokens=True)
         text = tokenizer.decode([*begun, *ids], skip_special_tokens=True)[len(before) :].rstrip()

@@ -20,8 +20,11 @@ SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
 
 
 class Bundled(NamedTuple):
-    """A source whose images come with other records: the function that reads the source, and the types of the other
-    records.
+    """A source whose images come with other records.
+
+    Attributes:
+        read: the function that reads the source.
+        tables: the types of the other records.
     """
 
     read: Callable[..., Iterator[Bundle]]
@@ -45,7 +48,7 @@ def read(
 
     Args:
         kind: one of :data:`SOURCES`.
-        bad: collects rejected rows; None uses the default limit.
+        bad: collects rejected rows; None creates a collector with the default limit.
         limit: stop after this many images.
         options: options of the source (see its ``read``), including ``embed`` and ``verify``.
 
@@ -67,7 +70,7 @@ def read_bundles(
 ) -> Iterator[Bundle]:
     """Stream one input as bundles of records, like :func:`read`. ``kind`` is one of :data:`SOURCES` or :data:`BUNDLES`.
 
-    An image without other records is a separate bundle. ``path`` is None for a mix of preference data.
+    Each image of a source in :data:`SOURCES` is a separate bundle. ``path`` is None for a mix of preference data.
     """
     if kind in BUNDLES:
         yield from islice(BUNDLES[kind].read(path, bad, **options), limit)

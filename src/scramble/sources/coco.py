@@ -28,8 +28,8 @@ def read(
 
     Args:
         path: COCO's root folder, or the ``captions_*.json`` itself.
-        split: the split of a root folder to read.
-        images: the folder of image files; None searches for it from ``path``.
+        split: the split to read if ``path`` is a root folder.
+        images: the folder of image files; None derives it from ``path``.
 
     Raises:
         SourceError: the file or folder is missing, or the JSON does not have COCO's layout.
@@ -42,7 +42,7 @@ def read(
 
 
 def _captions(file: Path, content: dict[str, Any], bad: BadRows) -> dict[str, dict[str, None]]:
-    """Return the different captions of each image, as the keys of a dictionary.
+    """Return the distinct captions of each image, as the keys of a dictionary.
 
     The annotations are removed from ``content``, because they need more memory than the captions.
     """
@@ -111,7 +111,7 @@ def _images(
 
 
 def _key(value: Any) -> str:
-    """Return the id that links annotations to images as text, so that 7 and "7" are equal; "" for an invalid id."""
+    """Return an id as text, so that the ids 7 and "7" are equal. For an invalid id, the text is empty."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str):

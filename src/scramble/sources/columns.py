@@ -15,8 +15,8 @@ from scramble.formats.bad_rows import SourceError
 
 log = logging.getLogger(__name__)
 
-# The first name takes precedence. The other names are those of imagefolder (`file_name`, `text`), Flickr30k
-# (`image_name`, `comment`), img2dataset and WebDataset (`jpg`, `txt`), and of common captioning data on the hub.
+# The first name takes precedence. The other names are used by imagefolder (`file_name`, `text`), Flickr30k
+# (`image_name`, `comment`), img2dataset and WebDataset (`jpg`, `txt`), and common captioning data on the hub.
 IMAGE_COLUMNS = (
     *("image", "file_name", "image_name", "image_path", "image_file", "img", "img_path", "file", "file_path"),
     *("jpg", "jpeg", "png", "webp"),
@@ -25,7 +25,7 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "comment", "sentence", "senten
 USUAL = {"image": IMAGE_COLUMNS, "caption": CAPTION_COLUMNS}
 
 _JSON = "json"  # the column of dictionaries that img2dataset and WebDataset write
-_FIRST_ROWS = 100  # the rows whose keys are listed
+_FIRST_ROWS = 100  # number of rows whose keys are listed
 
 Values = Callable[[str], Iterator[Any]]
 
@@ -33,21 +33,20 @@ Values = Callable[[str], Iterator[Any]]
 def find_columns(
     path: str | Path, names: Collection[str], image: str | None, caption: str | None, values: Values
 ) -> tuple[str, str]:
-    """Return the names of the image and the caption column.
+    """Return the names of the image column and the caption column.
 
-    If a table has none of the usual names, the first usual name is returned, which the caller's check of the columns
-    reports as missing.
+    If no column has a usual name, the first usual name is returned, and the caller reports that this column is missing.
 
     Args:
         path: the table, for messages.
         names: the columns of the table.
         image: the configured image column; None selects one of :data:`IMAGE_COLUMNS`.
         caption: the configured caption column; None selects one of :data:`CAPTION_COLUMNS`.
-        values: returns the values of a column, of which only the first are read.
+        values: a function that returns the values of a column. Only the first values are read.
 
     Raises:
         SourceError: several columns have usual names, and none of them has the first usual name; or a column of
-            dictionaries does not have the key.
+            dictionaries does not contain the configured key.
     """
     found = (
         image or usual_column(path, names, "image", values) or IMAGE_COLUMNS[0],
@@ -64,7 +63,7 @@ def find_columns(
 def usual_column(path: str | Path, names: Collection[str], what: str, values: Values) -> str | None:
     """Return the column that has a usual name of ``what`` (a key of :data:`USUAL`), or None.
 
-    Names are compared without case, blanks, hyphens and underscores. If no column has a usual name of captions, the
+    The comparison ignores case, blanks, hyphens and underscores. If no column has a usual name of captions, the
     keys of the dictionaries in the column ``json`` are compared in the same way (``json.caption``).
 
     Raises SourceError if several columns have usual names, and none of them has the first usual name.
@@ -104,7 +103,7 @@ def stored_column(column: str, names: Collection[str]) -> str:
 
 
 def _check_keys(path: str | Path, names: Collection[str], column: str, what: str, values: Values) -> None:
-    """Raise SourceError with the keys of the dictionaries that a missing column could be in."""
+    """Raise SourceError if a column is missing that could be a key of dictionaries. The message lists the keys."""
     top = stored_column(column, names)
     if column == top and (column in names or what != "caption" or _JSON not in names):
         return

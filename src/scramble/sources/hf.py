@@ -58,9 +58,9 @@ def read(
         split: one of the data set's splits. In a folder of parquet files, its name is part of the names of files or
             folders (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
-        revision: the commit of a hub data set, which makes the run repeatable.
-        streaming: whether to read the rows of a hub data set over the network (with ``limit``, only the first rows), or
-            to download the split to the ``datasets`` library's cache before it is read.
+        revision: the commit of a hub data set, which makes the run reproducible.
+        streaming: True reads the rows of a hub data set over the network (with ``limit``, only the first rows). False
+            first downloads the split to the cache of the ``datasets`` library.
         limit: stop after this many images; rows after the first row of the next image are not read.
 
     Raises:
@@ -98,7 +98,7 @@ def read(
 
 @dataclass(slots=True)
 class _Image:
-    """The data of an image that the first pass collects, before its bytes are read again."""
+    """The data that the first pass collects about an image. The second pass reads the bytes of the image."""
 
     first: int  # row, from 1
     content: str
@@ -167,7 +167,7 @@ def _open(
 
 
 def _check_table(path: Path) -> None:
-    """Raise SourceError, which names ``data=image_folder``, for a text file and for a folder without a table."""
+    """Raise SourceError, which names ``data=image_folder``, for a text file or a folder without a table."""
     if path.is_file() and path.suffix.lower() in (*CSV_SUFFIXES, *JSON_SUFFIXES):
         raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files use data=image_folder")
     if path.is_dir() and not is_table_folder(path):

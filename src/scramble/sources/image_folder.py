@@ -135,8 +135,9 @@ def find_input(path: str | Path, image_column: str | None = None) -> Path:
 
 
 def inputs_below(path: Path, image_column: str | None = None) -> list[str]:
-    """Return the names of the sub-folders with a table of captions, such as the splits of ``imagefolder``: ``train``
-    comes first.
+    """Return the names of the sub-folders with a table of captions, such as the splits of ``imagefolder``.
+
+    The names are sorted, except that ``train`` comes first.
     """
     folders = (folder for folder in path.iterdir() if folder.is_dir())
     names = [folder.name for folder in folders if any(_is_table(file, image_column) for file in folder.iterdir())]

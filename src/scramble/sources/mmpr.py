@@ -37,19 +37,20 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
 
-    A row that is used several times gets a different id each time. A row is unusable if it is not JSON, lacks a text,
-    has the wrong number of image placeholders, or has a missing or broken image. An unusable row is added to ``bad``
-    only once.
+    A row that is used several times produces pairs with different ids. A row is unusable if it is not JSON, lacks a
+    text, has the wrong number of image placeholders, or has a missing or broken image. An unusable row is added to
+    ``bad`` only once.
 
     Args:
         path: the ``meta.json``, or its folder.
-        root: folder that the paths in ``meta.json`` are relative to; None searches for it from ``path``.
-        resample: whether to draw sets with the square roots of their lengths as weights
+        root: the folder that the paths in ``meta.json`` are relative to; None tries several folders
+            (:func:`scramble.formats.mmpr.resolve`).
+        resample: whether to draw sets with the square roots of their numbers of used rows as weights
             (:func:`scramble.formats.mmpr.mixture`).
         seed: seed for drawing sets; the rows of a set are shuffled with the set's index as seed.
 
     Raises:
-        SourceError: there is no ``meta.json``, or its sets cannot be found.
+        SourceError: there is no ``meta.json``, or the files of its sets do not exist.
     """
     path = Path(path) / mmpr.META if Path(path).is_dir() else Path(path)
     if not path.is_file():

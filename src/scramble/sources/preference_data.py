@@ -66,7 +66,7 @@ class PairInput:
         return Layout(self.format, self.columns, "data.")
 
     def with_keys(self, message: str) -> str:
-        """Name the keys of this input in a message: in a mix, ``data.mix[0].columns`` instead of ``data.columns``."""
+        """Return a message with the keys of this input. In a mix, ``data.columns`` becomes ``data.mix[0].columns``."""
         if self.place is None:
             return message
         keys = "|".join(field.name for field in fields(self))
@@ -111,8 +111,8 @@ def bundles(
 def interleave(streams: Sequence[Iterator[Bundle]], weights: Sequence[float], names: Sequence[str]) -> Iterator[Bundle]:
     """Mix streams in proportion to their weights. The proportion holds at every point of the mix, to within one bundle.
 
-    The mix ends when the next stream has no more pairs, so no pair is repeated. Rows are taken in order, so a sorted
-    file must be shuffled first.
+    The mix ends when the stream whose turn it is has no more pairs, so no pair is repeated. Rows are taken in
+    order, so a sorted file must be shuffled first.
     """
     total, counts = sum(weights), [0] * len(streams)
     while True:
@@ -331,5 +331,5 @@ def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -
 
 
 def _refuse(place: Path, what: str, one: PairInput, *keys: str) -> None:
-    """Raise FormatError if one of the settings is set, because they do not apply to such an input."""
+    """Raise FormatError if the input sets one of ``keys``, which do not apply to its content (``what``)."""
     refuse_settings(place, what, {f"data.{key}": getattr(one, key) for key in keys})

@@ -37,7 +37,7 @@ def bundles(
     changed; the defects of a graph are counted when the graph is used.
 
     Args:
-        path: the folder that contains everything.
+        path: the folder that contains the files and the images.
         graphs: file of scene graphs in the layout of GQA or Visual Genome, relative to ``path``.
         questions: file of questions in the layout of GQA (``{id: {imageId, question, answer}}``) or Visual Genome
             (``[{id, qas: [{qa_id, question, answer}]}]``); None reads only images.
@@ -45,7 +45,7 @@ def bundles(
             and its sub-folders.
 
     Raises:
-        SourceError: a file is missing or has another layout.
+        SourceError: a file is missing or does not have a supported layout.
     """
     folder = Path(path)
     if not folder.is_dir():

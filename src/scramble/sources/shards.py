@@ -22,9 +22,9 @@ from scramble.sources.columns import usual_column, value_at
 
 log = logging.getLogger(__name__)
 
-KEY = "__key__"  # the column of the name that the files of a row share
+KEY = "__key__"  # the column that contains the common name of a row's files
 
-_FIRST_ROWS = 5  # the rows of each shard whose fields become columns
+_FIRST_ROWS = 5  # number of rows per shard whose fields become columns
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
 
@@ -57,7 +57,7 @@ class Shards:
     def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the number (from 1) and the columns of each row. A field that the row does not have is None.
 
-        Raises SourceError if a shard cannot be read, or if several fields of a row are possible.
+        Raises SourceError if a shard cannot be read, or if several fields of a row could be the image or the caption.
         """
         number = 0
         for file in self._files:
@@ -101,7 +101,7 @@ class _Row(Mapping[str, Any]):
 
 def _rows(file: Path) -> Iterator[_Row]:
     with _reading(file):
-        tar = tarfile.open(file, "r:")  # noqa: SIM115 - only opening and reading are converted to a SourceError
+        tar = tarfile.open(file, "r:")  # noqa: SIM115 - only errors of opening and reading become a SourceError
     with tar:
         key, row = None, None
         members = iter(tar)
