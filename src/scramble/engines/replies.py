@@ -20,7 +20,7 @@ PATTERN = "replies*.jsonl"
 
 
 class ReplyStore:
-    """The replies in a folder. All ``replies*.jsonl`` are read, and new replies are written to one of these files.
+    """The replies in a folder. All files ``replies*.jsonl`` are read, and new replies are written to one of them.
 
     Each shard of a job writes its own file and also reads the replies that other shards stored before it started. Only
     the keys are held in memory (about 200 bytes per reply). Use the store as a context manager.
@@ -102,7 +102,7 @@ class ReplyStore:
 
 
 def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
-    """Return whether the hash of an item, such as an image id, assigns it to shard ``i`` of ``n``.
+    """Return whether the hash of an item's id assigns the item to ``shard``, which is ``(i, n)`` for shard i of n.
 
     Raises:
         ValueError: ``i`` is negative or not less than ``n``.

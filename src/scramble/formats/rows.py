@@ -74,7 +74,10 @@ def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
     Raises FormatError for a pair with earlier turns, which the format cannot represent.
     """
     if pair.history:
-        raise FormatError(f"pair {pair.pair_id} has {len(pair.history)} earlier turns, which MMPR does not support")
+        raise FormatError(
+            f"pair {pair.pair_id} has {len(pair.history)} earlier turns, which MMPR does not support: export to "
+            "another format"
+        )
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     question = f"{IMAGE}\n" * len(images) + pair.prompt
     return {**image, "question": question, "chosen": pair.chosen, "rejected": pair.rejected, COLUMN: provenance(pair)}
@@ -83,5 +86,8 @@ def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
 def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
     """Return a row of SCRAMBLe's release. Raises FormatError unless the pair has one image, as the format requires."""
     if len(images) != 1:
-        raise FormatError(f"pair {pair.pair_id} has {len(images)} images, but a row of SCRAMBLe's format has one")
+        raise FormatError(
+            f"pair {pair.pair_id} has {len(images)} images, but a row of SCRAMBLe's format has exactly one: export to "
+            "another format"
+        )
     return pair_to_row(pair, images[0]) | {COLUMN: provenance(pair)}

@@ -66,7 +66,7 @@ def release_row(row: Any) -> ReleaseRow:
 
 
 def row_to_pair(row: Any, number: int) -> tuple[str, PreferencePair]:
-    """Return the image path and the pair of one row (``number`` counts from 1). For errors see :func:`release_row`."""
+    """Return the image path and the pair of one row (``number`` counts from 1). For errors, see :func:`release_row`."""
     parsed = release_row(row)
     history, prompt = history_and_prompt(parsed.messages, 1)
     pair = PreferencePair(

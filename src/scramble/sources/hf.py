@@ -61,7 +61,7 @@ def read(
         revision: the commit of a hub data set, which makes the run reproducible.
         streaming: True reads the rows of a hub data set over the network (with ``limit``, only the first rows). False
             first downloads the split to the cache of the ``datasets`` library.
-        limit: stop after this many images; rows after the first row of the next image are not read.
+        limit: stop after this many images; reading stops at the first row of the next image.
 
     Raises:
         SourceError: the data set cannot be opened, has no such split, or lacks a column.

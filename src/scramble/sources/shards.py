@@ -31,8 +31,8 @@ _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 class Shards:
     """The rows of WebDataset shards, which may have different fields.
 
-    The columns ``image`` and ``caption`` are computed for each row: they contain the field of the row, or the key of
-    its field ``json``, that has a usual name (:func:`scramble.sources.columns.usual_column`).
+    The columns ``image`` and ``caption`` are computed for each row: they contain the field of the row, or the value
+    in its field ``json``, that has a usual name (:func:`scramble.sources.columns.usual_column`).
     """
 
     def __init__(self, path: str | Path, files: Sequence[Path]) -> None:

@@ -16,14 +16,14 @@ KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 
 
 class CacheError(StoreError):
-    """Raised if a cache belongs to other inputs or is damaged. The message names the cache and says what to do."""
+    """Raised if a cache belongs to other inputs or is damaged. The message names the cache and says how to fix it."""
 
 
 @contextmanager
 def open_cache(parent: str | Path, parts: Mapping[str, str]) -> Iterator[Path]:
     """Lock and yield the cache folder for ``parts`` (digests by name). Every process of a run must call this function.
 
-    Only one run at a time fills a folder. Another run that needs the same folder waits until this run leaves the block.
+    Only one run at a time can fill a folder. Other runs that need the folder wait until the first run leaves the block.
 
     Raises:
         CacheError: the folder was created for other parts, because the folder was copied or renamed.

@@ -84,13 +84,13 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def stage_status(folder: str | Path) -> str | None:
     """Return the status in the record of a stage's folder (``running``, ``stopped``, ``failed`` or ``finished``), or
-    None without a record.
+    None if there is no record.
     """
     file = Path(folder) / STAGE_FILE
     return str(read_json(file)["status"]) if file.is_file() else None
 
 
-# The little-endian mark of UTF-32 begins with that of UTF-16, so the mark of UTF-32 must be checked first.
+# The little-endian mark of UTF-32 begins with the mark of UTF-16, so the mark of UTF-32 must be checked first.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -102,7 +102,8 @@ BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a file, without converting line ends. The encoding is UTF-8, or that of the byte-order mark.
+    """Return the text of a file, without converting line ends. A byte-order mark selects the
+    encoding; the default is UTF-8.
 
     Raises StoreError, which names the file, if the file is missing or has another encoding.
     """

@@ -51,7 +51,7 @@ class ImageTable(Mapping[str, ImageFile]):
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             fault = f"cannot be read as a table of {TABLES[ImageRecord]} ({reason})"
-            raise StoreError(f"{self._path} {fault}: delete it and make it again") from error
+            raise StoreError(f"{self._path} {fault}: delete it and run scripts/generate.py again") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "_index": self._index}

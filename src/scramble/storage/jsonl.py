@@ -105,7 +105,7 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def json_values(line: bytes) -> list[Any]:
-    """Return the JSON values on a line. Several values are separated by carriage returns, which are old line ends.
+    """Return the JSON values on a line. Several values must be separated by carriage returns (old line ends).
 
     A leading byte-order mark and raw control characters in strings are accepted. Raises ValueError for any other
     content.

@@ -36,9 +36,9 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def is_locked(folder: str | Path) -> bool | None:
-    """Return whether a job holds the lock on ``folder``, without waiting; None if that cannot be determined.
+    """Return whether a job holds the lock on ``folder``, or None if this cannot be determined.
 
-    The check takes a shared lock for a moment, for which the file need not be writable.
+    The function does not wait. It holds a shared lock for a moment, for which the lock file need not be writable.
     """
     try:
         with (Path(folder) / LOCK_FILE).open("r") as handle:

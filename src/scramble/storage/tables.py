@@ -159,7 +159,8 @@ def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: boo
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's messages can have several lines
         raise StoreError(
-            f"{path} cannot be read as a table of {TABLES[record_type]} ({reason}): delete it and make it again"
+            f"{path} cannot be read as a table of {TABLES[record_type]} ({reason}): delete it and run "
+            "scripts/generate.py again"
         ) from error
 
 
