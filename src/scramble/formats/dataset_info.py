@@ -72,7 +72,7 @@ class DataSetEntry:
 def find_info(path: Path) -> Path | None:
     """Return the ``dataset_info.json`` at a path or in a folder, if it has LLaMA-Factory's layout.
 
-    The ``datasets`` library also writes files with this name.
+    The ``datasets`` library writes other files with the same name.
     """
     file = path / INFO if path.is_dir() else path
     if file.name != INFO or not file.is_file():

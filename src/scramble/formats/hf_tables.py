@@ -103,8 +103,8 @@ def open_local(path: Path, split: str) -> LocalTable:
 def _check_one_configuration(path: Path, files: list[Path]) -> None:
     """Raise SourceError if several folders each contain the split.
 
-    Hub data sets store their configurations in separate folders (for example other captions of the same images). Each
-    configuration is a separate table.
+    Hub data sets store their configurations in separate folders (for example, different captions of the same images).
+    Each configuration is a separate table.
     """
     folders = sorted({_above_split(file.relative_to(path)) for file in files})
     if len(folders) > 1:
