@@ -101,7 +101,7 @@ def test_launchers_that_cannot_start_jobs_are_refused() -> None:
     slurm = ("launcher=slurm", "launcher.num_processes=3", "launcher.num_machines=2")
     for overrides, message in (
         (slurm, "launcher.num_processes=3 must be a multiple of launcher.num_machines=2"),
-        (("launcher=local", "launcher.strategy=fsdp"), "must be one of ddp, fsdp2, zero2, zero3, or the path"),
+        (("launcher=local", "launcher.strategy=fsdp"), "must be one of ddp, fsdp2, zero2, zero3, or an existing"),
         (("launcher=local", "launcher.num_processes=2", "launcher.devices=[0]"), "must contain one device per process"),
     ):
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):

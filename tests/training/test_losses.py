@@ -85,7 +85,7 @@ def test_sft_by_answer_and_by_batch() -> None:
     pairs = PairLogps(torch.tensor([-2.0, -9.0]), zeros, zeros, zeros, torch.tensor([4.0, 3.0]), zeros)
     assert losses.sft(pairs).tolist() == [0.5, 3.0]
     torch.testing.assert_close(losses.sft(pairs, sft_mean="batch"), torch.full((2,), 11 / 7))
-    with pytest.raises(ValueError, match="choose one of answer, batch"):
+    with pytest.raises(ValueError, match="choose 'answer' or 'batch'"):
         losses.sft(pairs, sft_mean="token")
 
 
