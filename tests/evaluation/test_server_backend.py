@@ -79,7 +79,7 @@ def test_no_server_is_said_at_once(server, tmp_path):
 
 
 def test_likelihoods_are_not_available(server, tmp_path, world):
-    with pytest.raises(EvaluationError, match=r"asks for the likelihood of given answers.*choose a generative protocol"):
+    with pytest.raises(EvaluationError, match=r"asks for the likelihood of given answers.*a generative protocol"):
         run(server, tmp_path, load_benchmark("world_winoground", world))
     assert not server.asked
 
