@@ -81,7 +81,10 @@ def main() -> None:
         write_table(folder, PreferencePair, selected)
         shutil.copy(args.data / "train" / "images.parquet", folder)
         cued = [value for pair in selected if (value := predicted(pair)) is not None]
-        print(f"{name}: {len(selected)} pairs, the cue predicts {100 * np.mean(cued):.1f} % of {len(cued)}")
+        print(
+            f"{name}: {len(selected)} pairs; the cue predicts the chosen caption of {100 * np.mean(cued):.1f} % of the "
+            f"{len(cued)} pairs with the cue"
+        )
         for fitted in dict.fromkeys(("biased", name)):
             for judged, other in (halves, halves[::-1]):
                 results = transfer_accuracies(judged[name], other[fitted]).values()

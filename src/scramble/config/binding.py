@@ -242,7 +242,7 @@ def _check_plain(value: Any, kind: type, at: str) -> list[str]:
 
 def _check_variant(value: Any, variants: Variants, at: str) -> list[str]:
     if not isinstance(value, Mapping):
-        return [f"{at}={show(value)} must be a group of settings"]
+        return [f"{at}={show(value)} must be a group of settings; set {join(at, variants.key)}"]
     variant = value.get(variants.key)
     if not isinstance(variant, str) or variant not in variants.classes:
         return [_not_among(variant, tuple(variants.classes), join(at, variants.key))]

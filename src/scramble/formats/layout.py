@@ -47,7 +47,8 @@ class Layout:
         )
 
     def format_of(self, file: object, rows: Sequence[Any]) -> str:
-        """Return the format of a file from its first rows, which have the file's own column names.
+        """Detect the format of a file from its first rows, or check the format that is set. The columns of ``rows`` are
+        not renamed yet.
 
         Raises FormatError. The message names the file's columns and the key that fixes the problem.
         """

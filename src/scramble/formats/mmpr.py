@@ -31,8 +31,8 @@ REQUIRED = ("root", "annotation")
 class MmprSet:
     """One set of a ``meta.json``: the standard fields, and ``other`` fields, which are written back unchanged.
 
-    A ``repeat_time`` below 1 is the fraction of rows that is used. Otherwise each row is repeated as often as the
-    integer part of ``repeat_time``.
+    A ``repeat_time`` below 1 is the fraction of rows that is used. Otherwise each row is used
+    ``int(repeat_time)`` times.
     """
 
     name: str
@@ -155,8 +155,8 @@ def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, 
 def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
     """Return the indices of the used rows of a set, shuffled with the index of the set as seed.
 
-    A ``repeat_time`` below 1 draws this fraction of the rows, rounded down. Otherwise each row occurs as often as the
-    integer part of ``repeat_time``.
+    A ``repeat_time`` below 1 draws this fraction of the rows, rounded down. Otherwise each row occurs
+    ``int(repeat_time)`` times.
     """
     import numpy as np
 

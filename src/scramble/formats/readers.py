@@ -206,7 +206,8 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
         all_pairs: True pairs each answer with all answers of a lower rating; False pairs only the best with the worst.
 
     Raises:
-        FormatError: fewer than two answers are rated, or all answers have the same rating.
+        FormatError: fewer than two answers are rated, or no answer with a lower rating than the best one has a
+            different text.
     """
     messages = messages_of(row["prompt"], "prompt")
     images = _images(row, messages)
@@ -222,7 +223,7 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
             details = {"ratings": [rating, *(value for _, value in lower)]}
             pairs.append(ParsedRow(messages, text, tuple(other for other, _ in lower), images, details=details))
     if not pairs:
-        raise FormatError("all answers have the same rating")
+        raise FormatError("no answer has a lower rating and a different text than the best answer")
     return pairs
 
 

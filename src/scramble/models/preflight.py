@@ -183,7 +183,9 @@ def _trained(
 
 
 def _activations(text: Any, layers: list[nn.Linear], batch_bytes: int, gradient_checkpointing: bool) -> float:
-    """Return the bytes of the stored activations. ``batch_bytes`` is the size of one value per token of the batch."""
+    """Return the bytes of the stored activations. ``batch_bytes`` is the number of tokens in the batch times
+    the bytes per value.
+    """
     width, depth = text.hidden_size, text.num_hidden_layers
     # Values per token that the backward pass needs from one layer: the outputs of its linear layers, the widest input
     # (the input of the MLP's last layer), and about eight hidden states (norms, residuals, attention).

@@ -154,8 +154,8 @@ def evaluate(
 
 
 def _local(run: Path, model: Mapping[str, Any], arms: Sequence[str] | str, adapter: Sequence[str] | str | None) -> Any:
-    """Yield for each arm a function that loads its model, and the model's identity. The function is called only if a
-    reply is missing.
+    """Yield two values for each arm: a function that loads the arm's model, and the identity of this model. The
+    function is called only if a reply is missing.
     """
     from scramble.evaluation import runner
 

@@ -88,8 +88,8 @@ def _contact_sheet(split: Path, path: Path) -> list[Path]:
     texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
     if number := undrawable(texts):
         log.info(
-            f"{path.name}: {number} answers contain characters that no installed font has; these characters are drawn "
-            "as boxes. Install a font, for example Noto Sans, and run scripts/report.py again"
+            f"{path.name}: for {number} answers, no installed font has all characters; the missing characters are "
+            "drawn as boxes. Install a font, for example Noto Sans, and run scripts/report.py again"
         )
     return [contact_sheet(list(pairs.values()), images, path)]
 

@@ -177,7 +177,7 @@ REFUSED = {
     "output_dir": "results go to the run folder (run.dir and run.arm; in Python the argument out)",
     "average_tokens_across_devices": "the loss is a mean over pairs, not over tokens",
     "label_smoothing_factor": "this field applies only to cross-entropy; use trainer.label_smoothing",
-    "fp16": "float16 overflows in sums of log-probabilities; use trainer.bf16=true",
+    "fp16": "the activations of many models overflow in float16; use trainer.bf16=true",
     "bf16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
     "fp16_full_eval": "validation runs in the same precision as training; use trainer.bf16 or model.dtype",
     "activation_checkpointing": "use trainer.gradient_checkpointing",

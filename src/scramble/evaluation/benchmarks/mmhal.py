@@ -42,7 +42,7 @@ def _item(number: int, row: dict[str, Any], pictures: RowImages) -> Item:
     question, answer, kind = texts("mmhal", row, where, "question", "gt_answer", "question_type")
     contents = row.get("image_content")
     if not isinstance(contents, list) or not all(isinstance(name, str) for name in contents):
-        raise EvaluationError(f"mmhal: {where}: image_content is {contents!r:.60}, not a list of objects")
+        raise EvaluationError(f"mmhal: {where}: image_content is {contents!r:.60}, not a list of names of objects")
     image = row.get("image")
     if image is None:
         (source,) = texts("mmhal", row, where, "image_src")
