@@ -7,7 +7,7 @@ import difflib
 import enum
 import importlib.util
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 # Fields that define the training loss; each file in configs/objective sets these fields together.
 LOSS_FIELDS = (
@@ -25,7 +25,7 @@ LOSS_FIELDS = (
 )
 
 # The losses of TRL's DPOTrainer, which trainer.backend=trl supports.
-TRL_LOSSES = (
+TrlLoss = Literal[
     "sigmoid",
     "hinge",
     "ipo",
@@ -41,7 +41,8 @@ TRL_LOSSES = (
     "discopop",
     "sigmoid_norm",
     "sft",
-)
+]
+TRL_LOSSES = get_args(TrlLoss)
 
 # Fields that do not affect the trained weights. They only determine what is written, when it is written, and on which
 # machine. A resumed run may change these fields, and runs that differ only in these fields count as the same run.
