@@ -1,4 +1,4 @@
-"""Plot the result of benchmarks/preference_step.py --curve (pairs per second by pairs per image and image tokens).
+"""Plot the result of benchmarks/preference_step.py --curve: pairs per second by pairs per image and by image tokens.
 
 python benchmarks/curve_figure.py curve.json docs/results/speed_curve.svg
 """

@@ -2,9 +2,9 @@
 
     python benchmarks/engine_overhead.py --requests 1000 --concurrency 64
 
-The server runs in a separate process, so only the client's CPU time counts. "bare" is ``openai.AsyncOpenAI`` with a
-semaphore; "engine" adds retries, deadlines, rate limits, ordering and the reply store on disk. Both are measured
-alternately, and the median over rounds is reported, because other work on a shared machine affects single rounds.
+The server runs in a separate process, so only the client's CPU time is measured. "bare" is ``openai.AsyncOpenAI`` with
+a semaphore; "engine" adds retries, deadlines, rate limits, ordering and the reply store on disk. Both are measured
+alternately, and the median over rounds is reported, because other work on a shared machine affects individual rounds.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def count_products(backbone: Any, items: Sequence[Any]) -> dict[str, Products]:
 
 
 def floor_seconds(parts: dict[str, Products]) -> dict[str, float]:
-    """Return the seconds that each part takes on this CPU with torch's threads. The fastest run of each product
-    counts.
+    """Return the seconds of each part on this CPU, with the number of threads that torch uses. Each product is timed
+    several times, and its fastest run is used.
     """
     return {
         name: sum(_product_seconds(p) * count for p, count in linear.items())

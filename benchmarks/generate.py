@@ -9,8 +9,8 @@
 caption, sorted by image); ``--pipeline`` is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
 
 ``transfer`` divides the images into two halves, differently for each seed. Each half is refined separately, and tested
-with text-only classifiers that are fitted on the other half before and after the refinement of that half. The last
-lines report the highest of all accuracies, and the highest accuracy of a classifier on the pairs of all seeds and both
+with text-only classifiers that are fitted on the pairs of the other half before or after refinement. The last lines
+report the highest of all accuracies, and the highest accuracy of a classifier on the pairs of all seeds and both
 directions, with intervals over images.
 """
 
@@ -45,7 +45,7 @@ from scramble.storage.jsonl import read_jsonl
 
 
 def images_of(path: Path) -> Iterator[ImageRecord]:
-    """Yield images with their captions."""
+    """Yield the images of a caption file with their captions."""
     for name, captions in _captions(path):
         yield ImageRecord(name, ImageFile(path=name), tuple(captions), source=path.stem)
 
@@ -72,7 +72,9 @@ def candidates_of(args: argparse.Namespace, images: Sequence[ImageRecord], seed:
 
 
 def measure_yield(args: argparse.Namespace) -> None:
-    """Print the share of captions with a swap negative, and with any negative."""
+    """Print the share of captions with a swap negative and with any negative, and count the candidates by kind and
+    rule.
+    """
     captions = sum(len(image.captions) for image in images_of(args.captions))
     args.generator.learn(text for image in images_of(args.captions) for text in image.captions)
     skipped: Counter[str] = Counter()
@@ -123,7 +125,7 @@ def draw_sample(args: argparse.Namespace) -> None:
 
 
 class Half:
-    """The candidates of some images, drawn and refined with one seed, and the features of the candidates in use."""
+    """The candidates of some images, drawn and refined with one seed, and the features of all selected candidates."""
 
     def __init__(self, args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> None:
         items = candidates_of(args, images, seed)
@@ -150,7 +152,7 @@ class Half:
         self._scorers: dict[tuple[str, str, str], Scorer] = {}
 
     def scorer(self, classifier: str, selection: str, family: str) -> Scorer:
-        """Return a classifier fitted on the pairs of a selection."""
+        """Return a classifier that is fitted on the pairs of a family and selection."""
         key = (classifier, selection, family)
         if key not in self._scorers:
             rows = self.rows[selection, family]
@@ -291,10 +293,10 @@ def main() -> None:
         "--min-replacement-odds",
         type=float,
         default=MIN_REPLACEMENT_ODDS,
-        help="minimum odds of new words against old words",
+        help="minimum log-odds of new words against old words",
     )
     parser.add_argument(
-        "--min-swap-odds", type=float, default=MIN_SWAP_ODDS, help="minimum odds of moved numbers and attributes"
+        "--min-swap-odds", type=float, default=MIN_SWAP_ODDS, help="minimum log-odds of moved numbers and attributes"
     )
     parser.add_argument("--size", type=int, default=100, help="sample: pairs per family")
     parser.add_argument("--exponent", type=float, default=EXPONENT, help="sample: exponent of the refinement")

@@ -2,9 +2,9 @@
 
     python benchmarks/input_pipeline.py --images 64 --rounds 3 --json input.json
 
-The processors have the settings of the released models (InternVL3: 12 tiles of 448 px; Molmo-7B: 12 crops of 336 px;
-LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px). The models are tiny and do not run. Every image is a separate JPEG file
-with one pair, and a batch contains two images. These steps are measured alternately in one process:
+The processors have the settings of the released models (InternVL3: up to 12 tiles of 448 px; Molmo-7B: up to 12 crops
+of 336 px; LLaVA-1.5: 336 px; SmolVLM: tiles of 512 px). The models are tiny and do not run. Every image is a separate
+JPEG file with one pair, and a batch contains two images. These steps are measured alternately in one process:
 
 - decode: Pillow's decoder and the conversion to upright RGB,
 - resize: decode, and the resizing that the processor requires (Molmo only),
@@ -69,7 +69,7 @@ def load_family(family: str, folder: Path) -> Any:
 
 
 def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, Callable[[], float]]:
-    """Return a dictionary from names to the functions to time, each of which returns seconds per image."""
+    """Return a dictionary from the names of the measured steps to functions that return the seconds per image."""
     from scramble.training.collator import TrieCollator
     from scramble.training.data import Example
     from scramble.training.dataloader import Workers, data_loader, results
@@ -122,7 +122,7 @@ def resize_alone(processor: Any, image: Image.Image) -> None:
 
 
 def processor_seconds() -> float:
-    """Return the CPU time of this process and of the child processes that have ended."""
+    """Return the CPU seconds of this process and of its child processes that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 

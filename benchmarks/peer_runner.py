@@ -75,7 +75,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def clock(steps: int) -> Any:
-    """Return a clock that starts to measure memory when training starts."""
+    """Return a trainer callback that times the steps and starts to measure memory when training starts."""
     from step_clock import StepClock, reset_peak, resident_bytes, send
 
     class PeerClock(StepClock):

@@ -126,8 +126,8 @@ def sides_of(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
-    """Return two dictionaries: from each side that runs in its own environment to the Python interpreter of the
-    environment, and from each skipped side to the reason.
+    """Return the Python interpreter of each side that runs in its own environment, and the reason for each skipped
+    side.
     """
     pythons: dict[str, str] = {}
     skipped: dict[str, str] = {}

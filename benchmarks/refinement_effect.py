@@ -47,7 +47,9 @@ def biased(pairs: list[PreferencePair], share: float, seed: int) -> list[Prefere
 
 
 def balanced(pairs: list[PreferencePair], seed: int) -> list[PreferencePair]:
-    """Return pairs that are balanced on the gap between the probabilities of the out-of-fold classifiers."""
+    """Return pairs that are balanced on the gap between the probabilities that out-of-fold classifiers assign to the
+    chosen and to the rejected caption.
+    """
     gaps = np.tanh(TextOnlyOdds(pairs, [1.0] * len(pairs), seed=seed).fitted / 2).tolist()
     return balance_gaps(pairs, gaps, gaps, seed=seed)
 

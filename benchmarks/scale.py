@@ -9,8 +9,8 @@ this stage, which reuses the result, (4) the audit, and (5) the generate stage w
 CPU seconds of all processes, which other work on the machine affects little, and in wall-clock seconds. The peak memory
 is measured in the main process, without the workers. The last lines are linear fits over the sizes.
 
-``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. If captions
-are repeated, a number is appended from the second time on, so that no two captions are equal.
+``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. If there
+are too few captions, they are repeated with a number appended, so that the repetitions of a caption differ.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Compare the scoring throughput of one trie per image and of one sequence per row, on the same sequences and model.
 
-The shapes are 2 sequences per image (Winoground: the captions of a 2x2 item), 4 (SugarCrepe: option letters for both
-orders) and 18 (POPE: nine questions per image, "yes" and "no" for each). The method with one sequence per row runs in
-batches without gradients, with the head only at scored positions. This method pads to the longest sequence of a batch
-and encodes the image again for each sequence. Its "shared image" variant encodes each image once and repeats the
-features. The methods are measured alternately in one process.
+The numbers of sequences per image are 2 (as in Winoground: the captions of a 2x2 item), 4 (as in SugarCrepe: option
+letters for both orders) and 18 (as in POPE: nine questions per image, "yes" and "no" for each). With 18 sequences per
+image, the sequences are such questions with their answers; otherwise they are captions with and without swapped words.
+The method with one sequence per row runs in batches without gradients, with the head only at scored positions. This
+method pads to the longest sequence of a batch and encodes the image again for each sequence. Its "shared image" variant
+encodes each image once and repeats the features. The methods are measured alternately in one process.
 
     python benchmarks/score.py --json score.json
 """
@@ -28,7 +29,7 @@ OBJECTS = ("person", "dog", "car", "chair", "table", "bottle", "cup", "bench", "
 
 
 def make_items(vlm: Any, images: int, sequences: int, pixels: int, data: str | None) -> list[Any]:
-    """Make items with captions and their swapped forms, or with questions and both answers (for 18 sequences)."""
+    """Make items with captions and their swapped forms or, if ``sequences`` is 18, with questions and both answers."""
     from scramble.trie import TrieItem
 
     family, processor = vlm.family, vlm.processor
