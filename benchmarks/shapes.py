@@ -23,8 +23,8 @@ COMMON_WORDS = (
 class Shape:
     """Sizes of a model's tower (ViT) and decoder (Qwen2, or Qwen3.5 for the family ``qwen3_5``).
 
-    ``tiles`` is the maximum number of tiles (crops) of an image in addition to the whole image. ``vision_mlp`` is the
-    width of the tower's MLP. With None, the width is four times ``vision_width``.
+    ``tiles`` is the maximum number of crops of an image in addition to the whole image (Molmo only). ``vision_mlp`` is
+    the width of the MLP in the tower (Qwen only). With None, the width is four times ``vision_width``.
     """
 
     vision_layers: int
@@ -66,7 +66,8 @@ MOLMO_SHAPES = {
     "molmo-7b-d": Shape(23, 1024, 16, 28, 3584, 28, 4, 18944, 152064, False, 336, 12, "molmo"),
 }
 
-# Qwen2.5-VL and Qwen3.5: 28 px per token, windows of 112 px in seven of eight layers of Qwen2.5-VL's tower.
+# Qwen2.5-VL and Qwen3.5: Each image token represents 28 x 28 px. In seven of eight layers of Qwen2.5-VL's tower, the
+# attention windows have 112 x 112 px.
 QWEN_SHAPES = {
     # The parts have about the sizes of the shape "40m": tower 15 M, merger 3 M, decoder 17 M and embeddings 8 M
     # parameters. The decoder of qwen35-40m is narrower than the decoder of qwen-40m and has 8 layers, of which 6 are
@@ -247,7 +248,7 @@ def _qwen_decoder(shape: Shape) -> dict[str, Any]:
         "tie_word_embeddings": shape.tied,
         "rope_parameters": rope,
     }
-    pairs = head_dim // 2  # pairs of rotated dimensions, which the three axes share
+    pairs = head_dim // 2  # pairs of rotated dimensions, which are divided among the three axes
     if shape.family == "qwen2_5_vl":
         decoder["layer_types"] = ["full_attention"] * shape.layers
     else:
@@ -304,7 +305,9 @@ def read_captions(path: str | None, images: int, per_image: int) -> list[list[st
 
 
 def swap_two_words(caption: str, seed: int) -> str:
-    """Make a hard negative by exchanging two different words of the caption."""
+    """Make a hard negative by exchanging two different words of the caption, or by adding a word if no different words
+    are found.
+    """
     words = caption.split()
     rng = random.Random(seed)
     for _ in range(100):
@@ -324,7 +327,7 @@ def noise_image(seed: int, size: int, height: int | None = None) -> Any:
 
 
 def noise_jpeg(seed: int, size: int, height: int | None = None) -> bytes:
-    """Return the noise image as a JPEG file."""
+    """Return the bytes of a JPEG file with the image of :func:`noise_image`."""
     file = io.BytesIO()
     noise_image(seed, size, height).save(file, "JPEG")
     return file.getvalue()

@@ -36,12 +36,12 @@ def receive() -> str:
 
 
 def resident_bytes() -> int:
-    """Return the current resident memory of this process."""
+    """Return the current resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_bytes() -> int:
-    """Return the peak of resident memory since the last call of :func:`reset_peak`."""
+    """Return the peak resident memory in bytes since the last call of :func:`reset_peak`."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -81,13 +81,13 @@ class Clock:
         self.device_peak = 0  # stored here, because trainers reset CUDA's counter when they log
 
     def begin(self, model: torch.nn.Module) -> None:
-        """Set the LoRA weights, report that the process is ready, and wait."""
+        """Set the LoRA weights, report that the process is ready, and wait for the first step."""
         self._look()
         send(ready=True, lora_weights=set_adapter(model))
         self._wait()
 
     def end_step(self) -> None:
-        """Report a step, and wait unless it was the last one."""
+        """Report a step, and wait for the next step unless it was the last one."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]

@@ -41,7 +41,10 @@ def figures(args: argparse.Namespace, side: Measured, pairs: int) -> dict[str, A
 
 
 def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
-    """Return the number of operations of a step, and the fraction of the machine's rate that the step reaches."""
+    """Return the number of operations of a step, and the fraction of the machine's speed that the step reaches. On a
+    GPU, this is the model FLOP utilisation. On a CPU, it is the lower bound of the step time divided by the step
+    time.
+    """
     work = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_per_second") if key in facts}
     if "flop_per_second" in facts:
         work["utilisation"] = round(facts["flop"] / median / facts["flop_per_second"], 3)
@@ -86,9 +89,10 @@ def loss_difference(result: dict[str, Any]) -> dict[str, float]:
 
 
 def compare(result: dict[str, Any], pairs: int, clock: str) -> dict[str, Any]:
-    """Return the ratios between this project's sides and the faster setting of each peer, and the fastest peer.
+    """Return the ratios of speed and memory between each of this project's sides and each peer in its faster setting.
 
-    There are ratios for steps after the caches are built, and for 1 and 3 epochs including the time to build them.
+    The ratios to the fastest of all peers are included. Speed is compared for steps after the caches are built, and for
+    one and three epochs including the time to build the caches.
     ``clock`` is the measurement that determines which setting is faster. On a CPU, it is "cpu_seconds_per_step",
     because other work hardly changes the CPU time.
     """

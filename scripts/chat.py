@@ -62,7 +62,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def _selected_model(run: Mapping[str, Any], model: Mapping[str, Any], adapter: str | None) -> dict[str, Any]:
-    """Return the path and the adapter of the model that the command line names, or else of the run's arm."""
+    """Return the changes to the options of the model: the adapter that the command line names, no change if the command
+    line names only a model, or else the path and the adapter of the run's arm.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     from scramble.config.record import names_model

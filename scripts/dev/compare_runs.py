@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path.cwd()
-# Metrics that are not compared, because they depend on the machine's load.
+# Parts of the names of metrics that are not compared, because they depend on the machine.
 TIMES = ("second", "tokens_per", "pairs_per", "flop", "mfu", "memory", "utilisation", "data_fraction", "rss", "runtime")
 
 
@@ -149,7 +149,7 @@ def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def renamed(old: dict[str, Any]) -> dict[str, Any]:
-    """Rename the metrics of an old commit to TRL's names and make its token counts cumulative."""
+    """Give the metrics of an old commit their present names, and make its token counts cumulative."""
     values, tokens = {}, dict[str, float]()
     for key, value in old.items():
         start, _, name = key.rpartition(": ")
@@ -184,7 +184,7 @@ def record(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print a table with the numbers of equal values, followed by at most 50 differences."""
+    """Print a table of how many values are equal in each scenario, followed by at most 50 differences."""
     before, after = (json.loads(Path(name).read_text()) for name in (args.before, args.after))
     differences = []
     print("| scenario | numbers before | in both | equal |\n|---|---|---|---|")

@@ -34,7 +34,11 @@ __all__ = [
 
 
 def open_engine(kind: str, **options: Any) -> Engine:
-    """Create the engine ``kind`` with the arguments of its class. Raises EngineError if the engine cannot work."""
+    """Create an engine of the given kind with the arguments of its class.
+
+    Raises:
+        EngineError: the kind is unknown, or the engine cannot work with these arguments.
+    """
     if kind == "openai":
         from scramble.engines.openai_server import OpenAIServer
 

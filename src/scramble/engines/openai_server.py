@@ -159,7 +159,7 @@ class OpenAIServer(Engine):
             if self._failed_in_a_row >= self._give_up_after:
                 self._fatal = EngineError(
                     f"{self._failed_in_a_row} consecutive requests failed at {self.base_url}. Last error: "
-                    f"{reply.error}. Run the command again to resume, because the answers received so far are stored"
+                    f"{reply.error}. Fix the cause and run the command again: it resumes from the stored answers"
                 )
                 raise self._fatal
             if keep is not None:

@@ -1,8 +1,9 @@
 """Generates with a vision-text model in this process. Requests about the same image share the image features.
 
-In families with a trie, all samples of a question are one row of :func:`scramble.models.generation.generate_ids`, so
-the vision tower, projector and prompt run once for any number of samples. Models of families without a trie answer each
-request separately, with ``model.generate``.
+In families with a trie, all requests about the same image are one row of
+:func:`scramble.models.generation.generate_ids`, so the vision tower and the projector run once per image, and a prompt
+runs once for any number of samples. Without an image, the samples of one question are a row. Models of families without
+a trie answer each request separately, with ``model.generate``.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """
@@ -67,7 +68,7 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
 
 
 def reply(tokenizer: Any, request: Request, ids: Sequence[int], prompt_tokens: int, ended: bool | None = None) -> Reply:
-    """Return the reply decoded from the generated token ids, without the stop token.
+    """Return the reply that is decoded from the generated token ids. The ids do not include the stop token.
 
     ``ended`` says whether a stop token was generated. By default, a stop token is assumed if ``ids`` has fewer than
     ``max_tokens`` tokens.

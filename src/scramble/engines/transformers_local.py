@@ -1,6 +1,6 @@
 """Runs a text model of transformers, or a vision-text model that this project supports, in this process.
 
-Shape suffixes: B requests of a batch, L prompt tokens.
+Shape suffixes: B requests of a batch, L tokens of the prompt and the reply.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def as_model_mask(decoder: Any, attention_mask: object, dtype: torch.dtype) -> o
     Eager attention adds the mask to the scores. All other implementations need a Boolean mask or a BlockMask.
 
     Raises:
-        ModelError: the implementation is FlashAttention 2, which does not support the mask of a trie.
+        ModelError: the implementation is FlashAttention, which does not support the mask of a trie.
     """
     if decoder.config._attn_implementation.startswith("flash_attention"):
         raise ModelError(

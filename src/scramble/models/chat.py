@@ -32,7 +32,7 @@ def answer(
         seed: seed for sampling, if ``temperature`` is above 0.
 
     Raises:
-        ModelError: the number of tokens or the temperature is invalid.
+        ModelError: the number of tokens or the temperature is invalid, or ``text`` contains a control token.
     """
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise ModelError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens}")

@@ -24,7 +24,8 @@ _PATTERNS: WeakKeyDictionary[Any, re.Pattern[str] | None] = WeakKeyDictionary()
 def control_tokens(processor: Any) -> frozenset[str]:
     """Return the texts of all control tokens.
 
-    They are the tokenizer's special tokens, its added tokens with markup characters, and the processor's placeholders.
+    Control tokens are the tokenizer's special tokens, its added tokens with markup characters (except ``<think>`` and
+    ``</think>``), and the processor's placeholders.
 
     Args:
         processor: a processor or a tokenizer.

@@ -54,10 +54,10 @@ class Family:
         language_model, head: module paths in the unwrapped model.
         vision: module paths of tower and projector.
         lora_targets: regular expression for the names of the linear layers that get a LoRA adapter by default. PEFT
-            matches this expression with whole module names, so it must include the path of the language model.
+            matches this expression against whole module names, so it must include the path of the language model.
         combine: see :class:`scramble.trie.backbone.Backbone`.
-        has_trie: whether the family supports token tries. Without a trie, sequences are scored one per row
-            (:mod:`scramble.models.rows`) and trained with TRL's ``DPOTrainer``.
+        has_trie: whether the family supports token tries. Without a trie, each sequence is scored as a separate row
+            (:mod:`scramble.models.rows`), and models are trained with TRL's ``DPOTrainer``.
         block_per_run: see :class:`scramble.trie.backbone.TokenRules`.
         block_layers: see :class:`scramble.trie.backbone.Backbone`.
         recurrent: name of the modules in decoder layers of type ``linear_attention``, which run along the paths of a

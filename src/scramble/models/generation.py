@@ -122,8 +122,8 @@ def generate_ids(
 def generate_row(vlm: VLM, prompt: Prompt, max_new_tokens: int, logits_processor: Sequence[Any] = ()) -> list[int]:
     """Return the token ids that ``model.generate`` appends to a prompt, without the stop token.
 
-    The most likely token is selected at each step. ``logits_processor`` may change the scores. Settings in the
-    checkpoint's generation config that would change the scores are disabled, as in generation with a trie.
+    The most likely token is selected at each step. ``logits_processor`` may change the scores. The repetition penalties
+    in the checkpoint's generation config are disabled, as in generation with a trie.
     """
     stops = stop_tokens(vlm)
     ids = vlm.model.generate(

@@ -85,7 +85,10 @@ def load_vlm(
     _check_arguments(dtype, attn_implementation, device, quantization)
     kind = identify(path, revision)
     if family not in (None, kind.name):
-        raise ModelError(f"{path} is of family {kind.name}, not {family}: set model.path and model.family together")
+        raise ModelError(
+            f"{path} is of family {kind.name}, not {family}: set model.family={kind.name}, or set model.path to a model "
+            f"of family {family}"
+        )
     if not kind.has_trie:
         log.info(
             f"{path}: token tries do not support models of type {kind.name}, so each sequence is a separate "
@@ -119,7 +122,7 @@ def load_vlm(
 
 
 def device_or_gpu(device: str | None) -> str | None:
-    """Return the configured device. By default, return this process's GPU if there is one."""
+    """Return the configured device. For None and ``cuda``, return this process's GPU if there is one."""
     if device not in (None, "cuda") or not torch.cuda.is_available():
         return device
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

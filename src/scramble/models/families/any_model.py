@@ -1,7 +1,7 @@
 """Supports models of transformers' image-text-to-text classes that have no family of their own.
 
-A token trie needs facts about a model that only a family provides. Each sequence is therefore a separate row of the
-model's own ``forward`` (:mod:`scramble.models.rows`). The module paths are read from the model.
+A token trie needs facts about a model that only a family provides. Each sequence is therefore a separate row in a batch
+of the model's own ``forward`` (:mod:`scramble.models.rows`). The module paths are read from the model.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class AnyModel(Family):
     def find_parts(self, model: nn.Module) -> None:
         """Set the module paths from the model's own accessors. ``model`` may be on the meta device.
 
-        ``vision`` becomes the list of all modules outside the language model and the head (towers, projectors).
-        ``lora_targets`` matches the layers that PEFT's ``all-linear`` matches, but only inside the language model.
+        ``vision`` becomes the paths of all modules outside the language model and the head (towers, projectors), and of
+        an image tower inside the language model. ``lora_targets`` matches the layers that PEFT's ``all-linear``
+        matches, but only inside the language model.
 
         Raises:
             ModelError: the model is an encoder-decoder, or has no language model or output head.
@@ -119,8 +120,8 @@ class AnyModel(Family):
     ) -> Prompt:
         """Return the token ids of a prompt. ``Prompt.images`` holds all other inputs of ``model.forward``.
 
-        These include inputs with one value per token, such as ``token_type_ids`` and ``cross_attention_mask``.
-        Raises ModelError; see :meth:`check_text`.
+        The other inputs include ``token_type_ids`` and ``cross_attention_mask``, which have one value per token. Raises
+        ModelError; see :meth:`check_text`.
         """
         self.check_text(processor, text, history)
         batch = processor(
@@ -188,7 +189,7 @@ class PaliGemma(AnyModel):
                 f"{self.name} does not support conversations: remove the turns before the prompt {text[:80]!r}"
             )
         if not num_images:
-            raise ModelError(f"{self.name} supports only prompts with an image: add one to {text[:80]!r}")
+            raise ModelError(f"{self.name} supports only prompts with an image: add an image to {text[:80]!r}")
         return processor.image_token * num_images + text
 
     def render_completion(self, processor: Any, text: str) -> str:

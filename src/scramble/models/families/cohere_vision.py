@@ -9,7 +9,7 @@ from scramble.models.family import Family
 
 
 class AyaVision(Family):
-    """Aya Vision: up to 12 tiles of 364 px and a thumbnail, with 169 tokens each, preceded by an index token."""
+    """Aya Vision: up to 12 tiles of 364 px and a thumbnail, each with an index token followed by 169 image tokens."""
 
     name = "aya_vision"
     model_types = ("aya_vision",)
@@ -17,7 +17,9 @@ class AyaVision(Family):
 
 
 class Cohere2Vision(AyaVision):
-    """Command A Vision: up to 12 tiles of 512 px and a thumbnail, with 256 tokens each, followed by a line break."""
+    """Command A Vision: up to 12 tiles of 512 px and a thumbnail, each with 256 image tokens followed by a line
+    break.
+    """
 
     name = "cohere2_vision"
     model_types = ("cohere2_vision",)

@@ -67,7 +67,9 @@ class Llava(Family):
     model_types = ("llava",)
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Return the user turn and the start of the assistant's turn as text. Image placeholders are not expanded."""
+        """Return the conversation and the start of the assistant's turn as text. Image placeholders are not
+        expanded.
+        """
         bos = processor.tokenizer.bos_token or ""
         if not super().render_prompt(processor, text, num_images).removeprefix(bos).startswith("USER:"):
             rendered = super().render_prompt(processor, text, num_images, history)
@@ -153,6 +155,6 @@ class LlavaOnevision(LlavaNext):
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Return the number of tokens of each image, including the end of each row of features."""
-        if len(sizes) > 1:  # transformers' method only supports prompts with one image
+        if len(sizes) > 1:  # transformers' method supports only prompts with one image
             return [processor.num_image_tokens + 1] * len(sizes)
         return super().image_lengths(processor, sizes)

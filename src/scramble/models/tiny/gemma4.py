@@ -1,6 +1,6 @@
 """Creates a tiny Gemma 4.
 
-Images keep their aspect ratio, two types of layers have different heads, and logits are bounded.
+Images keep their aspect ratio, the two types of layers have heads of different sizes, and logits are bounded.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def save_tiny_gemma4(
     experts: int = 0,
     per_layer_width: int = 0,
 ) -> Path:
-    """Write a tiny native Gemma 4 and return its folder. An image has up to 70 tokens of 8 x 8 px.
+    """Write a tiny native Gemma 4 and return its folder. An image has up to 70 tokens, each of which represents 8 x 8
+    px.
 
     Args:
         folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.

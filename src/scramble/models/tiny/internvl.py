@@ -32,9 +32,10 @@ def save_tiny_internvl(
 ) -> Path:
     """Write a tiny native InternVL (about 1.2 M parameters by default) and return its folder.
 
-    The ViT has 3 layers of width 96 and patches of 6 px. An image of 48 px has 16 tokens after pixel shuffle. The Qwen2
-    decoder has 4 layers of width 128. With ``experts``, the decoder is Qwen3's mixture of this many experts, of which
-    two are active, as in InternVL3.5-30B-A3B. ``AutoModelForImageTextToText`` and ``AutoProcessor`` load the folder.
+    By default, the ViT has 3 layers of width 96 and patches of 6 px, an image of 48 px has 16 tokens after pixel
+    shuffle, and the Qwen2 decoder has 4 layers of width 128. If ``experts`` is not 0, the decoder is a Qwen3 mixture of
+    this number of experts, of which two are active, as in InternVL3.5-30B-A3B. ``AutoModelForImageTextToText`` and
+    ``AutoProcessor`` load the folder.
     """
     from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
 
@@ -73,7 +74,7 @@ def save_tiny_internvl(
     )
     model = random_model(InternVLForConditionalGeneration, config, seed)
     embeddings = model.model.vision_tower.embeddings
-    # Transformers initialises position embeddings to zero, from which the tower learns objects long before positions.
+    # Transformers initialises position embeddings to zero. The tower would then learn objects long before positions.
     embeddings.position_embeddings.data[0, 1:] = _positions(image_size // patch_size, vision_width)
     processor = InternVLImageProcessor(
         image_processor=GotOcr2ImageProcessorPil(

@@ -92,7 +92,7 @@ class TinyTokenizer:
 
 
 def chatml_template(image: str) -> str:
-    """Return a ChatML template with the image placeholder ``image``. It is short, so that tiny models run fast."""
+    """Return a short ChatML template with the image placeholder ``image``. Short prompts make tiny models fast."""
     return (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}"
         "{% if message['content'] is string %}{{ message['content'] }}"
