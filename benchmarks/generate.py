@@ -234,8 +234,8 @@ def measure_transfer(args: argparse.Namespace) -> None:
 def measure_speed(args: argparse.Namespace) -> None:
     """Print the captions per second of the parser alone and of the whole generator, and the memory at two data sizes.
 
-    Parser and generator run alternately three times, and the fastest run of each counts. The times are CPU seconds, so
-    that other work on the machine hardly affects their ratio.
+    The parser and the generator run alternately three times, and the fastest run of each is used. The times are CPU
+    seconds, so that other work on the machine hardly affects their ratio.
     """
     from scramble.language.spacy_pipeline import load_pipeline
     from scramble.pairs.captions.rules.generator import CHUNK

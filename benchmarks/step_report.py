@@ -147,7 +147,7 @@ def table(report: dict[str, Any]) -> str:
             lines.append(f"  {name:26} skipped: {reason}")
         if "loss_difference" in result:
             name, value = max(result["loss_difference"].items(), key=lambda item: item[1], default=("", 0.0))
-            lines.append(f"  the losses of all sides agree within {value:.1e} ({name})")
+            lines.append(f"  the losses of all sides agree within {value:.1e} (largest difference: {name})")
         for name, ratio in result.get("ratios", {}).items():
             peer = f" ({ratio['peer']})" if "peer" in ratio else ""
             lines.append(

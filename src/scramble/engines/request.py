@@ -112,8 +112,9 @@ MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": 
 def encoded(image: ImageFile) -> bytes:
     """Return the bytes to send for an image: the unchanged file if all decoders agree on its pixels, otherwise a PNG.
 
-    Servers convert transparency and 16-bit greys in different ways, so :mod:`scramble.pixels` converts such images
-    before sending. Raises RecordError if the file is in none of the servers' formats and cannot be decoded.
+    Servers convert transparency and 16-bit greys in different ways, so images with these properties are converted by
+    :mod:`scramble.pixels` before they are sent. Raises RecordError if the file is in none of the servers' formats and
+    cannot be decoded.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -108,10 +108,11 @@ class Judge:
     ) -> list[Outcome]:
         """Return the outcomes with the judge's verdicts.
 
-        MM-Vet's answers get ``values["score"]``, the mean grade in [0, 1], and all grades in ``details["grades"]``; an
-        answer with an unreadable grade gets the status ``unparsed``. The answers that the judge extracts replace the
-        answers that were extracted by rule. With ``faithfulness``, each response gets ``values["faithfulness"]``, which
-        is 0 for a response without statements.
+        The mean grade of an MM-Vet answer, in [0, 1], is stored in ``values["score"]``, and all its grades are stored
+        in ``details["grades"]``. The status of an answer with an unreadable grade is ``unparsed``. The answers that the
+        judge extracts replace the answers that were extracted by rule. With ``faithfulness``, the share of true
+        statements in each response is stored in ``values["faithfulness"]``. This share is 0 for a response without
+        statements.
 
         Raises:
             EvaluationError: a request has no reply, or faithfulness is requested without generated reasoning.

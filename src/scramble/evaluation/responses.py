@@ -1,5 +1,5 @@
-"""Store replies as JSONL, one row per query. Each row is appended and flushed immediately. The key of a row is a hash
-of everything on which the reply depends.
+"""Store replies as JSONL, one row per query. Rows are written to disk after each chunk of queries. The key of a row is
+a hash of everything on which the reply depends.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def evaluate(
         token_logprobs: store the log-probability of each token of the candidates; replies that were stored without
             these log-probabilities are computed again.
         judge: grades or extracts answers that rules cannot handle (:mod:`scramble.evaluation.judge`). Without a judge,
-            free answers are not graded.
+            free answers are graded only if the protocol sets ``free_grader=contains``.
         process: rank of this process, and the number of processes that share the work.
         wait: barrier of these processes.
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
@@ -179,7 +179,7 @@ def answer(
     wait: Callable[[], None] = lambda: None,
     progress: Callable[[str], Progress] | None = None,
 ) -> None:
-    """Generate and store the replies of one share of the work, without scores. When all shares are finished,
+    """Compute and store the replies of one share of the work, without scores. When all shares are finished,
     :func:`evaluate` computes the scores.
 
     The arguments and errors have the same meaning as in :func:`evaluate`.

@@ -314,7 +314,7 @@ class Family:
     def attention_windows(self, config: Any) -> dict[str, int | None]:
         """Return the attention windows (see :class:`scramble.trie.backbone.Backbone`).
 
-        Raises ModelError for layers whose computation no mask can describe.
+        Raises ModelError for types of layers to which the mask of a trie cannot be applied.
         """
         return attention_windows(config.get_text_config(), {"linear_attention"} if self.recurrent else set())
 

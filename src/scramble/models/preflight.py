@@ -151,7 +151,9 @@ def preflight(
 
 
 def memory_per_device() -> float | None:
-    """Return the memory in bytes of the smallest GPU, or of the machine if there is no GPU; None if unknown."""
+    """Return the memory in bytes of the smallest GPU, or of the machine if there is no GPU. Return None if the memory
+    is unknown.
+    """
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         return float(min(torch.cuda.get_device_properties(n).total_memory for n in range(count)))

@@ -7,8 +7,8 @@ context in which the model would have generated it. For example, PaliGemma atten
 causally in the answer. Rows are padded on the right, so that padding changes neither positions nor what a token attends
 to.
 
-TRL's trainers get the same rows (:mod:`scramble.training.trl_backend`). Their batches are built without the model, so
-this module extends the inputs itself instead of calling the model's method.
+TRL's trainers receive the same rows (:mod:`scramble.training.trl_backend`). Their batches are built without the model,
+so this module extends the inputs itself instead of calling the model's method.
 
 Shape legend: B rows, L tokens, K last tokens that are projected to the vocabulary, V vocabulary.
 """

@@ -1,7 +1,7 @@
 """Detect training images that occur in a benchmark, by COCO id or file hash.
 
-SugarCrepe, POPE and ConMe use COCO images. Winoground-style benchmarks and GQA use other images. Training on the images
-of a benchmark would bias the scores on this benchmark.
+SugarCrepe, POPE and ConMe use COCO images. COLA and GQA use images of Visual Genome, about half of which are COCO
+images. Training on the images of a benchmark would bias the scores on this benchmark.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class PairMethod(ABC):
 
 
 class DerivedMethod(PairMethod):
-    """The base class of methods that process the pairs of another method, which they open and close."""
+    """The base class of methods that process the pairs of another method. They open and close the other method."""
 
     def __init__(self, method: PairMethod) -> None:
         super().__init__(seed=method.seed, shard=method.shard)

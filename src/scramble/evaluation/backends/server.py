@@ -14,7 +14,7 @@ from scramble.records import ImageFile
 
 class EngineBackend:
     """Answers queries through an engine. Every reply is stored as soon as it arrives, so that an interrupted run loses
-    no replies.
+    at most the replies to requests in flight.
 
     The engine applies its own chat template and image preprocessing. The results are comparable with the results of a
     model in this process only if both use the same template and preprocessing.
@@ -57,7 +57,7 @@ class EngineBackend:
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
         """Return a large number of groups, because each chunk has to wait for its slowest request. An interrupted chunk
-        loses no replies, because the engine stores each reply itself.
+        loses no reply that has arrived, because the engine stores each reply itself.
         """
         return 4 * self.engine.window
 

@@ -37,8 +37,8 @@ def check_formats(names: Sequence[str]) -> None:
 def write(
     name: str, folder: str | Path, model: str, task: str, items: Sequence[Item], outcomes: Sequence[Outcome]
 ) -> Path | None:
-    """Write predictions in one format below ``folder``. Return None if the format does not support these items: all
-    formats need questions, and EvalAI needs questions whose ids are numbers.
+    """Write predictions in one format below ``folder``. Return None if the format does not support these items: each
+    format needs questions, and EvalAI needs questions whose ids are numbers.
 
     Raises:
         EvaluationError: a text is too long for the format.

@@ -94,8 +94,8 @@ ONE_WAY = ("i2t_positive", "i2t_negative", "t2i_positive", "t2i_negative")
 
 def one_way(scores: ArrayLike) -> dict[str, float]:
     """Return the outcomes of BiVLC's four comparisons for one item (Miranda et al. 2024): each image chooses its
-    caption (I2T), and each caption chooses its image (T2I). ``scores`` (2, 2) is as in :func:`two_by_two`. Ties count
-    as wrong.
+    caption (I2T), and each caption chooses its image (T2I). ``scores`` (2, 2) are the scores of the item, as in
+    :func:`two_by_two`. Ties count as wrong.
     """
     (c0_i0, c1_i0), (c0_i1, c1_i1) = _without_nan(scores, "2x2 scores")
     wins = (c0_i0 > c1_i0, c1_i1 > c0_i1, c0_i0 > c0_i1, c1_i1 > c1_i0)
@@ -168,7 +168,9 @@ def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[n
     are right (MMVP pairs, CircularEval).
     """
     if len(correct) != len(groups):
-        raise MetricError(f"there are {len(correct)} outcomes but {len(groups)} group labels")
+        raise MetricError(
+            f"there are {len(correct)} outcomes but {len(groups)} group labels: pass one label per outcome"
+        )
     lowest: dict[Hashable, float] = {}
     for value, group in zip(correct, groups, strict=True):
         lowest[group] = min(lowest.get(group, 1.0), float(value))
@@ -184,7 +186,7 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     memorization.
     """
     if not steps:
-        raise MetricError("a problem without steps has no dimensions")
+        raise MetricError("a problem without steps has no dimensions: pass the outcomes of its steps")
     every, some = all(steps), any(steps)
     inadequate = every and not problem
     values = {

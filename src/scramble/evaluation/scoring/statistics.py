@@ -247,7 +247,9 @@ def _cluster_sums(values_N: NDArray[np.float64], clusters: Sequence[Hashable] | 
     if clusters is None:
         return values_N
     if len(clusters) != len(values_N):
-        raise MetricError(f"there are {len(values_N)} values but {len(clusters)} cluster labels")
+        raise MetricError(
+            f"there are {len(values_N)} values but {len(clusters)} cluster labels: pass one label per value"
+        )
     index = {label: k for k, label in enumerate(dict.fromkeys(clusters))}
     return np.bincount([index[label] for label in clusters], weights=values_N, minlength=len(index)).astype(np.float64)
 

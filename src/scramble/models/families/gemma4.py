@@ -50,7 +50,7 @@ class Gemma4ImageProcessor(ImageOnly, Gemma4Processor, PresentParts):
 
 
 class Gemma4(Family):
-    """Gemma 4: an image keeps its aspect ratio and has at most 280 tokens.
+    """Gemma 4: an image keeps its aspect ratio and is represented by at most 280 tokens.
 
     In layers with a sliding window, the tokens of an image attend to each other bidirectionally, except in E2B and E4B.
     These two models have per-layer token embeddings, and their later layers use the keys and values of earlier layers.
@@ -120,7 +120,7 @@ class Gemma4(Family):
         return by_prompt(per_image, [len(inputs["pixel_values"]) for inputs in images])
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Return the token embeddings (..., D) of ids (...). Generated placeholders get the embedding of padding."""
+        """Return the token embeddings (..., D) of ids (...). Generated placeholders are embedded as padding."""
         return super().embed_tokens(model, without_placeholders(model.config, input_ids))
 
     def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:

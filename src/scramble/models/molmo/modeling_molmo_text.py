@@ -34,7 +34,7 @@ class MolmoEmbedding(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the embeddings (..., D) of ids (...).
 
-        Id -1 marks padding and gets the embedding of row 0, as in the released code.
+        Id -1 marks padding. Its embedding is row 0, as in the released code.
         """
         input_ids = torch.where(input_ids == -1, 0, input_ids)
         split = len(self.embedding)

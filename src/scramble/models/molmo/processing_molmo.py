@@ -79,8 +79,8 @@ class MolmoProcessor(ProcessorMixin):
 
         Args:
             images: an image, a list of images, or one list of images per text. The images of a single list are assigned
-                to the texts by their ``<|image|>`` placeholders. Without placeholders, a single text gets all images,
-                and several texts get one image each. An image may be any input of the image processor.
+                to the texts by their ``<|image|>`` placeholders. Without placeholders, a single text receives all
+                images, and each of several texts receives one image. An image may be any input of the image processor.
             text: complete prompts, usually from ``apply_chat_template``: ``" User: {text} Assistant:"``. Images are
                 inserted at ``<|image|>``, or before a text without placeholders.
             return_tensors: "pt" or "np"; None returns lists with one entry per text, without padding.

@@ -39,7 +39,9 @@ TEMPLATE = (
 
 
 def save_tiny_aya_vision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, window: int = 4096) -> Path:
-    """Write a tiny native Aya Vision and return its folder. Tiles of 28 px with patches of 7 px have 4 tokens each."""
+    """Write a tiny native Aya Vision and return its folder. A tile of 28 px with patches of 7 px is encoded as 4
+    tokens.
+    """
     from transformers import (
         AyaVisionConfig,
         AyaVisionForConditionalGeneration,
@@ -70,7 +72,7 @@ def save_tiny_aya_vision(folder: str | Path, texts: Iterable[str], seed: int = 0
 def save_tiny_cohere2_vision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, window: int = 4096) -> Path:
     """Write a tiny native Command A Vision and return its folder. Its image processor needs torchvision.
 
-    Tiles of 32 px with patches of 8 px have 4 tokens each.
+    A tile of 32 px with patches of 8 px is encoded as 4 tokens.
     """
     from transformers import (
         Cohere2VisionConfig,

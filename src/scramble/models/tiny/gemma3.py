@@ -31,7 +31,9 @@ TEMPLATE = (
 def save_tiny_gemma3(
     folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 32, sliding_window: int = 12
 ) -> Path:
-    """Write a tiny native Gemma 3 and return its folder. Images of 32 px with patches of 4 px have 16 tokens."""
+    """Write a tiny native Gemma 3 and return its folder. An image of 32 px with patches of 4 px is encoded as 16
+    tokens.
+    """
     from transformers import (
         Gemma3Config,
         Gemma3ForConditionalGeneration,

@@ -46,8 +46,8 @@ def save_tiny_gemma4(
     experts: int = 0,
     per_layer_width: int = 0,
 ) -> Path:
-    """Write a tiny native Gemma 4 and return its folder. An image has up to 70 tokens, each of which represents 8 x 8
-    px.
+    """Write a tiny native Gemma 4 and return its folder. An image is encoded as up to 70 tokens, each of which
+    represents 8 x 8 px.
 
     Args:
         folder, texts, seed: see :func:`scramble.models.tiny.save_tiny`.

@@ -25,7 +25,9 @@ TEMPLATE = (
 
 
 def save_tiny_idefics(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 32) -> Path:
-    """Write a tiny native Idefics3 and return its folder. Tiles of 32 px with patches of 8 px have 4 tokens each."""
+    """Write a tiny native Idefics3 and return its folder. A tile of 32 px with patches of 8 px is encoded as 4
+    tokens.
+    """
     from transformers import (
         Idefics3Config,
         Idefics3ForConditionalGeneration,

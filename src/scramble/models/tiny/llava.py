@@ -18,7 +18,9 @@ TEMPLATE = (
 
 
 def save_tiny_llava(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 56) -> Path:
-    """Write a tiny native LLaVA-1.5 and return its folder. An image of 56 px with patches of 14 px has 16 tokens."""
+    """Write a tiny native LLaVA-1.5 and return its folder. An image of 56 px with patches of 14 px is encoded as 16
+    tokens.
+    """
     from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     tokens = TinyTokenizer([*texts, SYSTEM], SPECIALS, bos="<s>", eos="</s>", pad="<pad>", roles=("USER", "ASSISTANT"))

@@ -19,7 +19,9 @@ TEMPLATE = (
 
 
 def save_tiny_llava_next(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 28) -> Path:
-    """Write a tiny native LLaVA-NeXT and return its folder. A tile of 28 px with patches of 7 px has 16 tokens."""
+    """Write a tiny native LLaVA-NeXT and return its folder. A tile of 28 px with patches of 7 px is encoded as 16
+    tokens.
+    """
     from transformers import (
         LlavaNextConfig,
         LlavaNextForConditionalGeneration,

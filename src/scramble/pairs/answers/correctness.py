@@ -229,7 +229,7 @@ class CorrectnessPairs:
 def contained(positive: str, negative: str | None) -> bool:
     """Return whether the incorrect answer contains the correct one, as "14" contains "4".
 
-    Correctness pairs with these answers are omitted.
+    If it does, the correctness pair is omitted.
     """
     if negative is None:
         return False

@@ -40,8 +40,8 @@ def is_reordering(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> b
     """Return whether two texts differ only in the order of the two parts of a coordination or of a symmetric relation.
 
     An example is "a cat and a dog" and "a dog and a cat". The texts are lists of lower-case words. Articles are
-    ignored, and the synonyms of a lexicon entry count as the same word. The result is also True for texts without any
-    other difference.
+    ignored, and the synonyms of a lexicon entry count as the same word. The result is also True if the texts differ
+    only in articles and synonyms.
     """
     first, second = _entries(chosen, lexicon), _entries(rejected, lexicon)
     if first == second:

@@ -28,11 +28,11 @@ class CaptionMethod(PairMethod):
     """The base class of methods that prefer captions to hard negatives, which a generator derives from the captions.
 
     Args:
-        options: options of the generator, see the subclasses.
+        options: options of the generator (see the subclasses).
         similarity: fields of :class:`scramble.pairs.scoring.stored_models.ScorerSettings` for the CLIP or SigLIP model
             that selects captions if ``captions_per_image`` is ``clip``. The scores of this model are stored in the
             split's folder ``scores/``, so that an interrupted run resumes.
-        form, assembly: options of the pairs, see :func:`scramble.pairs.captions.assemble.caption_pairs`.
+        form, assembly: options of the pairs (see :func:`scramble.pairs.captions.assemble.caption_pairs`).
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class CotCaptions(CaptionMethod):
     """Prefers English captions to negatives that a language model writes.
 
     Args:
-        engine: kind and options of the language model, see :func:`scramble.engines.open_engine`.
+        engine: kind and options of the language model (see :func:`scramble.engines.open_engine`).
         options: see :class:`scramble.pairs.captions.chain_of_thought.CotGenerator`. The option ``cleaner`` has the same
             fields as ``engine``.
     """

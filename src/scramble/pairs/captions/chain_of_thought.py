@@ -244,7 +244,7 @@ def read_clean(reply: Reply) -> str:
 
 
 def shared_content(before: Any, after: Any) -> float:
-    """Return the fraction, in [0, 1], of the content lemmas of two ``Doc`` objects that the other object also contains.
+    """Return the fraction, in [0, 1], of the content lemmas of two ``Doc`` objects that both objects contain.
 
     Content lemmas are the lemmas of nouns, names, verbs, adjectives and numbers. A repeated lemma counts each time. The
     parts of speech may differ, because one parse may tag a lemma as a noun and the other as a verb.

@@ -33,8 +33,8 @@ class SceneAlignRationales(PairMethod):
     """A pair method that prefers faithful rationales to rationales of an edited scene graph.
 
     Args:
-        engine: kind and options of the engine for ``rewrite="engine"`` and ``graphs="engine"``, see
-            :func:`scramble.engines.open_engine`.
+        engine: kind and options of the engine for ``rewrite="engine"`` and ``graphs="engine"`` (see
+            :func:`scramble.engines.open_engine`).
         prompt: the prompt, which contains ``{question}``.
         options: see :meth:`_set_options`.
     Raises:

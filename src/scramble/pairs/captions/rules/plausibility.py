@@ -4,8 +4,8 @@
 model rejects it without the image. :class:`SelectionalTables` counts how often a noun occurs before and after a
 relation ("holding", "sitting on", "with"), with an adjective, and in one caption with another noun or verb. The lift of
 a noun in a place is its probability in this place divided by its overall probability (selectional association; Resnik
-1996). The counts include the edited caption itself, in which the new words do not occur in their new places. This
-lowers a log-lift by at most log(6 / 5).
+1996). The counts include the caption that is edited, in which the new words do not occur in their new places. Therefore
+a log-lift is too low by at most log(6 / 5).
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class SelectionalTables:
         }
 
     def _company_lift(self, noun: str, word: str) -> float:
-        """Return the log of the ratio of observed to expected captions that contain both a noun and another word."""
+        """Return the log of the ratio between the observed and the expected number of captions that contain a noun and
+        another word.
+        """
         expected = self._words[noun] * self._words[word] / max(1, self._captions)
         return math.log((self._company[noun, word] + _COMPANY) / (expected + _COMPANY))
 
@@ -172,7 +174,9 @@ class SelectionalTables:
         return odds + self._lift(phrase, new_place) - self._lift(phrase, old_place)
 
     def relation_odds(self, s: Sentence, words: Mapping[int, str]) -> float:
-        """Return the log-odds, relative to the caption, of the relations with new ``words`` (by token)."""
+        """Return the log-odds of the changed relations relative to the original ones. ``words`` maps tokens to new
+        words.
+        """
         odds = 0.0
         for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words), strict=True):
             if new == old:
@@ -226,8 +230,8 @@ class SelectionalTables:
         """Return whether a noun can have an adjective.
 
         Most things can have any colour and be large or small. Animals, food and plants have typical colours, and
-        few nouns can have a material, a state or a length. These combinations are accepted only if they occur in the
-        captions.
+        few nouns can have a material, a state or a length. These combinations are accepted only if they occur at least
+        :data:`_ATTESTED` times in the captions.
         """
         has_typical_colours = adjective.cls in ("colour", "pattern") and noun.category in _NATURAL
         if has_typical_colours or adjective.cls in ("material", "state") or adjective.word in ("tall", "long", "short"):
@@ -235,7 +239,9 @@ class SelectionalTables:
         return True
 
     def has_quantity(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
-        """Return whether a noun occurs after the phrase's quantity word, if any ("slice of soup" does not occur)."""
+        """Return whether a phrase has no quantity word, or whether a noun occurs after this word at least
+        :data:`_ATTESTED` times ("slice of soup" does not occur).
+        """
         if not phrase.partitive:
             return True
         return self._nouns[("partitive", s.lower[phrase.slot].removesuffix("s")), noun.lemma] >= _ATTESTED

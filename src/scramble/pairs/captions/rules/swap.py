@@ -58,9 +58,9 @@ def swaps(
     Args:
         tables: counts of nouns in the user's captions. A swap of phrases or heads is dropped if a noun has a log-lift
             below ``min_lift`` in its new place. The threshold for whole phrases of different categories is at least 0.
-            The threshold ``min_lift`` also applies to the log-odds of exchanged numbers, and, minus
-            :data:`_RARE_ATTRIBUTE`, to the log-lift of attributes. A number or an attribute is not moved if the
-            log-odds of the swap relative to the caption are below ``min_odds``. With None, no swap is dropped.
+            The log-odds of exchanged numbers must be at least ``min_lift``, and the log-lift of attributes must be at
+            least ``min_lift`` minus :data:`_RARE_ATTRIBUTE`. A number or an attribute is not moved if the log-odds of
+            the swap relative to the caption are below ``min_odds``. With None, no swap is dropped.
     """
     negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not in_title(s, p, lexicon)]
@@ -241,8 +241,7 @@ def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
 
 
 def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
-    """Swap whole phrases."""
-    if not linked or (s.pronoun and not _same_reference(s, u, v)):
+        if not linked or (s.pronoun and not _same_reference(s, u, v)):
         return []
     verbs: list[Change] | None = []
     if u.slot_plural != v.slot_plural or u.partitive or v.partitive:

@@ -129,7 +129,9 @@ class WorldInterventions:
         )
 
     def _is_valid(self, case: _DerivedCase, derived: Derived) -> bool:
-        """Return whether there are new steps, all false of the image, and the last is near enough to the conclusion."""
+        """Return whether there are new steps, all of them are false of the image, and the last one is near enough to
+        the conclusion.
+        """
         new = [i for i, step in enumerate(derived.steps) if step not in case.steps]
         if not new or not self.settings.near_enough(len(derived.steps) - 1 - new[-1]):
             return False
