@@ -86,8 +86,8 @@ def load_vlm(
     kind = identify(path, revision)
     if family not in (None, kind.name):
         raise ModelError(
-            f"{path} is of family {kind.name}, not {family}: set model.family={kind.name}, or set model.path to a model "
-            f"of family {family}"
+            f"{path} is of family {kind.name}, not {family}: set model.family={kind.name}, or set model.path to a "
+            f"model of family {family}"
         )
     if not kind.has_trie:
         log.info(

@@ -91,7 +91,7 @@ class AnswerMethod(PairMethod):
         """Yield the pairs of the selected questions."""
 
     def _questions(self, split: Path) -> Iterator[Question]:
-                if not table_path(split, Question).exists():
+        if not table_path(split, Question).exists():
             raise PairMethodError(
                 f"{split} contains no questions: use data=world, or your own question file (data=questions)"
             )

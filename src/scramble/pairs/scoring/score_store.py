@@ -37,8 +37,7 @@ class ScoreStore:
         return stored if len(stored) == len(keys) else None
 
     def add(self, keys: Sequence[str], scores: Sequence[float]) -> None:
-        """Write a batch of scores to disk. Raises StoreError if the scores cannot be written.
-        """
+        """Write a batch of scores to disk. Raises StoreError if the scores cannot be written."""
         self._file.append(dict(zip(keys, scores, strict=True)))
         self._scores |= {int(key, 16): score for key, score in zip(keys, scores, strict=True)}
 

@@ -241,7 +241,7 @@ def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
 
 
 def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
-        if not linked or (s.pronoun and not _same_reference(s, u, v)):
+    if not linked or (s.pronoun and not _same_reference(s, u, v)):
         return []
     verbs: list[Change] | None = []
     if u.slot_plural != v.slot_plural or u.partitive or v.partitive:
