@@ -97,8 +97,8 @@ def measure_yield(args: argparse.Namespace) -> None:
         rules[pair.rule] += 1
         if pair.kind.startswith("swap"):
             swapped.add(key)
-    print(f"{captions} captions; a swap negative for {100 * len(swapped) / captions:.1f} %,", end=" ")
-    print(f"any negative for {100 * len(any_) / captions:.1f} %")
+    print(f"{captions} captions: {100 * len(swapped) / captions:.1f} % have a swap negative and", end=" ")
+    print(f"{100 * len(any_) / captions:.1f} % have any negative")
     print("candidates by kind:", dict(kinds.most_common()))
     print("candidates by rule:", dict(rules.most_common()))
     print("captions without a pair:", dict(skipped.most_common()))
@@ -121,7 +121,7 @@ def draw_sample(args: argparse.Namespace) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["pair_id", "kind", "rule", "chosen", "rejected", "label"])
         writer.writerows([p.pair_id, p.kind, p.rule, p.chosen, p.rejected, ""] for p in drawn)
-    print(f"{len(drawn)} of {len(pairs)} refined pairs -> {args.out}")
+    print(f"wrote {len(drawn)} of {len(pairs)} refined pairs to {args.out}")
 
 
 class Half:

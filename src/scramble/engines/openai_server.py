@@ -91,7 +91,10 @@ class OpenAIServer(Engine):
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise EngineError("base_url must be a URL like http://localhost:8000/v1")
         if parts.username or parts.password:
-            raise EngineError("base_url contains a user or password: put the key into an environment variable instead")
+            raise EngineError(
+                "base_url contains a user or password: remove it, and set api_key_env to the name of the environment "
+                "variable that contains the key"
+            )
         key = "none" if api_key_env is None else os.environ.get(api_key_env, "")
         if not key:
             raise EngineError(f"the environment variable {api_key_env} is not set: set it to the key of the server")

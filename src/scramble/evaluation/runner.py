@@ -77,15 +77,20 @@ def _content(path: str | Path, revision: str | None, setting: str) -> str:
         cached = {repo.repo_id: repo for repo in scan_cache_dir().repos}
     except Exception as error:  # huggingface_hub raises CacheNotFound and several others for a broken cache
         raise EvaluationError(
-            f"{path} is not a folder, and the hub cache cannot be read ({error}): check {setting} and HF_HOME"
+            f"{path} is not a folder, and the hub cache cannot be read ({error}): correct {setting} or HF_HOME"
         ) from error
     if str(path) not in cached:
-        raise EvaluationError(f"{path} is neither a folder nor a downloaded hub model: check {setting}")
+        raise EvaluationError(
+            f"{path} is neither a folder nor a downloaded hub model: correct {setting} or download the model"
+        )
     name = revision or "main"
     for commit in cached[str(path)].revisions:
         if commit.commit_hash == name or name in commit.refs:
             return commit.commit_hash
-    raise EvaluationError(f"model {path}: revision {name!r} has not been downloaded: check model.revision")
+    raise EvaluationError(
+        f"revision {name!r} of {path} has not been downloaded: download it with 'hf download' or correct "
+        "model.revision"
+    )
 
 
 def evaluate(

@@ -99,7 +99,7 @@ class MolmoModel(MolmoPreTrainedModel):
         ``image_input_idx``, the position of each feature in ``input_ids`` (negative for dropped features).
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.transformer.wte(input_ids)
         features_BCFD = None

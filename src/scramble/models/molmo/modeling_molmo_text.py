@@ -216,7 +216,7 @@ class MolmoTextModel(MolmoPreTrainedModel):
             position_ids: (B, L); by default the number of preceding tokens without padding.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.wte(input_ids)
         if use_cache and cache is None:

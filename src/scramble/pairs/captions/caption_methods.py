@@ -109,7 +109,7 @@ def _explain_grammar_errors() -> Iterator[None]:
         yield
     except GrammarError as error:
         raise PairMethodError(
-            f"{error}. pairs.method=world can only use captions of the embedded world: choose pairs=rules for English "
+            f"{error}. pairs.method=world supports only captions of the embedded world: choose pairs=rules for English "
             "captions"
         ) from error
 

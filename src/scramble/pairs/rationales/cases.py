@@ -55,7 +55,7 @@ class Settings:
             raise SceneAlignError(f"pairs.options.kinds: unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
             raise SceneAlignError(
-                "pairs.options.kinds must have weights of at least 0, at least one of them above 0, not "
+                "pairs.options.kinds must have weights of at least 0, and at least one weight must be above 0, not "
                 f"{dict(self.kinds)}"
             )
         if not self.edits or any(number < 1 or weight < 0 for number, weight in self.edits.items()):
