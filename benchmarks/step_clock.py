@@ -115,7 +115,7 @@ class StepClock(TrainerCallback):
         self.losses: list[float] = []
 
     def on_train_begin(self, *args: Any, model: torch.nn.Module, **kwargs: Any) -> None:
-        """Wait for the first step."""
+        """Wait for the line that starts the first step."""
         self.clock.begin(model)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:

@@ -325,9 +325,9 @@ class Family:
         return int(images["pixel_values"].numel()) // (3 * height * width)
 
     def logit_softcap(self, config: Any) -> float | None:
-        """Return the bound of the logits, or None.
+        """Return the bound to which the head's logits are soft-capped, or None if they are not capped.
 
-        Most model classes ignore ``final_logit_softcapping`` in the decoder's config.
+        By default, ``final_logit_softcapping`` in the decoder's config is ignored, as in most model classes.
         """
         return None
 

@@ -18,7 +18,7 @@ Measured = tuple[dict[str, float], dict[str, Any]]
 
 def of_mentions(mentions: Sequence[objects.Mention], truth: Collection[str]) -> Measured:
     """Return the values and details of an outcome. The value is 1 if the mentions contain a hallucination, else 0. The
-    details are the counts of the mentions and the hallucinated words.
+    details are the counts (:class:`scramble.grading.objects.Counts`) and the list of hallucinated words.
     """
     counts = objects.count(mentions, truth)
     wrong = [word for word, category in mentions if category not in truth]

@@ -107,7 +107,7 @@ class Gemma4(Family):
         return self.feature_tokens(config) if bidirectional == "vision" else frozenset()
 
     def logit_softcap(self, config: Any) -> float | None:
-        """Return the bound of the logits."""
+        """Return the bound to which the head's logits are soft-capped, or None if they are not capped."""
         return config.get_text_config().final_logit_softcapping
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:

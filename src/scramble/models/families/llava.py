@@ -145,8 +145,8 @@ class LlavaNext(Llava):
 class LlavaOnevision(LlavaNext):
     """LLaVA-OneVision: like LLaVA-NeXT, but with views of 384 px (729 tokens) and up to 36 tiles.
 
-    Feature grids of more than 9 tiles are reduced to 9 tiles. In a prompt with several images, each image has one view,
-    which is padded to a square.
+    A feature grid that is larger than 9 tiles is downscaled to the size of 9 tiles. In a prompt with several images,
+    each image has one view, which is padded to a square.
     """
 
     name = "llava_onevision"

@@ -1,6 +1,6 @@
 """Creates a tiny Aya Vision or Command A Vision.
 
-The models have a SigLIP tower, tiles, and a Cohere2 decoder with attention windows.
+The models consist of a SigLIP tower and a Cohere2 decoder with attention windows. Images are divided into tiles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Creates a tiny Gemma 3 with a SigLIP tower, pooled image tokens, and a sliding window in most decoder layers."""
+"""Creates a tiny Gemma 3 with a SigLIP tower and a decoder in which most layers have a sliding window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creates a tiny LLaVA-NeXT with a CLIP tower, tiles whose features form rows, and a Mistral decoder."""
+"""Creates a tiny LLaVA-NeXT with a CLIP tower and a Mistral decoder."""
 
 from __future__ import annotations
 

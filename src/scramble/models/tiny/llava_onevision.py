@@ -1,6 +1,7 @@
 """Creates a tiny LLaVA-OneVision.
 
-The model has a SigLIP tower, tiles whose features form rows, a Qwen2 decoder, and a ChatML template.
+The model consists of a SigLIP tower and a Qwen2 decoder. Images are divided into tiles whose features form rows, and
+prompts have ChatML format.
 """
 
 from __future__ import annotations

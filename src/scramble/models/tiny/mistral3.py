@@ -1,4 +1,4 @@
-"""Creates a tiny Mistral 3 with a Pixtral tower, merged patches, and a Mistral or Ministral decoder."""
+"""Creates a tiny Mistral 3 with a Pixtral tower and a Mistral or Ministral decoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPECIALS = ["<unk>", "<s>", "</s>", "<pad>", "[INST]", "[/INST]", "[IMG]", "[IMG
 
 
 def tiny_mistral3_config(ids: dict[str, int], vocab_size: int, decoder: str = "mistral") -> Any:
-    """Return a tiny config with images of up to 64 px, whose patches of 8 px are merged 2 x 2."""
+    """Return a tiny config for images with sides of up to 64 px, whose patches of 8 px are merged 2 x 2."""
     from transformers import Mistral3Config
 
     return Mistral3Config(

@@ -1,4 +1,4 @@
-"""Provides the parts that tiny models share, which are the tokenizer, the chat template and random weights."""
+"""Provides the parts that tiny models share: the tokenizer, the chat template and the random weights."""
 
 from __future__ import annotations
 

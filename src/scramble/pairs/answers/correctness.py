@@ -109,7 +109,7 @@ class CorrectnessPairs:
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
     ) -> Iterator[tuple[Question, QuestionPairs | Skip]]:
-        """Yield each question, in order, with its pairs or the reason why it has none. Raises EngineError."""
+        """Yield each question, in order, with its pairs or the reason why it has no pairs. Raises EngineError."""
 
         def cases() -> Iterator[tuple[Case, Skip | None]]:
             for question in questions:

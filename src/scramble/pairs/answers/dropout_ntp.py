@@ -75,7 +75,7 @@ class DropoutNTP:
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
     ) -> Iterator[tuple[Question, PreferencePair | Skip]]:
-        """Yield each question, in order, with its pair or the reason why it has none. Raises EngineError."""
+        """Yield each question, in order, with its pair or the reason why it has no pair. Raises EngineError."""
         for truncated, replies in ask_each(
             self._engine, self._store, self._truncated_answers(questions, images), self._continuation
         ):

@@ -88,8 +88,8 @@ class Perturbed:
     Attributes:
         chosen, rejected: the steps of both sides.
         false_steps: indices in ``rejected`` of the steps that the image does not support.
-        missing: the needed steps that the rejected side lacks, including those that a false step replaces.
-        padding: the true but unneeded steps that the rejected side has instead of missing steps.
+        missing: the needed steps that the rejected side lacks, including the steps that a false step replaces.
+        padding: the true but unneeded steps of the rejected side that replace missing steps.
         distance: number of steps from the last changed step to the conclusion.
         critical: ids of the objects on which the answer depends.
         rule: the rule that made the change.
