@@ -66,8 +66,8 @@ MOLMO_SHAPES = {
     "molmo-7b-d": Shape(23, 1024, 16, 28, 3584, 28, 4, 18944, 152064, False, 336, 12, "molmo"),
 }
 
-# Qwen2.5-VL and Qwen3.5: Each image token represents 28 x 28 px. In seven of eight layers of Qwen2.5-VL's tower, the
-# attention windows have 112 x 112 px.
+# Qwen2.5-VL and Qwen3.5: each image token represents 28 x 28 px. In seven of eight layers of Qwen2.5-VL's tower, the
+# attention windows cover 112 x 112 px.
 QWEN_SHAPES = {
     # The parts have about the sizes of the shape "40m": tower 15 M, merger 3 M, decoder 17 M and embeddings 8 M
     # parameters. The decoder of qwen35-40m is narrower than the decoder of qwen-40m and has 8 layers, of which 6 are
