@@ -88,8 +88,7 @@ def _content(path: str | Path, revision: str | None, setting: str) -> str:
         if commit.commit_hash == name or name in commit.refs:
             return commit.commit_hash
     raise EvaluationError(
-        f"revision {name!r} of {path} has not been downloaded: download it with 'hf download' or correct "
-        "model.revision"
+        f"revision {name!r} of {path} has not been downloaded: download it with 'hf download' or correct model.revision"
     )
 
 
