@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scramble.pairs.audit.refine import EXPONENT, TextOnlyOdds, family_of, refine, select
+from scramble.pairs.audit.refine import EXPONENT, TextOnlyOdds, kind_family, refine, select
 from scramble.pairs.audit.text_only import CLASSIFIERS, Scorer, group_of, measured
 from scramble.pairs.base import CandidateSet, Skip, seeded
 from scramble.pairs.captions.assemble import caption_candidates, caption_pairs
@@ -115,7 +115,7 @@ def draw_sample(args: argparse.Namespace) -> None:
     pairs = [pair for pair in pairs if (pair.chosen, pair.rejected) not in seen]
     drawn: list[PreferencePair] = []
     for family in ("swap", "replace"):
-        members = [pair for pair in pairs if family_of(pair.kind) == family]
+        members = [pair for pair in pairs if kind_family(pair.kind) == family]
         drawn += seeded(args.seed, "sample", family).sample(members, args.size)
     with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -145,7 +145,7 @@ class Half:
         self.rows: dict[tuple[str, str], list[int]] = {}  # by selection and family
         for name, members in selections.items():
             for family in ("swap", "replace"):
-                self.rows[name, family] = [row[place[id(p)]] for p in members if family_of(p.kind) == family]
+                self.rows[name, family] = [row[place[id(p)]] for p in members if kind_family(p.kind) == family]
         selected = [pairs[index] for index in used]
         self.images = [group_of(pair) for pair in selected]
         self.features = {name: classifier.features(selected) for name, classifier in CLASSIFIERS.items()}

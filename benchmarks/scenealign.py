@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from scramble.pairs.audit.audit import audit
+from scramble.pairs.audit.audit import audit_pairs
 from scramble.pairs.method import collect
 from scramble.pairs.rationales.assemble_rationales import rationale_pairs
-from scramble.pairs.rationales.cases import Case, Settings
+from scramble.pairs.rationales.cases import RationaleCase, Settings
 from scramble.pairs.rationales.check import faults
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.world_rationales import WorldInterventions, label
@@ -24,11 +24,11 @@ from scramble.records import Question
 from scramble.scenegraphs import read_graph
 from scramble.storage.files import write_json
 from scramble.world.graphs import scene_graph
-from scramble.world.questions import KINDS, ask
+from scramble.world.questions import QUESTION_KINDS, ask
 from scramble.world.scenes import draw_scene
 
 
-def draw(scenes: int, seed: int) -> tuple[list[Case], dict[str, dict[str, Any]]]:
+def draw(scenes: int, seed: int) -> tuple[list[RationaleCase], dict[str, dict[str, Any]]]:
     """Draw random scenes. Return questions of every kind about these scenes, and a dictionary from image ids to scene
     graphs.
     """
@@ -37,11 +37,11 @@ def draw(scenes: int, seed: int) -> tuple[list[Case], dict[str, dict[str, Any]]]
         rng = random.Random(f"{seed}/{index}")
         scene = draw_scene(rng, objects=(2, 4), lookalikes=0.3)
         graphs[f"s{index}"] = graph = scene_graph(scene, 48)
-        for kind in KINDS:
+        for kind in QUESTION_KINDS:
             if (drawn := ask(scene, rng, kind)) is not None:
                 key = f"s{index}/{kind}"
                 question = Question(key, (f"s{index}",), drawn.question, drawn.answer, kind, rationale=drawn.rationale)
-                cases.append(Case(f"s{index}", question, read_graph(graph), "world"))
+                cases.append(RationaleCase(f"s{index}", question, read_graph(graph), "world"))
     return cases, graphs
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     print(f"{len(cases)} questions, {len(pairs)} pairs ({1000 * seconds / max(1, len(pairs)):.2f} ms CPU each)")
     print(f"pairs with a defect other than the recorded one: {len(wrong)}", *wrong[:5], sep="\n")
     print("questions without a pair:", dict(skipped.most_common()))
-    result = audit(pairs, seed=options.seed)
+    result = audit_pairs(pairs, seed=options.seed)
     for kind, numbers in result["kinds"].items():
         shown = ", ".join(f"{name} {b['accuracy']:.1f} +- {b['error']:.1f}" for name, b in numbers["blind"].items())
         print(f"{kind} (n = {numbers['n']}): {shown}")

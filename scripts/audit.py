@@ -13,7 +13,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("path", "split", "name", "revision", "held_out", "format", "columns", "images", "out", "seed")
 
@@ -21,7 +21,7 @@ SECTIONS = ("path", "split", "name", "revision", "held_out", "format", "columns"
 @hydra.main(version_base="1.3", config_path="../configs", config_name="audit")
 @stage_main("audit", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline.audit import audit
 
     audit(values.pop("path"), values.pop("out"), **values)

@@ -15,7 +15,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("run", "model", "image", "text", "adapter", "max_new_tokens", "temperature", "seed")
 
@@ -25,7 +25,7 @@ log = logging.getLogger("scramble.chat")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="chat")
 @stage_main("chat", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.models import load_vlm
     from scramble.models.chat import answer
     from scramble.models.loading import device_or_gpu

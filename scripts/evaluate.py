@@ -14,7 +14,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = (
     "run",
@@ -38,7 +38,7 @@ SECTIONS = (
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
 @stage_main("evaluate", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline import parse_shard
     from scramble.pipeline.evaluate import evaluate
 

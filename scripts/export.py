@@ -9,7 +9,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("run", "model", "adapter", "out", "dtype")
 
@@ -17,7 +17,7 @@ SECTIONS = ("run", "model", "adapter", "out", "dtype")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="export")
 @stage_main("export", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.models.export import export_model
     from scramble.pipeline import StageError, check_arm
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = (
     "run",
@@ -32,7 +32,7 @@ SECTIONS = (
 @hydra.main(version_base="1.3", config_path="../configs", config_name="external_harness")
 @stage_main("external_harness", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline.external_harness import external_harness
 
     external_harness(values.pop("run")["dir"], **values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("run", "data", "pairs", "data_seed", "shard")
 
@@ -18,7 +18,7 @@ SECTIONS = ("run", "data", "pairs", "data_seed", "shard")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="generate")
 @stage_main("generate", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline import parse_shard
     from scramble.pipeline.generate import generate, generate_shard
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("run", "baselines")
 
@@ -17,7 +17,7 @@ SECTIONS = ("run", "baselines")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="report")
 @stage_main("report", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline.report import report
 
     report(values["run"]["dir"], values["run"]["data"], baselines=values["baselines"])

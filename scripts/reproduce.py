@@ -10,7 +10,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from scramble.app import ConfigError, plain, stage_main, start
+from scramble.app import ConfigError, plain_sections, stage_main, start
 
 SECTIONS = ("table", "dir", "size", "seeds", "more", "judge", "only", "list")
 
@@ -33,7 +33,7 @@ def fill_paths(cfg: DictConfig) -> None:
 @stage_main("reproduce", *SECTIONS)
 def main(cfg: DictConfig) -> None:
     fill_paths(cfg)
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.launch.reproduce import reproduce
 
     reproduce(values.pop("table"), values.pop("dir"), list_only=values.pop("list"), **values)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = (
     "run",
@@ -32,7 +32,7 @@ SECTIONS = (
 @hydra.main(version_base="1.3", config_path="../configs", config_name="share")
 @stage_main("share", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline.share import share
 
     run = values.pop("run")

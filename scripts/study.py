@@ -9,7 +9,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("run", "data", "data_seed", "pairs", "model", "objective", "trainer", "peft", "seed", "study")
 
@@ -19,7 +19,7 @@ SECTIONS = ("run", "data", "data_seed", "pairs", "model", "objective", "trainer"
 def main(cfg: DictConfig) -> None:
     from scramble.launch.study import search
 
-    search(cfg, **plain(cfg, "study")["study"])
+    search(cfg, **plain_sections(cfg, "study")["study"])
 
 
 if __name__ == "__main__":

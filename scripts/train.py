@@ -10,7 +10,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("run", "data", "data_seed", "pairs", "model", "objective", "trainer", "peft", "seed", "show_batch")
 
@@ -18,7 +18,7 @@ SECTIONS = ("run", "data", "data_seed", "pairs", "model", "objective", "trainer"
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @stage_main("train", *SECTIONS)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline.generate import generate
     from scramble.pipeline.show import show_batch
     from scramble.pipeline.train import check_model_files, train_arm

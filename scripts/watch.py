@@ -9,7 +9,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
-from scramble.app import plain, stage_main, start
+from scramble.app import plain_sections, stage_main, start
 
 SECTIONS = ("run", "once", "seconds")
 
@@ -17,7 +17,7 @@ SECTIONS = ("run", "once", "seconds")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="watch")
 @stage_main("watch", *SECTIONS, log_file=False)
 def main(cfg: DictConfig) -> None:
-    values = plain(cfg, *SECTIONS)
+    values = plain_sections(cfg, *SECTIONS)
     from scramble.pipeline.watch import watch
 
     watch(values["run"]["dir"], once=values["once"], seconds=values["seconds"])

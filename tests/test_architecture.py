@@ -101,3 +101,29 @@ def test_no_files_import_each_other() -> None:
 def test_only_pipeline_and_launch_import_reporting() -> None:
     importers = {area(name) for name, others in IMPORTS.items() for other in others if area(other) == "reporting"}
     assert importers <= {"reporting", "pipeline", "launch"}
+
+
+def test_names_that_are_imported_have_one_meaning() -> None:
+    """A public name that other modules import by name is imported from only one of the modules that define it."""
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+    imported = {
+        (node.module, alias.name)
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and name != "scramble"  # which exports the Python interface
+        for alias in node.names
+    }
+    defined: dict[str, list[str]] = {}
+    for name, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                own = [node.name]
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                own = [target.id for target in targets if isinstance(target, ast.Name)]
+            else:
+                own = []
+            for public in own:
+                if (name, public) in imported:
+                    defined.setdefault(public, []).append(name)
+    assert {public: names for public, names in defined.items() if len(names) > 1} == {}

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 from scramble.app import addable
 from scramble.config import data_sections, sections, source_sections, trainer
-from scramble.config.binding import ConfigError, hints
 from scramble.config.evaluation_sections import benchmark_faults
+from scramble.config.field_checks import ConfigError, hints
 from scramble.config.keys import known_keys
 from scramble.config.overrides import expand_home, faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
@@ -36,13 +36,13 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     from transformers import SchedulerType
 
     from scramble import world
-    from scramble.engines import KINDS
+    from scramble.engines import ENGINE_KINDS
     from scramble.evaluation.external import export_predictions
     from scramble.grading.rules import RULES
     from scramble.models.families.registry import FAMILIES
     from scramble.models.loading import ATTENTION, DTYPES
     from scramble.pairs.answers.prompts import STYLES
-    from scramble.pairs.rationales import KINDS as INTERVENTIONS
+    from scramble.pairs.rationales import INTERVENTION_KINDS as INTERVENTIONS
     from scramble.pairs.registry import METHODS
     from scramble.sources import BUNDLES, SOURCES
     from scramble.training import PreferenceConfig
@@ -57,18 +57,21 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     assert names(trainer.Scheduler) == {kind.value for kind in SchedulerType}
     assert names(sections.FamilyName) == {family.name for family in FAMILIES}
     assert names(sections.Dtype) == set(DTYPES) and names(sections.Attention) == set(ATTENTION)
-    assert names(sections.CaptionStyle) == set(captions.STYLES)
-    assert names(sections.QuestionKind) == set(questions.KINDS)
+    assert names(sections.CaptionStyle) == set(captions.CAPTION_STYLES)
+    assert names(sections.QuestionKind) == set(questions.QUESTION_KINDS)
     assert names(sections.AnswerRule) == set(RULES) and names(sections.AskStyle) == set(STYLES)
     assert names(sections.Intervention) == set(INTERVENTIONS)
     assert {*data_sections.METHODS, "mix"} == set(METHODS)
-    assert names(sections.PredictionFormat) == set(export_predictions.FORMATS)
+    assert names(sections.PredictionFormat) == set(export_predictions.PREDICTION_FORMATS)
     assert set(hints(trainer.Trainer)) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
-    (engines,) = data_sections.Engine.__metadata__
-    assert set(engines.classes) == set(KINDS)
-    (data,) = source_sections.Data.__metadata__
+    (engines,) = data_sections.EngineSection.__metadata__
+    assert set(engines.classes) == set(ENGINE_KINDS)
+    (data,) = source_sections.DataSection.__metadata__
     assert set(data.classes) == {"world", *SOURCES, *BUNDLES}
-    assert set(hints(source_sections.World)) == set(inspect.signature(world.generate).parameters) - {"folder", "seed"}
+    assert set(hints(source_sections.World)) == set(inspect.signature(world.build_world).parameters) - {
+        "folder",
+        "seed",
+    }
 
 
 @pytest.mark.parametrize(

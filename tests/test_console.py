@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scramble.console import LOG_FILE, log_to_run, log_to_terminal, show
+from scramble.console import LOG_FILE, log_to_run, log_to_terminal, show_table
 from scramble.reporting.table import Column, Table
 
 log = logging.getLogger("scramble.somewhere")
@@ -69,8 +69,10 @@ def test_a_wide_table_is_broken_at_spaces(capsys: pytest.CaptureFixture[str]) ->
     """Headings and row names stay whole if the columns can be narrow enough, and the table fits the width."""
     titles = ["length", "surface", "unigram", "bigram", "trigram", "character", "boosting", "language model"]
     columns = [Column("kind"), *(Column(title, align="right") for title in titles)]
-    show(Table([*columns, Column("remarks")], [["replace-attribute", *["66.7 (6.1)"] * 8, "two words " * 9]]).rich())
-    show(Table([*columns, *columns], [["replace-attribute", *["66.7 (6.1)"] * 8] * 2]).rich())
+    show_table(
+        Table([*columns, Column("remarks")], [["replace-attribute", *["66.7 (6.1)"] * 8, "two words " * 9]]).rich()
+    )
+    show_table(Table([*columns, *columns], [["replace-attribute", *["66.7 (6.1)"] * 8] * 2]).rich())
     printed = capsys.readouterr().out
     fits = printed[: printed.index("└")]
     assert all(word in fits for title in [*titles, "replace-attribute", "remarks"] for word in title.split())
@@ -79,6 +81,8 @@ def test_a_wide_table_is_broken_at_spaces(capsys: pytest.CaptureFixture[str]) ->
 
 def test_only_the_widest_columns_of_a_wide_table_are_broken(capsys: pytest.CaptureFixture[str]) -> None:
     columns = [Column("score"), Column("n"), Column("method"), Column("minus base"), Column("minus sft")]
-    show(Table(columns, [["group/swap-object", "2700", "dpo_trie", *["+4.4 [+2.7, +6.2] p < 0.001 " * 2] * 2]]).rich())
+    show_table(
+        Table(columns, [["group/swap-object", "2700", "dpo_trie", *["+4.4 [+2.7, +6.2] p < 0.001 " * 2] * 2]]).rich()
+    )
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "group/swap-object" in line]
     assert "2700" in row and "dpo_trie" in row

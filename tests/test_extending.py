@@ -13,8 +13,8 @@ import torch
 from omegaconf import OmegaConf
 
 from scramble import world
-from scramble.config.binding import check
 from scramble.config.data_sections import MethodSection
+from scramble.config.field_checks import check
 from scramble.evaluation import benchmarks
 from scramble.models import load_vlm
 from scramble.models.families import registry
@@ -80,7 +80,7 @@ class Mine(Llava):
 
 
 def test_a_pair_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.generate(tmp_path, seed=0, n_train=3, n_val=1, n_test=1, quads_val=1, quads_test=1)
+    world.build_world(tmp_path, seed=0, n_train=3, n_val=1, n_test=1, quads_val=1, quads_test=1)
     monkeypatch.setitem(METHODS, "shout", ShoutMethod)
     # The section of a file in configs/pairs with "defaults: [_steps, _self_]".
     steps: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "pairs" / "_steps.yaml"))
@@ -94,7 +94,7 @@ def test_a_pair_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_generator(tmp_path: Path) -> None:
-    world.generate(tmp_path, seed=0, n_train=3, n_val=1, n_test=1, quads_val=1, quads_test=1)
+    world.build_world(tmp_path, seed=0, n_train=3, n_val=1, n_test=1, quads_val=1, quads_test=1)
     images = list(read_table(tmp_path / "train", ImageRecord))
     pairs, _ = collect(caption_pairs(images, Shout(), surface=False))
     assert len(pairs) == sum(len(image.captions) for image in images)
@@ -126,7 +126,7 @@ def test_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
         return (beta * logps.margin - 1) ** 2
 
     monkeypatch.setitem(losses.LOSSES, "squared", (squared, frozenset({"beta"})))
-    weights = losses.check_weights(["squared"], [2.0])
+    weights = losses.resolve_loss_weights(["squared"], [2.0])
     assert losses.needs_pairs(weights)
     zeros, ones = torch.zeros(3), torch.ones(3)
     logps = losses.PairLogps(ones, zeros, zeros, zeros, ones, ones)

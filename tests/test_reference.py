@@ -16,7 +16,7 @@ import yaml
 from peft import LoraConfig
 
 import scramble
-from scramble.config.binding import hints
+from scramble.config.field_checks import hints
 from scramble.config.roots import ROOTS
 from scramble.evaluation.benchmarks import BENCHMARKS
 from scramble.evaluation.benchmarks.facts import facts

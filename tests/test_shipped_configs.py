@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from scramble.app import ConfigError, plain
+from scramble.app import ConfigError, plain_sections
 from scramble.config.validation import check_root
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -45,7 +45,7 @@ def check(cfg: DictConfig, root: str = "train") -> None:
 
     values: Any = OmegaConf.to_container(cfg, resolve=False)
     data, pairs, trainer = values["data"], values["pairs"], values["trainer"]
-    read = world.generate if data["kind"] == "world" else SOURCES.get(data["kind"]) or BUNDLES[data["kind"]].read
+    read = world.build_world if data["kind"] == "world" else SOURCES.get(data["kind"]) or BUNDLES[data["kind"]].read
     shared = set() if data["kind"] == "world" else {"val_fraction", "test_fraction", "max_rejected", "limit"}
     if data["kind"] == "pairs":
         shared |= {field.name for field in dataclasses.fields(PairInput)}
@@ -68,7 +68,7 @@ def check_pairs(pairs: dict[str, Any]) -> None:
     from scramble.pairs.captions.chain_of_thought import CotGenerator
     from scramble.pairs.captions.rules.generator import RuleGenerator
     from scramble.pairs.captions.world_swaps import WorldNegatives
-    from scramble.pairs.registry import STEPS, make_method
+    from scramble.pairs.registry import PAIR_STEPS, make_method
 
     method = make_method(pairs, seed=0)
     makers: dict[str, Any] = {"correctness": CorrectnessPairs, "dropout_ntp": DropoutNTP}
@@ -79,7 +79,7 @@ def check_pairs(pairs: dict[str, Any]) -> None:
     if name in makers:
         assert set(method._options) <= parameters(makers[name])  # type: ignore[attr-defined]
     if name in generators:
-        shared = {"method", "options", "engine", "audit", *STEPS}
+        shared = {"method", "options", "engine", "audit", *PAIR_STEPS}
         assert set(pairs) <= parameters(caption_pairs) | parameters(caption_candidates) | shared
         assert set(pairs.get("options") or {}) <= parameters(generators[name])
 
@@ -92,7 +92,9 @@ def test_every_experiment_composes(experiment: str) -> None:
         check(cfg, root)
     cfg = composed("train", f"+experiment={experiment}", "+debug=tiny")
     check(cfg)
-    plain(cfg, "run", "data", "pairs", "model", "objective", "trainer", "peft", "seed")  # none of them lacks a value
+    plain_sections(
+        cfg, "run", "data", "pairs", "model", "objective", "trainer", "peft", "seed"
+    )  # none of them lacks a value
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
@@ -109,16 +111,16 @@ def test_every_experiment_says_how_to_run_it() -> None:
 def test_missing_keys_are_named_all_at_once() -> None:
     cfg = composed("train", "data=gqa", "data.source=???")
     with pytest.raises(ConfigError, match=r"data\.path, data\.source.*data\.path=\.\.\. data\.source=\.\.\."):
-        plain(cfg, "data", "seed")
-    assert plain(cfg, "seed") == {"seed": 0}
+        plain_sections(cfg, "data", "seed")
+    assert plain_sections(cfg, "seed") == {"seed": 0}
 
 
 def test_shipped_objectives_are_known_losses() -> None:
-    from scramble.training.losses import check_weights
+    from scramble.training.losses import resolve_loss_weights
 
     for name in GROUPS["objective"]:
         cfg = composed("train", f"objective={name}")
-        assert cfg.objective.name == name and check_weights(cfg.trainer.loss_type, cfg.trainer.loss_weights)
+        assert cfg.objective.name == name and resolve_loss_weights(cfg.trainer.loss_type, cfg.trainer.loss_weights)
 
 
 def test_the_values_of_the_trainers_file_are_the_defaults_of_the_class() -> None:

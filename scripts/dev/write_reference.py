@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import yaml
 
-from scramble.config.binding import MISSING, Bound, Section, Variants, hints, join, show
-from scramble.config.data_sections import Engine, Method, MethodSection
-from scramble.config.evaluation_sections import Judge
+from scramble.config.data_sections import EngineSection, Method, MethodSection
+from scramble.config.evaluation_sections import JudgeSection
+from scramble.config.field_checks import MISSING, Bound, Section, Variants, as_override, hints, join
 from scramble.config.help import comments_of, with_defaults
 from scramble.config.roots import ROOTS, Root
-from scramble.config.sections import Launcher, Model, Objective, Recommended, Run
-from scramble.config.source_sections import Data
+from scramble.config.sections import Launcher, ModelSection, Objective, Recommended, Run
+from scramble.config.source_sections import DataSection
 from scramble.config.trainer import Peft, Trainer
 from scramble.evaluation.benchmarks.facts import Facts, facts
 from scramble.evaluation.protocols import Protocol
@@ -204,7 +204,7 @@ def shown(value: Any, *, in_files: bool = True) -> str:
     """Return a default as it is written on the command line. A default that no file contains is in parentheses."""
     if value == MISSING:
         return "**required**"
-    text = '`""`' if value == "" else f"`{show(value)}`".replace("\n", "\\n")
+    text = '`""`' if value == "" else f"`{as_override(value)}`".replace("\n", "\\n")
     return text if in_files else f"({text})"
 
 
@@ -230,7 +230,7 @@ def _alternatives(kind: Any) -> Iterator[str]:
         for arg in args:
             yield from _alternatives(arg)
     elif origin is Literal:
-        yield from (f"`{show(arg)}`" for arg in args)
+        yield from (f"`{as_override(arg)}`" for arg in args)
     elif origin is list:
         yield f"list of {type_text(args[0])}"
     elif origin is tuple:
@@ -257,18 +257,18 @@ def configuration() -> str:
         if keys := list(keys_of(cls, f"{root}.yaml", without=others)):
             parts += [f"## Keys of scripts/{root}.py", table(keys)]
     parts += ["## model", "`configs/model/` contains a file for each released model."]
-    parts += [table(keys_of(Model, "model/_base.yaml", "model"))]
+    parts += [table(keys_of(ModelSection, "model/_base.yaml", "model"))]
     parts += [table(keys_of(Recommended, "model/_base.yaml", "recommended"))]
     parts += ["## objective", table(keys_of(Objective, "objective/mpo.yaml", "objective"))]
     parts += ["## trainer", TRAINER, table([*keys_of(Trainer, "trainer/default.yaml", "trainer"), *further_keys()])]
     parts += ["## peft", PEFT, table(keys_of(Peft, "trainer/default.yaml", "peft"))]
-    parts += ["## data", *variants("data", Data)]
+    parts += ["## data", *variants("data", DataSection)]
     parts += ["## pairs", "### Steps of every method", table(keys_of(MethodSection, "pairs/given.yaml", "pairs"))]
     parts += variants("pairs", Method, without=hints(MethodSection))
-    parts += ["## engine", *variants("engine", Engine), "## launcher", *variants("launcher", Launcher)]
+    parts += ["## engine", *variants("engine", EngineSection), "## launcher", *variants("launcher", Launcher)]
     parts += ["## benchmark", BENCHMARK, table(benchmark_keys())]
     parts += ["## protocol", PROTOCOL, table(keys_of(Protocol, "protocol/standard.yaml", "protocol"))]
-    parts += ["## judge", table(keys_of(Judge, "evaluate.yaml", "judge"))]
+    parts += ["## judge", table(keys_of(JudgeSection, "evaluate.yaml", "judge"))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -72,7 +72,7 @@ def make_pairs(
         >>> summary["splits"]["train"]["images"]
         16
     """
-    from scramble.app import plain
+    from scramble.app import plain_sections
     from scramble.config.validation import validate
     from scramble.pipeline.generate import generate
 
@@ -86,7 +86,7 @@ def make_pairs(
     cfg = _compose({"data": source, "pairs": method}, {"data": settings, "pairs": method_settings or {}})
     cfg.run.data = str(out)
     validate(cfg, "generate", ())
-    values = plain(cfg, "data", "pairs")
+    values = plain_sections(cfg, "data", "pairs")
     return generate(out, data=values["data"], pairs=values["pairs"], seed=seed)
 
 
@@ -249,7 +249,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict
 
-    from scramble.config.binding import ConfigError, hint
+    from scramble.config.field_checks import ConfigError, hint
 
     for group, name in choices.items():
         if name not in (available := choices_of(group)):

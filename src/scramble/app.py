@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
-from scramble.config.binding import ConfigError
+from scramble.config.field_checks import ConfigError
 from scramble.config.keys import is_optional
 from scramble.config.record import complete, plain_section, remember
 from scramble.config.roots import ROOTS
@@ -30,7 +30,7 @@ from scramble.project import shipped_values
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["ConfigError", "plain", "stage_main", "start", "start_sweep"]
+__all__ = ["ConfigError", "plain_sections", "stage_main", "start", "start_sweep"]
 
 Main = Callable[["DictConfig"], None]
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], f
     from scramble.launch import launch
 
     values = [_resolved_values(cfg) for cfg in configs]
-    launch(Path(sys.argv[0]), values, overrides, folder, plain(configs[0], "launcher")["launcher"])
+    launch(Path(sys.argv[0]), values, overrides, folder, plain_sections(configs[0], "launcher")["launcher"])
 
 
 def _resolved_values(cfg: DictConfig) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _is_message(error: Exception) -> bool:
     return isinstance(error, ValueError) and raised_in.partition(".")[0] == "scramble"
 
 
-def plain(cfg: DictConfig, *sections: str) -> dict[str, Any]:
+def plain_sections(cfg: DictConfig, *sections: str) -> dict[str, Any]:
     """Return the named sections of a configuration as plain Python values, with interpolations resolved.
 
     Raises:

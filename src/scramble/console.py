@@ -122,7 +122,7 @@ def log_heading(line: str) -> None:
     log.info(line, extra={"heading": True})
 
 
-def show(table: Any) -> None:
+def show_table(table: Any) -> None:
     """Log a rich table, rendered for the terminal's width (120 columns without a terminal).
 
     A table that is too wide is printed without padding. If the table is still too wide, words in its headings and row

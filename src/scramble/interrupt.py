@@ -21,7 +21,7 @@ EXIT_STOPPED = 75
 EXIT_AT_ONCE = 130
 """Exit status after a second Ctrl-C: 128 + SIGINT, as in shells."""
 
-Message = Callable[[], str]
+MessageFunction = Callable[[], str]
 
 
 class Stopped(KeyboardInterrupt):
@@ -36,8 +36,10 @@ class Stopped(KeyboardInterrupt):
 
 
 _stop_signal: str | None = None
-_loss: Message | None = None  # within deferred(): returns a text that says what a second Ctrl-C loses
-_resume: Message | None = None  # within resumable(): returns a text that says where the same command will resume
+_loss: MessageFunction | None = None  # within deferred(): returns a text that says what a second Ctrl-C loses
+_resume: MessageFunction | None = (
+    None  # within resumable(): returns a text that says where the same command will resume
+)
 
 
 def listen() -> None:
@@ -72,7 +74,7 @@ def ignore_stop_signals() -> None:
 
 
 @contextmanager
-def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -> Iterator[None]:
+def deferred(loss: MessageFunction = lambda: "work since the last checkpoint is lost") -> Iterator[None]:
     """Within the block, only record a stop signal. The text that ``loss`` returns says what a second Ctrl-C loses."""
     global _stop_signal, _loss
     _stop_signal, _loss = None, loss
@@ -83,7 +85,7 @@ def deferred(loss: Message = lambda: "work since the last checkpoint is lost") -
 
 
 @contextmanager
-def resumable(message: Message) -> Iterator[None]:
+def resumable(message: MessageFunction) -> Iterator[None]:
     """Within the block, end a stopped job with ``message``, which says where the same command will resume."""
     global _resume
     previous, _resume = _resume, message

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from scramble.engines import KINDS
+from scramble.engines import ENGINE_KINDS
 from scramble.engines.openai_server import OpenAIServer
 from scramble.engines.transformers_local import TransformersEngine
 from scramble.engines.vllm_local import VLLMEngine
@@ -27,9 +27,9 @@ def pairs(*overrides: str) -> dict[str, Any]:
     return section
 
 
-@pytest.mark.parametrize("name", [*KINDS, "own"])
+@pytest.mark.parametrize("name", [*ENGINE_KINDS, "own"])
 def test_engine_binds(name: str) -> None:
-    assert sorted(path.stem for path in (CONFIGS / "engine").glob("*.yaml")) == sorted([*KINDS, "own"])
+    assert sorted(path.stem for path in (CONFIGS / "engine").glob("*.yaml")) == sorted([*ENGINE_KINDS, "own"])
     engine = pairs(f"engine@pairs.engine={name}")["engine"]
     kind = engine.pop("kind")
     assert kind == ("transformers" if name == "own" else name)

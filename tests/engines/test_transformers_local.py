@@ -105,7 +105,11 @@ def test_a_prompt_that_cannot_be_encoded_is_a_reply(vision_model: Path) -> None:
     engine = TransformersEngine(vision_model, batch_size=4)
     token = engine._processor.image_token
     image = picture("red")
-    turns = (Message("user", "what", (image,)), Message("assistant", "a dog"), Message("user", f"is {token} it?"))
+    turns = (
+        Message("user", "what", (image,)),
+        Message("assistant", "a dog"),
+        Message("user", f"is {token} it?"),
+    )
     spoilt = [Request(turns, max_tokens=4), Request((*turns[:2], Message("user", "sure?")), max_tokens=4)]
     replies = list(engine.generate([ask("what", image), ask(f"a {token}", image), ask("what", b"no image"), *spoilt]))
     assert [bool(reply.error) for reply in replies] == [False, True, True, True, False]

@@ -12,10 +12,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the test split of a generated world with 30 scenes with questions and, per kind and part, four 2x2
     items.
     """
-    from scramble.world.build import generate
+    from scramble.world.build import build_world
 
     folder = tmp_path_factory.mktemp("world")
-    generate(folder, n_train=4, n_val=4, n_test=30, quads_val=1, quads_test=4, seed=3)
+    build_world(folder, n_train=4, n_val=4, n_test=30, quads_val=1, quads_test=4, seed=3)
     return folder / "test"
 
 

@@ -12,7 +12,7 @@ from PIL import Image as Picture
 
 from scramble.evaluation.benchmarks import BENCHMARKS, load_benchmark
 from scramble.evaluation.external import export_predictions
-from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_items
+from scramble.evaluation.items import Benchmark, EvaluationError, QueryReply, limit_items
 from scramble.evaluation.protocols import named_protocol, queries, resolve
 from scramble.evaluation.scoring.aggregation import scores
 from scramble.evaluation.scoring.outcomes import outcome
@@ -311,7 +311,7 @@ def test_vqav2_test_has_no_answers_but_predictions(tmp_path):
         load_benchmark("vqav2", tmp_path, **SAMPLE)
     benchmark = load_benchmark("vqav2", tmp_path, split="test")
     assert benchmark.version == "vqav2-test-n1"
-    reply = {"7": Reply(text="Red.")}
+    reply = {"7": QueryReply(text="Red.")}
     outcomes = [outcome(benchmark.items[0], reply, named_protocol("standard"))]
     assert (outcomes[0].status, scores("plain", outcomes)) == ("unscored", {})
     path = export_predictions.write("evalai", tmp_path, "m", "vqav2", benchmark.items, outcomes)

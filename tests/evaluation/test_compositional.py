@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scramble.evaluation.benchmarks import load_benchmark, vsr, whatsup
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, QueryReply
 from scramble.evaluation.protocols import named_protocol, queries
 from scramble.evaluation.scoring import metrics
 from scramble.evaluation.scoring.aggregation import scores
@@ -29,7 +29,7 @@ def quad(key: str, kind: str = "", tags: tuple[str, ...] = ()) -> Item:
 
 def scored(item: Item, matrix: Any, name: str = "world") -> Outcome:
     """Return the outcome of an item whose captions have these scores, per image."""
-    replies = {f"{item.item_id}/{n}": Reply(tuple(row), (1,) * len(row)) for n, row in enumerate(matrix)}
+    replies = {f"{item.item_id}/{n}": QueryReply(tuple(row), (1,) * len(row)) for n, row in enumerate(matrix)}
     return outcome(item, replies, named_protocol(name))
 
 
@@ -117,7 +117,7 @@ def test_whatsup_equals_the_original() -> None:
         outcomes.append(
             outcome(
                 item,
-                {f"{item.item_id}/0": Reply(tuple(row["scores"]), (1,) * len(captions))},
+                {f"{item.item_id}/0": QueryReply(tuple(row["scores"]), (1,) * len(captions))},
                 named_protocol("whatsup", caption_score="caption"),
             )
         )
@@ -140,7 +140,7 @@ def test_vsr_equals_the_original() -> None:
     for n, row in enumerate(rows):
         item = vsr._item(n, {"image": f"{n}.jpg", "caption": "The cat is on it.", **row})
         says = ("No", "Yes")[row["prediction"]]
-        answers.append(outcome(item, {str(n): Reply(text=says)}, named_protocol("standard")))
+        answers.append(outcome(item, {str(n): QueryReply(text=says)}, named_protocol("standard")))
         assert answers[-1].values["accuracy"] == row["correct"]
         parsed = parsers.words(row["reply"])
         assert row["vlmevalkit_extracted"] == ("Unknown" if parsed is None else parsed.capitalize())
@@ -162,7 +162,7 @@ def test_vismin_replies_and_scores_equal_the_original() -> None:
         item, right = quad(str(k)), {}
         for part, found in parts.items():
             for n, row in enumerate(found[2 * k : 2 * k + 2]):
-                right[f"{k}/{part}{n}"] = Reply(text=labels[part][n] if row["match"] else "?")
+                right[f"{k}/{part}{n}"] = QueryReply(text=labels[part][n] if row["match"] else "?")
         outcomes.append(outcome(item, right, named_protocol("vismin")))
     for name, value in aggregate["mllm"]["accuracy"].items():
         assert table(outcomes)[name.removesuffix("_score")] == pytest.approx(value)
@@ -198,7 +198,7 @@ def test_questions_about_a_set_of_two() -> None:
     )
     assert asked[3].prompt.startswith("Which image better aligns with the description a blue cup? The first image")
     texts = ("(A)", "B) a blue cup", "The first image", "both")
-    replies = {q.query_id: Reply(text=text) for q, text in zip(asked, texts, strict=True)}
+    replies = {q.query_id: QueryReply(text=text) for q, text in zip(asked, texts, strict=True)}
     result = outcome(item, replies, named_protocol("colorswap"))
     assert result.values == {"text": 1.0, "image": 0.0, "group": 0.0} and result.details["unread"] == 1
     assert table([result], "bivlc")["text"] == 100

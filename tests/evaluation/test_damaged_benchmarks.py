@@ -16,7 +16,7 @@ import pytest
 from PIL import Image as Picture
 
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, QueryReply
 from scramble.evaluation.protocols import named_protocol, queries
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.records import ImageFile, ImageRecord, PreferencePair, Question, RecordError, TwoByTwoItem
@@ -58,7 +58,7 @@ def check(name: str, files: BenchmarkFiles, undamaged: Benchmark, damage: str) -
             assert old == new or not (old.startswith(new) or old.endswith(new)), (damage, old, new)
         item_queries = queries(item, named_protocol("standard"), loaded)
         if len(item_queries) == 1 and not item_queries[0].candidates:
-            outcome(item, {item.item_id: Reply(text="A")}, named_protocol("standard"))
+            outcome(item, {item.item_id: QueryReply(text="A")}, named_protocol("standard"))
         for image_id in item.image_ids:
             try:
                 loaded.images[image_id].open()

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from scramble.evaluation.external import every_eval_ever
-from scramble.evaluation.items import CaptionChoice, Item, Reply
+from scramble.evaluation.items import CaptionChoice, Item, QueryReply
 from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import outcome
@@ -26,10 +26,11 @@ ITEMS = {
 }
 REPLIES = {
     "quads": {
-        f"q/{i}/{j}": Reply((value, -9.0), (1, 1)) for i, j, value in ((0, 0, -1), (0, 1, -2), (1, 0, -3), (1, 1, -1))
+        f"q/{i}/{j}": QueryReply((value, -9.0), (1, 1))
+        for i, j, value in ((0, 0, -1), (0, 1, -2), (1, 0, -3), (1, 1, -1))
     },
-    "choice": {f"c/0/{k}": Reply((-1.0 - k, -9.0), (1, 1)) for k in (0, 1)},
-    "question": {"1": Reply(text="Yes, it is.")},
+    "choice": {f"c/0/{k}": QueryReply((-1.0 - k, -9.0), (1, 1)) for k in (0, 1)},
+    "question": {"1": QueryReply(text="Yes, it is.")},
 }
 
 
@@ -82,7 +83,7 @@ def test_units_and_ranges(tmp_path: Path, name: str, score: str, unit: str, leas
     For HallusionBench, the score has another name than the values of the items.
     """
     item = Item(Question("VD/ocr/0/1/0", ("x",), "Is it red?", "yes", "VD"), "yes_no")
-    outcomes = [outcome(item, {item.item_id: Reply(text="Yes.")}, named_protocol("standard"))]
+    outcomes = [outcome(item, {item.item_id: QueryReply(text="Yes.")}, named_protocol("standard"))]
     result, _ = result_of("question")
     table = scores("hallusionbench", outcomes) if name == "hallusionbench" else {score: {"value": 160.0}}
     result.benchmark["name"], result.scores = name, table

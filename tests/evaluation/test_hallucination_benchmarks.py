@@ -17,7 +17,7 @@ from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.evaluation import judge, judge_tasks
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.items import EvaluationError, Item, Reply
+from scramble.evaluation.items import EvaluationError, Item, QueryReply
 from scramble.evaluation.protocols import named_protocol, queries
 from scramble.evaluation.runner import evaluate, identify
 from scramble.evaluation.scoring import results
@@ -211,7 +211,7 @@ def test_answers_outside_the_options_and_single_items() -> None:
     """Replies that a rule cannot read are wrong; a category of one item has a score without an interval."""
     details = {"rule": "official", "options_in_question": True, "suffix": ""}
     item = Item(Question("q", ("i",), "?", "A", "subject", choices=("x", "y")), "letter", group="g", details=details)
-    odd = outcome(item, {"q": Reply(text="E")}, named_protocol("standard"))
+    odd = outcome(item, {"q": QueryReply(text="E")}, named_protocol("standard"))
     assert (odd.values, odd.prediction, odd.status) == ({"accuracy": 0.0}, None, "unparsed")
     made = scores("crpe", [odd])
     assert made["overall"]["value"] == 0 and made["overall"]["standard_error"] is None and made["overall"]["n"] == 1

@@ -12,7 +12,7 @@ import pytest
 
 from scramble.evaluation import judge_tasks
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.items import EvaluationError, Item, Reply
+from scramble.evaluation.items import EvaluationError, Item, QueryReply
 from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring import mentions
 from scramble.evaluation.scoring.aggregation import rates, ratios, scores
@@ -144,10 +144,10 @@ def test_objects_that_a_judge_names(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- AMBER
 
 
-def lexicon_of(shared: Path) -> amber.Lexicon:
+def lexicon_of(shared: Path) -> amber.AmberVocabulary:
     samples = shared / "golden" / "scorers_2026" / "samples"
     safe = (samples / "amber_safe_words.txt").read_text().split("\n")
-    return amber.Lexicon(json.loads((samples / "amber_relation.json").read_text()), frozenset(safe))
+    return amber.AmberVocabulary(json.loads((samples / "amber_relation.json").read_text()), frozenset(safe))
 
 
 @pytest.mark.parametrize("variant", ["no_similarity", "en_core_web_md"])
@@ -200,12 +200,12 @@ def test_similarity_of_words_by_vectors(tmp_path: Path) -> None:
 
 
 def question(row: dict[str, Any], text: str) -> Outcome:
-    from scramble.evaluation.benchmarks.amber import KINDS
+    from scramble.evaluation.benchmarks.amber import ANNOTATION_TYPES
 
-    kind, tags = KINDS[row["type"]]
+    kind, tags = ANNOTATION_TYPES[row["type"]]
     item = Item(Question(str(row["id"]), (row["image"],), row["query"], row["truth"], kind), "yes_no", tags=tags)
     protocol = named_protocol("amber", yes_no_form="generate")
-    return outcome(item, {item.item_id: Reply(text=text)}, protocol)
+    return outcome(item, {item.item_id: QueryReply(text=text)}, protocol)
 
 
 @pytest.mark.parametrize(("key", "part"), [("response", "official"), ("vlmevalkit_extracted", "official_on_extracted")])
@@ -276,7 +276,7 @@ def test_hallusionbench_equals_the_originals(shared: Path) -> None:
     by_rule = []
     for row in shown:
         item = Item(Question("x", ("i",), "?", ("no", "yes")[int(row["gt_answer"])]), "yes_no")
-        read = outcome(item, {"x": Reply(text=row["reply"])}, named_protocol("vlmevalkit_prompts"))
+        read = outcome(item, {"x": QueryReply(text=row["reply"])}, named_protocol("vlmevalkit_prompts"))
         by_rule.append(read.values["accuracy"])
     assert by_rule == [row["vlmevalkit_correct"] for row in shown]
     by_category = hallusion(shown, by_rule)
@@ -341,7 +341,7 @@ def test_crpe_equals_the_originals() -> None:
                 group=str(row["group"]),
                 details={"rule": rule},
             )
-            read = outcome(item, {key: Reply(text=row["reply"])}, named_protocol("standard"))
+            read = outcome(item, {key: QueryReply(text=row["reply"])}, named_protocol("standard"))
             assert read.values["accuracy"] == (row[column] is True), (rule, row["reply"])
             outcomes[rule].append(read)
     for rule, part in (("official", "official"), ("vlmevalkit", "vlmevalkit")):

@@ -15,7 +15,7 @@ from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.evaluation import judge
 from scramble.evaluation.external import export_predictions
-from scramble.evaluation.items import EvaluationError, Item, Reply
+from scramble.evaluation.items import EvaluationError, Item, QueryReply
 from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import outcome
@@ -46,7 +46,7 @@ ITEMS = [Item(Question(f"v1_{k}", ("i",), "What is x?", "-1<AND>-5"), "free", ta
 
 def answered(*texts: str, items=ITEMS):
     pairs = zip(items, texts, strict=False)
-    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in pairs]
+    return [outcome(item, {item.item_id: QueryReply(text=text)}, named_protocol("standard")) for item, text in pairs]
 
 
 def test_five_gradings_cached(server, tmp_path):
@@ -99,13 +99,13 @@ def test_mathvista_by_rule_and_by_judge(server, tmp_path):
 def test_faithfulness_is_the_share_of_true_statements(server, tmp_path):
     item = Item(Question("1", ("i",), "What colour?", "red", answers=("red",) * 10), "short")
     text = "The ball is red. The sky is green.\nIt is big. It is big. Final answer: red"
-    unjudged = [outcome(item, {"1": Reply(text=text)}, named_protocol("cot"))]
+    unjudged = [outcome(item, {"1": QueryReply(text=text)}, named_protocol("cot"))]
     server.answer = lambda text: "No." if "sky" in text else "yes"
     image = ImageFile(bytes=b"\x89PNG of a ball")
     with judging(server, tmp_path, faithfulness=True) as ask:
         judged = ask(unjudged, [item], {"i": image})[0]
         silent = ask(
-            [outcome(item, {"1": Reply(text="Final answer: red")}, named_protocol("cot"))], [item], {"i": image}
+            [outcome(item, {"1": QueryReply(text="Final answer: red")}, named_protocol("cot"))], [item], {"i": image}
         )[0]
         with pytest.raises(EvaluationError, match=r"faithfulness needs generated reasoning.*protocol=cot"):
             ask([dataclasses.replace(unjudged[0], details={})], [item], {"i": image})
@@ -143,7 +143,7 @@ QUESTIONS = [
 def predictions():
     texts = ("B", "A, because\nit is red")
     pairs = zip(QUESTIONS, texts, strict=True)
-    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol("standard")) for item, text in pairs]
+    return [outcome(item, {item.item_id: QueryReply(text=text)}, named_protocol("standard")) for item, text in pairs]
 
 
 def test_vlmevalkit_files(predictions, tmp_path):
@@ -181,7 +181,7 @@ def test_lmms_eval_and_evalai_files(predictions, tmp_path):
 def test_formats_by_name(predictions, tmp_path):
     written = {
         name: export_predictions.write(name, tmp_path, "m", "t", QUESTIONS, predictions)
-        for name in export_predictions.FORMATS
+        for name in export_predictions.PREDICTION_FORMATS
         if name != "every_eval_ever"
     }
     assert [path.name for path in written.values()] == ["m_t.tsv", "samples_t.jsonl", "evalai.json", "m_t.xlsx"]

@@ -16,7 +16,7 @@ from scramble.engines import ReplyStore
 from scramble.engines.openai_server import OpenAIServer
 from scramble.evaluation import judge_extraction
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, Reply
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, QueryReply
 from scramble.evaluation.judge import Judge, grading
 from scramble.evaluation.protocols import named_protocol, queries
 from scramble.evaluation.runner import evaluate, identify
@@ -57,7 +57,7 @@ def rows_of(request: pytest.FixtureRequest) -> Any:
 
 
 def answered(item: Item, text: str, protocol: str) -> Outcome:
-    return outcome(item, {item.item_id: Reply(text=text)}, named_protocol(protocol))
+    return outcome(item, {item.item_id: QueryReply(text=text)}, named_protocol(protocol))
 
 
 def percent(scoring: str, outcomes: list[Outcome]) -> dict[str, float]:

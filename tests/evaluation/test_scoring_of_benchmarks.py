@@ -13,7 +13,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from scramble.evaluation.benchmarks.item_checks import check_items
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Reply, Style, limit_items
+from scramble.evaluation.items import (
+    AnswerStyle,
+    Benchmark,
+    CaptionChoice,
+    EvaluationError,
+    Item,
+    QueryReply,
+    limit_items,
+)
 from scramble.evaluation.protocols import named_protocol, protocol_names, queries, resolve
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.answer_rules import RULES, UNSCORED
@@ -34,7 +42,7 @@ def benchmark(items, scoring="plain") -> Benchmark:
 
 
 def answer(item: Item, text: str, name: str = "standard"):
-    return outcome(item, {item.item_id: Reply(text=text)}, named_protocol(name))
+    return outcome(item, {item.item_id: QueryReply(text=text)}, named_protocol(name))
 
 
 def test_chance_of_random_scores_through_the_whole_path():
@@ -43,7 +51,7 @@ def test_chance_of_random_scores_through_the_whole_path():
     for k in range(n):
         item = Item(TwoByTwoItem(str(k), (f"{k}a", f"{k}b"), ("one", "two")), "quad")
         item_queries = queries(item, protocol, benchmark([item]))
-        replies = {q.query_id: Reply(tuple(generator.normal(size=2)), (1, 1)) for q in item_queries}
+        replies = {q.query_id: QueryReply(tuple(generator.normal(size=2)), (1, 1)) for q in item_queries}
         outcomes.append(outcome(item, replies, protocol))
     table = scores("plain", outcomes)
     for name, chance in (("text", 25), ("image", 25), ("group", 100 / 6)):
@@ -71,7 +79,7 @@ def test_caption_scores_by_hand(kind, replies, expected):
     item = Item(TwoByTwoItem("q", ("a", "b"), ("one", "two")), "quad")
     protocol = named_protocol("standard", caption_score=kind)
     assert {q.query_id for q in queries(item, protocol, benchmark([item]))} == {f"q{key}" for key in replies}
-    replies_by_id = {f"q{key}": Reply(value, (1,) * len(value)) for key, value in replies.items()}
+    replies_by_id = {f"q{key}": QueryReply(value, (1,) * len(value)) for key, value in replies.items()}
     assert caption_scores(item, replies_by_id, protocol).tolist() == expected
 
 
@@ -161,7 +169,10 @@ def test_macro_and_micro_differ():
     protocol = named_protocol("standard")
     outcomes = []
     for k, item in enumerate(items):
-        replies = {f"{k}/0/0": Reply((-1.0, -2.0), (1, 1)), f"{k}/0/1": Reply((-2.0 if k < 3 else 0.0, -2.0), (1, 1))}
+        replies = {
+            f"{k}/0/0": QueryReply((-1.0, -2.0), (1, 1)),
+            f"{k}/0/1": QueryReply((-2.0 if k < 3 else 0.0, -2.0), (1, 1)),
+        }
         outcomes.append(outcome(item, replies, protocol))
     table = scores("macro", outcomes)
     assert (table["accuracy"]["value"], table["accuracy_macro"]["value"]) == (75, 50)
@@ -170,7 +181,7 @@ def test_macro_and_micro_differ():
 
 def test_a_tie_between_captions_is_right_only_in_the_authors_scorer():
     item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
-    even = {f"c/0/{k}": Reply((-1.0, -2.0), (1, 1)) for k in (0, 1)}
+    even = {f"c/0/{k}": QueryReply((-1.0, -2.0), (1, 1)) for k in (0, 1)}
     values = {name: outcome(item, even, named_protocol(name)) for name in ("standard", "scramble")}
     assert {name: o.values["accuracy"] for name, o in values.items()} == {"standard": 0, "scramble": 1}
     assert values["scramble"].ties == 1
@@ -181,7 +192,7 @@ def test_cola_has_its_own_accuracy_the_image_score():
     outcomes = []
     for n, scores_2x2 in enumerate(draws):
         item = Item(TwoByTwoItem(str(n), (f"{n}a", f"{n}b"), ("x", "y")), "quad")
-        replies = {f"{n}/{i}/{c}": Reply((scores_2x2[i, c], -1.0), (1, 1)) for i in (0, 1) for c in (0, 1)}
+        replies = {f"{n}/{i}/{c}": QueryReply((scores_2x2[i, c], -1.0), (1, 1)) for i in (0, 1) for c in (0, 1)}
         outcomes.append(outcome(item, replies, named_protocol("standard")))
     table = scores("cola", outcomes)
     assert table["cola_official"] == table["image"]
@@ -246,12 +257,14 @@ def test_mmmu_open(response, answers, right):
 
 def test_free_answers_without_a_judge():
     item = Item(Question("v", ("i",), "What is x?", "-1<AND>-5<OR>minus one and minus five"), "free")
-    graded = outcome(item, {"v": Reply(text="It is -1, I think.")}, named_protocol("standard", free_grader="contains"))
+    graded = outcome(
+        item, {"v": QueryReply(text="It is -1, I think.")}, named_protocol("standard", free_grader="contains")
+    )
     assert (graded.status, graded.values) == ("ok", {"score": 0.5})
     assert parts_contained("minus one and minus five.", "-1<AND>-5<OR>minus one and minus five") == 1
     assert parts_contained("the cathedral", "cat") == 0
     assert parts_contained("", "cat") == 0
-    assert outcome(item, {"v": Reply(text="-1")}, named_protocol("standard")).status == "judge"
+    assert outcome(item, {"v": QueryReply(text="-1")}, named_protocol("standard")).status == "judge"
 
 
 def test_answers_that_are_not_public_get_no_score():
@@ -285,7 +298,7 @@ def test_the_guide_lists_every_style_and_rule():
     for style, rules in RULES.items():
         row = next(line for line in guide.splitlines() if line.startswith(f"| `{style}` |"))
         assert set(re.findall(r"`(\w+)`", row.split("|")[4])) == set(rules) - {UNSCORED}
-    assert set(RULES) == set(get_args(Style))
+    assert set(RULES) == set(get_args(AnswerStyle))
 
 
 def test_mathvista_rules():

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as Picture
 
 from scramble.evaluation.benchmarks import load_benchmark
-from scramble.evaluation.items import Benchmark, EvaluationError, Item, Reply, limit_items
+from scramble.evaluation.items import Benchmark, EvaluationError, Item, QueryReply, limit_items
 from scramble.evaluation.protocols import named_protocol, queries, resolve
 from scramble.evaluation.scoring.aggregation import scores
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
@@ -54,7 +54,7 @@ def replied(benchmark: Benchmark, reply: str | dict[str, str], protocol: str = "
     """Return the outcomes if every item gets this reply, or the reply for the item's id."""
     texts = [reply if isinstance(reply, str) else reply[item.item_id] for item in benchmark.items]
     pairs = zip(benchmark.items, texts, strict=True)
-    return [outcome(item, {item.item_id: Reply(text=text)}, named_protocol(protocol)) for item, text in pairs]
+    return [outcome(item, {item.item_id: QueryReply(text=text)}, named_protocol(protocol)) for item, text in pairs]
 
 
 def values(benchmark: Benchmark, outcomes: list[Outcome]) -> dict[str, float]:
@@ -90,7 +90,7 @@ def test_texts_that_pandas_takes_as_missing_stay_options() -> None:
         numbers, named_protocol("standard", letter_form="likelihood"), load_benchmark("tsv", SAMPLES / "mcq_odd.tsv")
     )
     assert query.candidates == ("A", "B", "D", "F")
-    likely = Reply((-3.0, -2.0, -1.0, -9.0), (1, 1, 1, 1))
+    likely = QueryReply((-3.0, -2.0, -1.0, -9.0), (1, 1, 1, 1))
     assert outcome(numbers, {"7": likely}, named_protocol("standard")).values == {"accuracy": 1.0}
 
 
@@ -188,7 +188,7 @@ def test_open_answers_equal_vlmevalkits() -> None:
         answers = tuple(str(answer) for answer in listed)
         record = Question(str(number), (), "?", answers[0], answers=answers)
         item = Item(record, "short", details={"rule": rules[row["method"]]})
-        reply = {str(number): Reply(text=row["prediction"])}
+        reply = {str(number): QueryReply(text=row["prediction"])}
         measured.setdefault(row["method"], []).append(
             outcome(item, reply, named_protocol("vlmevalkit")).values["accuracy"]
         )
@@ -271,7 +271,7 @@ def test_a_split_without_answers_has_predictions_only(tmp_path: Path) -> None:
     loaded = load_benchmark("mmbench", write(tmp_path / "MMBench_TEST_EN.tsv", rows))
     outcomes = replied(loaded, "C")
     assert {(o.status, o.prediction) for o in outcomes} == {("unscored", "C")} and scores("circular", outcomes) == {}
-    likely = Reply((-3.0, -2.0, -1.0, -9.0), (1, 1, 1, 1))
+    likely = QueryReply((-3.0, -2.0, -1.0, -9.0), (1, 1, 1, 1))
     (first, *_) = loaded.items
     assert outcome(first, {first.item_id: likely}, named_protocol("standard")).prediction == "C"
 

@@ -23,9 +23,9 @@ import pytest
 
 from scramble.formats import FORMATS, read_pairs
 from scramble.formats import write as write_export
-from scramble.pairs.audit.audit import audit
+from scramble.pairs.audit.audit import audit_pairs
 from scramble.records import PreferencePair
-from scramble.reporting.audit_page import write_page
+from scramble.reporting.audit_page import write_audit_page
 from scramble.storage.tables import write_table
 from tests.formats.test_formats import IMAGES, PAIRS, read
 from tests.formats.test_pair_files import FORMS, as_csv
@@ -246,9 +246,9 @@ def check(kind: str, folder: Path, rng: random.Random) -> None:
         assert all(p.chosen.strip() in allowed_texts and p.rejected.strip() in allowed_texts for p in pairs)
         assert error or len(pairs) + len(bad) == len(damaged)
     if pairs and rng.random() < 0.2:
-        result = audit(pairs)
+        result = audit_pairs(pairs)
         json.dumps(result)
-        write_page(folder / "audit.html", result, pairs)
+        write_audit_page(folder / "audit.html", result, pairs)
 
 
 def run(kind: str, seeds: range, tmp_path: Path, check: Callable[[str, Path, random.Random], None] = check) -> None:

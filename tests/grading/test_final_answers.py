@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from scramble.evaluation.items import Item, Reply
+from scramble.evaluation.items import Item, QueryReply
 from scramble.evaluation.protocols import named_protocol
 from scramble.evaluation.scoring.outcomes import outcome
 from scramble.grading import final_answers, rationales, reasoned_answers
 from scramble.grading.open_answers import extract_mathvista
 from scramble.grading.rules import is_right, rule_of
-from scramble.pairs.answers.prompts import OTHER_MARK, ParsedReply, load_style, read
+from scramble.pairs.answers.prompts import OTHER_MARK, ParsedReply, load_style, parse_reply
 from scramble.records import Question
 
 ANIMALS = ("cat", "dog")
@@ -149,7 +149,7 @@ def test_evaluation_scores_what_the_reply_says(text: str, answer: str, choices: 
     for truth, value in ((answer, 1.0), (wrong, 0.0)):
         answers = (truth,) * 10 if style == "short" else ()
         item = Item(Question("q", ("i",), "Which?", truth, "", answers, choices), style)  # type: ignore[arg-type]
-        assert outcome(item, {"q": Reply(text=text)}, named_protocol("cot")).values == {"accuracy": value}
+        assert outcome(item, {"q": QueryReply(text=text)}, named_protocol("cot")).values == {"accuracy": value}
 
 
 # In the data engine an answer on several lines has the wrong form, and so does an answer with another mark than the
@@ -164,7 +164,7 @@ ONE_LINE = [
 
 @pytest.mark.parametrize(("text", "answer", "choices"), ONE_LINE)
 def test_a_right_answer_is_right_in_the_data_engine_too(text: str, answer: str, choices: tuple[str, ...]) -> None:
-    parsed = read(load_style("steps"), f"One.\nTwo.\n{text}")
+    parsed = parse_reply(load_style("steps"), f"One.\nTwo.\n{text}")
     question = Question("q", (), "Which?", answer, choices=choices)
     assert parsed.fault == "" and parsed.answer is not None
     assert is_right(rule_of(question), parsed.answer, question)
@@ -206,7 +206,7 @@ def test_a_right_answer_is_right_in_the_data_engine_too(text: str, answer: str, 
     ],
 )
 def test_numbers_signs_and_sentences(answer: str, truth: str, rule: str) -> None:
-    parsed = read(load_style("steps"), f"One.\nTwo.\nFinal answer: {answer}")
+    parsed = parse_reply(load_style("steps"), f"One.\nTwo.\nFinal answer: {answer}")
     assert parsed.answer is not None and is_right(rule, parsed.answer, Question("q", (), "?", truth))
 
 
@@ -232,18 +232,20 @@ def test_a_reply_without_a_mark_is_left_to_the_parser() -> None:
     for text in ("just a dog", "A dog is there, so B", "<think>a dog"):
         assert reasoned_answers.final_answer(text) == text
     item = Item(Question("q", ("i",), "?", "yes"), "yes_no")
-    assert outcome(item, {"q": Reply(text="No cats are there, but yes.")}, named_protocol("cot")).status == "unparsed"
+    assert (
+        outcome(item, {"q": QueryReply(text="No cats are there, but yes.")}, named_protocol("cot")).status == "unparsed"
+    )
 
 
 def test_other_protocols_read_replies_as_published() -> None:
     """Final answers are unwrapped only under chain-of-thought protocols; the parsers of published numbers are
     unchanged."""
     item = Item(Question("q", ("i",), "?", "B", choices=ANIMALS), "letter")
-    reply = {"q": Reply(text="Final answer: B, since A is a cat.")}
+    reply = {"q": QueryReply(text="Final answer: B, since A is a cat.")}
     assert outcome(item, reply, named_protocol("standard")).prediction is None
     assert outcome(item, reply, named_protocol("cot")).prediction == "B"
     short = Item(Question("q", ("i",), "?", "red", answers=("red",) * 10), "short")
-    assert outcome(short, {"q": Reply(text="**red**")}, named_protocol("standard")).values == {"accuracy": 0.0}
+    assert outcome(short, {"q": QueryReply(text="**red**")}, named_protocol("standard")).values == {"accuracy": 0.0}
 
 
 def test_rationales_read_wrapped_answers() -> None:
@@ -256,10 +258,10 @@ def test_rationales_read_wrapped_answers() -> None:
 
 
 def test_an_answer_under_another_mark_is_malformed_and_not_wrong() -> None:
-    assert read(load_style("boxed"), "One.\nTwo.\nFinal answer: 5") == ParsedReply("5", OTHER_MARK)
-    assert read(load_style("steps"), "One.\nTwo.\nSo \\boxed{5}.") == ParsedReply("5", OTHER_MARK)
-    assert read(load_style("boxed"), "One.\nTwo.\nAnswer: \\boxed{\\text{red}}") == ParsedReply("red")
-    assert read(load_style("steps"), "**Final answer:** red\n\n").fault == "no rationale"
+    assert parse_reply(load_style("boxed"), "One.\nTwo.\nFinal answer: 5") == ParsedReply("5", OTHER_MARK)
+    assert parse_reply(load_style("steps"), "One.\nTwo.\nSo \\boxed{5}.") == ParsedReply("5", OTHER_MARK)
+    assert parse_reply(load_style("boxed"), "One.\nTwo.\nAnswer: \\boxed{\\text{red}}") == ParsedReply("red")
+    assert parse_reply(load_style("steps"), "**Final answer:** red\n\n").fault == "no rationale"
 
 
 def test_mathvista_reads_wrapped_options() -> None:

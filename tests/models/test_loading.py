@@ -326,13 +326,13 @@ def test_what_ships_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.M
     """The path of a shipped file is looked up in the working directory, then in the project, and never on the hub."""
     from omegaconf import OmegaConf
 
-    from scramble.app import plain
+    from scramble.app import plain_sections
     from scramble.project import ROOT, shipped
 
     monkeypatch.chdir(tmp_path)
     assert load_vlm("data/tiny_internvl").path == str(ROOT / "data" / "tiny_internvl")
     cfg = OmegaConf.create({"model": {"path": "data/tiny_internvl", "name": "x"}, "data": {"path": "data/example"}})
-    values = plain(cfg, "model", "data")
+    values = plain_sections(cfg, "model", "data")
     assert values["model"] == {"path": str(ROOT / "data" / "tiny_internvl"), "name": "x"}
     assert values["data"]["path"] == str(ROOT / "data" / "example")
     assert shipped("data/nothing") == "data/nothing" and shipped("docs") == "docs"

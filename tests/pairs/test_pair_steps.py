@@ -140,7 +140,7 @@ def test_shards_store_replies_and_scores(server: Loopback, pipeline: Path, tmp_p
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a split of the embedded world, with pairs that come with the data."""
     folder = tmp_path_factory.mktemp("world")
-    world.generate(
+    world.build_world(
         folder,
         seed=0,
         n_train=12,

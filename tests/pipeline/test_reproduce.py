@@ -13,12 +13,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from scramble.launch.reproduce import SIZES, plan
+from scramble.launch.reproduce import TABLE_SIZES, plan
 from scramble.launch.reproduce import reproduce as make
 from scramble.pipeline import StageError
 from scramble.reporting import reproduced
 from scramble.reporting.comparison import ScoreRow
-from scramble.reporting.reproduced import PaperColumn, Place
+from scramble.reporting.reproduced import PaperColumn, ScoreSource
 from scramble.reporting.table import NOT_COMPARABLE
 from tests.pipeline.conftest import ENVIRONMENT, ROOT, command
 
@@ -38,7 +38,7 @@ def described(name: str) -> dict[str, Any]:
     return actual
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", TABLE_SIZES)
 @pytest.mark.parametrize("name", TABLES)
 def test_every_command_of_a_table_composes_and_measures_its_columns(name: str, size: str) -> None:
     description = described(name)
@@ -60,7 +60,7 @@ def test_every_command_of_a_table_composes_and_measures_its_columns(name: str, s
         for evaluation, overrides in run[size]["evaluations"].items()
         for benchmark in overrides[0].partition("=")[2].strip("[]").split(",")
     }
-    places = [Place(**column[size]) for column in description["columns"] if column.get(size)]
+    places = [ScoreSource(**column[size]) for column in description["columns"] if column.get(size)]
     assert places and {(place.folder, place.benchmark) for place in places} <= measured
 
 
@@ -70,7 +70,7 @@ def test_every_row_and_column_finds_its_published_number(name: str) -> None:
     for column in description["columns"]:
         if "published" not in column:
             continue
-        place = Place(**column["published"])
+        place = ScoreSource(**column["published"])
         labels = [label for run in description["runs"].values() for label in run["rows"].values()]
         actual = {label for label in labels if reproduced._entry(place, label) is not None}
         # The published table of algorithms does not include its base, and MPO's main table does not include SFT.
@@ -86,7 +86,7 @@ def row(method: str, value: float, protocol: str = "scramble", **more: Any) -> S
 def test_measured_next_to_published_by_hand() -> None:
     """Poster: LLaVA-1.5-13B 36.5, tuned 39.3, a gain of 2.8. Ours: 35.0 and 40.0, tested against the base."""
     test = {"difference": 5.0, "low": 1.0, "high": 9.0, "p_value": 0.02}
-    place = Place("winoground", "group")
+    place = ScoreSource("winoground", "group")
     methods = {"a/base": ("LLaVA-1.5-13B",) * 2, "a/dpo": ("LLaVA-1.5-13B + SCRAMBLe", "LLaVA-1.5-13B")}
     rows = [row("a/base", 35.0), row("a/dpo", 40.0, differences={"base": test})]
     table = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {"evaluation": rows})
@@ -108,7 +108,7 @@ def test_measured_next_to_published_by_hand() -> None:
         assert table.rows["LLaVA-1.5-13B + SCRAMBLe"][0].comparable == comparable
         whose = "as in the paper" if comparable else "unlike the paper: our wording"
         assert any(f"measured with protocol vqascore_3.0 ({whose})" in note for note in table.notes)
-    stand_in = PaperColumn(Place("world_winoground", "group"), place)
+    stand_in = PaperColumn(ScoreSource("world_winoground", "group"), place)
     table = reproduced.compare_with_paper(
         [stand_in], methods, {"evaluation": [row("a/dpo", 9.0, benchmark="world_winoground")]}
     )
@@ -116,7 +116,7 @@ def test_measured_next_to_published_by_hand() -> None:
 
 
 def test_differences_to_the_control_of_the_same_run() -> None:
-    place, test = Place("world_vqa", "accuracy"), {"difference": -1.0, "low": -3.0, "high": 1.0, "p_value": 0.3}
+    place, test = ScoreSource("world_vqa", "accuracy"), {"difference": -1.0, "low": -3.0, "high": 1.0, "p_value": 0.3}
     methods = {name: (name.replace("/", ": "), "captions: base") for name in ("captions/base", "captions/mpo")}
     rows = [row(name, 40.0, benchmark="world_vqa", score="accuracy", differences={"sft": test}) for name in methods]
     table = reproduced.compare_with_paper([PaperColumn(place, None)], methods, {"evaluation": rows}, baseline="sft")
@@ -139,7 +139,7 @@ def test_only_evaluations_get_the_judge() -> None:
 
 def test_published_rows_without_a_run() -> None:
     """RLAIF-V: 7.3 percent, 11.1 points fewer than the base."""
-    place = Place("object_halbench", "response_rate", protocol="mpo")
+    place = ScoreSource("object_halbench", "response_rate", protocol="mpo")
     methods = {"published/x": ("InternVL2-8B, RLAIF-V", "InternVL2-8B")}
     (cell,) = reproduced.compare_with_paper([PaperColumn(place, place)], methods, {}).rows["InternVL2-8B, RLAIF-V"]
     assert (cell.ours, reproduced.published(cell)) == (None, "7.3 (-11.1)")

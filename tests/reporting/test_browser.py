@@ -83,7 +83,7 @@ def pair(number: int, image_id: str) -> PreferencePair:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run folder with hostile texts, two benchmarks, three methods and the curves of two arms."""
     run = tmp_path_factory.mktemp("runs") / "a <b>run</b>"
-    world.generate(run / "data", seed=0, n_train=6, n_val=4, n_test=80, quads_val=1, quads_test=2)
+    world.build_world(run / "data", seed=0, n_train=6, n_val=4, n_test=80, quads_val=1, quads_test=2)
     test = run / "data" / "test"
     quads = [
         replace(q, captions=(q.captions[0] + SCRIPT, q.captions[1] + IMAGE)) for q in read_table(test, TwoByTwoItem)
@@ -625,7 +625,7 @@ def test_five_thousand_items_are_fast(tmp_path: Path, tab: Tab, capsys: pytest.C
     """The page opens within 2 s, and searches and filters within 100 ms, with four arms, replies of 20 words and 500
     images.
     """
-    world.generate(tmp_path / "data", seed=0, n_train=4, n_val=4, n_test=500, quads_val=1, quads_test=1)
+    world.build_world(tmp_path / "data", seed=0, n_train=4, n_val=4, n_test=500, quads_val=1, quads_test=1)
     small = load_benchmark("world_vqa", tmp_path / "data" / "test")
     words = "cat dog tree car house red blue green small large left right above below".split()  # noqa: SIM905
     items = tuple(

@@ -33,12 +33,12 @@ def pairs_of(path: Path | str | None, bad: BadRows | None = None, **options: Any
 
 def settings(*overrides: str) -> dict[str, Any]:
     """Return the checked configuration of scripts/train.py with ``data=pairs``."""
-    from scramble.app import plain
+    from scramble.app import plain_sections
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=["data=pairs", *overrides])
     validate(cfg, "train", ())
-    return plain(cfg, "data", "pairs", "data_seed")
+    return plain_sections(cfg, "data", "pairs", "data_seed")
 
 
 def records(folder: Path) -> tuple[list[ImageRecord], list[PreferencePair]]:

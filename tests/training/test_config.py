@@ -16,7 +16,7 @@ from trl import DPOConfig
 from scramble.config.validation import check_root
 from scramble.project import CONFIGS
 from scramble.training import PreferenceConfig, losses
-from scramble.training.fields import LOSS_FIELDS, OPERATION, REFUSED, RENAMED, TRL_OPTIONS, default_of
+from scramble.training.fields import LOSS_FIELDS, OPERATION, REFUSED_FIELDS, RENAMED, TRL_OPTIONS, default_of
 
 FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
 
@@ -112,7 +112,7 @@ def composed(**fields: Any) -> tuple[list[str], dict[str, Any]]:
     return check_root(cfg, "train", ()), section
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in REFUSED and name not in ELSEWHERE])
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in REFUSED_FIELDS and name not in ELSEWHERE])
 def test_every_field_reaches_the_arguments(name: str) -> None:
     fields = {name: value_of(name), **ALSO.get(name, {})}
     if name == "report_to":
@@ -166,11 +166,11 @@ def test_lora_is_a_section_of_its_own() -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
+@pytest.mark.parametrize("name", sorted(REFUSED_FIELDS))
 def test_every_other_field_is_refused_with_its_reason(name: str) -> None:
     faults, section = composed(**{name: value_of(name)})
     [fault] = faults
-    reason = REFUSED[name] + ("; or use trainer.backend=trl" if name in TRL_OPTIONS else "")
+    reason = REFUSED_FIELDS[name] + ("; or use trainer.backend=trl" if name in TRL_OPTIONS else "")
     assert fault.startswith(f"trainer.{name}=") and fault.endswith(reason)
     section.pop("watch")
     with pytest.raises(ValueError, match=rf"trainer\.{name}=") as refused:
@@ -191,8 +191,8 @@ def test_a_field_that_does_not_exist_is_answered_with_the_nearest(field: str, ad
 
 def test_the_tables_of_fields_name_what_there_is() -> None:
     ours = {field.name for field in dataclasses.fields(PreferenceConfig)}
-    assert set(REFUSED) <= set(FIELDS) and ours >= OPERATION and not set(RENAMED) & ours
-    assert set(ELSEWHERE) <= set(FIELDS) - set(REFUSED)
+    assert set(REFUSED_FIELDS) <= set(FIELDS) and ours >= OPERATION and not set(RENAMED) & ours
+    assert set(ELSEWHERE) <= set(FIELDS) - set(REFUSED_FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -237,12 +237,12 @@ def test_settings_that_follow_from_the_number_of_processes_do_not_bind_a_run() -
     sorted_pairs = PreferenceConfig(max_steps=2, global_batch_size=16, loss_type=["aot"])
     assert sorted_pairs.settings()["per_device_train_batch_size"] == 16  # the loss sorts the pairs of a micro-batch
     # Refused fields have no other value, but transformers and TRL replace some defaults when a config is created.
-    assert one.accelerator_config is not None and not set(one.settings()) & (set(REFUSED) - TRL_OPTIONS)
+    assert one.accelerator_config is not None and not set(one.settings()) & (set(REFUSED_FIELDS) - TRL_OPTIONS)
 
 
 def test_a_loss_that_trl_lacks_is_refused_for_trls_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(losses.LOSSES, "squared", (losses.ipo, frozenset({"beta"})))
-    assert PreferenceConfig(loss_type=["squared"]).weights == {"squared": 1.0}
+    assert PreferenceConfig(loss_type=["squared"]).losses == {"squared": 1.0}
     with pytest.raises(
         ValueError, match=r"backend=trl does not support trainer\.loss_type=squared, which TRL does not"
     ):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scramble.training import losses
-from scramble.training.losses import LOSSES, PairLogps, check_weights, combine, reads, weighted_sum
+from scramble.training.losses import LOSSES, PairLogps, combine, reads, resolve_loss_weights, weighted_sum
 
 
 def logps(h_chosen: list[float], h_rejected: list[float], tokens: tuple[int, int] = (4, 2)) -> PairLogps:
@@ -125,8 +125,8 @@ def test_robust_refuses_half() -> None:
 
 
 def test_objectives() -> None:
-    assert check_weights(["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1]) == MPO
-    assert check_weights(["ipo", "sft"]) == {"ipo": 1.0, "sft": 1.0}
+    assert resolve_loss_weights(["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1]) == MPO
+    assert resolve_loss_weights(["ipo", "sft"]) == {"ipo": 1.0, "sft": 1.0}
     assert losses.needs_pairs(MPO) and not losses.needs_pairs({"sft": 1.0})
     assert reads(MPO, "shift") and not reads({"sigmoid": 1.0}, "shift")
 
@@ -144,7 +144,7 @@ def test_objectives() -> None:
 )
 def test_bad_objectives_are_named(loss_type: list[str], loss_weights: list[float] | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_weights(loss_type, loss_weights)
+        resolve_loss_weights(loss_type, loss_weights)
 
 
 @pytest.mark.parametrize(

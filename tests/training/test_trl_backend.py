@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from scramble.models import load_vlm
-from scramble.models.rows import Row, iter_scores
+from scramble.models.rows import PromptRow, iter_row_scores
 from scramble.models.tiny import save_tiny
 from scramble.pixels import png_bytes
 from scramble.records import ImageFile, ImageRecord, PreferencePair
@@ -199,8 +199,8 @@ def test_models_without_a_trie(family: str, data: Path, tmp_path: Path) -> None:
     for pair in pairs:
         prompt = encoder.prompt(Example(pair.pair_id, pair.image_ids, pair.prompt, pair.chosen))
         completion = encoder.completion(pair.chosen)
-        rows.append([Row(prompt, completion, [True] * len(completion))])
-    sums = [score.sum for scores in iter_scores(vlm, rows) for score in scores]
+        rows.append([PromptRow(prompt, completion, [True] * len(completion))])
+    sums = [score.sum for scores in iter_row_scores(vlm, rows) for score in scores]
     assert column(tmp_path / "out", "eval_logps/chosen")[0] == pytest.approx(sum(sums) / len(sums), abs=1e-3)
 
 

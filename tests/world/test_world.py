@@ -11,13 +11,12 @@ import pytest
 from scramble.records import ImageRecord, Question, TwoByTwoItem
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table
-from scramble.world import GrammarError, WorldError, generate, holds, parse
-from scramble.world.captions import STYLES, captions, plan
+from scramble.world import GrammarError, WorldError, build_world, holds, parse_clauses
+from scramble.world.captions import CAPTION_STYLES, captions, draw_clauses
 from scramble.world.drawing import draw
-from scramble.world.grammar import Count, Exists, Noun, Relation, render
+from scramble.world.grammar import CountClause, Exists, Noun, Relation, render
 from scramble.world.graphs import scene_graph
-from scramble.world.questions import KINDS as QUESTION_KINDS
-from scramble.world.questions import ask
+from scramble.world.questions import QUESTION_KINDS, ask
 from scramble.world.scenes import HELD_OUT, Scene, Thing, draw_scene, overlap
 
 ARGUMENTS: dict[str, Any] = {"n_train": 60, "n_val": 20, "n_test": 20, "quads_val": 4, "quads_test": 8}
@@ -35,21 +34,21 @@ SCENE = Scene(
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    counts = generate(folder, seed=3, **ARGUMENTS)
+    counts = build_world(folder, seed=3, **ARGUMENTS)
     return folder, counts
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(world, tmp_path):
     folder, _ = world
-    generate(tmp_path / "again", seed=3, **ARGUMENTS)
-    generate(tmp_path / "other", seed=4, **ARGUMENTS)
+    build_world(tmp_path / "again", seed=3, **ARGUMENTS)
+    build_world(tmp_path / "other", seed=4, **ARGUMENTS)
     assert file_key(tmp_path / "again") == file_key(folder)
     assert file_key(tmp_path / "other") != file_key(folder)
 
 
 def test_the_test_split_does_not_depend_on_the_size_of_the_training_split(world, tmp_path):
     folder, _ = world
-    generate(tmp_path, seed=3, **(ARGUMENTS | {"n_train": 5}))
+    build_world(tmp_path, seed=3, **(ARGUMENTS | {"n_train": 5}))
     assert file_key(tmp_path / "test") == file_key(folder / "test")
 
 
@@ -136,13 +135,13 @@ def test_edges_are_smooth():
 
 def test_too_few_pixels_or_too_many_objects_are_refused(tmp_path):
     with pytest.raises(WorldError, match="image_size must be at least 48 pixels, not 32"):
-        generate(tmp_path, image_size=32, **ARGUMENTS)
+        build_world(tmp_path, image_size=32, **ARGUMENTS)
     with pytest.raises(WorldError, match=r"data.objects must be .* not \[2, 9\]"):
-        generate(tmp_path, objects=(2, 9), **ARGUMENTS)
+        build_world(tmp_path, objects=(2, 9), **ARGUMENTS)
     with pytest.raises(WorldError, match="unknown kinds of questions \\['colr'\\]"):
-        generate(tmp_path, question_kinds=["colr"], **ARGUMENTS)
+        build_world(tmp_path, question_kinds=["colr"], **ARGUMENTS)
     with pytest.raises(WorldError, match="unknown caption styles \\['poem'\\]"):
-        generate(tmp_path, styles={"poem": 1.0}, **ARGUMENTS)
+        build_world(tmp_path, styles={"poem": 1.0}, **ARGUMENTS)
 
 
 def test_objects_never_overlap_and_the_share_of_look_alikes_is_configurable():
@@ -215,18 +214,18 @@ def test_parsing_reads_back_what_was_rendered():
     for wording in ("train", "new"):
         for _ in range(300):
             scene = draw_scene(rng, objects=(2, 4))
-            for style in STYLES:
-                clauses = plan(scene, rng, style, with_size=rng.random() < 0.5)
+            for style in CAPTION_STYLES:
+                clauses = draw_clauses(scene, rng, style, with_size=rng.random() < 0.5)
                 if clauses:
-                    assert parse(render(clauses, rng, wording)) == clauses
+                    assert parse_clauses(render(clauses, rng, wording)) == clauses
 
 
 def test_parsing_by_hand():
-    assert parse("the picture shows an orange ring under a small square") == (
+    assert parse_clauses("the picture shows an orange ring under a small square") == (
         Relation(Noun("ring", "orange"), (("below", Noun("square", size="small")),)),
     )
-    assert parse("there are two crosses, and a red star, a ring and a green object") == (
-        Count(2, Noun("cross")),
+    assert parse_clauses("there are two crosses, and a red star, a ring and a green object") == (
+        CountClause(2, Noun("cross")),
         Exists((Noun("star", "red"), Noun("ring"), Noun(colour="green"))),
     )
 
@@ -234,7 +233,7 @@ def test_parsing_by_hand():
 def test_new_wordings_are_not_those_of_training():
     rng = random.Random(2)
     scene = draw_scene(rng, objects=(3, 3))
-    clauses = [plan(scene, rng, style) for style in ("relation", "chain", "list", "count")]
+    clauses = [draw_clauses(scene, rng, style) for style in ("relation", "chain", "list", "count")]
     for clause in clauses:
         old = {render(clause, rng, "train") for _ in range(200)}
         new = {render(clause, rng, "new") for _ in range(200)}

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from scramble.config.binding import (
+from scramble.config.field_checks import (
     NOT_EMPTY,
     Bound,
-    Count,
+    PositiveInt,
     Section,
     Share,
     Text,
     Variants,
     Whole,
+    as_override,
     at_least,
     between,
-    show,
 )
-from scramble.config.pair_step_sections import PairSteps, Scorer
+from scramble.config.pair_step_sections import PairSteps, ScorerSection
 from scramble.config.sections import (
     ORDERED,
     AnswerRule,
@@ -56,13 +56,13 @@ class OpenAI(Section):
     model: Text
     base_url: Address
     api_key_env: Text | None = None
-    concurrency: Count = 64
+    concurrency: PositiveInt = 64
     timeout: Positive = 300.0
-    attempts: Count = 6
+    attempts: PositiveInt = 6
     backoff: NotNegative = 1.0
     max_backoff: NotNegative = 60.0
     patience: NotNegative = 3600.0
-    give_up_after: Count = 16
+    give_up_after: PositiveInt = 16
     structured: Literal["json_schema", "json_object", "none"] = "json_schema"
     extra_body: dict[str, Any] | None = None
     price_prompt: NotNegative = 0.0
@@ -77,7 +77,7 @@ class Transformers(Section):
     revision: Text | None = None
     dtype: Dtype = "auto"
     device: Device | None = None
-    batch_size: Count = 8
+    batch_size: PositiveInt = 8
     loading: dict[str, Any] | None = None
 
 
@@ -88,11 +88,11 @@ class Vllm(Section):
     path: Text
     revision: Text | None = None
     dtype: Text = "auto"
-    batch_size: Count = 1024
+    batch_size: PositiveInt = 1024
     options: dict[str, Any] | None = None
 
 
-Engine = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers": Transformers, "vllm": Vllm})]
+EngineSection = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers": Transformers, "vllm": Vllm})]
 
 
 # ---------------------------------------------------------------------------------------------------------------- pairs
@@ -130,11 +130,11 @@ class CaptionNegatives(MethodSection):
     """Hard negatives of captions; see :func:`scramble.pairs.captions.assemble.caption_pairs`."""
 
     prompt: Text = "caption:"
-    per_caption: Count = 1
+    per_caption: PositiveInt = 1
     kinds: Annotated[list[CaptionKind], NOT_EMPTY] | None = None
     captions_per_image: Literal["all", "one", "clip"] = "all"
     form: Literal["caption", "yes-no", "both"] = "caption"
-    similarity: Scorer | None = None
+    similarity: ScorerSection | None = None
     surface: bool = True
 
     def faults(self, at: str) -> Iterator[str]:
@@ -171,7 +171,7 @@ class RulesOptions(Section):
 
     pipeline: Text = "en_core_web_sm"
     rules: Annotated[list[Literal["swap", "replace"]], NOT_EMPTY] = field(default_factory=lambda: ["swap", "replace"])
-    processes: Count = 1
+    processes: PositiveInt = 1
     lexicon: Text | None = None
     min_lift: float = -2.0
     min_replacement_lift: float = -0.5
@@ -191,12 +191,12 @@ class CotOptions(Section):
     """Options of the language model's rearrangements."""
 
     prompt: Text = "rearrange"
-    cleaner: Engine | None = None
+    cleaner: EngineSection | None = None
     pipeline: Text = "en_core_web_sm"
-    samples: Count = 1
+    samples: PositiveInt = 1
     temperature: Temperature = 0.2
     top_p: TopP = 0.9
-    max_tokens: Count = 800
+    max_tokens: PositiveInt = 800
     length_ratio: Annotated[tuple[NotNegative, NotNegative], ORDERED] = (0.7, 1.2)
     content_kept: Share | None = None
     seed: Seed = 0
@@ -207,7 +207,7 @@ class CotMethod(CaptionNegatives):
     """Rearrangements by a language model."""
 
     kinds: Annotated[list[Text], NOT_EMPTY] | None = None  # type: ignore[assignment]  # a user's prompt defines a kind
-    engine: Engine | None = None
+    engine: EngineSection | None = None
     options: CotOptions | None = None
 
     def faults(self, at: str) -> Iterator[str]:
@@ -223,7 +223,7 @@ class SceneAlignOptions(Section):
 
     rewrite: Literal["template", "words", "engine"] = "template"
     kinds: dict[Intervention, NotNegative | None] | None = None
-    per_question: Count = 1
+    per_question: PositiveInt = 1
     edits: dict[Any, NotNegative] | None = None
     distance: Annotated[tuple[Whole, Whole], ORDERED] | None = None
     answer: Literal["follow", "keep"] = "follow"
@@ -233,14 +233,15 @@ class SceneAlignOptions(Section):
     generate_rationales: bool | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    max_tokens: Count | None = None
+    max_tokens: PositiveInt | None = None
 
     def faults(self, at: str) -> Iterator[str]:
         """At least one weight must be positive, and some options require a particular way of rewriting."""
         if self.kinds is not None and not any(self.kinds.values()):
-            yield f"{at}.kinds={show(self.kinds)} must contain at least one weight above 0"
+            yield f"{at}.kinds={as_override(self.kinds)} must contain at least one weight above 0"
         if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):
-            yield f"{at}.edits={show(self.edits)} must map numbers of edits to weights, but {bad[0]} is not 1 or more"
+            edits = as_override(self.edits)
+            yield f"{at}.edits={edits} must map numbers of edits to weights, but {bad[0]} is not 1 or more"
         for name in ("generate_rationales", "temperature", "top_p", "max_tokens"):
             needed = ("words", "engine") if name == "generate_rationales" else ("engine",)
             if getattr(self, name) is not None and self.rewrite not in needed:
@@ -252,7 +253,7 @@ class SceneAlignMethod(MethodSection):
     """Rationales written from edited scene graphs."""
 
     prompt: Text = "{question}"
-    engine: Engine | None = None
+    engine: EngineSection | None = None
     options: SceneAlignOptions | None = None
 
     def faults(self, at: str) -> Iterator[str]:
@@ -269,13 +270,13 @@ class Sampled(Section):
     """Options that the two MPO methods share."""
 
     splits: Annotated[list[Split], NOT_EMPTY] = field(default_factory=lambda: ["train", "val"])
-    limit: Count | None = None
+    limit: PositiveInt | None = None
     kinds: Annotated[list[Text], NOT_EMPTY] | None = None
     replies: Text | None = None
     temperature: Temperature = 1.0
     top_k: Whole | None = 50
     top_p: TopP = 1.0
-    max_tokens: Count = 1024
+    max_tokens: PositiveInt = 1024
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ class CorrectnessOptions(Sampled):
 
     styles: Annotated[list[AskStyle], NOT_EMPTY] = field(default_factory=lambda: ["steps", "boxed", "think"])
     samples: Annotated[int, at_least(2)] = 32
-    pairs: Count = 15
+    pairs: PositiveInt = 15
     rule: AnswerRule | Literal["auto"] = "auto"
     rules: dict[Text, AnswerRule] | None = None
     format_pairs: Literal["apart", "with", "drop"] = "apart"
@@ -294,7 +295,7 @@ class CorrectnessOptions(Sampled):
 class CorrectnessMethod(MethodSection):
     """Correct answers are preferred to incorrect answers."""
 
-    engine: Engine = None
+    engine: EngineSection = None
     options: CorrectnessOptions | None = None
 
 
@@ -311,7 +312,7 @@ class DropoutOptions(Sampled):
 class DropoutMethod(MethodSection):
     """Answers are preferred to continuations that are generated without the image."""
 
-    engine: Engine = None
+    engine: EngineSection = None
     options: DropoutOptions | None = None
 
 

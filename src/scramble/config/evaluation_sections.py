@@ -13,13 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from scramble.config.binding import NOT_EMPTY, Count, Section, Text, check, hint, hints, key_in_section_hint, show
-from scramble.config.data_sections import Engine
+from scramble.config.data_sections import EngineSection
+from scramble.config.field_checks import (
+    NOT_EMPTY,
+    PositiveInt,
+    Section,
+    Text,
+    as_override,
+    check,
+    hint,
+    hints,
+    key_in_section_hint,
+)
 from scramble.config.sections import Temperature
 
 # The annotation of a benchmark's option, by the type of its default. Options without a default or with the default None
 # are paths or texts.
-KINDS: dict[type, Any] = {bool: bool, int: Count, str: Text}
+OPTION_ANNOTATIONS: dict[type, Any] = {bool: bool, int: PositiveInt, str: Text}
 Benchmarks = Annotated[dict[str, dict[str, Any] | None], NOT_EMPTY]
 
 
@@ -38,7 +48,7 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
             if key not in parameters:
                 yield f"{at}.{name}.{key}: there is no such key; {key_in_section_hint(key, parameters, f'{at}.{name}')}"
             else:
-                kind = KINDS.get(type(parameters[key].default), Text | None)
+                kind = OPTION_ANNOTATIONS.get(type(parameters[key].default), Text | None)
                 yield from check(value, kind, f"{at}.{name}.{key}")
         root = parameters.get("root")
         if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:
@@ -52,7 +62,7 @@ def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
     name = values.get("name")
     if name not in (names := [*protocol_names(), "default"]):
-        yield f"protocol.name={show(name)}: there is no such protocol; {hint(str(name), names)}"
+        yield f"protocol.name={as_override(name)}: there is no such protocol; {hint(str(name), names)}"
         return
     fields = {key: kind for key, kind in hints(Protocol).items() if key != "name"}
     rest = {key: value for key, value in values.items() if key != "name"}
@@ -74,11 +84,11 @@ def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Judge(Section):
+class JudgeSection(Section):
     """The language model that grades free answers."""
 
-    engine: Engine | None
-    gradings: Count
+    engine: EngineSection | None
+    gradings: PositiveInt
     temperature: Temperature
     faithfulness: bool
     grading_prompt: Text | None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from scramble.config.binding import hint, near
+from scramble.config.field_checks import hint, near
+from scramble.storage.arm_names import method_of
 
 DEBUG_FOLDERS = {"debug": "+debug=tiny", "short": "+debug=short"}  # run.dir in configs/debug
 
@@ -20,11 +20,6 @@ def arm_faults(run: Path, arms: str | Sequence[str]) -> Iterator[str]:
             valid = ["base", *sorted(trained)]
             where = f"{run} has no such arm" if run.is_dir() else no_run(run)
             yield f"arms={arm}: {where}" + (f"; {hint(arm, valid)}" if run.is_dir() else "")
-
-
-def method_of(arm: str) -> str:
-    """Return the method of an arm: its name without the suffix ``-seedN``."""
-    return re.sub(r"-seed\d+$", "", arm)
 
 
 def methods(runs: Iterable[Path]) -> set[str]:

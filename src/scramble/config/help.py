@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.config.binding import join, show
+from scramble.config.field_checks import as_override, join
 from scramble.config.keys import is_optional, known_keys
 from scramble.config.roots import ROOTS
 from scramble.config.validation import without_hydra
 from scramble.project import CONFIGS, choices_of
 
 WIDTH = 120
-SHARED = ("name", "launcher", "dry_run")  # keys that every script reads
+SHARED_KEYS = ("name", "launcher", "dry_run")  # keys that every script reads
 FLAGS = """\
 -m runs a sweep over comma-separated values. --cfg job prints the configuration. --help with other
 arguments shows the resulting keys and values. Quote values with commas, spaces or brackets: 'key="a, b"'."""
@@ -37,7 +37,7 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
         cfg = compose(root, list(arguments), return_hydra_config=True)
     choices = {str(key): value for key, value in cfg.hydra.runtime.choices.items() if not str(key).startswith("hydra/")}
     sentences = _sentences(root, choices)
-    shown = [str(key) for key in cfg if key != "hydra" and (key in sections or key in SHARED)]
+    shown = [str(key) for key in cfg if key != "hydra" and (key in sections or key in SHARED_KEYS)]
     if root in ("reproduce", "audit"):
         shown = [str(key) for key in cfg if key != "hydra"]
     values: Any = OmegaConf.to_container(without_hydra(cfg))
@@ -72,7 +72,7 @@ def _choices(choices: Mapping[str, Any], shown: Sequence[str]) -> Iterator[str]:
         ):
             continue
         names = choices_of(group)
-        current = f" [{show(choices[key])}]" if key in choices else ""
+        current = f" [{as_override(choices[key])}]" if key in choices else ""
         listed = f"{key}=...{current} {', '.join(names)}"
         yield from textwrap.wrap(listed, WIDTH, initial_indent="  ", subsequent_indent="      ")
 
@@ -104,9 +104,9 @@ def _value(cfg: Any, key: str, raw: Any) -> str:
         return "(required)"
     try:
         value = OmegaConf.select(cfg, key)
-        return show(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+        return as_override(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
     except OmegaConfBaseException:  # the value refers to a required key without a value
-        return show(raw)
+        return as_override(raw)
 
 
 # ------------------------------------------------------------------------------------------------------------- comments

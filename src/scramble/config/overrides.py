@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-from scramble.config.binding import ConfigError, hint
-from scramble.config.help import SHARED
+from scramble.config.field_checks import ConfigError, hint
+from scramble.config.help import SHARED_KEYS
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
 from scramble.config.validation import check_root
@@ -217,6 +217,10 @@ def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collect
         keys = known_keys(values, ROOTS[root])
         if key in keys:  # Hydra requires a plus to add a key that no file sets
             return f"{text}: {key} is not set yet, so write {shlex.quote(f'+{text}')}"
-        used = [k for k in keys if k.partition(".")[0] in (*sections, *SHARED)] if sections and "." not in key else keys
+        used = (
+            [k for k in keys if k.partition(".")[0] in (*sections, *SHARED_KEYS)]
+            if sections and "." not in key
+            else keys
+        )
         return f"{key}: there is no such key; {key_hint(key, used)}"
     return f"{text}: {_first_lines(error)}"

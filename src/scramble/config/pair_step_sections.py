@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from scramble.config.binding import Count, Section, Text, hint, hints
+from scramble.config.field_checks import PositiveInt, Section, Text, hint, hints
 from scramble.config.sections import Device, Dtype
 
 Probability = Literal["grammar", "plausibility"]  # scores in [0, 1]
@@ -15,14 +15,14 @@ FREE_COLUMNS = ("length_ratio", "common_words", "same_words", "usable", "same_le
 
 
 @dataclass(frozen=True)
-class Scorer(Section):
+class ScorerSection(Section):
     """A model that scores texts; see :class:`scramble.pairs.scoring.stored_models.ScorerSettings`."""
 
     path: Text
     revision: Text | None = None
     dtype: Dtype = "auto"
     device: Device | None = None
-    batch_size: Count = 64
+    batch_size: PositiveInt = 64
     new: dict[str, Any] | None = None
 
 
@@ -30,14 +30,14 @@ class Scorer(Section):
 class Scores(Section):
     """Models that score both texts of each pair; see :mod:`scramble.pairs.steps.scored_pairs`."""
 
-    grammar: Scorer | None = None
-    plausibility: Scorer | None = None
-    likelihood: Scorer | None = None
-    similarity: Scorer | None = None
+    grammar: ScorerSection | None = None
+    plausibility: ScorerSection | None = None
+    likelihood: ScorerSection | None = None
+    similarity: ScorerSection | None = None
 
 
 @dataclass(frozen=True)
-class Filter(Section):
+class FilterSection(Section):
     """A bound on a column; see :class:`scramble.pairs.steps.filtered_pairs.Filter`."""
 
     column: Text
@@ -68,7 +68,7 @@ class PairSteps(Section):
 
     exclude_benchmarks: list[Text] | dict[Text, Text | None] | None = None
     scores: Scores | None = None
-    filters: list[Filter] | None = None
+    filters: list[FilterSection] | None = None
     balance: Balance | None = None
 
     def faults(self, at: str) -> Iterator[str]:

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.config.binding import ConfigError
 from scramble.config.existing_runs import is_run, new_run
+from scramble.config.field_checks import ConfigError
 from scramble.project import CONFIGS, shipped_values
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from scramble.config.binding import NOT_EMPTY, Bound, Count, Section, Text, Whole, check, hints, show
-from scramble.config.data_sections import Engine, Method
-from scramble.config.evaluation_sections import Benchmarks, Judge, benchmark_faults, protocol_faults
-from scramble.config.existing_runs import arm_faults, baseline_faults, method_of, methods, no_run
+from scramble.config.data_sections import EngineSection, Method
+from scramble.config.evaluation_sections import Benchmarks, JudgeSection, benchmark_faults, protocol_faults
+from scramble.config.existing_runs import arm_faults, baseline_faults, methods, no_run
+from scramble.config.field_checks import NOT_EMPTY, Bound, PositiveInt, Section, Text, Whole, as_override, check, hints
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.requirements import data_faults, key_faults, wandb_faults
 from scramble.config.sections import (
     Dtype,
     Launcher,
-    Model,
+    ModelSection,
     Objective,
     PredictionFormat,
     Recommended,
@@ -35,9 +35,10 @@ from scramble.config.sections import (
     Temperature,
     Texts,
 )
-from scramble.config.source_sections import Data, PairFormat
+from scramble.config.source_sections import DataSection, PairFormat
 from scramble.config.study_section import Search
 from scramble.config.trainer import Peft, Positive, Trainer
+from scramble.storage.arm_names import method_of
 from scramble.training.fields import FLASH_ATTENTION_FAULT, vision_fault
 
 
@@ -49,9 +50,9 @@ class Root(Section):
     seed: Seed
     data_seed: Seed
     run: Run
-    data: Data
+    data: DataSection
     pairs: Method
-    model: Model
+    model: ModelSection
     recommended: Recommended
     objective: Objective
     trainer: Trainer
@@ -154,15 +155,15 @@ class Evaluate(Root):
     protocol: dict[str, Any]
     arms: Text | list[Text]
     adapter: Text | list[Text] | None
-    limit: Count | None
-    batch_tokens: Count | None
+    limit: PositiveInt | None
+    batch_tokens: PositiveInt | None
     token_logprobs: bool
     folder: Text
     shard: ShardText | None
     baselines: list[Text]
     export_predictions: list[PredictionFormat]
-    engine: Engine | None
-    judge: Judge
+    engine: EngineSection | None
+    judge: JudgeSection
 
     def faults(self, at: str) -> Iterator[str]:
         """The names of benchmarks, protocol, arms and baselines must exist."""
@@ -173,7 +174,7 @@ class Evaluate(Root):
         run = Path(self.run["dir"])  # type: ignore[index]
         if self.engine is not None:
             if isinstance(self.arms, list) and len(self.arms) != 1:
-                yield f"arms={show(self.arms)} must name the one arm that the engine serves"
+                yield f"arms={as_override(self.arms)} must name the one arm that the engine serves"
         else:
             yield from arm_faults(run, self.arms)
         arms = [self.arms] if isinstance(self.arms, str) else self.arms
@@ -214,7 +215,7 @@ class Browse(Root):
     baselines: list[Text]
     items: Whole | None
     pairs_per_split: Whole | None
-    pixels: Count
+    pixels: PositiveInt
 
     def faults(self, at: str) -> Iterator[str]:
         """The runs must exist, and the baselines must be methods of these runs."""
@@ -225,7 +226,7 @@ class Browse(Root):
 
 
 @dataclass(frozen=True)
-class Watch(Root):
+class WatchRoot(Root):
     """``watch.yaml``."""
 
     once: bool
@@ -274,7 +275,7 @@ class Chat(Root):
     image: Text | list[Text | None] | None
     text: str | int | float | bool | None
     adapter: Text | None
-    max_new_tokens: Count
+    max_new_tokens: PositiveInt
     temperature: Temperature
 
 
@@ -290,7 +291,7 @@ class ExternalHarness(Root):
     harness_args: dict[str, Any]
     harness_flags: list[Any]
     harness_python: Text
-    batch_size: Count
+    batch_size: PositiveInt
 
     def faults(self, at: str) -> Iterator[str]:
         """The arms must exist."""
@@ -324,7 +325,7 @@ class Study(Train):
 
 
 @dataclass(frozen=True)
-class Table(Section):
+class TableRoot(Section):
     """A paper's table; see ``configs/table``."""
 
     name: Text
@@ -339,7 +340,7 @@ class Table(Section):
 class Reproduce(Section):
     """``reproduce.yaml``."""
 
-    table: Table
+    table: TableRoot
     size: Literal["full", "tiny"]
     list: bool
     dir: Text
@@ -372,7 +373,7 @@ ROOTS: dict[str, type[Section]] = {
     "evaluate": Evaluate,
     "report": Report,
     "browse": Browse,
-    "watch": Watch,
+    "watch": WatchRoot,
     "share": ShareRoot,
     "export": Export,
     "chat": Chat,

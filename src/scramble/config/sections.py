@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from scramble.config.binding import (
+from scramble.config.field_checks import (
     NOT_EMPTY,
     Bound,
-    Count,
+    PositiveInt,
     Section,
     Text,
     Variants,
     Whole,
+    as_override,
     between,
-    show,
 )
 from scramble.config.trainer import NotNegative, Positive, Quantization
 from scramble.project import choices_of
@@ -120,7 +120,7 @@ class Objective(Section):
 
 
 @dataclass(frozen=True)
-class Model(Section):
+class ModelSection(Section):
     """A model and its loading options; see :func:`scramble.models.load_vlm`."""
 
     name: Text
@@ -132,10 +132,10 @@ class Model(Section):
     attn_implementation: Attention
     device: Device | None
     quantization: Quantization | None
-    max_tiles: Count | None
-    max_pixels: Count | None
+    max_tiles: PositiveInt | None
+    max_pixels: PositiveInt | None
     square_padding: bool
-    resize: Count | None
+    resize: PositiveInt | None
     new: dict[str, Any] | None
 
     def faults(self, at: str) -> Iterator[str]:
@@ -167,9 +167,9 @@ class Inline(Section):
 class Local(Section):
     """Jobs on this machine."""
 
-    jobs: Count
+    jobs: PositiveInt
     devices: list[Whole | Text] | None
-    num_processes: Count
+    num_processes: PositiveInt
     strategy: Text
 
     def faults(self, at: str) -> Iterator[str]:
@@ -177,7 +177,7 @@ class Local(Section):
         yield from _strategy(self.strategy, at)
         if self.devices is not None and len(self.devices) < self.num_processes:
             yield (
-                f"{at}.devices={show(self.devices)} must contain one device per process "
+                f"{at}.devices={as_override(self.devices)} must contain one device per process "
                 f"({at}.num_processes={self.num_processes})"
             )
 
@@ -186,19 +186,19 @@ class Local(Section):
 class Slurm(Section):
     """Jobs on a SLURM cluster."""
 
-    num_processes: Count
-    num_machines: Count
+    num_processes: PositiveInt
+    num_machines: PositiveInt
     strategy: Text
     port: Annotated[int, between(1, 65535)]
-    minutes: Count
+    minutes: PositiveInt
     gpus_per_node: Whole | None
-    cpus_per_machine: Count
+    cpus_per_machine: PositiveInt
     gb_per_machine: Positive
     partition: Text | None
     account: Text | None
     qos: Text | None
     constraint: Text | None
-    max_parallel: Count | None
+    max_parallel: PositiveInt | None
     setup: list[str] | None
     options: dict[str, Any] | None
     warn_seconds: Whole

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from scramble.config.binding import Bound, Count, Section, Share, Text, Variants, Whole, at_least, show
+from scramble.config.field_checks import (
+    Bound,
+    PositiveInt,
+    Section,
+    Share,
+    Text,
+    Variants,
+    Whole,
+    as_override,
+    at_least,
+)
 from scramble.config.sections import ORDERED, CaptionStyle, NotNegative, QuestionKind
 from scramble.formats.recognise import READABLE
 
@@ -15,13 +25,13 @@ from scramble.formats.recognise import READABLE
 class World(Section):
     """The embedded world; see :func:`scramble.world.generate`."""
 
-    n_train: Count
+    n_train: PositiveInt
     n_val: Whole
     n_test: Whole
     image_size: Annotated[int, at_least(48)]
-    objects: Annotated[tuple[Count, Count], ORDERED]
+    objects: Annotated[tuple[PositiveInt, PositiveInt], ORDERED]
     lookalikes: Share
-    captions_per_image: Count
+    captions_per_image: PositiveInt
     sized: Share
     questions_per_image: Whole
     question_kinds: list[QuestionKind]
@@ -41,7 +51,7 @@ class Real(Section):
     embed: bool
     verify: bool
     max_rejected: Share
-    limit: Count | None
+    limit: PositiveInt | None
 
     def faults(self, at: str) -> Iterator[str]:
         """The validation and test fractions must sum to at most 1."""
@@ -87,7 +97,7 @@ PairFormat = Annotated[str, Bound(lambda value: value in READABLE, f"must be one
 
 
 @dataclass(frozen=True)
-class MixedPairs(Section):
+class MixedPairsSection(Section):
     """One input of a mix of preference data."""
 
     path: Text
@@ -117,16 +127,16 @@ class Pairs(Real):
     split: Text
     revision: Text | None
     ratings: Literal["best_worst", "all"]
-    mix: list[MixedPairs] | None
+    mix: list[MixedPairsSection] | None
 
     def faults(self, at: str) -> Iterator[str]:
         """There must be one path, or a mix with a positive weight."""
         yield from super().faults(at)
         if (self.path is None) == (not self.mix):
-            yield f"{at}.path={show(self.path)}: set either {at}.path=... or several inputs ({at}.mix=[...])"
+            yield f"{at}.path={as_override(self.path)}: set either {at}.path=... or several inputs ({at}.mix=[...])"
         weights = [dict(one).get("weight", 0) for one in self.mix or []]  # type: ignore[call-overload]
         if self.mix and not sum(weights) > 0:
-            yield f"{at}.mix: the weights {show(weights)} must sum to more than 0"
+            yield f"{at}.mix: the weights {as_override(weights)} must sum to more than 0"
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,7 @@ class SceneGraphs(Real):
     source: Text
 
 
-Data = Annotated[
+DataSection = Annotated[
     Any,
     Variants(
         "kind",

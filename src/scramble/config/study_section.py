@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scramble.config.binding import Count, Section, Text, check, show
+from scramble.config.field_checks import PositiveInt, Section, Text, as_override, check
 
 
 @dataclass(frozen=True)
 class Search(Section):
     """A hyper-parameter search with Optuna."""
 
-    trials: Count
+    trials: PositiveInt
     metric: Text
     direction: Literal["minimize", "maximize"]
     space: dict[str, Any] | None
@@ -27,7 +27,7 @@ class Search(Section):
     def faults(self, at: str) -> Iterator[str]:
         """Each key must have a list of choices, or a lower and an upper bound."""
         for key, choice in (self.space or {}).items():
-            setting = f"{at}.space.{key}={show(choice)}"
+            setting = f"{at}.space.{key}={as_override(choice)}"
             if isinstance(choice, list):
                 if not choice:
                     yield f"{setting} must contain at least one choice"

@@ -18,25 +18,25 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from scramble.config.binding import (
+from scramble.config.field_checks import (
     NOT_EMPTY,
     Bound,
-    Count,
+    PositiveInt,
     Section,
     Share,
     Text,
     Whole,
     above,
+    as_override,
     at_least,
     between,
     hint,
-    show,
 )
 from scramble.training.fields import (
     PEFT_REFUSED,
     PEFT_RENAMED,
     PEFT_SECTION,
-    REFUSED,
+    REFUSED_FIELDS,
     RENAMED,
     TRL_OPTIONS,
     TrlLoss,
@@ -95,11 +95,11 @@ Strategy = Literal["no", "steps", "epoch"]
 
 
 @dataclass(frozen=True)
-class Watch(Section):
+class WatchSection(Section):
     """Benchmarks on the validation split that are scored at every evaluation."""
 
     benchmarks: Annotated[list[Text], NOT_EMPTY]
-    limit: Count | None = None
+    limit: PositiveInt | None = None
 
     def faults(self, at: str) -> Iterator[str]:
         """The benchmarks must exist."""
@@ -117,9 +117,9 @@ class Trainer(Section):
     backend: Literal["auto", "trie", "trl"]
     num_train_epochs: Positive
     max_steps: WholeRun
-    global_batch_size: Count | None
-    per_device_train_batch_size: Count | None
-    gradient_accumulation_steps: Count | None
+    global_batch_size: PositiveInt | None
+    per_device_train_batch_size: PositiveInt | None
+    gradient_accumulation_steps: PositiveInt | None
     learning_rate: Positive
     lr_scheduler_type: Scheduler
     warmup_ratio: Share
@@ -135,7 +135,7 @@ class Trainer(Section):
     sft_mean: Literal["answer", "batch"]
     bf16: bool
     gradient_checkpointing: bool
-    max_length: Count | None
+    max_length: PositiveInt | None
     max_rejected_fraction: Share
     group_by_image: bool
     precompute_ref_log_probs: bool
@@ -143,21 +143,21 @@ class Trainer(Section):
     loss_on_history: bool
     caption_prompt: Text
     train_vision: bool | Literal["lora"]
-    tower_tokens: Count | None
+    tower_tokens: PositiveInt | None
     feature_cache_dir: Text | None
     image_cache_mb: Whole
     dataloader_num_workers: Whole | None
-    dataloader_prefetch_factor: Count | None
+    dataloader_prefetch_factor: PositiveInt | None
     logging_steps: Steps
     report_to: Text | list[Text]
     eval_strategy: Strategy
     eval_steps: Steps | None
     save_strategy: Strategy | Literal["best"]
     save_steps: Steps
-    save_total_limit: Count | None
+    save_total_limit: PositiveInt | None
     load_best_model_at_end: bool
     metric_for_best_model: Text | None
-    watch: Watch | None
+    watch: WatchSection | None
     seed: Annotated[int, between(0, 2**32 - 1)]
 
     @classmethod
@@ -167,7 +167,7 @@ class Trainer(Section):
 
         # With backend=trl, PreferenceConfig accepts TRL's own options, and checks them itself.
         fields = _foreign_fields(
-            PreferenceConfig, {name: why for name, why in REFUSED.items() if name not in TRL_OPTIONS}
+            PreferenceConfig, {name: why for name, why in REFUSED_FIELDS.items() if name not in TRL_OPTIONS}
         )
         del fields["peft"]  # a separate section
         return fields
@@ -197,8 +197,8 @@ class Trainer(Section):
             )
         if set(self.loss_type) != {"sft"} and set(self.tables) != {"pairs"}:
             yield (
-                f"{at}.tables={show(self.tables)} must be [pairs] unless {at}.loss_type=[sft], because other tables "
-                "contain no rejected answers"
+                f"{at}.tables={as_override(self.tables)} must be [pairs] unless {at}.loss_type=[sft], because other "
+                "tables contain no rejected answers"
             )
         yield from self._loss_faults(at)
         yield from self._saving_faults(at)
@@ -216,11 +216,14 @@ class Trainer(Section):
         if not isinstance(losses, list | tuple):
             return  # reported already
         if weights is not None and len(weights) != len(losses):
-            yield f"{at}.loss_weights={show(weights)} must contain one weight per loss of {at}.loss_type={show(losses)}"
+            yield (
+                f"{at}.loss_weights={as_override(weights)} must contain one weight per loss of "
+                f"{at}.loss_type={as_override(losses)}"
+            )
         if weights is not None and not any(weights):
-            yield f"{at}.loss_weights={show(weights)} must contain a weight other than 0"
+            yield f"{at}.loss_weights={as_override(weights)} must contain a weight other than 0"
         if len(set(losses)) != len(losses):
-            yield f"{at}.loss_type={show(losses)} must not name a loss twice"
+            yield f"{at}.loss_type={as_override(losses)} must not name a loss twice"
         if smoothing and not set(losses) & set(SMOOTHED):
             yield (
                 f"{at}.label_smoothing={smoothing} must be 0, because none of the losses {', '.join(losses)} uses "
@@ -279,8 +282,8 @@ def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
 class Peft(Section):
     """A new LoRA adapter on the language model: fields of ``peft.LoraConfig``."""
 
-    r: Count
-    lora_alpha: Count
+    r: PositiveInt
+    lora_alpha: PositiveInt
     lora_dropout: Fraction = 0.0
     target_modules: Text | list[Text] | None = None
     # Other initialisations (pissa, olora, loftq, ...) change the base model's weights, so that the adapter would not
@@ -340,7 +343,7 @@ def _further(cls: type) -> dict[str, Any]:
 
 
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a mapping from fields to annotations for :func:`scramble.config.binding.check`.
+    """Return a mapping from fields to annotations for :func:`scramble.config.field_checks.check`.
 
     Refused fields must have their defaults.
     """
@@ -352,7 +355,7 @@ def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict
 
 
 def _only(default: Any, reason: str) -> Bound:
-    return Bound(lambda value: value == default, f"must be {show(default)}: {reason}")
+    return Bound(lambda value: value == default, f"must be {as_override(default)}: {reason}")
 
 
 def _kind(annotation: Any) -> Any:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scramble.config.binding import ConfigError, check, hints
+from scramble.config.field_checks import ConfigError, check, hints
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
 from scramble.project import choices_of

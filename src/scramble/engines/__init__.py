@@ -16,10 +16,10 @@ from scramble.engines.engine import Engine, Totals
 from scramble.engines.replies import ReplyStore, in_shard
 from scramble.engines.request import EngineError, Message, Reply, Request
 
-KINDS = ("openai", "transformers", "vllm")
+ENGINE_KINDS = ("openai", "transformers", "vllm")
 
 __all__ = [
-    "KINDS",
+    "ENGINE_KINDS",
     "Engine",
     "EngineError",
     "Message",
@@ -51,4 +51,4 @@ def open_engine(kind: str, **options: Any) -> Engine:
         from scramble.engines.vllm_local import VLLMEngine
 
         return VLLMEngine(**options)
-    raise EngineError(f"unknown engine {kind!r}: choose one of {', '.join(KINDS)}")
+    raise EngineError(f"unknown engine {kind!r}: choose one of {', '.join(ENGINE_KINDS)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from scramble.evaluation import responses
-from scramble.evaluation.items import Benchmark, EvaluationError, ModelBackend, Query, Reply, limit_items
+from scramble.evaluation.items import Benchmark, EvaluationError, ModelBackend, Query, QueryReply, limit_items
 from scramble.evaluation.protocols import Protocol, queries
 from scramble.records import ImageFile, RecordError
 from scramble.storage.jsonl import JsonLines
@@ -157,7 +157,7 @@ def _replies(
     chunk: Sequence[Sequence[Query]],
     images: Mapping[str, ImageFile],
     broken: dict[str, str],
-) -> list[tuple[Query, Reply]]:
+) -> list[tuple[Query, QueryReply]]:
     """Return the queries of a chunk whose images can be decoded, with their replies. Images that cannot be decoded are
     added to ``broken``.
 
@@ -176,7 +176,9 @@ def _replies(
     return _paired(readable, backend.reply(readable, images)) if readable else []
 
 
-def _paired(groups: Sequence[Sequence[Query]], replies: Iterable[Sequence[Reply]]) -> list[tuple[Query, Reply]]:
+def _paired(
+    groups: Sequence[Sequence[Query]], replies: Iterable[Sequence[QueryReply]]
+) -> list[tuple[Query, QueryReply]]:
     return [pair for group, answers in zip(groups, replies, strict=True) for pair in zip(group, answers, strict=True)]
 
 

@@ -15,14 +15,14 @@ class EvaluationError(ValueError):
     """Raised if data, settings or results cannot be evaluated. The message names the cause and the fix."""
 
 
-def nearest(name: object, names: Iterable[str]) -> str:
+def name_hint(name: object, names: Iterable[str]) -> str:
     """Return a hint for a message: up to three similar names or, if no name is similar, all names."""
     known = sorted(names)
     close = difflib.get_close_matches(str(name), known, cutoff=0.4)
     return f"(did you mean {' or '.join(close)}?)" if close else f"(choose one of {', '.join(known)})"
 
 
-Style = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
+AnswerStyle = Literal["quad", "captions", "yes_no", "letter", "short", "closed", "free", "rationale"]
 """How an item is answered:
 
 ============= ===================================================================================================
@@ -64,7 +64,7 @@ class Item:
     """
 
     record: TwoByTwoItem | CaptionChoice | Question
-    style: Style
+    style: AnswerStyle
     group: str = ""
     tags: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class QueryReply:
     """The model's reply to a query: the log-probability (nats, summed over tokens) and token count of each candidate,
     or the generated text. ``token_logprobs`` contains the (token, log-probability) pairs of each candidate, if they
     were requested.
@@ -191,7 +191,7 @@ class ModelBackend(Protocol):
         before :meth:`reply`.
         """
 
-    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:
         """Yield the replies to each group of queries, in order. The queries of a group have the same images, image size
         and kind.
         """

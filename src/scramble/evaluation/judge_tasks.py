@@ -64,7 +64,7 @@ Answer: {prediction}"""
 
 
 @dataclass(frozen=True)
-class Task:
+class JudgeTask:
     """The judging of one benchmark's answers.
 
     Attributes:
@@ -130,19 +130,19 @@ def _names(text: str, item: Item) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-TASKS: dict[str, Task] = {
-    "mmhal": Task(MMHAL_PROMPT, 512, True, lambda text, item: judge_replies.mmhal_rating(text), _mmhal),
-    "llava_bench": Task(
+TASKS: dict[str, JudgeTask] = {
+    "mmhal": JudgeTask(MMHAL_PROMPT, 512, True, lambda text, item: judge_replies.mmhal_rating(text), _mmhal),
+    "llava_bench": JudgeTask(
         LLAVA_BENCH_PROMPT,
         1024,
         True,
         lambda text, item: judge_replies.LLAVA_PAIRS[item.details["reader"]](text),
         _llava_bench,
     ),
-    "hallusionbench": Task(
+    "hallusionbench": JudgeTask(
         HALLUSIONBENCH_PROMPT, 16, False, lambda text, item: judge_replies.hallusion_verdict(text), _hallusionbench
     ),
-    "object_halbench": Task(OBJECT_HALBENCH_PROMPT, 512, False, _names, _object_halbench, short=3),
+    "object_halbench": JudgeTask(OBJECT_HALBENCH_PROMPT, 512, False, _names, _object_halbench, short=3),
 }
 """Tasks by name. An item names its task in ``details["judge"]``."""
 
@@ -170,7 +170,7 @@ def judged(
     return [_result(o, items[o.item_id], list(islice(replies, len(plans[o.item_id])))) for o in outcomes]
 
 
-def _task(o: Outcome, item: Item) -> Task | None:
+def _task(o: Outcome, item: Item) -> JudgeTask | None:
     return TASKS.get(item.details.get("judge", "")) if o.status == "judge" else None
 
 

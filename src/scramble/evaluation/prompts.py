@@ -10,8 +10,7 @@ from PIL import Image
 from scramble.evaluation.items import EvaluationError, Query
 from scramble.models.family import Family
 from scramble.models.prompts import PromptEncoder, common_suffix
-from scramble.models.rows import Row
-from scramble.models.rows import iter_scores as iter_row_scores
+from scramble.models.rows import PromptRow, iter_row_scores
 from scramble.models.vlm import VLM
 from scramble.records import ImageFile, RecordError
 from scramble.trie.pack import TrieItem
@@ -55,7 +54,7 @@ class QueryEncoder(PromptEncoder):
             before = after if is_whole else before
         return texts
 
-    def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[Row]:
+    def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[PromptRow]:
         """Return one row (prompt and answer) for each candidate of each query on one image set, in order."""
         rows = []
         prompts = self.prompts([query.prompt for query in queries], images)
@@ -63,7 +62,7 @@ class QueryEncoder(PromptEncoder):
             for candidate in query.candidates:
                 ids, mask = self.answer(candidate, query.score_end)
                 self.check_length(len(prompt.input_ids) + len(ids), query)
-                rows.append(Row(prompt, ids, mask, query.query_id))
+                rows.append(PromptRow(prompt, ids, mask, query.query_id))
         return rows
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
@@ -96,7 +95,7 @@ def score_queries(
     row per candidate.
 
     Raises NonFiniteError as described in :func:`scramble.trie.score.iter_scores` and
-    :func:`scramble.models.rows.iter_scores`.
+    :func:`scramble.models.rows.iter_row_scores`.
     """
     if vlm.family.has_trie:
         return iter_scores(vlm.backbone, (encoder.trie_item(*group) for group in groups), batch_tokens=batch_tokens)

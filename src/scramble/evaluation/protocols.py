@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Query, nearest
+from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError, Item, Query, name_hint
 from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
 from scramble.grading import parsers, reasoned_answers, two_choices, vqa_accuracy
 from scramble.project import CONFIGS
@@ -81,7 +81,7 @@ class Protocol:
             ("cot_answer", reasoned_answers.COT_ANSWERS),
         ):
             if (value := getattr(self, key)) not in allowed:
-                raise EvaluationError(f"protocol {self.name}: {key}={value!r} is unknown {nearest(value, allowed)}")
+                raise EvaluationError(f"protocol {self.name}: {key}={value!r} is unknown {name_hint(value, allowed)}")
         if "{caption}" not in self.yes_template:
             raise EvaluationError(f"protocol {self.name}: yes_template={self.yes_template!r} must contain {{caption}}")
         for key, required in (
@@ -105,11 +105,11 @@ def named_protocol(name: str, **overrides: Any) -> Protocol:
     (``standard[tie_policy=half]``).
     """
     if name not in protocol_names():
-        raise EvaluationError(f"unknown protocol {name!r} {nearest(name, protocol_names())}")
+        raise EvaluationError(f"unknown protocol {name!r} {name_hint(name, protocol_names())}")
     base = _read(name)
     fields = {f.name for f in dataclasses.fields(Protocol)} - {"name"}
     if unknown := sorted(set(overrides) - fields):
-        raise EvaluationError(f"protocol {name} has no setting {unknown[0]!r} {nearest(unknown[0], fields)}")
+        raise EvaluationError(f"protocol {name} has no setting {unknown[0]!r} {name_hint(unknown[0], fields)}")
     changed = {key: value for key, value in overrides.items() if value != getattr(base, key)}
     if not changed:
         return base

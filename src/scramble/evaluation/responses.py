@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.items import EvaluationError, Query, Reply
+from scramble.evaluation.items import EvaluationError, Query, QueryReply
 from scramble.storage.hashing import content_key
 from scramble.storage.jsonl import read_jsonl
 
@@ -28,7 +28,7 @@ def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> 
     return content_key(SCHEMA, model_key, values, [image_hashes[i] for i in query.image_ids])
 
 
-def row(key: str, query: Query, reply: Reply) -> dict[str, Any]:
+def row(key: str, query: Query, reply: QueryReply) -> dict[str, Any]:
     """Return the stored row of one query."""
     common: dict[str, Any] = {"key": key, "id": query.query_id, "images": list(query.image_ids), "prompt": query.prompt}
     if query.candidates:
@@ -41,17 +41,19 @@ def _rounded(candidates: Sequence[Sequence[tuple[str, float]]]) -> list[list[tup
     return [[(text, round(logprob, 4)) for text, logprob in tokens] for tokens in candidates]
 
 
-def read(folder: str | Path) -> dict[str, Reply]:
+def read(folder: str | Path) -> dict[str, QueryReply]:
     """Return all replies that are stored in a folder (one file per process), by key."""
-    replies: dict[str, Reply] = {}
+    replies: dict[str, QueryReply] = {}
     for path in sorted(Path(folder).glob(PATTERN)):
         for line in read_jsonl(path):
             try:
                 if "text" in line:
-                    replies[line["key"]] = Reply(text=line["text"])
+                    replies[line["key"]] = QueryReply(text=line["text"])
                 else:
                     texts = tuple(tuple((t, p) for t, p in tokens) for tokens in line.get("token_logprobs", ()))
-                    replies[line["key"]] = Reply(tuple(line["logprobs"]), tuple(line["tokens"]), token_logprobs=texts)
+                    replies[line["key"]] = QueryReply(
+                        tuple(line["logprobs"]), tuple(line["tokens"]), token_logprobs=texts
+                    )
             except KeyError as error:
                 raise EvaluationError(
                     f"{path}: a row has no field {error}, because another version of the software wrote the file: move "

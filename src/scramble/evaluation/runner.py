@@ -13,7 +13,7 @@ from typing import Any
 from scramble.engines import Engine
 from scramble.evaluation import responses
 from scramble.evaluation.answering import Answerer, LazyBackend, Model, Progress
-from scramble.evaluation.items import Benchmark, EvaluationError, Reply, limit_items
+from scramble.evaluation.items import Benchmark, EvaluationError, QueryReply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
 from scramble.evaluation.protocols import Protocol, queries, resolve
 from scramble.evaluation.scoring import results
@@ -215,7 +215,7 @@ def score_replies(
     stored = responses.read(folder)
     outcomes = []
     for item in items:
-        replies: dict[str, Reply] = {}
+        replies: dict[str, QueryReply] = {}
         for query in queries(item, resolved, benchmark):
             key = responses.query_key(model_id.key, query, benchmark.image_hashes)
             if key not in stored:
@@ -244,7 +244,7 @@ def score_replies(
     return Result(data, model, settings, table, rates(outcomes), environment=dict(environment or {})), outcomes
 
 
-def _with_tokens(scored: Outcome, replies: Mapping[str, Reply]) -> Outcome:
+def _with_tokens(scored: Outcome, replies: Mapping[str, QueryReply]) -> Outcome:
     """Add the stored log-probabilities of tokens to an outcome's details, by query id."""
     tokens = {query_id: reply.token_logprobs for query_id, reply in replies.items() if reply.token_logprobs}
     details = scored.details | ({"token_logprobs": tokens} if tokens else {})

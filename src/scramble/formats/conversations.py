@@ -23,7 +23,7 @@ ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names; all other nam
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     """One message of a conversation.
 
     Attributes:
@@ -38,7 +38,7 @@ class Message:
     images: tuple[Any, ...] = ()
 
 
-def messages_of(value: Any, what: str) -> list[Message]:
+def messages_of(value: Any, what: str) -> list[ChatMessage]:
     """Return the messages of a conversation. A plain string is returned as one message of the user.
 
     Raises FormatError for any other value. The error message refers to the value as ``what``.
@@ -52,7 +52,7 @@ def messages_of(value: Any, what: str) -> list[Message]:
     return [_message(one, what) for one in values]
 
 
-def answer_of(value: Any, what: str) -> tuple[list[Message], str]:
+def answer_of(value: Any, what: str) -> tuple[list[ChatMessage], str]:
     """Return the messages before an answer, and the text of the answer.
 
     ``value`` is a plain string, a message, or a conversation that ends with the answer. Raises FormatError if the
@@ -67,7 +67,7 @@ def answer_of(value: Any, what: str) -> tuple[list[Message], str]:
     return before, last.text
 
 
-def answers_of(value: Any, what: str) -> tuple[list[Message], tuple[str, ...]]:
+def answers_of(value: Any, what: str) -> tuple[list[ChatMessage], tuple[str, ...]]:
     """Return the messages before one or several answers, and the texts of the answers.
 
     A list of strings contains several answers. Any other value contains one answer (see :func:`answer_of`).
@@ -78,12 +78,12 @@ def answers_of(value: Any, what: str) -> tuple[list[Message], tuple[str, ...]]:
     return before, (text,)
 
 
-def same_conversation(first: Sequence[Message], second: Sequence[Message]) -> bool:
+def same_conversation(first: Sequence[ChatMessage], second: Sequence[ChatMessage]) -> bool:
     """Return whether two conversations have the same roles and texts. Image placeholders are not compared."""
     return [(one.role, one.text.strip()) for one in first] == [(one.role, one.text.strip()) for one in second]
 
 
-def history_and_prompt(messages: Sequence[Message], num_images: int) -> tuple[tuple[Turn, ...], str]:
+def history_and_prompt(messages: Sequence[ChatMessage], num_images: int) -> tuple[tuple[Turn, ...], str]:
     """Return the turns before the prompt, each with its number of images, and the prompt, which is the text of the last
     message.
 
@@ -108,7 +108,7 @@ def history_and_prompt(messages: Sequence[Message], num_images: int) -> tuple[tu
     return tuple(turns), last.text
 
 
-def plain(value: Any, what: str) -> str:
+def require_string(value: Any, what: str) -> str:
     """Return the value if it is a string.
 
     Raises FormatError for any other value. The error message refers to the value as ``what``.
@@ -138,13 +138,13 @@ def _parsed(value: Any) -> Any:
 _CONVERSATION = re.compile(r"""\s*+\[?\s*+\{\s*+["'](role|content|from|value)["']\s*:""")
 
 
-def _plain_message(role: str, text: str) -> Message:
+def _plain_message(role: str, text: str) -> ChatMessage:
     if role == "assistant":  # only the user sends images, so a placeholder here is text, which training rejects
-        return Message(role, text.strip())
-    return Message(role, text.replace(IMAGE, "").strip(), text.count(IMAGE))
+        return ChatMessage(role, text.strip())
+    return ChatMessage(role, text.replace(IMAGE, "").strip(), text.count(IMAGE))
 
 
-def _message(value: Any, what: str) -> Message:
+def _message(value: Any, what: str) -> ChatMessage:
     if not isinstance(value, Mapping):
         raise FormatError(f"{what} is not a string")
     keys = ("from", "value") if "from" in value else ("role", "content")
@@ -153,11 +153,11 @@ def _message(value: Any, what: str) -> Message:
         raise FormatError(f"{what}: a turn has neither role nor from")
     role = ROLES.get(role, role)
     if not isinstance(content, list):
-        return _plain_message(role, plain(content, what))
+        return _plain_message(role, require_string(content, what))
     if not all(isinstance(part, Mapping) for part in content):
         raise FormatError(f"{what} is not a string")
     # Arrow fills missing fields of a part with None.
-    texts = [plain(part.get("text") or "", what) for part in content if part.get("type") == "text"]
+    texts = [require_string(part.get("text") or "", what) for part in content if part.get("type") == "text"]
     places = [part for part in content if part.get("type") in ("image", "image_url")]
     images = tuple(part["image"] for part in places if part.get("image") not in (None, ""))
-    return Message(role, "".join(texts), len(places), images)
+    return ChatMessage(role, "".join(texts), len(places), images)

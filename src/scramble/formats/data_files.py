@@ -95,22 +95,22 @@ def find_data_files(
             raise SourceError(f"{info} names the file {place}, which does not exist: correct file_name")
         return DataFiles(_data_files([place] if place.is_file() else _in_folder(place, split)), entry)
     if is_pattern(path):
-        if not (files := matches(path)):
+        if not (files := matching_files(path)):
             raise SourceError(
                 f"data.path={path} matches no data file ({', '.join(DATA_SUFFIXES)}): correct the pattern"
             )
         return DataFiles(_data_files(files))
-    if not is_hub_id(path):
+    if not is_hub_dataset_id(path):
         raise SourceError(f"data.path={path} does not exist: use a data file, its folder, a pattern or a hub id")
     return DataFiles([DataFile(hub=HubTable(path, split, name, revision))])
 
 
 def may_exist(path: str) -> bool:
     """Return whether :func:`find_data_files` can open a path, as far as this is known without the network."""
-    return exists(Path(path).expanduser()) or bool(matches(path)) or is_hub_id(path)
+    return exists(Path(path).expanduser()) or bool(matching_files(path)) or is_hub_dataset_id(path)
 
 
-def matches(path: str) -> list[Path]:
+def matching_files(path: str) -> list[Path]:
     """Return the sorted data files that a pattern matches. The list is empty if ``path`` exists or is not a pattern."""
     if not is_pattern(path) or exists(Path(path).expanduser()):
         return []
@@ -123,7 +123,7 @@ def is_pattern(path: str) -> bool:
     return any(sign in path for sign in "*?[")
 
 
-def is_hub_id(path: str) -> bool:
+def is_hub_dataset_id(path: str) -> bool:
     """Return whether a path that does not exist can be a data set on the hub: ``owner/name``."""
     owner, _, name = path.partition("/")
     is_file = Path(name).suffix.lower() in (*DATA_SUFFIXES, ".tar")

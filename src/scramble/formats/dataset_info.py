@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats.bad_rows import FormatError
-from scramble.formats.provenance import COLUMN
+from scramble.formats.provenance import PROVENANCE_COLUMN
 from scramble.storage.files import StoreError, read_json
 
 INFO = "dataset_info.json"
@@ -46,7 +46,9 @@ class DataSetEntry:
         """Return the row with the column names and message keys of the default layout."""
         if not isinstance(row, Mapping):
             return row
-        names = {name: name for name in ("images", "videos", "audios", "system", "chosen", "rejected", COLUMN)}
+        names = {
+            name: name for name in ("images", "videos", "audios", "system", "chosen", "rejected", PROVENANCE_COLUMN)
+        }
         if self.is_alpaca:
             names |= {"prompt": "instruction", "query": "input", "history": "history"}
         else:

@@ -10,7 +10,7 @@ from typing import Any
 from scramble.formats import mmpr, rows
 from scramble.formats.bad_rows import FormatError
 from scramble.formats.images import names_of, write_images
-from scramble.formats.provenance import COLUMN
+from scramble.formats.provenance import PROVENANCE_COLUMN
 from scramble.records import ImageRecord, PreferencePair
 from scramble.storage.files import atomic_path, write_json
 from scramble.storage.tables import ROW_GROUP
@@ -85,13 +85,19 @@ def _write_parquet(path: Path, stream: Iterable[dict[str, Any]], folder: Path) -
     part = {"type": Value("string"), "text": Value("string")}
     messages = List({"role": Value("string"), "content": List(part)})
     schema = Features(
-        {"prompt": messages, "chosen": messages, "rejected": messages, "images": List(Image()), COLUMN: Value("string")}
+        {
+            "prompt": messages,
+            "chosen": messages,
+            "rejected": messages,
+            "images": List(Image()),
+            PROVENANCE_COLUMN: Value("string"),
+        }
     ).arrow_schema
     count, batch = 0, []
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for row in stream:
             row["images"] = [{"bytes": (folder / name).read_bytes(), "path": Path(name).name} for name in row["images"]]
-            row[COLUMN] = json.dumps(row[COLUMN], ensure_ascii=False)
+            row[PROVENANCE_COLUMN] = json.dumps(row[PROVENANCE_COLUMN], ensure_ascii=False)
             batch.append(row)
             count += 1
             if len(batch) == ROW_GROUP:

@@ -68,7 +68,7 @@ class LocalTable:
                     rows = [] if batch is None else batch.select(list(dict.fromkeys(columns))).to_pylist()
                 except Exception as error:  # broken files raise exceptions of many types
                     raise SourceError(
-                        f"{file} cannot be read after row {number} ({one_line(error)}): copy or download it again"
+                        f"{file} cannot be read after row {number} ({typed_message(error)}): copy or download it again"
                     ) from error
                 if batch is None:
                     break
@@ -129,7 +129,7 @@ def _log_missing_files(path: Path, files: list[Path]) -> None:
             log.info(f"data: {path} has {count} of the {int(total)} files of {name}; only these are read")
 
 
-def one_line(error: BaseException) -> str:
+def typed_message(error: BaseException) -> str:
     """Return the message of an error of another library, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
@@ -198,7 +198,8 @@ def _saved_splits(path: Path, split: str) -> LocalTable:
         names = [str(name) for name in read_json(path / "dataset_dict.json")["splits"]]
     except (StoreError, KeyError, TypeError) as error:
         raise SourceError(
-            f"{path} is not a complete DatasetDict ({one_line(error)}): write it again with DatasetDict.save_to_disk"
+            f"{path} is not a complete DatasetDict ({typed_message(error)}): write it again with "
+            "DatasetDict.save_to_disk"
         ) from error
     match = next((name for name in names if _is(split, {name})), None)
     return LocalTable(path, _state(path / match)[1] if match is not None else _refuse(path, split, names))
@@ -210,7 +211,7 @@ def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
         files = [folder / row["filename"] for row in state["_data_files"]]
     except (StoreError, KeyError, TypeError) as error:
         raise SourceError(
-            f"{folder} is not a complete Dataset ({one_line(error)}): write it again with Dataset.save_to_disk"
+            f"{folder} is not a complete Dataset ({typed_message(error)}): write it again with Dataset.save_to_disk"
         ) from error
     if state.get("_indices_files"):
         raise SourceError(f"{folder} stores rows by reference: save it again with the datasets library's save_to_disk")
@@ -236,7 +237,8 @@ def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
         return parquet.schema_arrow.names, iter(parquet.iter_batches(batch_size=BATCH, use_threads=False))
     except Exception as error:  # broken files raise exceptions of many types
         raise SourceError(
-            f"{file} is not a readable {file.suffix.lstrip('.')} file ({one_line(error)}): copy or download it again"
+            f"{file} is not a readable {file.suffix.lstrip('.')} file ({typed_message(error)}): copy or download it "
+            "again"
         ) from error
 
 
@@ -267,7 +269,7 @@ class HubTable:
                     rows = rows.cast_column(column, encoded)
         except Exception as error:  # hub, file system and pyarrow raise exceptions of many types
             raise SourceError(
-                f"data.path={path} cannot be opened as a data set ({one_line(error)}): set it to a local file, a "
+                f"data.path={path} cannot be opened as a data set ({typed_message(error)}): set it to a local file, a "
                 "folder, or a hub id that this machine can reach (gated data sets need HF_TOKEN)"
             ) from error
         self._rows = rows
@@ -280,7 +282,7 @@ class HubTable:
                 yield number, {column: row.get(column) for column in columns}
         except Exception as error:  # the connection may be lost during the stream
             raise SourceError(
-                f"{self.path} cannot be read completely ({one_line(error)}): run the command again"
+                f"{self.path} cannot be read completely ({typed_message(error)}): run the command again"
             ) from error
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scramble.formats.bad_rows import FormatError
-from scramble.formats.recognise import READABLE, nearest, recognise, renamed
+from scramble.formats.recognise import READABLE, nearest_format, recognise, renamed
 
 LOOK_AHEAD = 20  # number of rows from which the format of a file is detected
 
@@ -71,7 +71,7 @@ class Layout:
         for row in rows:
             with suppress(FormatError):
                 return recognise(row)
-        needed, text = nearest(rows[0] if rows else ())
+        needed, text = nearest_format(rows[0] if rows else ())
         how = f": {self._how(rows, (needed,))}" if needed else ""
         raise FormatError(
             f"{file}: the columns ({seen}) match no known format; {text}{how}. "

@@ -14,12 +14,12 @@ from typing import Any
 from scramble.formats import mmpr
 from scramble.formats.bad_rows import FormatError, SourceError
 from scramble.formats.checks import exists
-from scramble.formats.conversations import Message
+from scramble.formats.conversations import ChatMessage
 from scramble.formats.data_files import DataFile, OnBadRow, find_data_files, read_rows, refuse
 from scramble.formats.dataset_info import DataSetEntry
 from scramble.formats.layout import LOOK_AHEAD, Layout
 from scramble.formats.readers import ANSWERS, ParsedRow, parsed_pair
-from scramble.formats.recognise import parse, recognise
+from scramble.formats.recognise import parse_row, recognise
 from scramble.records import PreferencePair, RecordError
 from scramble.storage.files import StoreError, read_json
 from scramble.storage.tables import read_table, table_path
@@ -115,7 +115,9 @@ def _file_pairs(
         try:
             row = layout.renamed(row)
             row = entry.sharegpt(row) if entry else row
-            pairs = [_pair(parsed, names, file.folder, file.root) for parsed in parse(format or recognise(row), row)]
+            pairs = [
+                _pair(parsed, names, file.folder, file.root) for parsed in parse_row(format or recognise(row), row)
+            ]
         except ROW_ERRORS as error:
             on_bad(str(file), number, layout.reason(reason_of(error)))
             continue
@@ -149,7 +151,7 @@ def _mmpr_pairs(meta: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
             folder = mmpr.resolve(one.root, meta)
         for number, row in read_rows(file, on_bad):
             try:
-                (parsed,) = parse("mmpr", row)
+                (parsed,) = parse_row("mmpr", row)
                 pair = _pair(parsed, names, folder, one.root)
             except ROW_ERRORS as error:
                 on_bad(file, number, reason_of(error))
@@ -191,7 +193,7 @@ def _sugarcrepe_pairs(
     for key, row in content.items():
         try:
             texts = (row["caption"], (row["negative_caption"],))
-            pair = _pair(ParsedRow([Message("user", "caption:")], *texts, [row["filename"]]), names, path.parent)
+            pair = _pair(ParsedRow([ChatMessage("user", "caption:")], *texts, [row["filename"]]), names, path.parent)
         except ROW_ERRORS as error:
             on_bad(path, key, f"not a SugarCrepe row (filename, caption, negative_caption): {reason_of(error)}")
             continue

@@ -12,7 +12,7 @@ from scramble.records import Edit, PreferencePair, Turn
 from scramble.storage.hashing import content_key
 
 TEXTS = ("prompt", "chosen", "rejected", "history")
-COLUMN = "provenance"
+PROVENANCE_COLUMN = "provenance"
 
 
 def provenance(pair: PreferencePair) -> dict[str, Any]:
@@ -43,7 +43,8 @@ def pair_from(
         record = json.loads(record) if record else None
     if record is not None and not isinstance(record, Mapping):
         raise FormatError(
-            f"the column {COLUMN} is not a JSON object: rename the column, because this project reserves the name"
+            f"the column {PROVENANCE_COLUMN} is not a JSON object: rename the column, because this project reserves "
+            "the name"
         )
     prompt, chosen, rejected = texts
     if not record:
@@ -81,14 +82,16 @@ def _validated(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[st
     }
     for field in ("pair_id", "kind"):
         if field not in record:
-            raise FormatError(f"the column {COLUMN} has no {field}")
+            raise FormatError(f"the column {PROVENANCE_COLUMN} has no {field}")
     for field, value in record.items():
         if field not in checks:
-            raise FormatError(f"the column {COLUMN} has an unknown field {field}")
+            raise FormatError(f"the column {PROVENANCE_COLUMN} has an unknown field {field}")
         if not checks[field](value):
-            raise FormatError(f"the column {COLUMN} has the invalid value {value!r:.80} for {field}")
+            raise FormatError(f"the column {PROVENANCE_COLUMN} has the invalid value {value!r:.80} for {field}")
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise FormatError(f"the column {COLUMN} contains a lone surrogate, which is not valid Unicode") from error
+        raise FormatError(
+            f"the column {PROVENANCE_COLUMN} contains a lone surrogate, which is not valid Unicode"
+        ) from error
     return dict(record)

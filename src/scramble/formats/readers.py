@@ -15,15 +15,15 @@ from scramble.console import counted
 from scramble.formats.bad_rows import FormatError
 from scramble.formats.conversations import (
     IMAGE,
-    Message,
+    ChatMessage,
     answer_of,
     answers_of,
     history_and_prompt,
     messages_of,
-    plain,
+    require_string,
     same_conversation,
 )
-from scramble.formats.provenance import COLUMN, pair_from
+from scramble.formats.provenance import PROVENANCE_COLUMN, pair_from
 from scramble.formats.scramble import release_row
 from scramble.formats.word_diff import word_edits
 from scramble.records import Edit, PreferencePair, same_text
@@ -45,7 +45,7 @@ class ParsedRow:
         details: further fields of the row to store with the pair.
     """
 
-    messages: Sequence[Message]
+    messages: Sequence[ChatMessage]
     chosen: str
     rejected: tuple[str, ...]
     images: list[Any]
@@ -64,7 +64,7 @@ def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...]) -> PreferencePair
     named = [("prompt", prompt), ("chosen", parsed.chosen), *(("rejected", text) for text in parsed.rejected)]
     for name, text in (*named, *(("a turn", turn.text) for turn in history)):
         try:
-            plain(text, name).encode()
+            require_string(text, name).encode()
         except UnicodeEncodeError as error:
             raise FormatError(f"{name} contains a lone surrogate, which is not valid Unicode") from error
         if name in ("chosen", "rejected") and not text.strip():
@@ -99,7 +99,7 @@ def from_answers(row: Row) -> ParsedRow:
         messages = before
     else:
         raise FormatError(f"{names[0]} and {names[1]} answer different prompts")
-    return ParsedRow(messages, chosen, rejected, _images(row, messages), row.get(COLUMN))
+    return ParsedRow(messages, chosen, rejected, _images(row, messages), row.get(PROVENANCE_COLUMN))
 
 
 def from_trl(row: Row) -> ParsedRow:
@@ -119,7 +119,7 @@ def from_llama_factory(row: Row) -> ParsedRow:
     messages = _with_columns(row, messages_of(row["conversations"], "conversations"))
     chosen = answer_of(row["chosen"], "chosen")[1]
     rejected = answers_of(row["rejected"], "rejected")[1]
-    return ParsedRow(messages, chosen, rejected, _images(row, messages), row.get(COLUMN))
+    return ParsedRow(messages, chosen, rejected, _images(row, messages), row.get(PROVENANCE_COLUMN))
 
 
 def from_ms_swift(row: Row) -> ParsedRow:
@@ -152,7 +152,7 @@ def from_ms_swift(row: Row) -> ParsedRow:
             "rejected_images differ from images: training on answers to different images is not supported, and both "
             "answers of a pair must have the same images"
         )
-    return ParsedRow(messages, last.text, rejected, images, row.get(COLUMN))
+    return ParsedRow(messages, last.text, rejected, images, row.get(PROVENANCE_COLUMN))
 
 
 def from_mmpr(row: Row) -> ParsedRow:
@@ -160,11 +160,11 @@ def from_mmpr(row: Row) -> ParsedRow:
     images = images_of(row)
     texts = []
     for key in ("question", "chosen", "rejected"):
-        texts.append(plain(row.get(key), key))
+        texts.append(require_string(row.get(key), key))
         if not row[key].strip():
             raise FormatError(f"empty {key}")
-    question = Message("user", without_placeholders(texts[0], len(images)), len(images))
-    return ParsedRow([question], texts[1], (texts[2],), images, row.get(COLUMN))
+    question = ChatMessage("user", without_placeholders(texts[0], len(images)), len(images))
+    return ParsedRow([question], texts[1], (texts[2],), images, row.get(PROVENANCE_COLUMN))
 
 
 def without_placeholders(text: str, images: int) -> str:
@@ -257,7 +257,7 @@ def _number(value: Any) -> float | None:
 def from_scramble_release(row: Row) -> ParsedRow:
     """Parse a row of SCRAMBLe's release or of POVID."""
     parsed = release_row(dict(row))
-    return ParsedRow(parsed.messages, parsed.chosen, (parsed.rejected,), [parsed.image], row.get(COLUMN))
+    return ParsedRow(parsed.messages, parsed.chosen, (parsed.rejected,), [parsed.image], row.get(PROVENANCE_COLUMN))
 
 
 # -------------------------------------------------------------------------------------------------------------- images
@@ -276,13 +276,13 @@ def images_of(row: Row) -> list[Any]:
     return list(images)
 
 
-def _images(row: Row, messages: Sequence[Message]) -> list[Any]:
+def _images(row: Row, messages: Sequence[ChatMessage]) -> list[Any]:
     """Return the images of a row or of its messages. If there are none, return the name of the row's image, if any."""
     inline = [image for message in messages for image in message.images]
     return images_of(row) or inline or [row[name] for name in IMAGE_NAMES if row.get(name) not in (None, "")][:1]
 
 
-def _with_columns(row: Row, messages: list[Message], prompt: str = "") -> list[Message]:
+def _with_columns(row: Row, messages: list[ChatMessage], prompt: str = "") -> list[ChatMessage]:
     """Return the conversation, extended with the columns of the Alpaca layout.
 
     These columns are ``system``, ``history`` as (question, answer) pairs, and ``input`` or ``query``, which continues
@@ -301,11 +301,11 @@ def _with_columns(row: Row, messages: list[Message], prompt: str = "") -> list[M
             message
             for question, answer in history
             for message in (
-                messages_of(plain(question, "history"), "history")[0],
-                Message("assistant", plain(answer, "history").strip()),
+                messages_of(require_string(question, "history"), "history")[0],
+                ChatMessage("assistant", require_string(answer, "history").strip()),
             )
         ]
         messages = [*earlier, *messages]
     if isinstance(system, str) and system.strip() and all(message.role != "system" for message in messages):
-        messages = [Message("system", system.strip()), *messages]
+        messages = [ChatMessage("system", system.strip()), *messages]
     return messages

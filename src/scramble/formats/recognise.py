@@ -88,10 +88,10 @@ def recognise(row: Row) -> str:
     for name, row_format in READABLE.items():
         if row_format.has_columns(row) and row_format.fits(row):
             return name
-    raise FormatError(f"the row's keys ({', '.join(row)}) match no known format: {nearest(row)[1]}")
+    raise FormatError(f"the row's keys ({', '.join(row)}) match no known format: {nearest_format(row)[1]}")
 
 
-def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
+def parse_row(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
     """Parse a row of a named format; ``all_pairs`` is an option of :func:`readers.from_vlfeedback`.
 
     Raises:
@@ -106,7 +106,7 @@ def parse(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
 _ONE_ANSWER = {"id", "image", "images", "conversations", "messages", "system", "source", "model"}
 
 
-def nearest(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
+def nearest_format(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
     """Return the columns of the format with the smallest share of missing columns, and what the row lacks.
 
     If no format has any of the columns, TRL's format is returned. For conversations without a second answer, the

@@ -18,7 +18,7 @@ from typing import Any
 
 from scramble.formats.bad_rows import FormatError
 from scramble.formats.conversations import IMAGE
-from scramble.formats.provenance import COLUMN, provenance
+from scramble.formats.provenance import PROVENANCE_COLUMN, provenance
 from scramble.formats.scramble import pair_to_row, sharegpt_turns
 from scramble.records import PreferencePair
 
@@ -35,7 +35,7 @@ def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
         "chosen": [message("assistant", pair.chosen)],
         "rejected": [message("assistant", pair.rejected)],
         "images": list(images),
-        COLUMN: provenance(pair),
+        PROVENANCE_COLUMN: provenance(pair),
     }
 
 
@@ -46,7 +46,7 @@ def to_llama_factory(pair: PreferencePair, images: Sequence[str]) -> dict[str, A
         "chosen": {"from": "gpt", "value": pair.chosen},
         "rejected": {"from": "gpt", "value": pair.rejected},
         "images": list(images),
-        COLUMN: provenance(pair),
+        PROVENANCE_COLUMN: provenance(pair),
     }
 
 
@@ -64,7 +64,7 @@ def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
         "messages": [*turns, {"role": "assistant", "content": pair.chosen}],
         "rejected_response": pair.rejected,
         "images": list(images),
-        COLUMN: provenance(pair),
+        PROVENANCE_COLUMN: provenance(pair),
     }
 
 
@@ -80,7 +80,13 @@ def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
         )
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     question = f"{IMAGE}\n" * len(images) + pair.prompt
-    return {**image, "question": question, "chosen": pair.chosen, "rejected": pair.rejected, COLUMN: provenance(pair)}
+    return {
+        **image,
+        "question": question,
+        "chosen": pair.chosen,
+        "rejected": pair.rejected,
+        PROVENANCE_COLUMN: provenance(pair),
+    }
 
 
 def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
@@ -90,4 +96,4 @@ def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str
             f"pair {pair.pair_id} has {len(images)} images, but a row of SCRAMBLe's format has exactly one: export to "
             "another format"
         )
-    return pair_to_row(pair, images[0]) | {COLUMN: provenance(pair)}
+    return pair_to_row(pair, images[0]) | {PROVENANCE_COLUMN: provenance(pair)}

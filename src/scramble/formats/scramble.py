@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from scramble.formats.conversations import IMAGE, Message, answer_of, history_and_prompt, same_conversation
+from scramble.formats.conversations import IMAGE, ChatMessage, answer_of, history_and_prompt, same_conversation
 from scramble.records import PreferencePair, RecordError
 
-YES_NO = {"yes", "no"}
+YES_NO_ANSWERS = {"yes", "no"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ReleaseRow:
     """Image path, conversation before the answers, and the two answers of a row."""
 
     image: str
-    messages: list[Message]
+    messages: list[ChatMessage]
     chosen: str
     rejected: str
 
@@ -33,7 +33,7 @@ class ReleaseRow:
         """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, and ``unknown`` for all other rows, for
         example POVID's.
         """
-        if {self.chosen.lower().strip("."), self.rejected.lower().strip(".")} == YES_NO:
+        if {self.chosen.lower().strip("."), self.rejected.lower().strip(".")} == YES_NO_ANSWERS:
             return "yes-no"
         return "rearrange" if self.messages[-1].text == "caption:" else "unknown"
 
@@ -127,7 +127,7 @@ def pair_to_row(pair: PreferencePair, image: str) -> dict[str, Any]:
     }
 
 
-def _conversation(row: dict[str, Any], key: str) -> tuple[list[Message], str]:
+def _conversation(row: dict[str, Any], key: str) -> tuple[list[ChatMessage], str]:
     if not isinstance(row.get(key), list):
         raise RecordError(f"{key} must be a list of human and gpt turns")
     messages, answer = answer_of(row[key], key)

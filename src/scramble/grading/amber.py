@@ -17,7 +17,7 @@ Similar = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
-class Lexicon:
+class AmberVocabulary:
     """AMBER's vocabulary.
 
     Attributes:
@@ -61,7 +61,11 @@ class Counts:
 
 
 def count(
-    nouns: Sequence[str], truth: Sequence[str], likely: Sequence[str], lexicon: Lexicon, similar: Similar | None = None
+    nouns: Sequence[str],
+    truth: Sequence[str],
+    likely: Sequence[str],
+    lexicon: AmberVocabulary,
+    similar: Similar | None = None,
 ) -> Counts:
     """Compare the nouns of a response with the annotation of its image.
 
@@ -101,7 +105,7 @@ def _places(place: int | None) -> set[int]:
     return set() if place is None else {place}
 
 
-def nouns(text: str, pipeline: str, lexicon: Lexicon) -> list[str]:
+def nouns(text: str, pipeline: str, lexicon: AmberVocabulary) -> list[str]:
     """Return the lemmas of the nouns in a text.
 
     As in the original code, words are not lower-cased, so a capitalised word never matches the vocabulary. Unlike the

@@ -65,7 +65,7 @@ _REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
-REFUSED = "Z"
+REFUSED_LETTER = "Z"
 
 
 def can_infer(text: str, options: Options) -> str | None:
@@ -75,7 +75,7 @@ def can_infer(text: str, options: Options) -> str | None:
     letter after "answer is", or else the only option whose text occurs in a short reply.
     """
     letter = _can_infer_letter(text, options) or _can_infer_text(text, options)
-    return None if letter == REFUSED else letter
+    return None if letter == REFUSED_LETTER else letter
 
 
 def _tokens(text: str) -> list[str]:
@@ -84,14 +84,14 @@ def _tokens(text: str) -> list[str]:
 
 def _can_infer_letter(text: str, options: Options) -> str | None:
     if any(sentence in text for sentence in _REFUSALS):
-        return REFUSED
+        return REFUSED_LETTER
     tokens = _tokens(text)
     present = [letter for letter in options if letter in tokens]
     if len(present) == 1:
         if tokens.index(present[0]) > len(tokens) - 5:
             return present[0]
-    elif not present and REFUSED in tokens:
-        return REFUSED
+    elif not present and REFUSED_LETTER in tokens:
+        return REFUSED_LETTER
     stated = re.search(r"answer\s+is\s+\**([A-D])", text, re.IGNORECASE)
     return stated.group(1).upper() if stated and stated.group(1).upper() in options else None
 
@@ -117,7 +117,7 @@ def lmms_hrbench(text: str, options: Options) -> str | None:
         return None
     tokens = set(_tokens(text))
     present = [letter for letter in options if letter in tokens]
-    if not present and REFUSED in tokens:
+    if not present and REFUSED_LETTER in tokens:
         return None
     return _only(present) or _only(_letters_by_text(text, options))
 

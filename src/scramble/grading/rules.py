@@ -31,7 +31,7 @@ from typing import Any
 from scramble.grading import final_answers
 from scramble.grading.open_answers import edit_distance
 from scramble.grading.parsers import can_infer
-from scramble.grading.vqa_accuracy import NUMBERS, official, vqa_accuracy
+from scramble.grading.vqa_accuracy import NUMBER_WORDS, official, vqa_accuracy
 from scramble.records import LETTERS, Question
 
 RIGHT = 0.9
@@ -210,7 +210,7 @@ def quantities(text: str) -> list[Quantity]:
 
 def _quantity(text: str) -> Quantity | None:
     first, _, rest = text.lower().partition(" ")
-    match = _QUANTITY.fullmatch(f"{NUMBERS[first]} {rest}".strip() if first in NUMBERS else text)
+    match = _QUANTITY.fullmatch(f"{NUMBER_WORDS[first]} {rest}".strip() if first in NUMBER_WORDS else text)
     if match is None or not match["number"] or not match["number"].strip("+-"):
         return None
     try:

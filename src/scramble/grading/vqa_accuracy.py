@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _ARTICLES = frozenset({"a", "an", "the"})
-NUMBERS = {
+NUMBER_WORDS = {
     "none": "0",
     "zero": "0",
     "one": "1",
@@ -78,7 +78,7 @@ def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -
 
 def _words(text: str) -> str:
     """Lower-case, convert number words to digits, drop articles, and restore the apostrophes of contractions."""
-    words = (NUMBERS.get(word, word) for word in text.lower().split())
+    words = (NUMBER_WORDS.get(word, word) for word in text.lower().split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 

@@ -28,7 +28,7 @@ class LexiconError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Noun:
+class NounEntry:
     """A noun: its lemma, its category, its frequency, and whether it is a count noun, a mass noun, or both."""
 
     lemma: str
@@ -51,8 +51,8 @@ class Adjective:
 class Lexicon:
     """Lookup tables. The keys are lower-case words."""
 
-    nouns: dict[str, tuple[Noun, bool]] = field(default_factory=dict)  # form -> entry, is plural
-    noun_swaps: dict[str, list[Noun]] = field(default_factory=dict)  # lemma -> co-hyponyms
+    nouns: dict[str, tuple[NounEntry, bool]] = field(default_factory=dict)  # form -> entry, is plural
+    noun_swaps: dict[str, list[NounEntry]] = field(default_factory=dict)  # lemma -> co-hyponyms
     alike: dict[str, set[str]] = field(default_factory=dict)  # lemma or adjective -> words with a similar meaning
     adjectives: dict[str, Adjective] = field(default_factory=dict)
     adjective_swaps: dict[str, list[Adjective]] = field(default_factory=dict)  # word -> alternatives
@@ -106,7 +106,7 @@ def _mark_alike(lexicon: Lexicon, words: list[str]) -> None:
 
 def _read_objects(path: Path, lexicon: Lexicon) -> None:
     category = ""
-    groups: list[list[Noun]] = []
+    groups: list[list[NounEntry]] = []
     for number, line in _lines(path):
         if line.startswith("["):
             category = line.strip("[]")
@@ -116,7 +116,7 @@ def _read_objects(path: Path, lexicon: Lexicon) -> None:
             continue
         group = []
         for names, weight, mark in _items(path, number, line.removeprefix("=")):
-            noun = Noun(names[0], category, weight, count=mark != "~", mass=mark != "")
+            noun = NounEntry(names[0], category, weight, count=mark != "~", mass=mark != "")
             group.append(noun)
             for name in names:
                 lexicon.nouns.setdefault(name, (noun, False))

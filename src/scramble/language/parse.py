@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from scramble.language.inflect import capitalised, word_set
-from scramble.language.lexicon import Adjective, Lexicon, Noun
+from scramble.language.lexicon import Adjective, Lexicon, NounEntry
 from scramble.language.negation import negated
 
 _NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
@@ -75,7 +75,7 @@ class Phrase:
     last: int
     nominal: int
     slot: int
-    noun: Noun | None
+    noun: NounEntry | None
     plural: bool
     slot_plural: bool
     attributes: tuple[Attribute, ...]
@@ -117,7 +117,7 @@ class Sentence:
         return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
 
 
-def parse(nlp: Any, texts: Iterable[str], lexicon: Lexicon, *, batch_size: int = 256) -> Iterator[Sentence]:
+def parse_sentences(nlp: Any, texts: Iterable[str], lexicon: Lexicon, *, batch_size: int = 256) -> Iterator[Sentence]:
     """Parse a stream of captions, ``batch_size`` at a time."""
     for doc in nlp.pipe(texts, batch_size=batch_size):
         yield read_sentence(doc, lexicon)

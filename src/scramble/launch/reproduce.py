@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import show
+from scramble.console import show_table
 from scramble.launch.pool import Task, run_pool
 from scramble.pipeline import StageError
 from scramble.pipeline.evaluate import results_folder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SIZES = ("full", "tiny")
+TABLE_SIZES = ("full", "tiny")
 KEY_SEPARATOR = "/"
 
 
@@ -152,8 +152,8 @@ def reproduce(
     Raises:
         StageError: a size or run is unknown, or a command fails.
     """
-    if size not in SIZES:
-        raise StageError(f"size={size} must be {' or '.join(SIZES)}")
+    if size not in TABLE_SIZES:
+        raise StageError(f"size={size} must be {' or '.join(TABLE_SIZES)}")
     runs = _selected(table["runs"], only)
     steps = plan(runs, folder, size=size, seeds=seeds, more=more, judge=judge)
     _list(steps)
@@ -252,7 +252,7 @@ def _write(
         },
     )
     for shown in reproduced.by_column(comparison, title):
-        show(shown.rich())
+        show_table(shown.rich())
     for note in comparison.notes:
         log.info(f"- {note}")
     log.info(f"table: {folder / 'table.md'}")
@@ -274,10 +274,10 @@ def _preface(size: str, seeds: Sequence[int], against: str) -> Iterator[str]:
 
 
 def _column(column: Mapping[str, Any], size: str) -> PaperColumn:
-    from scramble.reporting.reproduced import PaperColumn, Place
+    from scramble.reporting.reproduced import PaperColumn, ScoreSource
 
     measured, published = column.get(size), column.get("published")
-    places = [Place(**place) if place else None for place in (measured, published)]
+    places = [ScoreSource(**place) if place else None for place in (measured, published)]
     return PaperColumn(places[0], places[1], column.get("deviation"))
 
 

@@ -12,7 +12,7 @@ from scramble.launch.command import job_command
 from scramble.launch.points import CONFIG_FILE, LOG_FILE, STATUS_FILE, LaunchError, Point, make_points, status
 from scramble.launch.pool import Task, run_pool
 from scramble.launch.slurm import is_queued_or_running, submit, wait_for_jobs
-from scramble.launch.sweep_table import write_table
+from scramble.launch.sweep_table import write_sweep_table
 from scramble.storage.files import atomic_path, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def launch(
         if launcher["wait"]:
             wait_for_jobs(jobs, lambda n: _record_end(pending[n]), slurm=launcher["cluster"] == "slurm")
     if len(points) > 1:
-        write_table(points, folder)
+        write_sweep_table(points, folder)
     unfinished = [point for point in points if status(point)["status"] != "finished"]
     if unfinished and (launcher["kind"] == "local" or launcher["wait"]):
         raise LaunchError(_list_unfinished(unfinished, len(points)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.console import show
+from scramble.console import show_table
 from scramble.launch.points import Point, status
 from scramble.reporting.charts import is_benchmark_score
 from scramble.reporting.table import Column, Table
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PREFERRED = ("eval_rewards/accuracies", "eval_loss", "rewards/accuracies", "rewards/margins", "loss", "kl")
 
 
-def write_table(points: Sequence[Point], folder: Path) -> None:
+def write_sweep_table(points: Sequence[Point], folder: Path) -> None:
     """Write ``<script>.md``, ``<script>.json`` and, if points have metrics, ``<script>.png``. Also print the table."""
     name = points[0].script.stem
     rows = [_row(point) for point in points]
@@ -31,7 +31,7 @@ def write_table(points: Sequence[Point], folder: Path) -> None:
     titles = [*_varied(rows), "status", *numbers, "seconds"]
     table = Table([Column(title) for title in titles], [_values(row, titles) for row in rows], "sweep")
     write_text(folder / f"{name}.md", f"# Sweep of {name}\n\n{table.markdown()}")
-    show(table.rich())
+    show_table(table.rich())
     if numbers and any(numbers[0] in row["numbers"] for row in rows):
         _plot(rows, numbers[0], folder / f"{name}.png")
     log.info(f"sweep: {folder / f'{name}.md'}")

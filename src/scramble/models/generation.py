@@ -34,7 +34,7 @@ Pick = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
+def generate_greedy(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
     """Generate greedy continuations of prompts, grouped by image set (one batch row per group).
 
     For a family without a trie, ``model.generate`` continues each prompt separately.
@@ -62,7 +62,7 @@ def generate(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequ
 def generate_ids(
     vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]], pick: Pick | None = None
 ) -> list[list[list[int]]]:
-    """Generate continuations as :func:`generate` does, but return token ids without the stop token.
+    """Generate continuations as :func:`generate_greedy` does, but return token ids without the stop token.
 
     ``pick`` selects the next tokens. By default, the most likely tokens are selected. A group may contain the same
     prompt several times, once per sample. These samples share the prompt's tokens.

@@ -207,7 +207,7 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
     return ModelError(f"{at} could not be read ({one_line(error)}): correct {key}, or download the model again")
 
 
-def check_weights(folder: Path) -> None:
+def check_weight_files(folder: Path) -> None:
     """Raise ModelError, which names the file, if a weight file of a saved model is missing, empty or truncated."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():

@@ -20,7 +20,7 @@ from scramble.models.family import Family, ModelError
 from scramble.models.hub import (
     adapter_weights,
     check_adapter_config,
-    check_weights,
+    check_weight_files,
     explain,
     is_folder,
     one_line,
@@ -212,7 +212,7 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     if is_folder(path):
-        check_weights(Path(path))
+        check_weight_files(Path(path))
     try:
         with quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(

@@ -36,7 +36,7 @@ PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_toke
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PromptRow:
     """A prompt and an answer.
 
     Attributes:
@@ -52,8 +52,8 @@ class Row:
     name: str = ""
 
 
-def iter_scores(
-    vlm: VLM, groups: Iterable[Sequence[Row]], *, batch_tokens: int | None = None
+def iter_row_scores(
+    vlm: VLM, groups: Iterable[Sequence[PromptRow]], *, batch_tokens: int | None = None
 ) -> Iterator[list[SequenceScore]]:
     """Yield the scores of all rows of each group, streamed in order.
 
@@ -128,7 +128,7 @@ def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def _score(vlm: VLM, rows: Sequence[Row]) -> list[SequenceScore]:
+def _score(vlm: VLM, rows: Sequence[PromptRow]) -> list[SequenceScore]:
     """Return the scores of rows about the same images from one forward pass."""
     model: Any = vlm.backbone.model
     length = max(len(row.prompt.input_ids) + len(row.completion) for row in rows)

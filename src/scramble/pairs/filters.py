@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from scramble.pairs.audit.text_features import plain
+from scramble.pairs.audit.text_features import lower_words
 from scramble.pairs.base import Similarity, TextScorer
 from scramble.pairs.captions.surface import problem
 from scramble.records import ImageFile, PreferencePair
@@ -70,7 +70,7 @@ def text_columns(pair: PreferencePair) -> dict[str, float]:
     - ``same_words``: 1 if both texts have the same words in the same order
     - ``usable``: 1 if :func:`scramble.pairs.captions.surface.problem` finds no problem in the rejected text
     """
-    chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
+    chosen, rejected = lower_words(pair.chosen).split(), lower_words(pair.rejected).split()
     common = len(set(chosen) & set(rejected)) / max(1, len(set(chosen) | set(rejected)))
     return {
         "length_ratio": len(rejected) / max(1, len(chosen)),
@@ -139,7 +139,7 @@ def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:
     seen: set[int] = set()
 
     def column(pair: PreferencePair) -> dict[str, float]:
-        key = hash((pair.image_ids, _bag(pair.chosen), plain(pair.rejected)))
+        key = hash((pair.image_ids, _bag(pair.chosen), lower_words(pair.rejected)))
         is_new = key not in seen
         seen.add(key)
         return {"near_duplicate": float(not is_new)}
@@ -148,4 +148,4 @@ def near_duplicates() -> Callable[[PreferencePair], dict[str, float]]:
 
 
 def _bag(text: str) -> frozenset[str]:
-    return frozenset(re.sub(r"\b(?:a|an|the|is|are)\b", " ", plain(text)).split())
+    return frozenset(re.sub(r"\b(?:a|an|the|is|are)\b", " ", lower_words(text)).split())

@@ -54,7 +54,7 @@ METHODS: dict[str, type[PairMethod]] = {
     "mix": MixedPairs,
     "given": GivenPairs,
 }
-STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sections of the steps, in order
+PAIR_STEPS = ("exclude_benchmarks", "scores", "filters", "balance", "refine")  # sections of the steps, in order
 
 
 def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] = WHOLE) -> PairMethod:
@@ -67,7 +67,7 @@ def make_method(pairs: Mapping[str, Any], *, seed: int, shard: tuple[int, int] =
     Raises:
         PairMethodError: the name of the method is unknown, or the settings contradict each other.
     """
-    settings = {key: value for key, value in pairs.items() if key not in ("method", "audit", *STEPS)}
+    settings = {key: value for key, value in pairs.items() if key not in ("method", "audit", *PAIR_STEPS)}
     name = pairs["method"]
     if name not in METHODS:
         raise PairMethodError(f"unknown pair method {name!r}: choose one of {', '.join(METHODS)}")

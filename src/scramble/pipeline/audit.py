@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import show
+from scramble.console import show_table
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
 
@@ -63,10 +63,9 @@ def audit(
     from scramble.formats.data_files import may_exist
     from scramble.formats.layout import Layout
     from scramble.formats.pair_files import ImageNames, own_tables
-    from scramble.pairs.audit.audit import audit as examine
-    from scramble.pairs.audit.audit import sample_note
+    from scramble.pairs.audit.audit import audit_pairs, sample_note
     from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
-    from scramble.reporting.audit_page import audit_tables, shown_pairs, write_page
+    from scramble.reporting.audit_page import audit_tables, shown_pairs, write_audit_page
 
     for key, path in {"path": pairs, "held_out": held_out}.items():
         if path is not None and not may_exist(str(path)):
@@ -91,19 +90,19 @@ def audit(
         other_layout = layout if own_tables(Path(held_out).expanduser(), "train") is None else None
         read_others = partial(read_pairs, held_out, layout=other_layout)
         others = _read(held_out, read_others, folder / "rejected_rows_held_out.jsonl", seed)[0].items
-    result = examine(usable.items, held_out=others, total=usable.total, seed=seed)
+    result = audit_pairs(usable.items, held_out=others, total=usable.total, seed=seed)
     write_json(folder / "audit.json", {"file": _identity(source), "rejected_rows": bad.rejected, **result})
     names.wanted = {name for pair in shown_pairs(usable.items, seed) for name in pair.image_ids[:1]} & names.embedded
     _read_wanted(read, names)
     opener = _Images(names, own, source, None if images is None else Path(images).expanduser())
     title = f"Audit of {source.name}"
-    write_page(folder / "audit.html", result, usable.items, open_image=opener.open, title=title, seed=seed)
+    write_audit_page(folder / "audit.html", result, usable.items, open_image=opener.open, title=title, seed=seed)
     if images is not None and not opener.opened:
         log.warning(
             f"audit: the page has no images, because {images} contains none of the image files: correct images=..."
         )
     for table in audit_tables(result):
-        show(table.rich())
+        show_table(table.rich())
     if note := sample_note(result):
         log.info(note)
     if bad.rejected:
@@ -240,7 +239,7 @@ def _check_owner(folder: Path, source: Path) -> None:
         raise StoreError(f"{folder} contains the audit of {owner}: choose another folder (out=...)")
 
 
-def text_only_accuracy(data: Path) -> dict[str, float]:
+def recorded_text_only_accuracy(data: Path) -> dict[str, float]:
     """Return the text-only accuracies from the data's audit: how often a classifier that does not see the image picks
     the chosen text (percent).
 

@@ -321,7 +321,7 @@ def _print_scores(place: Path, arms: Sequence[str], benchmarks: Sequence[str], b
     """Print the scores of arms. Baselines that an earlier command has evaluated in the same way are also printed."""
     from scramble.pipeline.report import print_rows
     from scramble.reporting import comparison
-    from scramble.reporting.arms import method_of
+    from scramble.storage.arm_names import method_of
 
     folders = [place / arm / benchmark for arm in arms for benchmark in benchmarks]
     others = set(baselines) - {method_of(arm) for arm in arms}

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MANY_STEPS = 3  # images, captions, negatives; the counts of more steps are logged on a separate line
 # The fix if a step leaves no pairs.
-STEPS = {
+EMPTY_STEP_FIXES = {
     "filtered": "relax pairs.filters (train/skipped.jsonl lists the dropped pairs)",
     "balanced": "the gaps of all pairs have the same sign; set pairs.balance=null to keep these pairs",
 }
@@ -162,9 +162,9 @@ def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> 
     Returns:
         Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).
     """
-    from scramble.pairs.audit.audit import audit, sample_note
+    from scramble.pairs.audit.audit import audit_pairs, sample_note
     from scramble.pairs.audit.text_only import sample_of_pairs
-    from scramble.reporting.audit_page import write_page
+    from scramble.reporting.audit_page import write_audit_page
     from scramble.storage.image_table import ImageTable
 
     def sample(splits: Iterable[Path]) -> ImageSample[PreferencePair]:
@@ -173,12 +173,12 @@ def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> 
 
     pairs = sample([folder / "train"])
     held_out = sample(split for split in _splits(folder) if split.name != "train")
-    result = audit(pairs.items, held_out=held_out.items, total=pairs.total, seed=seed)
+    result = audit_pairs(pairs.items, held_out=held_out.items, total=pairs.total, seed=seed)
     if note := sample_note(result):
         log.info(note)
     images = ImageTable(folder / "train")
     write_json(folder / "audit.json", result)
-    write_page(
+    write_audit_page(
         folder / "audit.html",
         result,
         pairs.items,
@@ -199,8 +199,10 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any], method: str) -> N
             f"{folder}: the training split has no images; set data.val_fraction=0 data.test_fraction=0 to use all "
             "images for training, or seed=... to draw other splits"
         )
-    if lost := [step for step, count in train.get("steps", {}).items() if step in STEPS and not count]:
-        raise StageError(f"{folder}: no training pairs are left ({_listed(train['steps'])}): {STEPS[lost[0]]}")
+    if lost := [step for step, count in train.get("steps", {}).items() if step in EMPTY_STEP_FIXES and not count]:
+        raise StageError(
+            f"{folder}: no training pairs are left ({_listed(train['steps'])}): {EMPTY_STEP_FIXES[lost[0]]}"
+        )
     if count := train.get("pairs_before_refinement"):
         raise StageError(
             f"{folder}: refinement removes all {count} training pairs, because text-only classifiers recognise the "

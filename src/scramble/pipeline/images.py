@@ -12,7 +12,7 @@ from typing import Any
 
 from scramble.console import track
 from scramble.records import SPLITS, ImageRecord
-from scramble.storage.tables import TABLES, open_table, read_table
+from scramble.storage.tables import TABLE_NAMES, open_table, read_table
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def make_images(folder: Path, data: Mapping[str, Any], seed: int) -> dict[str, A
     if kind == "world":
         from scramble import world
 
-        return world.generate(folder, seed=seed, **data)
+        return world.build_world(folder, seed=seed, **data)
     return _import(folder, kind, data, seed)
 
 
@@ -69,7 +69,7 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
         counts: dict[str, Any] = {split: {} for split in SPLITS}
         for table in tables:
             for split, count in _distribute(incoming, folder, table, places[table], split_of).items():
-                counts[split]["images" if table is ImageRecord else TABLES[table]] = count
+                counts[split]["images" if table is ImageRecord else TABLE_NAMES[table]] = count
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     return counts | {"rejected_rows": bad.rejected}

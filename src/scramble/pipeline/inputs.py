@@ -44,7 +44,7 @@ def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
     MMPR ``meta.json`` and the files that it lists.
     """
     from scramble.formats import mmpr
-    from scramble.formats.data_files import matches
+    from scramble.formats.data_files import matching_files
 
     if data.get("mix"):
         keys = [_pair_keys(one) for one in data["mix"]]
@@ -52,7 +52,7 @@ def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
     path = str(data["path"])
     if sets := mmpr.content_keys(path, data.get("root")):
         return sets
-    if files := matches(path):
+    if files := matching_files(path):
         return {str(file): file_key(file) for file in files}
     return input_keys({"path": path})
 

@@ -9,10 +9,11 @@ from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scramble.console import show
+from scramble.console import show_table
 from scramble.pipeline import StageError
 from scramble.pipeline.provenance import environment
 from scramble.records import PreferencePair
+from scramble.storage.arm_names import method_of
 from scramble.storage.files import write_json, write_text
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table, table_path
@@ -51,7 +52,7 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
     files = {arm: path / "metrics.jsonl" for arm, path in arms.shown_arms(run, folders).items()}
     metrics = {arm: list(read_jsonl(file)) for arm, file in files.items() if file.exists()}
     if metrics:
-        methods = [row.method for row in rows] + [arms.method_of(arm) for arm in metrics]
+        methods = [row.method for row in rows] + [method_of(arm) for arm in metrics]
         pictures.append(figures.training_curves(metrics, folder / "training.png", charts.colour_numbers(methods)))
     if table_path(data / "train", PreferencePair).exists():
         pictures += _contact_sheet(data / "train", folder / "contact_sheet.png")
@@ -140,6 +141,6 @@ def print_rows(rows: Sequence[ScoreRow], baselines: Sequence[str]) -> None:
         compared = [name for name in baselines if any(name in row.differences for row in shown)]
         caption = f"{benchmark}: percent" + (", differences in points with 95 % intervals" if compared else "")
         table = score_table(shown, compared, caption, sections)
-        show(table.rich())
+        show_table(table.rich())
         for note in table.notes:
             log.info(f"  {note}")

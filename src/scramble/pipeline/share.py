@@ -19,12 +19,24 @@ from scramble.storage.tables import read_table
 
 log = logging.getLogger(__name__)
 
-KINDS = ("adapter", "model", "data")
+SHAREABLE = ("adapter", "model", "data")
 NAMES_OF_MODELS = ("base_model_name_or_path", "_name_or_path", "name_or_path")
 """Fields of configuration files in which peft and transformers record the path or hub id from which a model was
 loaded.
 """
-SHARED = (".safetensors", ".json", ".jsonl", ".parquet", ".md", ".txt", ".jinja", ".model", ".png", ".jpg", ".jpeg")
+SHARED_SUFFIXES = (
+    ".safetensors",
+    ".json",
+    ".jsonl",
+    ".parquet",
+    ".md",
+    ".txt",
+    ".jinja",
+    ".model",
+    ".png",
+    ".jpg",
+    ".jpeg",
+)
 """File types of a shared folder. Weights must be safetensors, because formats that can run code on loading are
 refused.
 """
@@ -73,8 +85,8 @@ def share(
         StoreError: if ``out`` contains other files.
     """
     run, data = Path(run), Path(data)
-    if what not in KINDS:
-        raise StageError(f"what={what} cannot be shared: choose one of {', '.join(KINDS)}")
+    if what not in SHAREABLE:
+        raise StageError(f"what={what} cannot be shared: choose one of {', '.join(SHAREABLE)}")
     out = run / "share" / ("data" if what == "data" else f"{arm}/{what}") if out is None else Path(out)
     if push_to_hub is not None:
         _check_repository(push_to_hub)
@@ -107,10 +119,10 @@ def share(
 def check_files(folder: str | Path) -> None:
     """Raise StageError if a file is a link or has a type that is not shared."""
     for path in sorted(Path(folder).rglob("*")):
-        if path.is_symlink() or (path.is_file() and path.suffix not in SHARED):
+        if path.is_symlink() or (path.is_file() and path.suffix not in SHARED_SUFFIXES):
             raise StageError(
-                f"{path.name} cannot be shared, because it is a link or its type is not one of {', '.join(SHARED)}: "
-                "remove the file from the arm's folder"
+                f"{path.name} cannot be shared, because it is a link or its type is not one of "
+                f"{', '.join(SHARED_SUFFIXES)}: remove the file from the arm's folder"
             )
 
 

@@ -40,7 +40,7 @@ def show_batch(
     from scramble.training.collator import TrieCollator
     from scramble.training.data import group_by_image, load_examples
     from scramble.training.encoder import Encoder
-    from scramble.training.losses import check_weights, needs_pairs
+    from scramble.training.losses import needs_pairs, resolve_loss_weights
 
     if model.get("new") is not None:
         make_model(model["path"], Path(data), model["family"], model["new"], trainer["seed"])
@@ -49,7 +49,7 @@ def show_batch(
     examples = list(islice(all_examples, 64))
     size = trainer["per_device_train_batch_size"] or trainer["global_batch_size"] or 8
     selected = [examples[n] for group in group_by_image(examples) for n in group][:size]
-    with_rejected = needs_pairs(check_weights(trainer["loss_type"], trainer["loss_weights"]))
+    with_rejected = needs_pairs(resolve_loss_weights(trainer["loss_type"], trainer["loss_weights"]))
     encoder = Encoder(vlm, images, score_history=trainer["loss_on_history"])
     if trainer["backend"] == "trl" or not vlm.family.has_trie:
         _print_rows(encoder, selected, vlm, with_rejected)

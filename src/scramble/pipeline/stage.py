@@ -19,7 +19,7 @@ from scramble.pipeline.provenance import write_command
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, stage_status, write_json
 from scramble.storage.hashing import differing_keys, json_value
 from scramble.storage.locks import LOCK_FILE, locked
-from scramble.storage.tables import TABLES
+from scramble.storage.tables import TABLE_NAMES
 
 ANOTHER_RUN = "another run folder (name=... or run.dir=...)"
 ANOTHER_ARM = "another arm (run.arm=...)"
@@ -110,7 +110,7 @@ def _do_stage(
         record = None
         if main:  # the settings of a failed stage were corrected: remove its tables, keep replies and other files
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            for name in TABLES.values():
+            for name in TABLE_NAMES.values():
                 for table in folder.rglob(f"{name}.parquet"):
                     table.unlink()
     if record is not None and record["status"] == "finished":

@@ -11,7 +11,7 @@ from typing import Any
 
 from scramble import interrupt
 from scramble.pipeline import is_main_process
-from scramble.pipeline.audit import text_only_accuracy
+from scramble.pipeline.audit import recorded_text_only_accuracy
 from scramble.pipeline.new_model import make_model
 from scramble.pipeline.provenance import environment, log_slow_threads
 from scramble.pipeline.stage import ANOTHER_ARM, run_stage
@@ -81,7 +81,7 @@ def train_arm(
         vlm = load_vlm(**{k: v for k, v in model.items() if k not in ("name", "new")})
         held_out = read_table(data / "val", PreferencePair, missing_ok=True)
         val = data / "val" if "pairs" in args.tables and next(held_out, None) is not None else None
-        callbacks: list[Any] = [DataFacts(text_only_accuracy(data))]
+        callbacks: list[Any] = [DataFacts(recorded_text_only_accuracy(data))]
         if watch:
             from scramble.evaluation.quick import scorer
 
@@ -136,11 +136,11 @@ def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> No
     """
     if stage_status(Path(run) / "train" / arm) == "finished" or model.get("new") is not None:
         return
-    from scramble.models.hub import check_adapter_config, check_weights, is_folder, read_config
+    from scramble.models.hub import check_adapter_config, check_weight_files, is_folder, read_config
 
     read_config(model["path"], model.get("revision"))
     if is_folder(model["path"]):
-        check_weights(Path(model["path"]).expanduser())
+        check_weight_files(Path(model["path"]).expanduser())
     if model.get("adapter"):
         check_adapter_config(model["adapter"])
 

@@ -47,16 +47,6 @@ def split_run(name: str) -> tuple[str, str]:
     return run, method
 
 
-def method_of(arm: str) -> str:
-    """Return the method of an arm: its name without the suffix ``-seedN``."""
-    return re.sub(r"-seed\d+$", "", arm)
-
-
-def seed_of(arm: str) -> str:
-    """Return the seed of an arm, which is the N of its suffix ``-seedN``. Return "" if the name lacks this suffix."""
-    return arm.removeprefix(method_of(arm)).removeprefix("-seed")
-
-
 def shown_arms(run: str | Path, results: Iterable[Path]) -> dict[str, Path]:
     """Return the training folders of the arms whose curves and settings are shown. Trials of a study are excluded if
     they have no results.

@@ -28,7 +28,7 @@ EXAMPLES = 40
 """Maximum number of pairs per kind that the page shows."""
 
 
-def write_page(
+def write_audit_page(
     path: str | Path,
     result: dict[str, Any],
     pairs: Sequence[PreferencePair],
@@ -38,7 +38,7 @@ def write_page(
     seed: int = 0,
     is_refined: bool | None = None,
 ) -> None:
-    """Write the HTML page for a result of :func:`~scramble.pairs.audit.audit.audit`.
+    """Write the HTML page for a result of :func:`~scramble.pairs.audit.audit.audit_pairs`.
 
     Args:
         path: path of the page.

@@ -19,8 +19,9 @@ from scramble.evaluation.scoring.hallucination import has_direction, lower_is_be
 from scramble.evaluation.scoring.paired import compare_seeds, not_comparable
 from scramble.evaluation.scoring.results import Result
 from scramble.evaluation.scoring.statistics import is_few
-from scramble.reporting.arms import RUN_SEPARATOR, method_of, seed_of, split_run
+from scramble.reporting.arms import RUN_SEPARATOR, split_run
 from scramble.reporting.table import Column, Table
+from scramble.storage.arm_names import method_of, seed_of
 
 ALPHA = 0.05
 """Differences with a smaller p-value are shown as significant changes."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.reporting import charts
-from scramble.reporting.arms import method_of
 from scramble.reporting.pages import PALETTE
+from scramble.storage.arm_names import method_of
 from scramble.storage.files import atomic_path
 
 if TYPE_CHECKING:

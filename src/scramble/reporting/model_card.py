@@ -12,9 +12,9 @@ from typing import Any
 import scramble
 from scramble.formats.card import HOMEPAGE, cell, citations, contamination, source_licence, without_folders
 from scramble.models.hub import is_hub_id
-from scramble.reporting.arms import method_of
 from scramble.reporting.comparison import ScoreRow, score_text, shown
 from scramble.reporting.table import listed_counts, objective_text
+from scramble.storage.arm_names import method_of
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md.j2"
 

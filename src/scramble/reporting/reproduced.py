@@ -14,7 +14,7 @@ HARNESSES = ("lmms-eval", "vlmevalkit")
 
 
 @dataclass(frozen=True)
-class Place:
+class ScoreSource:
     """A score of a benchmark: a measured score from the results in ``folder``, or a published score with the protocol
     ``protocol``. If ``protocol`` is None, the published score can have any protocol.
     """
@@ -36,8 +36,8 @@ class PaperColumn:
             differ. With None, the names of the two protocols are compared.
     """
 
-    measured: Place | None
-    published: Place | None
+    measured: ScoreSource | None
+    published: ScoreSource | None
     deviation: str | None = None
 
     @property
@@ -133,7 +133,7 @@ def _cell(
     return cell
 
 
-def _row(place: Place, key: str, measured: Mapping[str, Sequence[ScoreRow]]) -> ScoreRow | None:
+def _row(place: ScoreSource, key: str, measured: Mapping[str, Sequence[ScoreRow]]) -> ScoreRow | None:
     names = (place.benchmark, *(f"{place.benchmark} ({harness})" for harness in HARNESSES))
     rows = [row for row in measured.get(place.folder, ()) if row.method == key and row.benchmark in names]
     exact = [row for row in rows if row.score == place.score]
@@ -141,7 +141,7 @@ def _row(place: Place, key: str, measured: Mapping[str, Sequence[ScoreRow]]) -> 
     return next(iter(exact or others), None)
 
 
-def _entry(place: Place, label: str) -> Mapping[str, Any] | None:
+def _entry(place: ScoreSource, label: str) -> Mapping[str, Any] | None:
     for entry in published_numbers()["scores"]:
         if (entry["model"], entry["benchmark"], entry["score"]) != (label, place.benchmark, place.score):
             continue

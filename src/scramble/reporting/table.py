@@ -45,7 +45,7 @@ def _escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in " ".join(text.splitlines()))
 
 
-def plain(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Return a value as the text of a cell. None becomes "", and a float is rounded to four significant digits."""
     if value is None:
         return ""
@@ -83,7 +83,7 @@ class Column:
     """A column: its title, the format of its values, and their alignment (None is the default of the output format)."""
 
     title: str
-    format: Callable[[Any], str] = plain
+    format: Callable[[Any], str] = cell_text
     align: Literal["left", "right"] | None = None
 
 
@@ -143,7 +143,7 @@ class Table:
 
         table = RichTable(title=escape(self.caption) or None)
         for number, column in enumerate(self.columns):
-            # Otherwise, rich would break these words. On narrow terminals, scramble.console.show permits such breaks.
+            # Otherwise, rich would break these words. On narrow terminals, scramble.console.show_table permits this.
             unbroken = [column.title, *(row[0] for row in self.texts())] if number == 0 else [column.title]
             longest = max((len(word) for text in unbroken for word in text.split()), default=0)
             table.add_column(Text(column.title), justify=column.align or "left", overflow="fold", min_width=longest)

@@ -35,7 +35,7 @@ class Mention:
     first: int  # start of the phrase, without article
 
 
-def words(text: str) -> list[Word]:
+def words_with_offsets(text: str) -> list[Word]:
     """Return the words of a text with their offsets."""
     return [Word(m.start(), m.end(), m[0].lower()) for m in _WORD.finditer(text)]
 
@@ -49,11 +49,11 @@ def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
     forms: dict[tuple[str, ...], list[tuple[Node, bool]]] = {}
     for node in graph.nodes:
         for form, many in ((node.name, False), (plural(node.name), True)):
-            forms.setdefault(tuple(w.lower for w in words(form)), []).append((node, many))
+            forms.setdefault(tuple(w.lower for w in words_with_offsets(form)), []).append((node, many))
     longest = max((len(form) for form in forms), default=0)
     result: list[Mention] = []
     for number, step in enumerate(steps):
-        tokens, place = words(step), 0
+        tokens, place = words_with_offsets(step), 0
         while place < len(tokens):
             for size in range(min(longest, len(tokens) - place), 0, -1):
                 nodes = forms.get(tuple(t.lower for t in tokens[place : place + size]))

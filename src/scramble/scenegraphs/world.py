@@ -13,8 +13,18 @@ from functools import lru_cache
 from typing import Any
 
 from scramble.records import YES_NO_PROMPT
-from scramble.world.grammar import Clause, Count, Exists, GrammarError, Noun, Relation, parse, read_noun, say
-from scramble.world.judge import clause_holds, matches
+from scramble.world.grammar import (
+    Clause,
+    CountClause,
+    Exists,
+    GrammarError,
+    Noun,
+    Relation,
+    parse_clauses,
+    read_noun,
+    say,
+)
+from scramble.world.judge import clause_holds, matching_objects
 from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, SIZES
 
 Graph = dict[str, Any]
@@ -41,7 +51,7 @@ class Derived:
 def read_step(text: str) -> tuple[Clause, ...] | None:
     """Parse a step into its clauses. Return None for a text outside the grammar."""
     try:
-        return parse(text.strip().removesuffix("."))
+        return parse_clauses(text.strip().removesuffix("."))
     except GrammarError:
         return None
 
@@ -66,7 +76,7 @@ def asked_kind(question: str) -> str:
 
 def says(clause: Clause, other_clause: Clause) -> bool:
     """Return whether ``clause`` implies ``other_clause``, which may have fewer details. Counts must be equal."""
-    if isinstance(clause, Count) or isinstance(other_clause, Count):
+    if isinstance(clause, CountClause) or isinstance(other_clause, CountClause):
         return clause == other_clause
     if isinstance(clause, Exists) and isinstance(other_clause, Exists):
         return all(any(_refines(noun, other) for noun in clause.nouns) for other in other_clause.nouns)
@@ -98,7 +108,7 @@ def derive(graph: Graph, question: str) -> Derived | None:
 
 def _only_match(graph: Graph, noun: Noun) -> dict[str, Any] | None:
     """Return the only object that matches the noun, or None."""
-    ids = matches(graph, noun)
+    ids = matching_objects(graph, noun)
     return next(e for e in graph["objects"] if e["id"] == ids[0]) if len(ids) == 1 else None
 
 
@@ -106,7 +116,7 @@ def _attribute(graph: Graph, kind: str, words: str) -> Derived | None:
     noun = read_noun(words)
     entry = _only_match(graph, noun)
     value = "" if entry is None else value_of(entry, kind)
-    return Derived((Count(1, noun), Exists((replace(noun, **{kind: value}),))), value) if value else None
+    return Derived((CountClause(1, noun), Exists((replace(noun, **{kind: value}),))), value) if value else None
 
 
 def _two_step(graph: Graph, kind: str, relation: str, words: str) -> Derived | None:
@@ -154,15 +164,15 @@ def quarter(graph: Graph, entry: dict[str, Any], *, margin: float = 0.0) -> str:
 
 def _count(graph: Graph, words: str) -> Derived:
     noun = read_noun(words)
-    ids = matches(graph, noun)
+    ids = matching_objects(graph, noun)
     things = [Exists((noun_of(entry),)) for entry in graph["objects"] if entry["id"] in ids]
-    return Derived((*things, Count(len(ids), noun)), str(len(ids)))
+    return Derived((*things, CountClause(len(ids), noun)), str(len(ids)))
 
 
 def _existence(graph: Graph, words: str) -> Derived:
     noun = read_noun(words)
-    is_present = bool(matches(graph, noun))
-    return Derived((Exists((noun,)) if is_present else Count(0, noun),), "Yes" if is_present else "No")
+    is_present = bool(matching_objects(graph, noun))
+    return Derived((Exists((noun,)) if is_present else CountClause(0, noun),), "Yes" if is_present else "No")
 
 
 def _relation(graph: Graph, first: str, one: str, other: str, second: str) -> Derived | None:

@@ -17,7 +17,7 @@ from typing import Any
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, require_columns
-from scramble.formats.data_files import JSON_SUFFIXES, is_hub_id
+from scramble.formats.data_files import JSON_SUFFIXES, is_hub_dataset_id
 from scramble.formats.hf_tables import HubTable, LocalTable, is_table_folder, open_local
 from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.sources.columns import find_columns, stored_column, value_at
@@ -193,7 +193,7 @@ def tar_files(path: str | Path) -> list[Path]:
 
 def may_be_on_hub(path: str) -> bool:
     """Return whether a path that does not exist can be a data set on the hub: ``owner/name`` or ``name``."""
-    return is_hub_id(path if "/" in path else f"owner/{path}")
+    return is_hub_dataset_id(path if "/" in path else f"owner/{path}")
 
 
 def _fields(value: Any) -> tuple[bytes | None, str | None]:

@@ -19,9 +19,9 @@ from scramble.formats.checks import exists, find_image, image_fault, image_name,
 from scramble.formats.data_files import DataFile, DataFiles, find_data_files
 from scramble.formats.layout import LOOK_AHEAD, Layout
 from scramble.formats.pair_files import ROW_ERRORS, ImageNames, own_tables, reason_of, refuse_settings
-from scramble.formats.provenance import COLUMN
+from scramble.formats.provenance import PROVENANCE_COLUMN
 from scramble.formats.readers import ParsedRow, Row, parsed_pair
-from scramble.formats.recognise import parse
+from scramble.formats.recognise import parse_row
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources import mmpr, scramble_release
 from scramble.sources.bundles import Bundle
@@ -160,7 +160,7 @@ class _Reader:
                 continue
             name = "llama-factory" if opened.entry is not None else one.layout.format_of(file, first)
             log.info(f"data: {file} has the format {name}")
-            is_export = any(isinstance(row, Mapping) and COLUMN in row for row in first)
+            is_export = any(isinstance(row, Mapping) and PROVENANCE_COLUMN in row for row in first)
             if name == "scramble" and file.path is not None and not is_export:
                 given = scramble_release.bundles(
                     file.path, self._bad, columns=one.columns, images=one.images, **self._image_options()
@@ -229,7 +229,7 @@ class _Reader:
         try:
             source = f"{name}:{Path(one.path).stem}"
             bundles = []
-            for parsed in parse(name, row, all_pairs=one.ratings == "all"):
+            for parsed in parse_row(name, row, all_pairs=one.ratings == "all"):
                 if not parsed.messages or not any(m.text or m.num_places for m in parsed.messages):
                     raise BadRow("no prompt", "name its column: data.columns.prompt=<name>")
                 own_ids = names.of_all(parsed.images, file.root if one.images is None else "")

@@ -17,7 +17,7 @@ from typing import Any
 
 from scramble.formats.bad_rows import SourceError
 from scramble.formats.checks import PHOTO_SUFFIXES
-from scramble.formats.hf_tables import one_line
+from scramble.formats.hf_tables import typed_message
 from scramble.sources.columns import usual_column, value_at
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,9 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise SourceError(f"{file} cannot be read completely ({one_line(error)}): copy or download it again") from error
+        raise SourceError(
+            f"{file} cannot be read completely ({typed_message(error)}): copy or download it again"
+        ) from error
 
 
 def _usual(file: Path, row: _Row, column: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from scramble.records import ImageFile, ImageRecord
 from scramble.storage.files import StoreError
-from scramble.storage.tables import TABLES, table_path
+from scramble.storage.tables import TABLE_NAMES, table_path
 
 
 class ImageTable(Mapping[str, ImageFile]):
@@ -50,7 +50,7 @@ class ImageTable(Mapping[str, ImageFile]):
             yield
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
-            fault = f"cannot be read as a table of {TABLES[ImageRecord]} ({reason})"
+            fault = f"cannot be read as a table of {TABLE_NAMES[ImageRecord]} ({reason})"
             raise StoreError(f"{self._path} {fault}: delete it and run scripts/generate.py again") from error
 
     def __getstate__(self) -> dict[str, Any]:

@@ -17,7 +17,12 @@ from scramble.storage.files import StoreError, atomic_path
 
 Record = TypeVar("Record", ImageRecord, PreferencePair, Question, TwoByTwoItem)
 
-TABLES: dict[type, str] = {ImageRecord: "images", PreferencePair: "pairs", Question: "questions", TwoByTwoItem: "quads"}
+TABLE_NAMES: dict[type, str] = {
+    ImageRecord: "images",
+    PreferencePair: "pairs",
+    Question: "questions",
+    TwoByTwoItem: "quads",
+}
 ROW_GROUP = 100  # rows; small groups limit memory use when rows contain images
 
 
@@ -159,7 +164,7 @@ def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: boo
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]  # Arrow's messages can have several lines
         raise StoreError(
-            f"{path} cannot be read as a table of {TABLES[record_type]} ({reason}): delete it and run "
+            f"{path} cannot be read as a table of {TABLE_NAMES[record_type]} ({reason}): delete it and run "
             "scripts/generate.py again"
         ) from error
 
@@ -175,4 +180,4 @@ def read_column(folder: str | Path, record_type: type[Record], column: str) -> I
 
 def table_path(folder: str | Path, record_type: type) -> Path:
     """Return the path of the table of one record type in a data set folder."""
-    return Path(folder) / f"{TABLES[record_type]}.parquet"
+    return Path(folder) / f"{TABLE_NAMES[record_type]}.parquet"

@@ -10,7 +10,7 @@ from transformers import get_scheduler
 
 from scramble.training.fields import (
     BACKENDS,
-    REFUSED,
+    REFUSED_FIELDS,
     TRL_OPTIONS,
     default_of,
     optimizer_fault,
@@ -19,13 +19,13 @@ from scramble.training.fields import (
     vision_fault,
 )
 from scramble.training.losses import F_DIVERGENCES, SFT_MEANS, needs_pairs, reads
-from scramble.training.reward_shift import KINDS
+from scramble.training.reward_shift import REWARD_SHIFTS
 
 if TYPE_CHECKING:
     from scramble.training.config import PreferenceConfig
 
 # Fields that must be None or at least 1.
-COUNTS = (
+POSITIVE_FIELDS = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
@@ -35,7 +35,7 @@ COUNTS = (
     "tower_tokens",
     "reference_batch_tokens",
 )
-TABLES = ("pairs", "captions", "questions", "rationales")
+TRAINING_TABLES = ("pairs", "captions", "questions", "rationales")
 
 
 def check_settings(args: PreferenceConfig) -> None:
@@ -50,7 +50,7 @@ def _check_refused(args: PreferenceConfig) -> None:
     """Raise ValueError if the backend does not exist or does not support the value of a field."""
     if args.backend not in BACKENDS:
         raise ValueError(f"trainer.backend={args.backend}: choose one of {', '.join(BACKENDS)}")
-    for name, reason in REFUSED.items():
+    for name, reason in REFUSED_FIELDS.items():
         if (value := getattr(args, name)) != default_of(type(args), name):
             if name not in TRL_OPTIONS:
                 raise ValueError(f"trainer.{name}={_format_value(value)}: {reason}")
@@ -62,23 +62,24 @@ def _check_refused(args: PreferenceConfig) -> None:
 
 def _check_contradictions(args: PreferenceConfig) -> None:
     """Raise ValueError for contradictory fields and for packages that are not installed."""
-    tables, pairs = list(args.tables), needs_pairs(args.weights)
-    if not tables or set(tables) - set(TABLES):
+    tables, pairs = list(args.tables), needs_pairs(args.losses)
+    if not tables or set(tables) - set(TRAINING_TABLES):
         raise ValueError(
-            f"trainer.tables={tables} is empty or contains an unknown name: choose one or more of {', '.join(TABLES)}"
+            f"trainer.tables={tables} is empty or contains an unknown name: choose one or more of "
+            f"{', '.join(TRAINING_TABLES)}"
         )
     if pairs and set(tables) != {"pairs"}:
         raise ValueError(
             f"trainer.tables={tables} must be [pairs], because only the loss 'sft' trains without rejected answers"
         )
-    choices = {"reward_shift": KINDS, "sft_mean": SFT_MEANS, "f_divergence_type": F_DIVERGENCES}
+    choices = {"reward_shift": REWARD_SHIFTS, "sft_mean": SFT_MEANS, "f_divergence_type": F_DIVERGENCES}
     for name, allowed in choices.items():
         if (value := getattr(args, name)) not in allowed:
             raise ValueError(f"trainer.{name}={value}: choose one of {', '.join(allowed)}")
-    if args.label_smoothing and not reads(args.weights, "label_smoothing"):
+    if args.label_smoothing and not reads(args.losses, "label_smoothing"):
         raise ValueError(
             f"trainer.label_smoothing={args.label_smoothing} must be 0, because none of the losses "
-            f"{', '.join(args.weights)} uses label smoothing"
+            f"{', '.join(args.losses)} uses label smoothing"
         )
     if args.train_vision not in (False, True, "lora"):
         raise ValueError(f"trainer.train_vision={args.train_vision}: choose one of true, false, lora")
@@ -101,7 +102,7 @@ def _check_contradictions(args: PreferenceConfig) -> None:
 
 def _check_numbers(args: PreferenceConfig) -> None:
     """Raise ValueError for numbers outside their range."""
-    for name in COUNTS:
+    for name in POSITIVE_FIELDS:
         if (number := getattr(args, name)) is not None and number < 1:
             raise ValueError(f"trainer.{name}={number} must be at least 1")
     if args.beta <= 0:
@@ -110,11 +111,11 @@ def _check_numbers(args: PreferenceConfig) -> None:
         raise ValueError(f"trainer.max_rejected_fraction={args.max_rejected_fraction} must be from 0 to 1")
     if args.ld_alpha is not None and not 0 <= args.ld_alpha <= 1:
         raise ValueError(f"trainer.ld_alpha={args.ld_alpha} must be from 0 to 1")
-    if "robust" in args.weights and not 0 <= args.label_smoothing < 0.5:
+    if "robust" in args.losses and not 0 <= args.label_smoothing < 0.5:
         raise ValueError(
             f"trainer.label_smoothing={args.label_smoothing} must be at least 0 and below 0.5 for the loss 'robust'"
         )
-    if "exo_pair" in args.weights and not 0 < args.label_smoothing < 1:
+    if "exo_pair" in args.losses and not 0 < args.label_smoothing < 1:
         raise ValueError(
             f"trainer.label_smoothing={args.label_smoothing} must be above 0 and below 1 for the loss 'exo_pair', "
             "whose paper recommends 1e-3"

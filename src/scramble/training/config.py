@@ -17,7 +17,7 @@ from scramble.models.loading import no_checkpointing_warnings
 from scramble.training.checks import check_settings
 from scramble.training.dataloader import default_num_workers
 from scramble.training.fields import (
-    REFUSED,
+    REFUSED_FIELDS,
     RENAMED,
     TRL_OPTIONS,
     default_of,
@@ -25,7 +25,7 @@ from scramble.training.fields import (
     plain_value,
     unknown_field,
 )
-from scramble.training.losses import check_weights, depend_on_micro_batch
+from scramble.training.losses import depend_on_micro_batch, resolve_loss_weights
 from scramble.trie.engine import TOWER_TOKENS
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ class PreferenceConfig(DPOConfig):
     """Settings of :func:`scramble.training.train`.
 
     Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` either keeps its name and meaning
-    or is refused with a reason (:data:`scramble.training.fields.REFUSED`). The first block below changes defaults, and
-    the second block adds fields. Rows longer than ``max_length`` are rejected and never truncated.
+    or is refused with a reason (:data:`scramble.training.fields.REFUSED_FIELDS`). The first block below changes
+    defaults, and the second block adds fields. Rows longer than ``max_length`` are rejected and never truncated.
 
     Raises:
         TypeError: a field does not exist. The message suggests another field.
@@ -180,10 +180,10 @@ class PreferenceConfig(DPOConfig):
     def __post_init__(self) -> None:
         if isinstance(self.loss_type, str):
             self.loss_type = [self.loss_type]
-        self.weights = check_weights(self.loss_type, self.loss_weights)
+        self.losses = resolve_loss_weights(self.loss_type, self.loss_weights)  # weight by name of the loss
         check_settings(self)
         self._binds_micro_batch = self.per_device_train_batch_size is not None or depend_on_micro_batch(
-            self.weights, self.sft_mean
+            self.losses, self.sft_mean
         )
         self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
         if not self.warmup_steps:
@@ -233,20 +233,20 @@ class PreferenceConfig(DPOConfig):
         A run resumes only from a checkpoint with the same settings. Defaults are omitted, so that a run can resume its
         checkpoints even if a new version of transformers has added fields.
         """
-        return {name: value for name, value in _binding(self).items() if value != defaults().get(name)}
+        return {name: value for name, value in _resume_settings(self).items() if value != defaults().get(name)}
 
 
 @cache
 def defaults() -> dict[str, Any]:
     """Return the defaults of the settings that a checkpoint and a run must share, as JSON values."""
-    return _binding(None) | {"backend": "trie"}
+    return _resume_settings(None) | {"backend": "trie"}
 
 
-def _binding(args: PreferenceConfig | None) -> dict[str, Any]:
+def _resume_settings(args: PreferenceConfig | None) -> dict[str, Any]:
     """Return the fields that affect the trained weights, or their defaults if ``args`` is None, as JSON values."""
     free = operation_fields(args is None or args.load_best_model_at_end)
     # Refused fields have only one value. transformers and TRL replace the defaults of some of them.
-    free |= set(REFUSED) - set(TRL_OPTIONS)
+    free |= set(REFUSED_FIELDS) - set(TRL_OPTIONS)
     free |= {"backend"}  # ``train`` records the backend that was used instead
     # These fields follow from the number of processes, which may differ when a run resumes.
     free |= {"gradient_accumulation_steps"}

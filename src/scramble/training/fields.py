@@ -174,7 +174,7 @@ _MODEL = "the section model configures loading (model.path, model.dtype, ...)"
 _GATHER = "validation compares log-probabilities of pairs and does not gather predictions"
 _REFERENCE = "the reference is the starting model, and its log-probabilities are cached"
 _BATCHES = "the sampler distributes batches in the same order for every number of processes"
-REFUSED = {
+REFUSED_FIELDS = {
     "output_dir": "results go to the run folder (run.dir and run.arm; in Python the argument out)",
     "average_tokens_across_devices": "the loss is a mean over pairs, not over tokens",
     "label_smoothing_factor": "this field applies only to cross-entropy; use trainer.label_smoothing",

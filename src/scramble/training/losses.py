@@ -299,7 +299,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
 }
 
 
-def check_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None = None) -> dict[str, float]:
+def resolve_loss_weights(loss_type: Sequence[str], loss_weights: Sequence[float] | None = None) -> dict[str, float]:
     """Return the weights by loss name. Without weights, every loss has weight 1, as in TRL.
 
     Raises ValueError if a loss is unknown or named twice, a weight is not finite, the numbers of weights and losses

@@ -21,7 +21,7 @@ from scramble.training.losses import PairLogps, needs_pairs, reads
 from scramble.training.monitoring import memory_use, peak_flops
 from scramble.trie.backbone import Backbone
 
-COUNTS = ("pairs", "tokens", "positions", "images", "flops")
+COUNTERS = ("pairs", "tokens", "positions", "images", "flops")
 
 
 class RunningMetrics:
@@ -58,7 +58,7 @@ class RunningMetrics:
         ``losses`` contains the total under ``loss``, the mean of each term and, for mixtures of experts, the
         load-balancing loss under ``aux_loss``.
         """
-        weights = self.args.weights
+        weights = self.args.losses
         means = {name: value for name, value in losses.items() if value is not None}
         row: dict[str, Tensor] = {name: means[name] for name in ("loss", "aux_loss") if name in means}
         if entropy_M is not None and self.args.log_entropy:
@@ -96,7 +96,7 @@ class RunningMetrics:
         seconds, self._row_time = now - self._row_time, now
         names = list(self._values)
         means = torch.stack([torch.stack(self._values[name]).mean() for name in names])
-        counts = means.new_tensor([self._counts[name] for name in COUNTS])
+        counts = means.new_tensor([self._counts[name] for name in COUNTERS])
         world = 1
         if dist.is_available() and dist.is_initialized():
             world = dist.get_world_size()

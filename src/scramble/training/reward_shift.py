@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-KINDS = ("earlier", "inclusive", "none")
+REWARD_SHIFTS = ("earlier", "inclusive", "none")
 
 
 class RewardShift:

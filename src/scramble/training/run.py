@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -108,7 +108,7 @@ def train(
         check_base(vlm.adapter, start.weights)
     turn_off_dropout(vlm.backbone.model)
 
-    pairs = needs_pairs(args.weights)
+    pairs = needs_pairs(args.losses)
     train_set = PairDataset.read(
         data, vlm, args, tables=args.tables, with_rejected=pairs, rejected_file=out / "rejected_rows.jsonl"
     )
@@ -161,7 +161,7 @@ def train(
         "examples": len(train_set),
         "images": len(group_by_image(train_set)),
         "rejected_rows": len(train_set.rejected_rows),
-        "objective": args.weights,
+        "objective": args.losses,
         "backend": backend,
         "trained_parameters": sum(p.numel() for p in trainer.vlm.model.parameters() if p.requires_grad),
         "resumed_from": None if checkpoint is None else checkpoint.name,
@@ -192,7 +192,7 @@ def select_backend(args: PreferenceConfig, family: Family) -> str:
         reason = "" if args.backend == "trl" else f"models of type {family.name} do not support token tries. "
         raise ValueError(reason + faults)
     if args.process_index == 0:
-        name = "TRL's DPOTrainer" if needs_pairs(args.weights) else "TRL's SFTTrainer"
+        name = "TRL's DPOTrainer" if needs_pairs(args.losses) else "TRL's SFTTrainer"
         log.info(f"trainer.backend={args.backend}: training uses {'token tries' if backend == 'trie' else name}")
     return backend
 
@@ -220,18 +220,29 @@ def trie_trainer(
     if getattr(vlm.backbone.model, "quantization_method", None) is None:  # quantised weights cannot be moved
         vlm.model.to(args.device)
     caches = Caches(vlm, args, start, out)
-    collator = caches.collator(train_set, needs_pairs(args.weights))
-    eval_collator = None
-    if eval_set is not None:  # an sft run on pairs is also evaluated on the rejected answers
-        eval_collator = caches.collator(eval_set, "pairs" in args.tables)
+    has_router_loss = router_coefficient(caches.backbone, args.router_aux_loss_coef) != 0
+
+    def collator(data: PairDataset, with_rejected: bool) -> TrieCollator:
+        if args.feature_cache_dir is not None:
+            caches.read_features(data, args.feature_cache_dir)
+        reference = None
+        if needs_pairs(args.losses) and args.precompute_ref_log_probs:
+            reference = caches.reference(data)
+        if has_router_loss:  # the loss also counts the last token of each sequence, which the reference does not need
+            data.encoder.token_rules = replace(data.encoder.token_rules, last_tokens=True)
+        return TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
+
+    train_collator = collator(train_set, needs_pairs(args.losses))
+    # A run that trains on chosen answers alone (sft) is also evaluated on the rejected answers of its held-out pairs.
+    eval_collator = None if eval_set is None else collator(eval_set, "pairs" in args.tables)
     policy = Policy(vlm, caches.backbone, args.tower_tokens)
-    trainer = PreferenceTrainer(policy, args, collator, train_set, eval_set, eval_collator, settings, callbacks)
+    trainer = PreferenceTrainer(policy, args, train_collator, train_set, eval_set, eval_collator, settings, callbacks)
     trainer.cache_seconds = caches.seconds
     return trainer
 
 
 class Caches:
-    """Builds the caches of a run that depend on its starting model.
+    """The image features and reference log-probabilities of a run, computed with its starting model and kept on disk.
 
     Attributes:
         backbone: the trie engine's interface to the model. With a feature cache, it reads image features from the
@@ -246,39 +257,34 @@ class Caches:
         self.reference_folder = Path(args.reference_cache_dir or out / "reference")
         self.seconds = {"features": 0.0, "reference": 0.0}
 
-    def collator(self, data: PairDataset, with_rejected: bool) -> TrieCollator:
-        """Return a collator for the examples of a data set, with reference log-probabilities if the objective needs
-        them.
-        """
-        args = self.args
-        needs_reference = needs_pairs(args.weights) and args.precompute_ref_log_probs
-        reference: Mapping[str, tuple[float, float]] | None = None
-        if needs_reference or args.feature_cache_dir is not None:
-            parts = self.start.cache_parts(data)
-            with torch.autocast(args.device.type, torch.bfloat16, enabled=bool(args.bf16)):
-                if args.feature_cache_dir is not None:
-                    start_time = time.perf_counter()
-                    data.encoder.cached = cached_prompts(
-                        args.feature_cache_dir, feature_parts(parts, data), data, self.backbone, Workers.of(args)
-                    )
-                    self.seconds["features"] += time.perf_counter() - start_time
-                if needs_reference:
-                    start_time = time.perf_counter()
-                    # A new adapter may change the output from the start (peft.init_lora_weights), so the reference
-                    # is computed without the adapter.
-                    with self.vlm.model.disable_adapter() if args.peft is not None else contextlib.nullcontext():
-                        reference = reference_logps(
-                            self.reference_folder,
-                            parts,
-                            data,
-                            self.backbone,
-                            batch_tokens=args.reference_batch_tokens,
-                            workers=Workers.of(args),
-                        )
-                    self.seconds["reference"] += time.perf_counter() - start_time
-        if router_coefficient(self.backbone, args.router_aux_loss_coef):
-            data.encoder.token_rules = replace(data.encoder.token_rules, last_tokens=True)
-        return TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
+    def read_features(self, data: PairDataset, folder: str) -> None:
+        """Compute the image features of a data set unless they are cached, and let its encoder read the cache."""
+        with self._building("features"):
+            parts = feature_parts(self.start.cache_parts(data), data)
+            data.encoder.cached = cached_prompts(folder, parts, data, self.backbone, Workers.of(self.args))
+
+    def reference(self, data: PairDataset) -> Mapping[str, tuple[float, float]]:
+        """Return the reference log-probabilities of a data set, see :func:`reference_logps`."""
+        # A new adapter may change the output from the start (peft.init_lora_weights), so the reference is computed
+        # without the adapter.
+        without_adapter = self.vlm.model.disable_adapter() if self.args.peft is not None else contextlib.nullcontext()
+        with self._building("reference"), without_adapter:
+            return reference_logps(
+                self.reference_folder,
+                self.start.cache_parts(data),
+                data,
+                self.backbone,
+                batch_tokens=self.args.reference_batch_tokens,
+                workers=Workers.of(self.args),
+            )
+
+    @contextlib.contextmanager
+    def _building(self, cache: str) -> Iterator[None]:
+        """Compute in the precision of training, and add the time to ``seconds``."""
+        started = time.perf_counter()
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bool(self.args.bf16)):
+            yield
+        self.seconds[cache] += time.perf_counter() - started
 
 
 def plan_steps(args: PreferenceConfig, num_examples: int, *, has_eval: bool) -> None:

@@ -36,7 +36,7 @@ from scramble.trie.engine import NonFiniteError
 log = logging.getLogger(__name__)
 
 STATE_FILE, WEIGHTS_FOLDER = "trainer_state.json", "weights"
-LOG_FILE = "log-{rank}.json"
+RANK_LOG_FILE = "log-{rank}.json"
 
 
 class RunTrainer(Trainer):
@@ -219,7 +219,7 @@ class RunTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(working))
             self._save_scaler(str(working))
             self._save_rng_state(str(working))
-            write_json(working / LOG_FILE.format(rank=self.args.process_index), self.log_state())
+            write_json(working / RANK_LOG_FILE.format(rank=self.args.process_index), self.log_state())
             self.accelerator.wait_for_everyone()
             if main:
                 seal(folder, step, self.settings)
@@ -265,7 +265,7 @@ class RunTrainer(Trainer):
         self.args.eval_on_start = False  # the interrupted run has already logged this evaluation
         load_trained(self.vlm, checkpoint / WEIGHTS_FOLDER)
         self.load_loss_state(checkpoint)
-        log_file = checkpoint / LOG_FILE.format(rank=self.args.process_index)
+        log_file = checkpoint / RANK_LOG_FILE.format(rank=self.args.process_index)
         if log_file.exists():
             self.load_log_state(read_json(log_file))
         return checkpoint

@@ -62,7 +62,7 @@ def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
             "trainer.feature_cache_dir needs a frozen vision tower, but the adapter has weights in the tower: set "
             "trainer.feature_cache_dir=null"
         )
-    in_step = needs_pairs(args.weights) and not args.precompute_ref_log_probs
+    in_step = needs_pairs(args.losses) and not args.precompute_ref_log_probs
     # Without an adapter, TRL loads the reference model a second time.
     if in_step and (vlm.has_adapter or (args.peft is None and backend == "trie")):
         raise ValueError(

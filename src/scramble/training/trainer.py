@@ -66,10 +66,10 @@ class PreferenceTrainer(RunTrainer):
         settings: Mapping[str, Any] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.weights = args.weights
-        loss_fields = {key for name in self.weights for key in LOSSES[name][1]} - {"shift"}
+        self.losses = args.losses
+        loss_fields = {key for name in self.losses for key in LOSSES[name][1]} - {"shift"}
         self._loss_options = {key: getattr(args, key) for key in loss_fields}
-        self.in_step_reference = needs_pairs(self.weights) and not args.precompute_ref_log_probs
+        self.in_step_reference = needs_pairs(self.losses) and not args.precompute_ref_log_probs
         self.shift = RewardShift(args.reward_shift, args.device)
         self.eval_collator = eval_collator
         self.router_coefficient = router_coefficient(policy.backbone, args.router_aux_loss_coef)
@@ -113,11 +113,11 @@ class PreferenceTrainer(RunTrainer):
         logps = self._pair_logps(output, batch)
         with torch.no_grad():
             rewards_2P = args.beta * torch.stack([logps.h_chosen, logps.h_rejected])
-            if training and reads(self.weights, "shift"):
+            if training and reads(self.losses, "shift"):
                 self.shift.observe(rewards_2P)
         pair_weights_P = wpo_weights(output, batch) if args.use_weighting else None
-        means = combine(self.weights, logps, {**self._loss_options, "shift": self.shift.value}, pair_weights_P)
-        loss = weighted_sum(self.weights, means)
+        means = combine(self.losses, logps, {**self._loss_options, "shift": self.shift.value}, pair_weights_P)
+        loss = weighted_sum(self.losses, means)
         if output.router_loss is not None:
             loss = loss + self.router_coefficient * output.router_loss
         with torch.no_grad():
@@ -168,7 +168,7 @@ class PreferenceTrainer(RunTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run one micro-batch. After the last micro-batch of an optimizer step, update the reward shift."""
         loss = super().training_step(*args, **kwargs)
-        if self.accelerator.sync_gradients and reads(self.weights, "shift"):
+        if self.accelerator.sync_gradients and reads(self.losses, "shift"):
             self.shift.end_step()
         return loss
 

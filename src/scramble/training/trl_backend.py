@@ -63,7 +63,7 @@ def trl_trainer(
     """
     if args.peft is None:
         select_trained_weights(vlm, args)
-    cls = DPOBackend if needs_pairs(args.weights) else SFTBackend
+    cls = DPOBackend if needs_pairs(args.losses) else SFTBackend
     return cls(vlm, args, train_set, eval_set, settings, callbacks)
 
 

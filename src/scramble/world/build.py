@@ -10,14 +10,12 @@ from typing import Any
 
 from scramble.records import SPLITS, ImageFile, ImageRecord, Question, TwoByTwoItem
 from scramble.storage.tables import write_table
-from scramble.world.captions import SIZED, STYLES, captions
+from scramble.world.captions import CAPTION_STYLES, SIZED, captions
 from scramble.world.drawing import SMALLEST, png
 from scramble.world.grammar import Wording
 from scramble.world.graphs import scene_graph
-from scramble.world.quads import KINDS as QUAD_KINDS
-from scramble.world.quads import Square, draw_square
-from scramble.world.questions import KINDS as QUESTION_KINDS
-from scramble.world.questions import ask
+from scramble.world.quads import QUAD_KINDS, Square, draw_square
+from scramble.world.questions import QUESTION_KINDS, ask
 from scramble.world.scenes import Scene, WorldError, draw_scene
 
 SOURCE = "world"
@@ -36,7 +34,7 @@ class _SceneSettings:
     sized: float
 
 
-def generate(
+def build_world(
     folder: str | Path,
     *,
     n_train: int,
@@ -47,7 +45,7 @@ def generate(
     objects: tuple[int, int] = (2, 4),
     lookalikes: float = 0.0,
     captions_per_image: int = 3,
-    styles: Mapping[str, float] = STYLES,
+    styles: Mapping[str, float] = CAPTION_STYLES,
     sized: float = SIZED,
     questions_per_image: int = 3,
     question_kinds: Sequence[str] = QUESTION_KINDS,
@@ -73,7 +71,7 @@ def generate(
         objects: minimum and maximum number of objects in a scene.
         lookalikes: probability that an object gets the shape or colour of an earlier object.
         captions_per_image: number of different true captions per image.
-        styles: weights of the kinds of captions (see ``scramble.world.captions.STYLES``).
+        styles: weights of the kinds of captions (see ``scramble.world.captions.CAPTION_STYLES``).
         sized: fraction of captions that mention sizes.
         questions_per_image: maximum number of questions per image. Some scenes do not allow every kind of question.
         question_kinds: the kinds of questions.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, Wording, render
-from scramble.world.scenes import Scene, Thing, WorldError, relations
+from scramble.world.grammar import Clause, CountClause, Exists, Noun, Relation, Wording, render
+from scramble.world.scenes import Scene, Thing, WorldError, spatial_relations
 
 # Weights of the kinds of captions. "list" names objects, "relation" relates two objects, "chain" relates one object to
 # two others, "scene" names all objects and relates two of them, and "count" counts the objects of a kind.
-STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
+CAPTION_STYLES: dict[str, float] = {"relation": 0.4, "chain": 0.15, "list": 0.2, "scene": 0.15, "count": 0.1}
 SIZED = 0.3  # fraction of captions that mention sizes as well as colours and shapes
 _TRIES = 50
 
@@ -20,7 +20,7 @@ def captions(
     rng: random.Random,
     count: int,
     *,
-    styles: Mapping[str, float] = STYLES,
+    styles: Mapping[str, float] = CAPTION_STYLES,
     sized: float = SIZED,
     wording: Wording = "train",
 ) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def captions(
     texts: dict[str, None] = {}
     for _ in range(_TRIES * count):
         style = rng.choices(list(styles), weights=list(styles.values()))[0]
-        if clauses := plan(scene, rng, style, with_size=rng.random() < sized):
+        if clauses := draw_clauses(scene, rng, style, with_size=rng.random() < sized):
             texts[render(clauses, rng, wording)] = None
         if len(texts) == count:
             return tuple(texts)
@@ -44,7 +44,7 @@ def captions(
     )
 
 
-def plan(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:
+def draw_clauses(scene: Scene, rng: random.Random, style: str, *, with_size: bool = False) -> tuple[Clause, ...]:
     """Draw clauses that are true of the scene. Return () if the scene has too few objects for the style."""
     return _PLANS[style](scene, rng, with_size)
 
@@ -57,7 +57,9 @@ def name(thing: Thing, with_size: bool = False) -> Noun:
 def relate(scene: Scene, rng: random.Random, subject: int, others: list[int], with_size: bool) -> Relation:
     """Draw a true relation of the object with index ``subject`` to each object with an index in ``others``."""
     things = scene.things
-    links = tuple((rng.choice(relations(things[subject], things[i])), name(things[i], with_size)) for i in others)
+    links = tuple(
+        (rng.choice(spatial_relations(things[subject], things[i])), name(things[i], with_size)) for i in others
+    )
     return Relation(name(things[subject], with_size), links)
 
 
@@ -95,7 +97,7 @@ def _count(scene: Scene, rng: random.Random, with_size: bool) -> tuple[Clause, .
         noun.shape in ("", t.shape) and noun.colour in ("", t.colour) and noun.size in ("", t.size)
         for t in scene.things
     )
-    return (Count(number, noun),)
+    return (CountClause(number, noun),)
 
 
 _PLANS = {"relation": _relation, "chain": _chain, "list": _list, "scene": _scene, "count": _count}

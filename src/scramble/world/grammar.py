@@ -1,8 +1,8 @@
 """Defines the grammar of the world's captions: their meanings, their wordings, and the parser from text to meaning.
 
 A caption is one or more clauses joined by ``", and "``. A clause says that objects exist, where an object is relative
-to other objects, or how many objects of a kind there are. :func:`render` writes a meaning as text. :func:`parse`
-returns the meaning of a text. Every text has at most one meaning.
+to other objects, or how many objects of a kind there are. :func:`render` writes a meaning as text, and
+:func:`parse_clauses` returns the meaning of a text. Every text has at most one meaning.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ class Exists:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class CountClause:
     """Exactly ``number`` objects match the noun."""
 
     number: int
     noun: Noun
 
 
-Clause = Relation | Exists | Count
+Clause = Relation | Exists | CountClause
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def say(clause: Clause) -> str:
 def _render_clause(clause: Clause, rng: random.Random, wording: Wording) -> str:
     if isinstance(clause, Exists):
         return rng.choice(LIST_TEMPLATES[wording]).format(n=_row(clause.nouns))
-    if isinstance(clause, Count):
+    if isinstance(clause, CountClause):
         one = clause.number == 1
         kind = clause.noun.words if one else clause.noun.plural
         template = rng.choice(COUNT_TEMPLATES[wording])
@@ -180,7 +180,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     )
 
 
-def parse(caption: str) -> tuple[Clause, ...]:
+def parse_clauses(caption: str) -> tuple[Clause, ...]:
     """Parse the meaning of a caption.
 
     Raises:
@@ -197,7 +197,7 @@ def _parse_clause(text: str, caption: str) -> Clause:
                 return Exists(tuple(read_noun(part) for part in re.findall(_NOUN, groups["n"])))
             if "k" in groups:
                 number, _, words = groups["k"].partition(" ")
-                return Count(NUMBERS.index(number), read_noun(words))
+                return CountClause(NUMBERS.index(number), read_noun(words))
             links = [(_RELATION_OF[groups["r"]], read_noun(groups["b"]))]
             if "q" in groups:
                 links.append((_RELATION_OF[groups["q"]], read_noun(groups["c"])))

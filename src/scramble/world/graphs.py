@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scramble.world.scenes import Scene, relations
+from scramble.world.scenes import Scene, spatial_relations
 
 Graph = dict[str, Any]
 
@@ -30,6 +30,6 @@ def scene_graph(scene: Scene, image_size: int) -> Graph:
         for i, a in enumerate(scene.things)
         for j, b in enumerate(scene.things)
         if i != j
-        for relation in relations(a, b)
+        for relation in spatial_relations(a, b)
     ]
     return {"width": image_size, "height": image_size, "objects": objects, "relations": links}

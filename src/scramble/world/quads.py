@@ -10,7 +10,7 @@ from scramble.world.grammar import Clause, Exists, Relation, Wording, render
 from scramble.world.judge import holds
 from scramble.world.scenes import HELD_OUT, Scene, WorldError, draw_scene, swap_colours, swap_places, swap_sizes
 
-KINDS = ("swap-object", "swap-attribute", "swap-size")
+QUAD_KINDS = ("swap-object", "swap-attribute", "swap-size")
 _TRIES = 2000
 
 
@@ -77,7 +77,7 @@ def _other_scene(rng: random.Random, scene: Scene, kind: str, a: int, b: int) ->
         return swap_colours(rng, scene, a, b) if differ else None
     if kind == "swap-size":
         return swap_sizes(rng, scene, a, b) if first.size != second.size else None
-    raise WorldError(f"unknown kind of 2x2 items {kind!r}: choose one of {list(KINDS)}")
+    raise WorldError(f"unknown kind of 2x2 items {kind!r}: choose one of {list(QUAD_KINDS)}")
 
 
 def _meanings(

@@ -9,12 +9,12 @@ import random
 from dataclasses import dataclass
 
 from scramble.records import YES_NO_PROMPT
-from scramble.world.captions import name, plan
-from scramble.world.grammar import Count, Exists, Noun, Relation, Wording, render, say
+from scramble.world.captions import draw_clauses, name
+from scramble.world.grammar import CountClause, Exists, Noun, Relation, Wording, render, say
 from scramble.world.judge import holds
-from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, Scene, quarter, relations
+from scramble.world.scenes import COLOURS, OPPOSITE, SHAPES, Scene, quarter, spatial_relations
 
-KINDS = ("colour", "shape", "size", "place", "count", "existence", "relation", "yes-no")
+QUESTION_KINDS = ("colour", "shape", "size", "place", "count", "existence", "relation", "yes-no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ def _attribute(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | N
     noun = Noun(**{key: getattr(thing, key)})
     full = Noun(**{key: getattr(thing, key), kind: getattr(thing, kind)})
     question = f"What {kind} is the {noun.words}?"
-    return SceneQuestion(kind, question, getattr(thing, kind), (say(Count(1, noun)), say(Exists((full,)))))
+    return SceneQuestion(kind, question, getattr(thing, kind), (say(CountClause(1, noun)), say(Exists((full,)))))
 
 
 def _two_step(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | None:
     cases = []
     for j, anchor in enumerate(scene.things):
         for relation in OPPOSITE:
-            candidates = [i for i, t in enumerate(scene.things) if i != j and relation in relations(t, anchor)]
+            candidates = [i for i, t in enumerate(scene.things) if i != j and relation in spatial_relations(t, anchor)]
             if len(candidates) == 1:
                 cases.append((candidates[0], relation, anchor))
     if not cases:
@@ -99,7 +99,7 @@ def _count(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
     steps = [say(Exists((name(thing),))) for thing in counted]
     answer = str(len(counted))
     return SceneQuestion(
-        "count", f"How many {noun.plural} are there?", answer, (*steps, say(Count(len(counted), noun)))
+        "count", f"How many {noun.plural} are there?", answer, (*steps, say(CountClause(len(counted), noun)))
     )
 
 
@@ -113,7 +113,7 @@ def _existence(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion:
         colour, shape = rng.choice([pair for pair in near if pair not in combinations])
         noun = Noun(shape=shape, colour=colour)
     number = sum(noun.colour == t.colour and noun.shape == t.shape for t in scene.things)
-    step = say(Exists((noun,))) if number else say(Count(0, noun))
+    step = say(Exists((noun,))) if number else say(CountClause(0, noun))
     return SceneQuestion("existence", f"Is there {noun}?", "Yes" if number else "No", (step,))
 
 
@@ -122,7 +122,7 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | N
     if len(scene.things) < 2:
         return None
     a, b = rng.sample(scene.things, 2)
-    relation = rng.choice(relations(a, b))
+    relation = rng.choice(spatial_relations(a, b))
     options = rng.sample((relation, OPPOSITE[relation]), 2)
     question = f"Is the {name(a).words} {options[0]} or {options[1]} the {name(b).words}?"
     steps = (Exists((name(a),)), Exists((name(b),)), Relation(name(a), ((relation, name(b)),)))
@@ -131,7 +131,7 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | N
 
 def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion | None:
     """Ask a yes/no question about a relation caption. In half of all cases, the caption's two objects are swapped."""
-    (clause,) = plan(scene, rng, "relation") or (None,)
+    (clause,) = draw_clauses(scene, rng, "relation") or (None,)
     if not isinstance(clause, Relation):
         return None
     (relation, other) = clause.links[0]

@@ -64,11 +64,11 @@ class Scene:
         order = sorted(range(len(self.things)), key=lambda i: (self.things[i].combination, self.things[i].size))
         things = [self.things[i] for i in order]
         words = tuple((t.shape, t.colour, t.size) for t in things)
-        pairs = tuple(relations(a, b) for i, a in enumerate(things) for b in things[i + 1 :])
+        pairs = tuple(spatial_relations(a, b) for i, a in enumerate(things) for b in things[i + 1 :])
         return (words, pairs)
 
 
-def relations(a: Thing, b: Thing) -> tuple[str, ...]:
+def spatial_relations(a: Thing, b: Thing) -> tuple[str, ...]:
     """Return the one or two relations of ``a`` to ``b``, along the axes on which their boxes do not overlap."""
     left_a, top_a, right_a, bottom_a = a.box
     left_b, top_b, right_b, bottom_b = b.box

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scramble.pairs.answers.prompts import PLACE, STYLES, ParsedReply, StyleError, load_style, read
+from scramble.pairs.answers.prompts import PLACE, STYLES, ParsedReply, StyleError, load_style, parse_reply
 from scramble.records import Question
 
 ASKED = Question("q", (), "Which colour?", "B", choices=("red", "blue"))
@@ -57,4 +57,4 @@ def test_an_unknown_style_is_named() -> None:
     ],
 )
 def test_reading(style: str, text: str, expected: ParsedReply) -> None:
-    assert read(load_style(style), text) == expected
+    assert parse_reply(load_style(style), text) == expected

@@ -11,7 +11,7 @@ import pytest
 
 from scramble.formats import read_pairs
 from scramble.formats.word_diff import word_edits
-from scramble.pairs.audit.audit import audit, sample_note
+from scramble.pairs.audit.audit import audit_pairs, sample_note
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.audit.language_model import TrigramModel
 from scramble.pairs.audit.refine import balance_gaps
@@ -27,7 +27,7 @@ from scramble.pairs.audit.text_only import (
     transfer_accuracies,
 )
 from scramble.records import PreferencePair
-from scramble.reporting.audit_page import audit_tables, write_page
+from scramble.reporting.audit_page import audit_tables, write_audit_page
 
 
 def pair(number: int, chosen: str, rejected: str, kind: str = "swap-object", image: str = "") -> PreferencePair:
@@ -143,26 +143,26 @@ def test_a_stream_is_sampled_by_image(monkeypatch):
     assert sample.total == 3000 and sample.share == 1 / 8
     assert {p.pair_id for p in sample.items} == {p.pair_id for p in other.items}
     assert len(sample.items) == 2 * len({p.image_ids for p in sample.items}) == pytest.approx(375, abs=60)
-    result = audit(sample.items, total=sample.total)
+    result = audit_pairs(sample.items, total=sample.total)
     assert (result["pairs"], result["measured"]) == (3000, len(sample.items))
     assert result["kinds"]["all"]["n"] == len(sample.items) and result["images"] == len(sample.items) / 2
     assert f"{len(sample.items)} of 3,000 pairs" in sample_note(result)
-    assert sample_note(audit(sample.items)) == ""
+    assert sample_note(audit_pairs(sample.items)) == ""
 
 
 def test_audit_reports_transfer_only_for_other_images():
     pairs, others = leaky(200, 0.8), [replace(p, image_ids=(f"x{p.pair_id}",)) for p in leaky(200, 0.8, seed=1)]
-    result = audit(pairs, held_out=[*others, *pairs])
+    result = audit_pairs(pairs, held_out=[*others, *pairs])
     assert result["held_out"] == 200 and set(result["kinds"]["all"]["transfer"]) == set(CLASSIFIERS)
     row = result["kinds"]["swap-object"]["transfer"]["bigram"]
     assert row["low"] < row["accuracy"] < row["high"] and row["accuracy"] > 70
     assert len(audit_tables(result)) == 4
-    assert audit(pairs, held_out=pairs)["kinds"]["all"]["transfer"] == {}
+    assert audit_pairs(pairs, held_out=pairs)["kinds"]["all"]["transfer"] == {}
     scored = [
         replace(p, scores={"likelihood.chosen": -9.0, "likelihood.rejected": -10.0 if i % 4 else -8.0})
         for i, p in enumerate(pairs)
     ]
-    assert audit(scored)["kinds"]["all"]["blind"]["text_only"]["accuracy"] == 75
+    assert audit_pairs(scored)["kinds"]["all"]["blind"]["text_only"]["accuracy"] == 75
 
 
 def test_cells_are_matched_with_their_mirror_images():
@@ -211,7 +211,7 @@ def test_faults(chosen, rejected, expected):
 
 def test_audit_of_sugarcrepe_finds_its_length_and_period_leaks(shared):
     pairs = list(read_pairs(shared / "data" / "sugarcrepe_sample"))
-    result = audit(pairs)
+    result = audit_pairs(pairs)
     assert result["pairs"] == 280
     kinds = result["kinds"]
     assert kinds["add-object"]["blind"]["length"]["accuracy"] > 95
@@ -225,17 +225,17 @@ def test_audit_of_sugarcrepe_finds_its_length_and_period_leaks(shared):
 
 def test_a_file_without_kinds_has_one_row_and_only_refined_pairs_have_the_note(tmp_path):
     pairs, note = leaky(200, 0.8), "in-sample accuracy"
-    result = audit([replace(p, kind="unknown") for p in pairs])
+    result = audit_pairs([replace(p, kind="unknown") for p in pairs])
     assert [row[0] for row in audit_tables(result)[0].rows] == ["all"]
     assert "<td>unknown</td>" not in _page(tmp_path, result, pairs)
-    assert [row[0] for row in audit_tables(audit(pairs))[0].rows] == ["all", "swap-object"]
+    assert [row[0] for row in audit_tables(audit_pairs(pairs))[0].rows] == ["all", "swap-object"]
     pages = [_page(tmp_path, result, pairs, is_refined=is_refined) for is_refined in (None, True, False)]
     assert [page.count(note) for page in pages] == [1, 1, 0]
     assert "accuracy of refined pairs is too low" in pages[0] and "accuracy is too low" in pages[1]
 
 
 def _page(folder, result, pairs, **options):
-    write_page(folder / "audit.html", result, pairs, **options)
+    write_audit_page(folder / "audit.html", result, pairs, **options)
     return (folder / "audit.html").read_text()
 
 
@@ -245,7 +245,7 @@ def test_page_is_self_contained_and_escapes_texts(tmp_path):
     evil = '<script>alert("x")</script>'
     pairs = [pair(i, f"A cat {evil} {i}.", f"A dog {evil} {i}.", kind='k"><img src=x>') for i in range(5)]
     path = tmp_path / "audit.html"
-    write_page(path, audit(pairs), pairs, open_image=lambda name: Image.new("RGB", (500, 300), "red"))
+    write_audit_page(path, audit_pairs(pairs), pairs, open_image=lambda name: Image.new("RGB", (500, 300), "red"))
     page = path.read_text()
     assert evil not in page
     assert "<img src=x>" not in page

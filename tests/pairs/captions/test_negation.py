@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from scramble.language.lexicon import load_lexicon
-from scramble.language.parse import parse
+from scramble.language.parse import parse_sentences
 from scramble.language.spacy_pipeline import load_pipeline
 from scramble.pairs.base import Caption
 from scramble.pairs.captions.rules.generator import RuleGenerator
@@ -123,7 +123,7 @@ def test_scope_of_a_negation_is_left_alone(rules, marked, outside):
     ],
 )
 def test_what_only_looks_like_a_negation_has_no_scope(nlp, caption):
-    (sentence,) = parse(nlp, [caption], load_lexicon())
+    (sentence,) = parse_sentences(nlp, [caption], load_lexicon())
     assert not sentence.negated
 
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from scramble.language.lexicon import load_lexicon
-from scramble.language.parse import Sentence, parse
+from scramble.language.parse import Sentence, parse_sentences
 from scramble.language.spacy_pipeline import load_pipeline
 from scramble.pairs.base import Caption, Negative
 from scramble.pairs.captions.rules.generator import RuleGenerator
 from scramble.pairs.captions.rules.plausibility import SelectionalTables
-from scramble.pairs.captions.rules.relations import relations
+from scramble.pairs.captions.rules.relations import caption_relations
 from scramble.pairs.captions.rules.replace import replacements
 
 
 @pytest.fixture(scope="module")
 def sentences(pipeline: str):
     nlp, lexicon = load_pipeline(pipeline, "tagger", "parser"), load_lexicon()
-    return lambda *texts: list(parse(nlp, texts, lexicon))
+    return lambda *texts: list(parse_sentences(nlp, texts, lexicon))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,8 @@ def sentences(pipeline: str):
 def test_relations_name_their_subjects(sentences, caption, expected):
     (sentence,) = sentences(caption)
     found = [
-        (left and left.noun.lemma, words, right and right.noun.lemma) for left, words, right in relations(sentence)
+        (left and left.noun.lemma, words, right and right.noun.lemma)
+        for left, words, right in caption_relations(sentence)
     ]
     assert found == expected
 
@@ -208,10 +209,10 @@ def test_the_same_captions_are_learned_once(pipeline: str, monkeypatch: pytest.M
 
     def counted(nlp: Any, texts: list[str], lexicon: Any) -> Iterator[Sentence]:
         parsed.append(texts)
-        return parse(nlp, texts, lexicon)
+        return parse_sentences(nlp, texts, lexicon)
 
     module = "scramble.pairs.captions.rules.generator"
-    monkeypatch.setattr(f"{module}.parse", counted)
+    monkeypatch.setattr(f"{module}.parse_sentences", counted)
     monkeypatch.setattr(f"{module}._LEARNED", {})
     one, two = RuleGenerator(pipeline), RuleGenerator(pipeline)
     for generator, captions in ((one, ["A dog on a bed."]), (two, ["A dog on a bed."]), (one, ["A cat on a bed."])):

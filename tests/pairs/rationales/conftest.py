@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from scramble.pairs.rationales.cases import Case
+from scramble.pairs.rationales.cases import RationaleCase
 from scramble.records import Question
 from scramble.scenegraphs import SceneGraph, read_graph
 from scramble.world.graphs import scene_graph
-from scramble.world.questions import KINDS, ask
+from scramble.world.questions import QUESTION_KINDS, ask
 from scramble.world.scenes import draw_scene
 
 
-def _world_cases(count: int, start: int = 0) -> Iterator[tuple[Case, dict[str, Any]]]:
+def _world_cases(count: int, start: int = 0) -> Iterator[tuple[RationaleCase, dict[str, Any]]]:
     """Yield every kind of question about ``count`` scenes of two to four objects. Half of the scenes have
     look-alikes.
     """
@@ -24,17 +24,17 @@ def _world_cases(count: int, start: int = 0) -> Iterator[tuple[Case, dict[str, A
         rng = random.Random(f"scenealign/{index}")
         scene = draw_scene(rng, objects=(2, 4), lookalikes=0.4 * (index % 2))
         graph = scene_graph(scene, 48)
-        for kind in KINDS:
+        for kind in QUESTION_KINDS:
             asked = ask(scene, rng, kind)
             if asked is not None:
                 question = Question(
                     f"s{index}/{kind}", (f"s{index}",), asked.question, asked.answer, kind, rationale=asked.rationale
                 )
-                yield Case(f"s{index}", question, read_graph(graph), "world"), graph
+                yield RationaleCase(f"s{index}", question, read_graph(graph), "world"), graph
 
 
 @pytest.fixture(scope="session")
-def world_cases() -> Callable[..., Iterator[tuple[Case, dict[str, Any]]]]:
+def world_cases() -> Callable[..., Iterator[tuple[RationaleCase, dict[str, Any]]]]:
     """Return the function ``world_cases(count, start=0)``, which returns questions about scenes, each with the scene's
     graph.
     """
@@ -65,7 +65,7 @@ def english() -> SceneGraph:
 
 
 @pytest.fixture(scope="session")
-def english_cases(english: SceneGraph) -> list[Case]:
+def english_cases(english: SceneGraph) -> list[RationaleCase]:
     """Return answerable questions, of which the first two have rationales."""
     rows = [
         ("q1", "What animal is on the bench?", "dog", ("There is a wooden bench.", "A brown dog is on the bench.")),
@@ -75,5 +75,6 @@ def english_cases(english: SceneGraph) -> list[Case]:
         ("q5", "What is the man holding?", "fire hydrant", ()),
     ]
     return [
-        Case("i", Question(key, ("i",), text, answer, rationale=steps), english) for key, text, answer, steps in rows
+        RationaleCase("i", Question(key, ("i",), text, answer, rationale=steps), english)
+        for key, text, answer, steps in rows
     ]

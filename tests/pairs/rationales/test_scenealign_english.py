@@ -18,7 +18,7 @@ import pytest
 from scramble.engines import EngineError, Reply, ReplyStore, open_engine
 from scramble.pairs.method import collect
 from scramble.pairs.rationales.assemble_rationales import rationale_pairs
-from scramble.pairs.rationales.cases import Case, Settings
+from scramble.pairs.rationales.cases import RationaleCase, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.english import WordInterventions
 from scramble.pairs.rationales.interventions.language_model import EngineInterventions, read_steps
@@ -31,7 +31,7 @@ SEEN = Cooccurrence([["dog", "bench", "cat", "man"], ["horse", "man"], ["dog", "
 
 
 def make_pairs(
-    cases: list[Case], interventions: WordInterventions, per_question: int = 4
+    cases: list[RationaleCase], interventions: WordInterventions, per_question: int = 4
 ) -> tuple[list[PreferencePair], Counter[str]]:
     pairs, skips = collect(rationale_pairs(cases, interventions, per_question=per_question))
     return pairs, Counter(skip.reason for skip in skips)
@@ -50,7 +50,7 @@ def test_mentions_are_aligned_with_objects(english: SceneGraph) -> None:
     ]
 
 
-def test_each_kind_changes_what_it_records_and_nothing_else(english_cases: list[Case]) -> None:
+def test_each_kind_changes_what_it_records_and_nothing_else(english_cases: list[RationaleCase]) -> None:
     pairs, skipped = make_pairs(english_cases, WordInterventions(Settings(), SEEN))
     assert not skipped
     texts = {pair.pair_id: (pair.chosen, pair.rejected) for pair in pairs}
@@ -68,7 +68,9 @@ def test_each_kind_changes_what_it_records_and_nothing_else(english_cases: list[
     assert texts["q3-swap"][1].endswith("Final answer: black")  # the answer follows the edited graph
 
 
-def test_what_a_relation_says_of_two_objects_is_turned_round(english: SceneGraph, english_cases: list[Case]) -> None:
+def test_what_a_relation_says_of_two_objects_is_turned_round(
+    english: SceneGraph, english_cases: list[RationaleCase]
+) -> None:
     plain = replace(english, nodes=tuple(replace(node, attributes=()) for node in english.nodes))
     cat = replace(english_cases[3], graph=plain)  # only the relation can be swapped
     pairs, _ = make_pairs([cat], WordInterventions(Settings(kinds={"swap": 1.0}), SEEN), 1)
@@ -80,7 +82,7 @@ def test_what_a_relation_says_of_two_objects_is_turned_round(english: SceneGraph
 
 
 def test_questions_and_rationales_outside_of_the_graph_are_counted(
-    english: SceneGraph, english_cases: list[Case]
+    english: SceneGraph, english_cases: list[RationaleCase]
 ) -> None:
     first = english_cases[0].question
     bad = [
@@ -89,14 +91,16 @@ def test_questions_and_rationales_outside_of_the_graph_are_counted(
         replace(first, rationale=("Nothing of this is there.",)),
         replace(first, question="How are you?", answer="yes", rationale=()),
     ]
-    pairs, skipped = make_pairs([Case("i", question, english) for question in bad], WordInterventions(Settings(), SEEN))
+    pairs, skipped = make_pairs(
+        [RationaleCase("i", question, english) for question in bad], WordInterventions(Settings(), SEEN)
+    )
     assert pairs == []
     assert skipped == {
         "question without an answer in the graph": 3,
         "rationale mentions nothing in the graph": 1,
     }
     alone = replace(english, links=())  # without relations no path leads from the bench to the dog
-    assert make_pairs([Case("i", first, alone)], WordInterventions(Settings(), SEEN))[1].total() == 1
+    assert make_pairs([RationaleCase("i", first, alone)], WordInterventions(Settings(), SEEN))[1].total() == 1
 
 
 # ------------------------------------------------------------------------------------------------------ language models
@@ -126,7 +130,7 @@ def server(server: Loopback) -> Loopback:
 
 
 def test_a_model_words_the_changes_and_its_replies_are_asked_for_once(
-    english_cases: list[Case], server: Loopback, tmp_path: Path
+    english_cases: list[RationaleCase], server: Loopback, tmp_path: Path
 ) -> None:
     with model(server, tmp_path) as interventions:
         pairs, skipped = make_pairs(english_cases, interventions, 2)
@@ -140,7 +144,7 @@ def test_a_model_words_the_changes_and_its_replies_are_asked_for_once(
     assert again == pairs and server.asked.total() == asked_before
 
 
-def test_an_interrupted_run_resumes(english_cases: list[Case], server: Loopback, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(english_cases: list[RationaleCase], server: Loopback, tmp_path: Path) -> None:
     with model(server, tmp_path / "whole") as interventions:
         whole, _ = make_pairs(english_cases, interventions, 2)
     needed = server.asked.total()
@@ -169,7 +173,7 @@ def test_an_interrupted_run_resumes(english_cases: list[Case], server: Loopback,
     ids=["refusal", "steps", "more than asked", "nothing changed"],
 )
 def test_other_changes_by_a_model_are_rejected_and_counted(
-    answer, reason: str, english_cases: list[Case], tmp_path: Path
+    answer, reason: str, english_cases: list[RationaleCase], tmp_path: Path
 ) -> None:
     server = Loopback(answer=answer)
     try:
@@ -187,7 +191,7 @@ def test_the_reason_why_a_reply_has_no_steps_is_that_of_the_engine() -> None:
     assert read_steps(Reply("", error="context overflow (status 400: ...)")) == "no reply: context overflow"
 
 
-def test_an_unreachable_server_stops_the_run(english_cases: list[Case], tmp_path: Path) -> None:
+def test_an_unreachable_server_stops_the_run(english_cases: list[RationaleCase], tmp_path: Path) -> None:
     with (
         open_engine("openai", model="m", base_url="http://127.0.0.1:9/v1", attempts=1) as engine,
         ReplyStore(tmp_path) as store,

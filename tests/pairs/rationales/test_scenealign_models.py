@@ -15,7 +15,7 @@ from PIL import Image
 from scramble.engines import ReplyStore, open_engine
 from scramble.pairs.method import collect
 from scramble.pairs.rationales.assemble_rationales import rationale_pairs
-from scramble.pairs.rationales.cases import Case, Settings
+from scramble.pairs.rationales.cases import RationaleCase, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
 from scramble.pairs.rationales.interventions.language_model import EngineInterventions
 from scramble.pairs.rationales.rationale_method import graphs_of_captions
@@ -65,7 +65,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_internvl(tmp_path_factory.mktemp("models") / "internvl", [PROMPT, "a dog on a bench"], seed=0)
 
 
-def test_replies_of_a_random_model_are_rejected(tiny: Path, english_cases: list[Case], tmp_path: Path) -> None:
+def test_replies_of_a_random_model_are_rejected(tiny: Path, english_cases: list[RationaleCase], tmp_path: Path) -> None:
     problems: Counter[str] = Counter()
     with open_engine("transformers", path=str(tiny), batch_size=2) as engine, ReplyStore(tmp_path) as store:
         assert list(graphs_of_model(IMAGES, engine, store, problems, max_tokens=6)) == IMAGES

@@ -11,9 +11,9 @@ import pytest
 from scramble.grading import rationales
 from scramble.pairs.base import Skip
 from scramble.pairs.method import collect
-from scramble.pairs.rationales import KINDS
+from scramble.pairs.rationales import INTERVENTION_KINDS
 from scramble.pairs.rationales.assemble_rationales import cases, rationale_pairs
-from scramble.pairs.rationales.cases import Case, SceneAlignError, Settings
+from scramble.pairs.rationales.cases import RationaleCase, SceneAlignError, Settings
 from scramble.pairs.rationales.check import faults
 from scramble.pairs.rationales.graph_edits import Cooccurrence, apply
 from scramble.pairs.rationales.interventions.world_rationales import WorldInterventions, label
@@ -23,7 +23,11 @@ from scramble.scenegraphs.world import derive
 
 
 def pairs_of(
-    stream: Iterable[Case], seen: Cooccurrence, settings: Settings | None = None, per_question: int = 4, seed: int = 0
+    stream: Iterable[RationaleCase],
+    seen: Cooccurrence,
+    settings: Settings | None = None,
+    per_question: int = 4,
+    seed: int = 0,
 ) -> tuple[list[PreferencePair], Counter[str]]:
     interventions = WorldInterventions(settings or Settings(), seen)
     pairs, skips = collect(rationale_pairs(stream, interventions, per_question=per_question, seed=seed))
@@ -31,12 +35,12 @@ def pairs_of(
 
 
 @pytest.fixture(scope="module")
-def scenes(world_cases) -> dict[str, tuple[Case, dict]]:
+def scenes(world_cases) -> dict[str, tuple[RationaleCase, dict]]:
     return {case.question.question_id: (case, graph) for case, graph in world_cases(60)}
 
 
 @pytest.fixture(scope="module")
-def seen(scenes: dict[str, tuple[Case, dict]]) -> Cooccurrence:
+def seen(scenes: dict[str, tuple[RationaleCase, dict]]) -> Cooccurrence:
     return Cooccurrence([label(node) for node in case.graph.nodes] for case, _ in scenes.values())
 
 
@@ -44,7 +48,9 @@ def asked_of(pair: PreferencePair) -> str:
     return pair.pair_id.rpartition("-")[0]
 
 
-def judge(pairs: Iterable[PreferencePair], scenes: dict[str, tuple[Case, dict]], follow: bool = True) -> list[str]:
+def judge(
+    pairs: Iterable[PreferencePair], scenes: dict[str, tuple[RationaleCase, dict]], follow: bool = True
+) -> list[str]:
     problems = []
     for pair in pairs:
         case, graph = scenes[asked_of(pair)]
@@ -52,7 +58,7 @@ def judge(pairs: Iterable[PreferencePair], scenes: dict[str, tuple[Case, dict]],
     return problems
 
 
-def test_the_rationale_derived_from_the_graph_equals_the_worlds(scenes: dict[str, tuple[Case, dict]]) -> None:
+def test_the_rationale_derived_from_the_graph_equals_the_worlds(scenes: dict[str, tuple[RationaleCase, dict]]) -> None:
     for case, graph in scenes.values():
         derived = derive(graph, case.question.question)
         assert derived is not None
@@ -60,12 +66,12 @@ def test_the_rationale_derived_from_the_graph_equals_the_worlds(scenes: dict[str
 
 
 def test_chosen_is_true_and_rejected_has_exactly_the_recorded_defect(
-    scenes: dict[str, tuple[Case, dict]], seen: Cooccurrence
+    scenes: dict[str, tuple[RationaleCase, dict]], seen: Cooccurrence
 ) -> None:
     pairs, _ = pairs_of([case for case, _ in scenes.values()], seen)
     assert judge(pairs, scenes) == []
     kinds = Counter(pair.details["intervention"] for pair in pairs)
-    assert set(kinds) == set(KINDS) and min(kinds.values()) > 100
+    assert set(kinds) == set(INTERVENTION_KINDS) and min(kinds.values()) > 100
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ def test_chosen_is_true_and_rejected_has_exactly_the_recorded_defect(
     ids=["two edits", "keep", "no balance", "conclusion", "swap alone"],
 )
 def test_every_setting_keeps_its_promise(
-    settings: Settings, scenes: dict[str, tuple[Case, dict]], seen: Cooccurrence
+    settings: Settings, scenes: dict[str, tuple[RationaleCase, dict]], seen: Cooccurrence
 ) -> None:
     pairs, _ = pairs_of([c for c, _ in scenes.values()], seen, settings, per_question=1)
     assert len(pairs) > 20
@@ -93,7 +99,7 @@ def test_every_setting_keeps_its_promise(
             assert len(set(pair.details["answers"])) == 1
 
 
-def test_padding_keeps_the_length(scenes: dict[str, tuple[Case, dict]], seen: Cooccurrence) -> None:
+def test_padding_keeps_the_length(scenes: dict[str, tuple[RationaleCase, dict]], seen: Cooccurrence) -> None:
     cases_ = [case for case, _ in scenes.values()]
     settings = {name: Settings(kinds={"shorten": 1, "overthink": 1}, balance=name) for name in ("pad", "none")}
     lines = {}
@@ -103,7 +109,9 @@ def test_padding_keeps_the_length(scenes: dict[str, tuple[Case, dict]], seen: Co
     assert lines == {"pad": {0}, "none": {0, -1}}
 
 
-def test_the_judge_of_pairs_finds_what_is_wrong(scenes: dict[str, tuple[Case, dict]], seen: Cooccurrence) -> None:
+def test_the_judge_of_pairs_finds_what_is_wrong(
+    scenes: dict[str, tuple[RationaleCase, dict]], seen: Cooccurrence
+) -> None:
     pairs, _ = pairs_of([case for case, _ in scenes.values()], seen)
     by_kind = {pair.details["intervention"]: pair for pair in pairs if len(pair.chosen.split("\n")) > 2}
     for kind, pair in by_kind.items():
@@ -120,7 +128,7 @@ def test_the_judge_of_pairs_finds_what_is_wrong(scenes: dict[str, tuple[Case, di
 
 
 def test_the_same_seed_gives_the_same_pairs_in_any_order(
-    scenes: dict[str, tuple[Case, dict]], seen: Cooccurrence
+    scenes: dict[str, tuple[RationaleCase, dict]], seen: Cooccurrence
 ) -> None:
     cases_ = [case for case, _ in scenes.values()][:60]
     first, _ = pairs_of(cases_, seen, per_question=1)
@@ -144,7 +152,7 @@ def test_critical_objects_are_those_on_which_the_answer_depends() -> None:
     question = Question(
         "q", ("i",), "What colour is the object left of the blue square?", "red", rationale=derived.steps
     )
-    prepared = WorldInterventions(Settings(), Cooccurrence([])).prepare(Case("i", question, read_graph(graph)))
+    prepared = WorldInterventions(Settings(), Cooccurrence([])).prepare(RationaleCase("i", question, read_graph(graph)))
     assert set(prepared.critical) == {"o0", "o1"}
 
 
@@ -158,7 +166,8 @@ def test_bad_questions_are_skipped_with_a_counted_reason(seen: Cooccurrence) -> 
         ("How many squares are there?", "0", ("there are no squares",)),
     ]
     stream = [
-        Case("i", Question(f"q{n}", ("i",), *texts[:2], rationale=texts[2]), graph) for n, texts in enumerate(rows)
+        RationaleCase("i", Question(f"q{n}", ("i",), *texts[:2], rationale=texts[2]), graph)
+        for n, texts in enumerate(rows)
     ]
     pairs, skipped = pairs_of(stream, seen)
     assert pairs == []
@@ -180,7 +189,7 @@ def test_images_without_a_usable_graph_are_skipped() -> None:
     questions = [Question(str(n), ids, "?", "a") for n, ids in enumerate([("1",), ("2",), ("3",), ("4",), ("1", "2")])]
     problems: Counter[str] = Counter()
     outcomes = list(cases(images, questions, problems))
-    assert [case.image_id for case in outcomes if isinstance(case, Case)] == ["3"]
+    assert [case.image_id for case in outcomes if isinstance(case, RationaleCase)] == ["3"]
     reasons = Counter(skip.reason for skip in outcomes if isinstance(skip, Skip))
     assert problems == {"duplicate id": 1, "relation without subject, predicate or object": 1}
     assert reasons == {

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from scramble.evaluation.items import EvaluationError, Query, Reply
+from scramble.evaluation.items import EvaluationError, Query, QueryReply
 from scramble.evaluation.prompts import QueryEncoder, open_images, score_queries
 from scramble.models import VLM, ModelError, Prompt
-from scramble.models.generation import generate
+from scramble.models.generation import generate_greedy
 from scramble.records import ImageFile
 from scramble.trie.score import default_batch_tokens
 
@@ -44,14 +44,14 @@ class LocalBackend:
                 "cannot be encoded as plain text: remove the characters, or the item, from the benchmark's file"
             )
 
-    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:
         likelihood = [group for group in groups if group[0].candidates]
         generated = [group for group in groups if not group[0].candidates]
         scored, written = self._score(likelihood, images), self._generate(generated, images)
         for group in groups:
             yield next(scored) if group[0].candidates else next(written)
 
-    def _score(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+    def _score(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:
         opened = ((group, open_images(group[0].image_ids, images, group[0].image_px)) for group in groups)
         results = score_queries(self.vlm, self.encoder, opened, batch_tokens=self.batch_tokens)
         for group, result in zip(groups, results, strict=True):
@@ -64,15 +64,17 @@ class LocalBackend:
                     for text, score in zip(query.candidates, own if self.token_logprobs else (), strict=False)
                 )
                 replies.append(
-                    Reply(tuple(s.sum for s in own), tuple(len(s.tokens) for s in own), token_logprobs=tokens)
+                    QueryReply(tuple(s.sum for s in own), tuple(len(s.tokens) for s in own), token_logprobs=tokens)
                 )
             yield replies
 
-    def _generate(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+    def _generate(
+        self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]
+    ) -> Iterator[list[QueryReply]]:
         """Yield greedy replies."""
         for batch in self._batches(groups, images):
-            for texts in generate(self.vlm, *zip(*batch, strict=True)):
-                yield [Reply(text=text) for text in texts]
+            for texts in generate_greedy(self.vlm, *zip(*batch, strict=True)):
+                yield [QueryReply(text=text) for text in texts]
 
     def _batches(
         self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]

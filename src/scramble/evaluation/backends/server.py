@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.engines.request import encoded
-from scramble.evaluation.items import EvaluationError, Query, Reply
+from scramble.evaluation.items import EvaluationError, Query, QueryReply
 from scramble.evaluation.prompts import open_images
 from scramble.pixels import png_bytes
 from scramble.records import ImageFile
@@ -35,7 +35,7 @@ class EngineBackend:
                     "model in this process"
                 )
 
-    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[Reply]]:
+    def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:
         """Yield the replies to each group of queries, in order. Images precede the text.
 
         Raises:
@@ -52,7 +52,7 @@ class EngineBackend:
                         f"item {query.query_id}: no answer from {self.engine.model} ({answer.error}): repeat the "
                         "command when the cause is fixed; earlier answers are stored"
                     )
-                replies.append(Reply(text=answer.text.strip()))
+                replies.append(QueryReply(text=answer.text.strip()))
             yield replies
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.items import Benchmark, EvaluationError, nearest
+from scramble.evaluation.items import Benchmark, EvaluationError, name_hint
 
 # Module and function by name. A module is imported only when its benchmark is loaded.
 BENCHMARKS: dict[str, tuple[str, str]] = {
@@ -77,11 +77,11 @@ def load_benchmark(name: str, root: str | Path | None = None, **options: Any) ->
             damaged or incomplete.
     """
     if name not in BENCHMARKS:
-        raise EvaluationError(f"unknown benchmark {name!r} {nearest(name, BENCHMARKS)}")
+        raise EvaluationError(f"unknown benchmark {name!r} {name_hint(name, BENCHMARKS)}")
     load = _loader(name)
     parameters = inspect.signature(load).parameters
     if unknown := sorted(set(options) - set(parameters)):
-        raise EvaluationError(f"{name} has no option {unknown[0]!r} {nearest(unknown[0], parameters)}")
+        raise EvaluationError(f"{name} has no option {unknown[0]!r} {name_hint(unknown[0], parameters)}")
     if root is None and needs_files(name):
         raise EvaluationError(f"{name} needs local files: set benchmark.{name}.root to the folder of these files")
     try:

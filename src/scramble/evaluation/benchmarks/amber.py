@@ -48,7 +48,7 @@ from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
-from scramble.grading.amber import Lexicon, has_vectors
+from scramble.grading.amber import AmberVocabulary, has_vectors
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
 from scramble.records import Question
 from scramble.storage.files import StoreError, read_text
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 PARTS = ("all", "generative", "discriminative")
 KNOWN = {15220: "amber-15220", 1004: "amber-generative-1004", 14216: "amber-discriminative-14216"}
 # Kind and tags of an item, by the type of its annotation.
-KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+ANNOTATION_TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "discriminative-hallucination": ("existence", ()),
     "discriminative-attribute-state": ("attribute", ("state",)),
     "discriminative-attribute-number": ("attribute", ("number",)),
@@ -89,7 +89,7 @@ def load(
     queries = find_file("amber", root, "query_all.json", "*query*.json")
     annotations = find_file("amber", root, "annotations.json", "*annotations.json")
     notes = by_id("amber", annotations, "id", lambda row, where: row)
-    lexicon = Lexicon({}, frozenset()) if part == "discriminative" else _lexicon(root)
+    lexicon = AmberVocabulary({}, frozenset()) if part == "discriminative" else _lexicon(root)
     rows = enumerate(json_rows("amber", queries))
     items = read_items(
         "amber", queries, rows, lambda number, row: _item(number, row, notes, lexicon, pipeline), partial
@@ -127,14 +127,14 @@ def _similarity(pipeline: str) -> str:
     return Path(pipeline).name + ("" if with_vectors else "-no-vectors")
 
 
-def _lexicon(root: str | Path) -> Lexicon:
+def _lexicon(root: str | Path) -> AmberVocabulary:
     path = find_file("amber", root, "relation.json", "*relation.json")
     relation = load_json("amber", path)
     if not isinstance(relation, dict) or not all(_are_words(words) for words in relation.values()):
         raise EvaluationError(f"amber: {path} does not map each object to a list of words: download the file again")
     safe = find_file("amber", root, "safe_words.txt", "*safe_words.txt")
     try:
-        return Lexicon(relation, frozenset(read_text(safe).splitlines()))
+        return AmberVocabulary(relation, frozenset(read_text(safe).splitlines()))
     except StoreError as error:
         raise EvaluationError(f"amber: {error}") from error
 
@@ -143,18 +143,20 @@ def _are_words(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
-def _item(number: int, row: dict[str, Any], notes: dict[str, dict[str, Any]], lexicon: Lexicon, pipeline: str) -> Item:
+def _item(
+    number: int, row: dict[str, Any], notes: dict[str, dict[str, Any]], lexicon: AmberVocabulary, pipeline: str
+) -> Item:
     where = f"row {number}"
     key, image = whole_ids("amber", row, where, "id", "image")
     (query,) = texts("amber", row, where, "query")
     if key not in notes:
         raise EvaluationError(f"amber: {where}: the id {key} has no annotation")
     note, where = notes[key], f"annotation {key}"
-    kind = one_of("amber", where, "type", str(note.get("type")), ("generative", *KINDS))
+    kind = one_of("amber", where, "type", str(note.get("type")), ("generative", *ANNOTATION_TYPES))
     truth = note.get("truth")
     if kind != "generative":
         answer = one_of("amber", where, "truth", str(truth), ("yes", "no"))
-        category, tags = KINDS[kind]
+        category, tags = ANNOTATION_TYPES[kind]
         return Item(Question(key, (image,), query, answer, category), "yes_no", tags=tags)
     likely = note.get("hallu")
     if lexicon.associations:

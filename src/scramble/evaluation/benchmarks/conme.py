@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.evaluation.benchmarks.data import (
+    benchmark_csv_rows,
     check_count,
-    csv_rows,
     download,
     find_file,
     ids,
@@ -48,7 +48,7 @@ def load(
     items: list[Item] = []
     for split in CATEGORIES:
         path = find_file("conme", root, f"{split}{'_HUMAN_FILTER' if human_filter else ''}.csv")
-        items.extend(_item(split, n, row, human_filter) for n, row in enumerate(csv_rows("conme", path)))
+        items.extend(_item(split, n, row, human_filter) for n, row in enumerate(benchmark_csv_rows("conme", path)))
     files = item_images("conme", images or root, items)
     version = f"conme-{'human-filter' if human_filter else 'all'}-{check_count('conme', len(items), {}, partial)}"
     chance = {"accuracy": 50.0, "accuracy_macro": 50.0}

@@ -239,7 +239,7 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else names.get(type(value), type(value).__name__)
 
 
-def csv_rows(name: str, path: Path) -> list[dict[str, str]]:
+def benchmark_csv_rows(name: str, path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file with a header. The file is parsed strictly. White space around the column names is
     dropped.
 

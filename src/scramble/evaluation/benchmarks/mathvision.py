@@ -29,7 +29,7 @@ from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, Question
 
-COUNTS = {"test": 3040, "testmini": 304}
+SPLIT_SIZES = {"test": 3040, "testmini": 304}
 LEVELS = "12345"
 DRAWN = "ABCDE"
 """The options that the data lists for a question whose options are drawn in the picture."""
@@ -51,7 +51,7 @@ def load(
         images: folder of the images that the repository's file names (default: the folder of this file).
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
-    check_option("mathvision", "split", split, tuple(COUNTS))
+    check_option("mathvision", "split", split, tuple(SPLIT_SIZES))
     required = ("id", "question", "options", "answer", "level", "subject")
     data = FileOrHub(
         "mathvision",
@@ -64,10 +64,10 @@ def load(
     )
     rows = enumerate(data.rows)
     items = read_items("mathvision", data.source, rows, lambda number, row: _item(row, number, data), partial)
-    name = f"mathvision-{split}-{COUNTS[split]}"
+    name = f"mathvision-{split}-{SPLIT_SIZES[split]}"
     return Benchmark(
         "mathvision",
-        check_count("mathvision", len(items), {COUNTS[split]: name}, partial),
+        check_count("mathvision", len(items), {SPLIT_SIZES[split]: name}, partial),
         check_items("mathvision", items),
         data.images(items, images),
         "plain",

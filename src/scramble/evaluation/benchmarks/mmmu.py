@@ -29,7 +29,7 @@ from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, Question
 
-KINDS = ("multiple-choice", "open")
+QUESTION_TYPES = ("multiple-choice", "open")
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
@@ -62,7 +62,7 @@ def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
         raise EvaluationError(
             f"mmmu: {where}: options is {options!r:.120}, which is not a list: download the data again"
         )
-    kind = one_of("mmmu", where, "question_type", texts("mmmu", row, where, "question_type")[0], KINDS)
+    kind = one_of("mmmu", where, "question_type", texts("mmmu", row, where, "question_type")[0], QUESTION_TYPES)
     if kind == "multiple-choice":
         letter = one_of("mmmu", where, "answer", answer.strip(), LETTERS[: len(choices)])
         return Item(Question(key, images, question, letter, subject, choices=choices), "letter")

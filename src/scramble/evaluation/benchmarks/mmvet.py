@@ -15,7 +15,7 @@ from pathlib import Path
 from scramble.evaluation.benchmarks.data import check_count, find_file, ids, json_entries, texts
 from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.item_checks import check_items
-from scramble.evaluation.benchmarks.tsv import is_tsv, read
+from scramble.evaluation.benchmarks.tsv import is_tsv, load_tsv
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import Question
 
@@ -25,7 +25,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
     categories in a TSV file.
     """
     if root is not None and is_tsv(root):
-        return read("mmvet", root, images=images, kind="free", partial=partial)
+        return load_tsv("mmvet", root, images=images, kind="free", partial=partial)
     path = find_file("mmvet", root, "mm-vet.json")
     items = []
     for key, row in json_entries("mmvet", path).items():

@@ -15,7 +15,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.benchmarks.data import check_count, check_option, csv_rows, download, find_file, ids, texts
+from scramble.evaluation.benchmarks.data import (
+    benchmark_csv_rows,
+    check_count,
+    check_option,
+    download,
+    find_file,
+    ids,
+    texts,
+)
 from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
@@ -29,7 +37,7 @@ def load(root: str | Path | None = None, *, labels: str = "corrected", partial: 
     check_option("mmvp", "labels", labels, ("corrected", "original"))
     root = download("mmvp", "MMVP/MMVP") if root is None else root
     path = find_file("mmvp", root, "Questions.csv")
-    items = [_item(row, labels, f"row {number}") for number, row in enumerate(csv_rows("mmvp", path), 1)]
+    items = [_item(row, labels, f"row {number}") for number, row in enumerate(benchmark_csv_rows("mmvp", path), 1)]
     files = folder_images("mmvp", path.parent, [item.image_ids[0] for item in items], "root")
     version = f"mmvp-{labels}-{check_count('mmvp', len(items), {300: '300'}, partial)}"
     checked = check_items("mmvp", items, group_size=2)

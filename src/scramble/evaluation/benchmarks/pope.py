@@ -18,7 +18,7 @@ from typing import Any
 from scramble.evaluation.benchmarks.data import check_count, hub_rows_and_images, ids, json_rows, texts
 from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.benchmarks.item_checks import check_items
-from scramble.evaluation.benchmarks.tsv import is_tsv, read
+from scramble.evaluation.benchmarks.tsv import is_tsv, load_tsv
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import ImageFile, Question
 
@@ -29,7 +29,7 @@ KNOWN = {9000: "pope-9000", 8910: "pope-random-2910"}
 def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """Load the three parts. ``images`` is the folder of COCO val2014 (default: ``root``)."""
     if root is not None and is_tsv(root):
-        return read("pope", root, images=images, kind="yes_no", partial=partial)
+        return load_tsv("pope", root, images=images, kind="yes_no", partial=partial)
     files: Mapping[str, ImageFile]
     if root is not None and (listing := _lists(Path(root))):
         rows = []

@@ -26,7 +26,7 @@ from scramble.evaluation.benchmarks.data import (
 )
 from scramble.evaluation.benchmarks.image_files import folder_images
 from scramble.evaluation.benchmarks.item_checks import check_items
-from scramble.evaluation.benchmarks.tsv import is_tsv, read
+from scramble.evaluation.benchmarks.tsv import is_tsv, load_tsv
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, ImageFile, Question
 
@@ -36,7 +36,7 @@ CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
     """Load the questions on single images. ``images`` is the folder of the official images."""
     if root is not None and is_tsv(root):
-        return read("seed", root, images=images, kind="choice", partial=partial)
+        return load_tsv("seed", root, images=images, kind="choice", partial=partial)
     files: Mapping[str, ImageFile]
     listing = sorted(Path(root).glob("*.json")) if root is not None and Path(root).is_dir() else []
     if listing:

@@ -20,7 +20,7 @@ from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.items import Benchmark, CaptionChoice, Item
 
-COUNTS = {"swap_obj": 245, "swap_att": 666, "replace_obj": 1652, "replace_att": 788, "replace_rel": 1406}
+SUBSET_SIZES = {"swap_obj": 245, "swap_att": 666, "replace_obj": 1652, "replace_att": 788, "replace_rel": 1406}
 CHANCE = {"itt": 100 / 3, "first_caption": 50.0, "second_caption": 50.0}
 
 
@@ -29,7 +29,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
     ``root``).
     """
     items: list[Item] = []
-    for split, count in COUNTS.items():
+    for split, count in SUBSET_SIZES.items():
         path = find_file("sugarcrepe_pp", root, f"{split}.json")
         bad = RejectedRows("sugarcrepe_pp", path)
         before = len(items)

@@ -53,7 +53,7 @@ from scramble.evaluation.benchmarks import lettered
 from scramble.evaluation.benchmarks.data import check_option
 from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
-from scramble.evaluation.benchmarks.tsv_rows import Row, TsvFile, as_pandas, read_tsv
+from scramble.evaluation.benchmarks.tsv_rows import TsvFile, TsvRow, as_pandas, read_tsv
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading.open_answers import VLMEVALKIT_RULES
 from scramble.records import LETTERS, Question
@@ -61,7 +61,7 @@ from scramble.records import LETTERS, Question
 log = logging.getLogger(__name__)
 
 Kind = Literal["choice", "yes_no", "open", "free"]
-KINDS: tuple[Kind, ...] = ("choice", "yes_no", "open", "free")
+ITEM_KINDS: tuple[Kind, ...] = ("choice", "yes_no", "open", "free")
 METRICS = ("vqa", *VLMEVALKIT_RULES)
 CELLS = ("text", "pandas")
 ROTATION = 10**6
@@ -107,10 +107,10 @@ def load(
         cells: ``text``, or ``pandas`` to read cells as VLMEvalKit does.
         partial: skip rows that cannot be used.
     """
-    return read("tsv", root, images=images, kind=kind, metric=metric, cells=cells, partial=partial)
+    return load_tsv("tsv", root, images=images, kind=kind, metric=metric, cells=cells, partial=partial)
 
 
-def read(
+def load_tsv(
     name: str,
     root: str | Path,
     *,
@@ -124,7 +124,7 @@ def read(
     """Load a TSV file as the benchmark ``name``, as in :func:`load`. ``scoring`` replaces the default scoring of the
     file's kind.
     """
-    for key, value, allowed in (("kind", kind, KINDS), ("metric", metric, METRICS), ("cells", cells, CELLS)):
+    for key, value, allowed in (("kind", kind, ITEM_KINDS), ("metric", metric, METRICS), ("cells", cells, CELLS)):
         if value is not None:
             check_option(name, key, value, allowed)
     path = _file(name, root)
@@ -155,7 +155,7 @@ def read(
 
 
 def is_tsv(root: str | Path) -> bool:
-    """Return whether a benchmark's root is a TSV file for :func:`read` instead of a file in the benchmark's own
+    """Return whether a benchmark's root is a TSV file for :func:`load_tsv` instead of a file in the benchmark's own
     format.
     """
     return Path(root).suffix.lower() == ".tsv"
@@ -209,7 +209,7 @@ def _answers(cell: str) -> tuple[str, ...]:
     return (cell,)
 
 
-def _rotations(rows: Iterable[Row]) -> dict[str, str]:
+def _rotations(rows: Iterable[TsvRow]) -> dict[str, str]:
     """Return a dictionary from the index of a row to its group, which consists of the rows that rotate the options of
     one question. The dictionary is empty if no question has two rows.
     """
@@ -227,7 +227,7 @@ def _rotations(rows: Iterable[Row]) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------- items
 
 
-def _items(row: Row, form: Form, group: str) -> list[Item]:
+def _items(row: TsvRow, form: Form, group: str) -> list[Item]:
     """Return the items of a row: one item, or one per category if a yes/no row has several categories
     (``random,popular``, as in POPE).
     """
@@ -262,7 +262,7 @@ def _items(row: Row, form: Form, group: str) -> list[Item]:
     return [Item(record, "short", tags=_tags(cells, form), details={"rule": form.metric, **details})]
 
 
-def _choice(row: Row, form: Form, group: str, category: str, details: dict[str, object]) -> Item:
+def _choice(row: TsvRow, form: Form, group: str, category: str, details: dict[str, object]) -> Item:
     options = {letter: row.cells[letter] for letter in form.letters if row.cells[letter].strip()}
     answer = row.cells["answer"].strip().strip("().").upper() if form.has_answers else ""
     if not options:
@@ -315,7 +315,7 @@ def _chance(items: Sequence[Item], kind: Kind) -> dict[str, float]:
 
 def _named(name: str, *, kind: Kind, metric: str | None = None, scoring: str | None = None) -> Callable[..., Benchmark]:
     def loader(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-        return read(name, root, images=images, kind=kind, metric=metric, partial=partial, scoring=scoring)
+        return load_tsv(name, root, images=images, kind=kind, metric=metric, partial=partial, scoring=scoring)
 
     return loader
 

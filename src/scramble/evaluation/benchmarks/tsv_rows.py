@@ -52,7 +52,7 @@ _PANDAS_MISSING = frozenset(
 
 
 @dataclass
-class Row:
+class TsvRow:
     """One row: its index, its texts by column, and the ids of its images."""
 
     index: str
@@ -68,7 +68,7 @@ class TsvFile:
 
     path: Path
     columns: tuple[str, ...]
-    rows: list[Row]
+    rows: list[TsvRow]
     images: Mapping[str, ImageFile]
     digest: str
     without_image: int
@@ -87,8 +87,8 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
     """
     reader = _Reader(name, path)
     images = TsvImages(path, reader.columns, folder)
-    rows: list[Row] = []
-    pointers: list[tuple[Row, str]] = []
+    rows: list[TsvRow] = []
+    pointers: list[tuple[TsvRow, str]] = []
     seen: set[str] = set()
     without = 0
     for number, (span, cells) in enumerate(reader, 1):
@@ -96,7 +96,7 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
             if len(cells) != len(reader.columns):
                 raise EvaluationError(f"row {number} has {len(cells)} fields, but the header has {len(reader.columns)}")
             values = dict(zip(reader.columns, cells, strict=True))
-            row = Row(values.pop("index").strip(), values)
+            row = TsvRow(values.pop("index").strip(), values)
             if not row.index or row.index in seen:
                 raise EvaluationError(
                     f"index {row.index!r} appears twice" if row.index else f"row {number} has no index"
@@ -117,7 +117,7 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
     return TsvFile(path, reader.columns, rows, images, reader.lines.digest.hexdigest(), without)
 
 
-def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages, bad: RejectedRows) -> None:
+def _resolve(rows: list[TsvRow], pointers: list[tuple[TsvRow, str]], images: TsvImages, bad: RejectedRows) -> None:
     """Replace each image cell that is the index of another row with the images of that row. Reject the row if the other
     row does not exist or has no image.
     """
@@ -135,7 +135,7 @@ def _resolve(rows: list[Row], pointers: list[tuple[Row, str]], images: TsvImages
     rows[:] = [row for row in rows if row.image_ids]
 
 
-def as_pandas(rows: list[Row]) -> None:
+def as_pandas(rows: list[TsvRow]) -> None:
     """Change cells as ``pandas.read_csv`` does, so that prompts equal VLMEvalKit's. ``NA``, ``None``, ``null`` and
     similar values become empty. The numbers in a column with gaps or fractions become floats (``1`` becomes ``1.0``).
     """
@@ -264,7 +264,7 @@ class TsvImages(Mapping[str, ImageFile]):
         """Return the paths in a cell, which are the ids of the images."""
         return tuple(_parts(index, cell))
 
-    def find_files(self, name: str, rows: list[Row], bad: RejectedRows) -> None:
+    def find_files(self, name: str, rows: list[TsvRow], bad: RejectedRows) -> None:
         """Find the files of images that are given as paths, either absolute or below the folder. Reject rows with
         missing files.
         """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scramble.evaluation.benchmarks.data import check_count, csv_rows, find_file, ids, texts
+from scramble.evaluation.benchmarks.data import benchmark_csv_rows, check_count, find_file, ids, texts
 from scramble.evaluation.benchmarks.image_files import item_images
 from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
@@ -22,11 +22,11 @@ from scramble.evaluation.items import Benchmark, Item
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import TwoByTwoItem
 
-SPLITS = ("object", "attribute", "relation", "counting")
+VISMIN_SPLITS = ("object", "attribute", "relation", "counting")
 _HUMAN = ((86.87, 95.50, 83.07), (82.31, 91.15, 76.87), (81.67, 92.76, 76.20), (88.96, 96.77, 86.41))
 HUMAN = {
     f"{score}/{split}": value
-    for split, values in zip(SPLITS, _HUMAN, strict=True)
+    for split, values in zip(VISMIN_SPLITS, _HUMAN, strict=True)
     for score, value in zip(("text", "image", "group"), values, strict=True)
 }
 
@@ -36,11 +36,11 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
     ``root``).
     """
     items: list[Item] = []
-    for split in SPLITS:
+    for split in VISMIN_SPLITS:
         path = find_file("vismin", root, f"{split}.csv")
         bad = RejectedRows("vismin", path)
         before = len(items)
-        for number, row in enumerate(csv_rows("vismin", path), 1):
+        for number, row in enumerate(benchmark_csv_rows("vismin", path), 1):
             with bad.row(number):
                 where = f"row {number} of {path.name}"
                 first, second, key = ids("vismin", row, where, "image_path", "edited_image_path", "edit_id")

@@ -38,7 +38,7 @@ from scramble.evaluation.benchmarks.rejected import read_items
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, Question
 
-STEPS = {"2steps": ("1", "2", "multi"), "3steps": ("1", "2", "3", "multi")}
+SUBPROBLEMS = {"2steps": ("1", "2", "multi"), "3steps": ("1", "2", "3", "multi")}
 NODES = "knowledge_structure_nodes.json"
 
 
@@ -79,8 +79,8 @@ def _item(row: dict[str, Any], number: int, domains: dict[str, str]) -> Item:
         "wemath", row, where, "ID", "key", "question", "option", "answer", "image_path", "knowledge concept"
     )
     parts, _, step = key.partition("_")
-    if step not in STEPS.get(parts, ()):
-        expected = ", ".join(f"{parts}_{step}" for parts, steps in STEPS.items() for step in steps)
+    if step not in SUBPROBLEMS.get(parts, ()):
+        expected = ", ".join(f"{parts}_{step}" for parts, steps in SUBPROBLEMS.items() for step in steps)
         raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, which is not one of {expected}")
     shown = sorted(set(re.findall(r"([A-H])\s*\.", option)))  # some entries separate their options irregularly
     if not shown:
@@ -114,7 +114,7 @@ def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
     steps: defaultdict[str, list[str]] = defaultdict(list)
     for item in items:
         steps[item.group].append(item.item_id.rpartition("/")[2])
-    expected = {group: sorted(STEPS.get(group.partition("_")[0], ())) for group in steps}
+    expected = {group: sorted(SUBPROBLEMS.get(group.partition("_")[0], ())) for group in steps}
     torn = [group for group, names in steps.items() if sorted(names) != expected[group]]
     if torn and not partial:
         raise EvaluationError(

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from scramble.evaluation.items import EvaluationError, Item, nearest
+from scramble.evaluation.items import EvaluationError, Item, name_hint
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.records import Question
 from scramble.storage.files import atomic_path, write_json, write_text
 from scramble.storage.hashing import content_key
 
 CELL_LIMIT = 32767
-FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench", "every_eval_ever")
+PREDICTION_FORMATS = ("vlmevalkit", "lmms-eval", "evalai", "mmbench", "every_eval_ever")
 """Formats of predictions. :mod:`scramble.evaluation.external.every_eval_ever` writes ``every_eval_ever``, which also
 contains the scores.
 """
@@ -30,8 +30,10 @@ contains the scores.
 
 def check_formats(names: Sequence[str]) -> None:
     """Raise EvaluationError if a format is unknown."""
-    if unknown := [name for name in names if name not in FORMATS]:
-        raise EvaluationError(f"export_predictions: unknown format {unknown[0]!r} {nearest(unknown[0], FORMATS)}")
+    if unknown := [name for name in names if name not in PREDICTION_FORMATS]:
+        raise EvaluationError(
+            f"export_predictions: unknown format {unknown[0]!r} {name_hint(unknown[0], PREDICTION_FORMATS)}"
+        )
 
 
 def write(

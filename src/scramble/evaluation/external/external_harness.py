@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.evaluation.items import EvaluationError, nearest
+from scramble.evaluation.items import EvaluationError, name_hint
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.storage.files import read_json, write_json
@@ -61,7 +61,7 @@ LMMS_EVAL_MODELS: dict[str, str | None] = {
     "molmo": None,
 }
 
-COUNTS = {"tot", "hit"}
+COUNT_COLUMNS = {"tot", "hit"}
 """Columns of VLMEvalKit's tables that are not scores."""
 
 Arguments = Mapping[str, Any]
@@ -101,7 +101,7 @@ def command(
         EvaluationError: the harness or benchmark is unknown, or a task name or model class is missing.
     """
     if harness not in HARNESSES:
-        raise EvaluationError(f"unknown harness {harness!r} {nearest(harness, HARNESSES)}")
+        raise EvaluationError(f"unknown harness {harness!r} {name_hint(harness, HARNESSES)}")
     if not harness_model:
         raise EvaluationError(
             f"{harness}: no model class is known for this model: set harness_model to the harness's model class"
@@ -165,7 +165,7 @@ def _known(harness: str, names: Mapping[str, Any], task: str) -> Any:
 def _data_set(task: str) -> tuple[str, dict[str, str]]:
     name, _, kind = ":".join(_known("vlmevalkit", VLMEVALKIT, task) or (task,)).partition(":")
     if not kind:
-        hint = nearest(task, VLMEVALKIT)
+        hint = name_hint(task, VLMEVALKIT)
         raise EvaluationError(
             f"vlmevalkit: {task!r} is not a known benchmark {hint}: for any other data set write <name>:<class>"
         )
@@ -289,14 +289,14 @@ def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
         raise EvaluationError(
             f"{path} has no numbers in its columns {', '.join(table[0])}: remove the file and repeat the evaluation"
         )
-    every = [value for row in numbers for key, value in row.items() if key not in COUNTS]
+    every = [value for row in numbers for key, value in row.items() if key not in COUNT_COLUMNS]
     scale = 100.0 if all(0 <= value <= 1 for value in every) else 1.0  # a table holds fractions or percent, not both
     scores = {}
     for row, values in zip(table, numbers, strict=True):
         words = [str(value) for key, value in row.items() if key and key not in values and value]
         label = "/".join(word for word in words if word.lower() not in ("none", "overall")) if len(table) > 1 else ""
         count = int(values["tot"]) if "tot" in values else None
-        for key in [key for key in values if key not in COUNTS]:
+        for key in [key for key in values if key not in COUNT_COLUMNS]:
             scores[f"{key}/{label}" if label else key] = _score(values[key], scale, None, count)
     return _result("vlmevalkit", task, "as in the harness", None, model, scores, {})
 

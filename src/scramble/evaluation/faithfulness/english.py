@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from scramble.evaluation.faithfulness.verdicts import SUPPORTED, UNREADABLE, UNSUPPORTED, Judged, scored, share
+from scramble.evaluation.faithfulness.verdicts import SUPPORTED, UNREADABLE, UNSUPPORTED, Judged, scored, true_share
 from scramble.grading import rationales
 from scramble.language.lexicon import load_lexicon
 from scramble.records import Question
@@ -42,11 +42,11 @@ def judge_parsed(text: str, graph: Mapping[str, Any], question: Question, pipeli
         stated = [value for values in facts.values() for value in values]
         verdicts.append(UNREADABLE if not stated else SUPPORTED if all(stated) else UNSUPPORTED)
     empty = 1.0 if any(verdict != UNREADABLE for verdict in verdicts) else 0.0
-    shares = {sort: share(values, empty=empty) for sort, values in sorts.items()}
+    shares = {sort: true_share(values, empty=empty) for sort, values in sorts.items()}
     anchors = list(dict.fromkeys(m.node for m in mentions(gold, [question.question])))
     needed = [*anchors, *bearers(gold, anchors, question.answer.lower())[:1]]
     named = {m.node for m in mentions(gold, rationale.steps)}
-    return scored(rationale, verdicts, shares, share([node in named for node in needed], empty=1.0), question)
+    return scored(rationale, verdicts, shares, true_share([node in named for node in needed], empty=1.0), question)
 
 
 def _facts(gold: SceneGraph, step: Parsed) -> dict[str, list[bool]]:

@@ -33,7 +33,7 @@ def scored(
     accepted = {_plain(answer) for answer in (question.answer, *question.answers)}
     right = float(any(_plain(form) in accepted for form in final_answers.forms(rationale.answer)))
     values = {
-        "faithfulness": share(supported, empty=0.0),
+        "faithfulness": true_share(supported, empty=0.0),
         **sorts,
         "needed": needed,
         "faithful": faithful,
@@ -44,7 +44,7 @@ def scored(
     return Judged(values, steps, rationale.answer)
 
 
-def share(values: Sequence[bool], *, empty: float) -> float:
+def true_share(values: Sequence[bool], *, empty: float) -> float:
     """Return the share of values that are true, or ``empty`` if there are no values."""
     return sum(values) / len(values) if values else empty
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from scramble.evaluation.items import EvaluationError, Item, Style, nearest
+from scramble.evaluation.items import AnswerStyle, EvaluationError, Item, name_hint
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import mentions
 from scramble.grading import crpe, letter_sets, math_answers, open_answers, vqa_accuracy
@@ -73,7 +73,7 @@ SHORT_RULES: dict[str, ShortRule] = {
 The rule of items without ``details["rule"]`` is ``vqa``.
 """
 
-RULES: dict[Style, tuple[str, ...]] = {
+RULES: dict[AnswerStyle, tuple[str, ...]] = {
     "quad": (),
     "captions": (),
     "yes_no": (UNSCORED,),
@@ -89,8 +89,10 @@ RULES: dict[Style, tuple[str, ...]] = {
 def check_rule(item: Item) -> None:
     """Raise EvaluationError if the style of an item is unknown, or if the item's rule does not belong to its style."""
     if item.style not in RULES:
-        raise EvaluationError(f"item {item.item_id}: the style {item.style!r} is unknown {nearest(item.style, RULES)}")
+        raise EvaluationError(
+            f"item {item.item_id}: the style {item.style!r} is unknown {name_hint(item.style, RULES)}"
+        )
     rules = RULES[item.style]
     if "rule" in item.details and (rule := item.details["rule"]) not in rules:
-        fix = nearest(rule, rules) if rules else '(omit details["rule"])'
+        fix = name_hint(rule, rules) if rules else '(omit details["rule"])'
         raise EvaluationError(f"item {item.item_id}: the style {item.style!r} has no rule {rule!r} {fix}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.evaluation.scoring.ratio import Array, Ratio, average, divide, of_sums, share
+from scramble.evaluation.scoring.ratio import Array, Ratio, average, divide, of_sums, summed_ratio
 
 Outcomes = Sequence[Outcome]
 Mask = list[bool]
@@ -80,7 +80,7 @@ def mean_of(outcomes: Outcomes, name: str, part: Mask) -> Ratio:
         (o.values[name], 1.0) if included and name in o.values else (0.0, 0.0)
         for o, included in zip(outcomes, part, strict=True)
     ]
-    return share(outcomes, rows)
+    return summed_ratio(outcomes, rows)
 
 
 # --------------------------------------------------------------------------------------------- objects in captions
@@ -99,8 +99,8 @@ def chair(outcomes: Outcomes) -> dict[str, Ratio]:
     """
     rows = _objects(outcomes)
     return {
-        "chair_i": share(outcomes, [(row[1], row[0]) for row in rows]),
-        "recall": share(outcomes, [(row[2], row[3]) for row in rows]),
+        "chair_i": summed_ratio(outcomes, [(row[1], row[0]) for row in rows]),
+        "recall": summed_ratio(outcomes, [(row[2], row[3]) for row in rows]),
     }
 
 
@@ -112,10 +112,10 @@ def object_halbench(outcomes: Outcomes) -> dict[str, Ratio]:
     """
     rows = _objects(outcomes)
     return {
-        "response_rate": share(outcomes, [(float(row[1] > 0), float(row[0] > 0)) for row in rows]),
-        "mention_rate": share(outcomes, [(row[1], row[0]) for row in rows]),
-        "recall": share(outcomes, [(row[2], row[3]) for row in rows]),
-        "chair_s": share(outcomes, [(float(row[1] > 0), row[4]) for row in rows]),
+        "response_rate": summed_ratio(outcomes, [(float(row[1] > 0), float(row[0] > 0)) for row in rows]),
+        "mention_rate": summed_ratio(outcomes, [(row[1], row[0]) for row in rows]),
+        "recall": summed_ratio(outcomes, [(row[2], row[3]) for row in rows]),
+        "chair_s": summed_ratio(outcomes, [(float(row[1] > 0), row[4]) for row in rows]),
     }
 
 
@@ -304,7 +304,7 @@ def _share_of_groups(
         values = [outcomes[place].values["accuracy"] for place in places if "accuracy" in outcomes[place].values]
         if len(values) == len(places):
             rows[places[0]] = (float(counts(values)), 1.0)
-    return share(outcomes, rows)
+    return summed_ratio(outcomes, rows)
 
 
 # ------------------------------------------------------------------------------------------------ CRPE, judged answers

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scramble.evaluation import faithfulness
-from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, Reply
+from scramble.evaluation.items import CaptionChoice, EvaluationError, Item, QueryReply
 from scramble.evaluation.protocols import Protocol
 from scramble.evaluation.scoring import mentions, metrics
 from scramble.evaluation.scoring.answer_rules import LETTER_RULES, SHORT_RULES, UNSCORED, check_rule
@@ -44,7 +44,7 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
+def outcome(item: Item, replies: Mapping[str, QueryReply], protocol: Protocol) -> Outcome:
     """Score one item from the replies to its queries, given by query id."""
     check_rule(item)
     if isinstance(item.record, Question):
@@ -67,7 +67,7 @@ def outcome(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Out
     return _outcome(item, values, None, "", ties=int(result.ties[0]), details={"scores": scores.tolist()})
 
 
-def _outcome_of_two_choices(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> Outcome:
+def _outcome_of_two_choices(item: Item, replies: Mapping[str, QueryReply], protocol: Protocol) -> Outcome:
     """Compute the text, image and group scores from the replies to four questions: which caption fits each of the two
     images, and which image fits each of the two captions. A reply that chooses neither option is wrong.
     """
@@ -85,7 +85,7 @@ def _outcome_of_two_choices(item: Item, replies: Mapping[str, Reply], protocol: 
     return _outcome(item, values, None, "", status, details={"response": texts, "unread": unread})
 
 
-def caption_scores(item: Item, replies: Mapping[str, Reply], protocol: Protocol) -> np.ndarray:
+def caption_scores(item: Item, replies: Mapping[str, QueryReply], protocol: Protocol) -> np.ndarray:
     """Return the scores (images, captions) of a 2x2 or caption-choice item under the protocol's caption score."""
     assert not isinstance(item.record, Question)
     count = len(item.record.captions)
@@ -93,7 +93,7 @@ def caption_scores(item: Item, replies: Mapping[str, Reply], protocol: Protocol)
 
 
 def _scores_for_image(
-    item: Item, image: int, count: int, replies: Mapping[str, Reply], protocol: Protocol
+    item: Item, image: int, count: int, replies: Mapping[str, QueryReply], protocol: Protocol
 ) -> list[float]:
     """Return the scores of an item's ``count`` captions for its image with index ``image``."""
     kind, prefix = protocol.caption_score, f"{item.item_id}/{image}"
@@ -114,7 +114,7 @@ def _scores_for_image(
     return list(reply.logprobs)
 
 
-def _outcome_of_question(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
+def _outcome_of_question(item: Item, record: Question, reply: QueryReply, protocol: Protocol) -> Outcome:
     if reply.text is None:
         return _outcome_of_likelihoods(item, record, reply, protocol)
     details: dict[str, Any] = {"response": reply.text}
@@ -177,7 +177,7 @@ def _read_choice(item: Item, answer: str, reply: str, text: str, protocol: Proto
     return parsed == answer, parsed
 
 
-def _outcome_of_likelihoods(item: Item, record: Question, reply: Reply, protocol: Protocol) -> Outcome:
+def _outcome_of_likelihoods(item: Item, record: Question, reply: QueryReply, protocol: Protocol) -> Outcome:
     answer = record.answer
     if item.style == "closed":
         names = tuple(item.details["candidates"])

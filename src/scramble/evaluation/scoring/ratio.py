@@ -63,6 +63,6 @@ def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
     return of_sums(outcomes, rows, mean)
 
 
-def share(outcomes: Sequence[Outcome], rows: Sequence[tuple[float, float]]) -> Ratio:
+def summed_ratio(outcomes: Sequence[Outcome], rows: Sequence[tuple[float, float]]) -> Ratio:
     """Return the sum of the first numbers divided by the sum of the second numbers."""
     return of_sums(outcomes, rows, lambda sums: divide(sums[:, 0], sums[:, 1]))

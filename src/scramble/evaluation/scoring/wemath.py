@@ -8,7 +8,7 @@ from dataclasses import replace
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.scoring import metrics
 from scramble.evaluation.scoring.outcomes import Outcome
-from scramble.evaluation.scoring.ratio import Ratio, mean_over, share
+from scramble.evaluation.scoring.ratio import Ratio, mean_over, summed_ratio
 
 
 def problems(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -43,7 +43,7 @@ def ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
     for form in ("strict", "loose"):
         rote = [o.values[f"rote_memorization_{form}"] for o in whole]
         right = [r + o.values[f"complete_mastery_{form}"] for r, o in zip(rote, whole, strict=True)]
-        table[f"rote_memorization_{form}"] = share(whole, list(zip(rote, right, strict=True)))
+        table[f"rote_memorization_{form}"] = summed_ratio(whole, list(zip(rote, right, strict=True)))
     for domain in dict.fromkeys(tag.partition("/")[0] for o in outcomes for tag in o.tags if "/" in tag):
         members = [o for o in outcomes if any(tag.startswith(f"{domain}/") for tag in o.tags)]
         table[f"accuracy_macro/{domain}"] = mean_over(members, [o.tags[0] for o in members])

@@ -17,7 +17,7 @@ from typing import Any
 
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
 from scramble.grading.rules import NoTruth, check_truth, is_right, rule_of
-from scramble.pairs.answers.prompts import ParsedReply, Style, load_style, read
+from scramble.pairs.answers.prompts import ParsedReply, Style, load_style, parse_reply
 from scramble.pairs.answers.requests import Case, case_of
 from scramble.pairs.base import Skip, seeded
 from scramble.records import ImageFile, PreferencePair, Question
@@ -164,7 +164,7 @@ class CorrectnessPairs:
         style, rule = self._style(question), self._rule_of(question)
         responses = SortedResponses()
         for text in texts:
-            parsed = read(style, text)
+            parsed = parse_reply(style, text)
             response = Response(text, parsed)
             if parsed.answer is None:
                 responses.incorrect.append(response)

@@ -88,7 +88,7 @@ class ParsedReply:
     fault: str = ""
 
 
-def read(style: Style, text: str) -> ParsedReply:
+def parse_reply(style: Style, text: str) -> ParsedReply:
     """Parse the final answer of a reply and check that the reply has the requested form.
 
     A well-formed reply contains a rationale before the mark, at least ``style.line_breaks`` line breaks, at most two

@@ -14,8 +14,8 @@ from scramble.pairs.audit.faults import FAULTS, faults
 from scramble.pairs.audit.text_features import words
 from scramble.pairs.audit.text_only import (
     CLASSIFIERS,
-    COLUMN,
     FOLDS,
+    TEXT_ONLY_COLUMN,
     TextOnlyResult,
     accuracies,
     column_scores,
@@ -32,7 +32,7 @@ from scramble.records import PreferencePair
 RATIO_EDGES = (0.0, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, float("inf"))
 
 
-def audit(
+def audit_pairs(
     pairs: Sequence[PreferencePair],
     *,
     held_out: Sequence[PreferencePair] = (),
@@ -108,8 +108,8 @@ def _text_only(
     transfer = transfer_scores(pairs, held_out) if held_out else {}
     column = column_scores(pairs)
     if column is not None:  # the model was not fitted on the pairs
-        in_sample[COLUMN] = column
-        transfer |= {COLUMN: column} if held_out else {}
+        in_sample[TEXT_ONLY_COLUMN] = column
+        transfer |= {TEXT_ONLY_COLUMN: column} if held_out else {}
     for kind in kinds:
         rows = [i for i, pair in enumerate(pairs) if kind in ("all", pair.kind)]
         members = [pairs[i] for i in rows]
@@ -199,4 +199,4 @@ def _percent(part: int, whole: int) -> float:
 def classifiers(result: dict[str, Any]) -> list[str]:
     """Return the names of the classifiers with results in an audit, in the order of :data:`CLASSIFIERS`."""
     present = {name for kind in result["kinds"].values() for name in kind["blind"]}
-    return [name for name in (*CLASSIFIERS, COLUMN) if name in present]
+    return [name for name in (*CLASSIFIERS, TEXT_ONLY_COLUMN) if name in present]

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from scramble.language.inflect import article
 from scramble.language.lexicon import Lexicon, load_lexicon
-from scramble.pairs.audit.text_features import plain
+from scramble.pairs.audit.text_features import lower_words
 from scramble.records import PreferencePair
 
 FAULTS = ("identity", "meaning-preserving", "ungrammatical")
@@ -26,7 +26,7 @@ def faults(pair: PreferencePair) -> set[str]:
     Formal errors that also occur in the chosen text do not count.
     """
     result = set()
-    chosen, rejected = plain(pair.chosen).split(), plain(pair.rejected).split()
+    chosen, rejected = lower_words(pair.chosen).split(), lower_words(pair.rejected).split()
     if chosen == rejected:
         result.add("identity")
     elif is_reordering(chosen, rejected, load_lexicon()):
@@ -74,7 +74,7 @@ def form_errors(text: str, lexicon: Lexicon) -> set[str]:
     stray space.
     """
     result = set()
-    words = plain(text).split()
+    words = lower_words(text).split()
     for place, (this, following) in enumerate(pairwise(words)):
         if this in ("a", "an") and this != article(following):
             result.add(f"{this} {following}")

@@ -79,7 +79,7 @@ def _cell(gap: float, bins: int) -> int:
 # ---------------------------------------------------------------------------------------- odds of text-only classifiers
 
 
-def family_of(kind: str) -> str:
+def kind_family(kind: str) -> str:
     """Return the family of a kind, for example ``swap`` for ``swap-object``."""
     return kind.split("-")[0]
 
@@ -108,7 +108,7 @@ def kind_groups(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> Kind
     total: dict[str, float] = {}
     images: dict[str, set[str]] = {}
     for pair, weight in zip(pairs, draws, strict=True):
-        for group in {pair.kind, f"{family_of(pair.kind)}-"}:  # a kind may have the name of its family
+        for group in {pair.kind, f"{kind_family(pair.kind)}-"}:  # a kind may have the name of its family
             total[group] = total.get(group, 0.0) + weight
             images.setdefault(group, set()).add(group_of(pair))
 
@@ -116,7 +116,7 @@ def kind_groups(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> Kind
         return total[group] >= MIN_PAIRS - 1e-6 and len(images[group]) >= FOLDS
 
     kinds = sorted({pair.kind for pair in pairs})
-    refined = [kind for kind in kinds if enough(f"{family_of(kind)}-")]
+    refined = [kind for kind in kinds if enough(f"{kind_family(kind)}-")]
     alone = tuple(kind for kind in refined if enough(kind))
     pooled = tuple(kind for kind in refined if kind not in alone)
     return KindGroups(alone, pooled, tuple(kind for kind in kinds if kind not in refined))
@@ -126,7 +126,7 @@ def _fold_counts(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> dic
     """Return the number of folds of each family."""
     total: defaultdict[str, float] = defaultdict(float)
     for pair, weight in zip(pairs, draws, strict=True):
-        total[family_of(pair.kind)] += weight
+        total[kind_family(pair.kind)] += weight
     return {family: FOLDS if number >= FEW else FOLDS_OF_FEW for family, number in total.items()}
 
 
@@ -166,7 +166,7 @@ class TextOnlyOdds:
             return
         used, weights = [pairs[i] for i in rows], np.asarray(draws, dtype=float)[rows]
         features, positions = self._features(used), self._positions(used)
-        families = np.array([family_of(pair.kind) for pair in used])
+        families = np.array([kind_family(pair.kind) for pair in used])
         for (name, group), members in self._members(used).items():
             fold = self._folds(positions, group)
             for number in range(fold.max() + 1):
@@ -188,7 +188,7 @@ class TextOnlyOdds:
         import numpy as np
 
         odds = np.zeros(len(pairs))
-        families = np.array([family_of(p.kind) if p.kind not in self.groups.unrefined else "" for p in pairs])
+        families = np.array([kind_family(p.kind) if p.kind not in self.groups.unrefined else "" for p in pairs])
         if not self._calibration or not pairs:
             return odds
         scores = self._scores(pairs, self._features(pairs), self._positions(pairs))
@@ -206,7 +206,7 @@ class TextOnlyOdds:
 
     def _folds(self, positions: np.ndarray, group: str) -> np.ndarray:
         """Return the folds (n,) of the classifiers of a group, from the positions of the images (n,)."""
-        return (self._num_folds.get(family_of(group), FOLDS) * positions).astype(int)
+        return (self._num_folds.get(kind_family(group), FOLDS) * positions).astype(int)
 
     def _features(self, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
         return {name: CLASSIFIERS[name].features(pairs) for name in (*self.NGRAMS, "language model")}
@@ -216,7 +216,7 @@ class TextOnlyOdds:
         import numpy as np
 
         kinds = np.array([pair.kind for pair in pairs])
-        families = np.array([family_of(kind) for kind in kinds])
+        families = np.array([kind_family(kind) for kind in kinds])
         members: dict[tuple[str, str], np.ndarray] = {("language model", ""): np.ones(len(pairs), bool)}
         for name in self.NGRAMS:
             members |= {(name, f"{family}-"): families == family for family in np.unique(families)}
@@ -262,7 +262,7 @@ def select(
         if draw < math.exp(min(0.0, -exponent * value)):
             selected.append(pair)
             left -= 1
-        elif family_of(pair.kind) != "swap":
+        elif kind_family(pair.kind) != "swap":
             left -= 1
     return selected
 

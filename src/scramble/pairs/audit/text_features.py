@@ -48,7 +48,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def plain(text: str) -> str:
+def lower_words(text: str) -> str:
     """Return the words of a text in lower case, separated by spaces."""
     return " ".join(words(text))
 
@@ -84,7 +84,7 @@ def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
 
 def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
     """Return the differences of the counts of character n-grams (n from 2 to 6) as a sparse matrix (n, COLUMNS)."""
-    return _ngram_gaps(((plain(p.chosen), plain(p.rejected)) for p in pairs), range(2, 7), str)
+    return _ngram_gaps(((lower_words(p.chosen), lower_words(p.rejected)) for p in pairs), range(2, 7), str)
 
 
 def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:

@@ -28,7 +28,9 @@ FOLDS = 5
 MIN_PAIRS = 20  # with fewer pairs, the standard error of an accuracy is above 11 points, and no classifier is fitted
 MAX_FITTED = 200_000  # maximum number of pairs for fitting; larger sets are sampled to bound time and memory
 RESAMPLES = 1000  # number of resamples of the images for confidence intervals
-COLUMN = "text_only"  # this classifier prefers the text with the higher likelihood under a model without the image
+TEXT_ONLY_COLUMN = (
+    "text_only"  # this classifier prefers the text with the higher likelihood under a model without the image
+)
 LIKELIHOODS = ("likelihood.chosen", "likelihood.rejected")  # the columns with these likelihoods in nats (pairs.scores)
 
 # A function from the features of pairs to scores (n,), which are positive if the chosen text is recognised.

@@ -18,14 +18,14 @@ from scramble.world.grammar import (
     NUMBERS,
     RELATION_WORDS,
     Clause,
-    Count,
+    CountClause,
     Exists,
     Noun,
     Relation,
     Span,
     noun_spans,
     number_spans,
-    parse,
+    parse_clauses,
     relation_of,
     relation_spans,
 )
@@ -71,10 +71,10 @@ def candidates(text: str) -> list[Negative]:
 
     Raises GrammarError if the caption does not parse.
     """
-    meaning = _canonical(parse(text))
+    meaning = _canonical(parse_clauses(text))
     negatives: dict[str, Negative] = {}
     for negative in (*_swaps(text), *_replacements(text)):
-        if _canonical(parse(negative.text)) != meaning:
+        if _canonical(parse_clauses(negative.text)) != meaning:
             negatives.setdefault(negative.text, negative)
     return list(negatives.values())
 
@@ -143,6 +143,6 @@ def _canonical_clause(clause: Clause) -> object:
         ((relation, other),) = clause.links
         mirrored = (OPPOSITE[relation], repr(other), repr(clause.subject))
         return min((relation, repr(clause.subject), repr(other)), mirrored)
-    if isinstance(clause, Count):
+    if isinstance(clause, CountClause):
         return clause
     return (repr(clause.subject), sorted(map(repr, clause.links)))

@@ -5,4 +5,4 @@ outline is public: scene graphs, reasoning-critical nodes, four kinds of interve
 overthink), and DPO. All details are our choice. docs/scenealign.md lists these choices.
 """
 
-KINDS = ("swap", "replace", "shorten", "overthink")
+INTERVENTION_KINDS = ("swap", "replace", "shorten", "overthink")

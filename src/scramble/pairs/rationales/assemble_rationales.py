@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from scramble.grading import rationales
 from scramble.pairs.base import Skip, changed_span, seeded
-from scramble.pairs.rationales import KINDS
-from scramble.pairs.rationales.cases import Case, NotPossible, Perturbed, SceneAlignError, Settings
+from scramble.pairs.rationales import INTERVENTION_KINDS
+from scramble.pairs.rationales.cases import NotPossible, Perturbed, RationaleCase, SceneAlignError, Settings
 from scramble.pairs.rationales.graph_edits import apply, facts_changed
 from scramble.records import ImageRecord, PreferencePair, Question
 from scramble.scenegraphs import GraphError, read_graph
@@ -23,7 +23,7 @@ class Interventions(Protocol):
 
     settings: Settings
 
-    def prepare(self, case: Case) -> Any:
+    def prepare(self, case: RationaleCase) -> Any:
         """Prepare a case for :meth:`perturb`. Raises NotPossible with a reason that can be counted."""
         ...
 
@@ -34,7 +34,7 @@ class Interventions(Protocol):
 
 def cases(
     images: Iterable[ImageRecord], questions: Iterable[Question], problems: Counter[str]
-) -> Iterator[Case | Skip]:
+) -> Iterator[RationaleCase | Skip]:
     """Yield each question with the graph of its image. Questions are loaded into memory, and images are streamed.
 
     Args:
@@ -59,14 +59,14 @@ def cases(
             if graph is None:
                 yield _skip(question, reason)
             else:
-                yield Case(image.image_id, question, graph, image.source)
+                yield RationaleCase(image.image_id, question, graph, image.source)
     for questions_of_image in by_image.values():
         for question in questions_of_image:
             yield _skip(question, "question about a missing image")
 
 
 def rationale_pairs(
-    stream: Iterable[Case | Skip],
+    stream: Iterable[RationaleCase | Skip],
     interventions: Interventions,
     *,
     prompt: str = rationales.ASK,
@@ -100,15 +100,15 @@ def rationale_pairs(
 
 
 def _perturbations(
-    stream: Iterable[Case | Skip],
+    stream: Iterable[RationaleCase | Skip],
     interventions: Interventions,
     per_question: int,
     seed: int,
     skips: deque[Skip],
     misses: Counter[str] | None,
-) -> Iterator[tuple[Case, Perturbed]]:
+) -> Iterator[tuple[RationaleCase, Perturbed]]:
     settings = interventions.settings
-    kinds = [kind for kind in KINDS if settings.kinds.get(kind, 0) > 0]
+    kinds = [kind for kind in INTERVENTION_KINDS if settings.kinds.get(kind, 0) > 0]
     if not 1 <= per_question <= len(kinds):
         raise SceneAlignError(
             f"pairs.options.per_question must be between 1 and {len(kinds)} (the number of kinds with a weight above "
@@ -151,7 +151,7 @@ def _order(kinds: list[str], settings: Settings, rng: random.Random) -> list[str
     return order
 
 
-def _pair(case: Case, perturbed: Perturbed, prompt: str, seed: int) -> PreferencePair:
+def _pair(case: RationaleCase, perturbed: Perturbed, prompt: str, seed: int) -> PreferencePair:
     chosen = rationales.write(perturbed.chosen, perturbed.chosen_answer)
     rejected = rationales.write(perturbed.rejected, perturbed.rejected_answer)
     edited = apply(case.graph, (change for change in perturbed.changes if change["op"] != "leave-out"))

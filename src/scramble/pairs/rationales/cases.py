@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from scramble.pairs.rationales import KINDS
-from scramble.pairs.rationales.graph_edits import Change
+from scramble.pairs.rationales import INTERVENTION_KINDS
+from scramble.pairs.rationales.graph_edits import GraphChange
 from scramble.records import Question
 from scramble.scenegraphs import SceneGraph
 
@@ -20,7 +20,7 @@ class SceneAlignError(ValueError):
 
 
 @dataclass(frozen=True)
-class Case:
+class RationaleCase:
     """A question, which may contain the faithful rationale, and the scene graph of the image that it is about."""
 
     image_id: str
@@ -44,15 +44,17 @@ class Settings:
             side states the true detail where a false detail is added to the rejected side.
     """
 
-    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
+    kinds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(INTERVENTION_KINDS, 1.0))
     edits: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
     distance: tuple[int, int] | None = None
     answer: str = "follow"
     balance: str = "pad"
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.kinds) - set(KINDS)):
-            raise SceneAlignError(f"pairs.options.kinds: unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
+        if unknown := sorted(set(self.kinds) - set(INTERVENTION_KINDS)):
+            raise SceneAlignError(
+                f"pairs.options.kinds: unknown kind {unknown[0]!r}: choose from {', '.join(INTERVENTION_KINDS)}"
+            )
         if not any(weight > 0 for weight in self.kinds.values()) or any(w < 0 for w in self.kinds.values()):
             raise SceneAlignError(
                 "pairs.options.kinds must have weights of at least 0, and at least one weight must be above 0, not "
@@ -100,7 +102,7 @@ class Perturbed:
     rejected: tuple[str, ...]
     chosen_answer: str
     rejected_answer: str
-    changes: tuple[Change, ...]
+    changes: tuple[GraphChange, ...]
     false_steps: tuple[int, ...]
     missing: tuple[str, ...]
     padding: tuple[str, ...]
@@ -140,7 +142,7 @@ class PreparedCase:
 
     rule: ClassVar[str]
 
-    case: Case
+    case: RationaleCase
     steps: tuple[str, ...]
     answer: str
     critical: tuple[str, ...]
@@ -154,7 +156,7 @@ class PreparedCase:
         kind: str,
         chosen: Sequence[str],
         rejected: Sequence[str],
-        changes: Sequence[Change],
+        changes: Sequence[GraphChange],
         answer: str | None = None,
     ) -> Perturbed:
         """Return a perturbation in which the steps that differ between the sides are false.

@@ -16,7 +16,7 @@ from typing import Any
 
 from scramble.scenegraphs import GraphError, Link, Node, SceneGraph
 
-Change = dict[str, Any]
+GraphChange = dict[str, Any]
 
 
 def apply(graph: SceneGraph, changes: Iterable[Mapping[str, Any]]) -> SceneGraph:

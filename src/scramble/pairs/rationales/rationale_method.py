@@ -12,7 +12,7 @@ from scramble.engines import Engine, ReplyStore, open_engine
 from scramble.grading import rationales
 from scramble.pairs.base import Skip
 from scramble.pairs.method import WHOLE, PairMethod
-from scramble.pairs.rationales import KINDS
+from scramble.pairs.rationales import INTERVENTION_KINDS
 from scramble.pairs.rationales.assemble_rationales import Interventions, cases, rationale_pairs
 from scramble.pairs.rationales.cases import SceneAlignError, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence
@@ -100,7 +100,7 @@ class SceneAlignRationales(PairMethod):
         self._per_question, self._wording = per_question, wording
         weights = None if kinds is None else {k: float(w) for k, w in kinds.items() if w is not None}
         self._settings = Settings(
-            kinds=dict.fromkeys(KINDS, 1.0) if weights is None else weights,
+            kinds=dict.fromkeys(INTERVENTION_KINDS, 1.0) if weights is None else weights,
             edits={1: 1.0} if edits is None else {int(n): float(w) for n, w in edits.items()},
             distance=None if distance is None else (distance[0], distance[1]),
             answer=answer,

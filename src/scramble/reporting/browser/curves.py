@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from scramble.reporting import charts
-from scramble.reporting.arms import method_of
 from scramble.reporting.figures import PANELS
+from scramble.storage.arm_names import method_of
 from scramble.storage.jsonl import read_jsonl
 
 CURVES = (

@@ -10,7 +10,7 @@ from typing import Any
 from scramble.evaluation.scoring import results
 from scramble.reporting.arms import split_run
 from scramble.reporting.comparison import Folders
-from scramble.reporting.table import listed_counts, objective_text, plain
+from scramble.reporting.table import cell_text, listed_counts, objective_text
 from scramble.storage.files import STAGE_FILE, read_json
 
 ENVIRONMENT = "environment.json"
@@ -90,7 +90,7 @@ def _facts(stage: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str
         "seconds": round(summary["seconds"]) if "seconds" in summary else None,
         "commit": (environment.get("git_commit") or "")[:10],
     }
-    return {name: plain(value) for name, value in facts.items()}
+    return {name: cell_text(value) for name, value in facts.items()}
 
 
 def _data(name: str, stage: Mapping[str, Any]) -> dict[str, Any]:

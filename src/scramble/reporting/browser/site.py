@@ -11,7 +11,6 @@ from typing import Any
 
 from scramble.evaluation.items import Benchmark
 from scramble.reporting import charts, comparison, headline, pages
-from scramble.reporting.arms import method_of
 from scramble.reporting.browser import scores
 from scramble.reporting.browser.curves import curves
 from scramble.reporting.browser.images import SiteImages
@@ -19,10 +18,11 @@ from scramble.reporting.browser.items import ItemTable, item_table
 from scramble.reporting.browser.pairs import PairTable, pair_tables
 from scramble.reporting.browser.runs import runs_page
 from scramble.reporting.browser.sources import Sources
+from scramble.storage.arm_names import method_of
 from scramble.storage.files import StoreError, write_text
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "browser"
-SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", "main")
+PAGE_SCRIPTS = ("core", "list", "explorer", "dialogs", "items", "pairs", "training", "main")
 """The scripts in ``templates/browser`` in the order in which the page loads them."""
 TOKEN_PART = 100
 """Number of items per file of token log-probabilities. The size of a file is about 0.5 MB."""
@@ -128,7 +128,7 @@ def write_site(
         "index.html.j2",
         generator=GENERATOR,
         title=title,
-        scripts=SCRIPTS,
+        scripts=PAGE_SCRIPTS,
         headlines=heads,
         baselines=[name for name in options.baselines if any(name in row.differences for row in rows)],
         colours=colours,
@@ -210,6 +210,6 @@ def _write_script(path: Path, name: str, value: Any) -> None:
 
 
 def _write_assets(folder: Path) -> None:
-    for name in SCRIPTS:
+    for name in PAGE_SCRIPTS:
         write_text(folder / f"{name}.js", (TEMPLATES / f"{name}.js").read_text(encoding="utf-8"))
     pages.write_page(folder / "style.css", TEMPLATES, "style.css.j2", lines=charts.LINES)

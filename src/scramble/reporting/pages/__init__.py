@@ -19,7 +19,7 @@ from scramble.storage.files import write_text
 if TYPE_CHECKING:
     from PIL import Image
 
-BASE = Path(__file__).parent / "templates"
+TEMPLATE_FOLDER = Path(__file__).parent / "templates"
 PALETTE = (
     ("#7b7f86", "#9aa0a8"),
     ("#d1661f", "#f09a5c"),
@@ -40,7 +40,7 @@ def write_page(path: str | Path, templates: Path, name: str, **values: Any) -> N
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
-        loader=FileSystemLoader([templates, BASE]),
+        loader=FileSystemLoader([templates, TEMPLATE_FOLDER]),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,7 +13,7 @@ from scramble.language.parse import Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.records import Edit
 
-Change = tuple[int, int, str]  # start, end (characters), new text
+TextChange = tuple[int, int, str]  # start, end (characters), new text
 _NAMES = frozenset({"tv", "suv", "wii", "frisbee", "jeep"})  # a replacement does not keep the capital of a name
 _REPEATED = re.compile(r"\b([a-z]{3,})(?: and| or|,|,? and|,? or)? \1\b")
 
@@ -23,7 +23,7 @@ def is_title(s: Sentence, token: int) -> bool:
     return s.text[s.start[token]].isupper() and s.lower[token].removesuffix("s") not in _NAMES
 
 
-def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
+def span_change(s: Sentence, first: int, last: int, new: str) -> TextChange:
     """Return the replacement of tokens ``first`` to ``last`` with words of the caption.
 
     A capital that the position requires is kept.
@@ -31,7 +31,7 @@ def span_change(s: Sentence, first: int, last: int, new: str) -> Change:
     return s.start[first], s.end[last], capitalised(new) if first in s.opening else new
 
 
-def word_change(s: Sentence, first: int, last: int, new: str) -> Change:
+def word_change(s: Sentence, first: int, last: int, new: str) -> TextChange:
     """Return the replacement of tokens ``first`` to ``last`` with new words in the case of the old words."""
     old = s.span(first, last)
     if len(old) > 1 and old.isupper() and is_title(s, first):
@@ -49,7 +49,7 @@ def moved_text(s: Sentence, first: int, last: int) -> str:
     return decapitalised(text, keep=s.tag[first] in ("NNP", "NNPS") or len(s.lower[first]) >= s.headline)
 
 
-def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
+def article_change(s: Sentence, token: int, next_word: str) -> list[TextChange]:
     """Return the change of "a" or "an" before ``token`` to agree with ``next_word``, or [] if none is needed."""
     if token == 0 or s.lower[token - 1] not in ("a", "an"):
         return []
@@ -57,7 +57,7 @@ def article_change(s: Sentence, token: int, next_word: str) -> list[Change]:
     return [] if right == s.lower[token - 1] else [word_change(s, token - 1, token - 1, right)]
 
 
-def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[Change] | None:
+def agreement_changes(s: Sentence, phrase: Phrase, to_plural: bool) -> list[TextChange] | None:
     """Return the changes that make finite verbs agree with a phrase that becomes plural or singular.
 
     Return None if the sentence is too complex to correct.
@@ -102,7 +102,7 @@ def _shows_plural(verb: str, tag: str) -> bool:
     return verb in ("are", "were", "have", "do") or (tag == "VBP" and verb not in ("is", "was", "has", "does"))
 
 
-def build(s: Sentence, changes: Sequence[Change], kind: str, rule: str, weight: float) -> Negative | None:
+def apply_changes(s: Sentence, changes: Sequence[TextChange], kind: str, rule: str, weight: float) -> Negative | None:
     """Apply changes, in any order, to create a negative.
 
     Return None if the changes overlap, affect a negated word, do not change the text, or repeat a word around "and" or

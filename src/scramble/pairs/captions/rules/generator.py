@@ -15,7 +15,7 @@ from typing import Any
 
 from scramble import interrupt
 from scramble.language.lexicon import Lexicon, load_lexicon
-from scramble.language.parse import Sentence, parse
+from scramble.language.parse import Sentence, parse_sentences
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, load_pipeline
 from scramble.pairs.base import Caption, Negative
 from scramble.pairs.captions.rules.plausibility import (
@@ -145,7 +145,7 @@ class _Worker:
         key = (self._pipeline, self._lexicon, tuple(texts))
         if key not in _LEARNED:
             _LEARNED.clear()
-            _LEARNED[key] = SelectionalTables(parse(nlp, texts, lexicon))
+            _LEARNED[key] = SelectionalTables(parse_sentences(nlp, texts, lexicon))
         self._tables = _LEARNED[key]
 
     def start(self) -> tuple[Any, Lexicon]:
@@ -157,7 +157,7 @@ class _Worker:
 
     def __call__(self, texts: list[str]) -> list[list[Negative]]:
         nlp, lexicon = self.start()
-        return [self._negatives(sentence, lexicon) for sentence in parse(nlp, texts, lexicon)]
+        return [self._negatives(sentence, lexicon) for sentence in parse_sentences(nlp, texts, lexicon)]
 
     def _negatives(self, sentence: Sentence, lexicon: Lexicon) -> list[Negative]:
         negatives: dict[str, Negative] = {}

@@ -6,8 +6,8 @@ from scramble.language.inflect import article, plural, word_set
 from scramble.language.lexicon import Lexicon
 from scramble.language.parse import NO_HEADLINE, QUANTIFIERS, Phrase, Sentence
 from scramble.pairs.base import Negative
-from scramble.pairs.captions.rules.edit import agreement_changes, build, moved_text, span_change
-from scramble.pairs.captions.rules.relations import relations
+from scramble.pairs.captions.rules.edit import agreement_changes, apply_changes, moved_text, span_change
+from scramble.pairs.captions.rules.relations import caption_relations
 from scramble.pairs.captions.rules.swap_conditions import SEPARATORS, is_generic
 
 _GROUPS = {"group": "group", "couple": "couple", "bunch": "bunch", "row": "row", "crowd": "group", "herd": "group"}
@@ -59,7 +59,7 @@ def swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Ne
             span_change(s, u.number, u.number, moved_text(s, v.number, v.number)),
             span_change(s, v.number, v.number, moved_text(s, u.number, u.number)),
         ]
-        return [build(s, changes, "swap-number", "swap.numbers", 2.0)]
+        return [apply_changes(s, changes, "swap-number", "swap.numbers", 2.0)]
     many, one = (u, v) if _quantity(s, u) else (v, u)
     quantity = _quantity(s, many)
     if (
@@ -94,7 +94,7 @@ def swap_numbers(s: Sentence, u: Phrase, v: Phrase, lexicon: Lexicon) -> list[Ne
         *verbs_one,
         *verbs_many,
     ]
-    return [build(s, changes, "swap-number", "swap.numbers", 1.0)]
+    return [apply_changes(s, changes, "swap-number", "swap.numbers", 1.0)]
 
 
 def _puts_one_on_many(s: Sentence, one: Phrase, many: Phrase) -> bool:
@@ -105,7 +105,7 @@ def _puts_one_on_many(s: Sentence, one: Phrase, many: Phrase) -> bool:
 
     return any(
         words.split(" ")[-1] in _CARRIED and left is not None and is_plural(right) and not is_plural(left)
-        for left, words, right in relations(s)
+        for left, words, right in caption_relations(s)
         if left is many or right is one
     )
 

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from scramble.language.lexicon import SPELLINGS, Adjective, Noun
+from scramble.language.lexicon import SPELLINGS, Adjective, NounEntry
 from scramble.language.parse import Phrase, Sentence
-from scramble.pairs.captions.rules.relations import AUXILIARY, Place, nearest, relations, verb_stem
+from scramble.pairs.captions.rules.relations import AUXILIARY, Place, caption_relations, nearest_place, verb_stem
 
 _NATURAL = frozenset({"animal", "food", "nature"})  # categories whose nouns have typical colours
 # Swaps and replacements with a lower log-lift are dropped. docs/results/negatives.md shows the effect of both
@@ -81,7 +81,7 @@ class SelectionalTables:
                 self._count(phrase.noun, ("adjective", attribute.adjective.word))
             if phrase.partitive:
                 self._count(phrase.noun, ("partitive", s.lower[phrase.slot].removesuffix("s")))
-        for left, words, right in relations(s):
+        for left, words, right in caption_relations(s):
             if left is not None and left.noun is not None:
                 self._count(left.noun, ("left", words))
             if right is not None and right.noun is not None:
@@ -90,7 +90,7 @@ class SelectionalTables:
             if left is None or right is None or left.noun is None or right.noun is None:
                 continue
             self._triples[left.noun.lemma, words, right.noun.lemma] += 1
-            for relation in {words, nearest(("right", words))[1]}:
+            for relation in {words, nearest_place(("right", words))[1]}:
                 for first in ("", left.noun.category):
                     for last in ("", right.noun.category):
                         self._category_triples[first, relation, last] += 1
@@ -123,8 +123,8 @@ class SelectionalTables:
         expected = self._words[noun] * self._words[word] / max(1, self._captions)
         return math.log((self._company[noun, word] + _COMPANY) / (expected + _COMPANY))
 
-    def _count(self, noun: Noun, place: Place) -> None:
-        for context in {place, nearest(place)}:
+    def _count(self, noun: NounEntry, place: Place) -> None:
+        for context in {place, nearest_place(place)}:
             self._places[context] += 1
             self._nouns[context, noun.lemma] += 1
             self._categories[context, noun.category] += 1
@@ -142,7 +142,7 @@ class SelectionalTables:
                     lowest = min(lowest, self._lift(other, ("adjective", attribute.adjective.word)))
         return lowest
 
-    def noun_lift(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
+    def noun_lift(self, s: Sentence, phrase: Phrase, noun: NounEntry) -> float:
         """Return the lowest log-lift of a noun in the place of a phrase.
 
         The minimum is taken over the relations and adjectives of the phrase, and over the other nouns and verbs of the
@@ -156,14 +156,14 @@ class SelectionalTables:
             lowest = min(lowest, self._company_lift(noun.lemma, word))
         return lowest
 
-    def noun_odds(self, s: Sentence, phrase: Phrase, noun: Noun) -> float:
+    def noun_odds(self, s: Sentence, phrase: Phrase, noun: NounEntry) -> float:
         """Return the log-odds of a noun in the place of a phrase relative to the noun of the phrase."""
         if phrase.noun is None:
             return 0.0
         odds = math.log((self._frequency[noun.lemma] + _COMPANY) / (self._frequency[phrase.noun.lemma] + _COMPANY))
         new = replace(phrase, noun=noun)
         places: list[Place] = [("adjective", attribute.adjective.word) for attribute in phrase.attributes]
-        for left, words, right in relations(s):
+        for left, words, right in caption_relations(s):
             places += [("left", words)] if left is phrase else [("right", words)] if right is phrase else []
         return odds + sum(self._lift(new, place) - self._lift(phrase, place) for place in places)
 
@@ -178,7 +178,7 @@ class SelectionalTables:
         words.
         """
         odds = 0.0
-        for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words), strict=True):
+        for (left, old, right), (_, new, _) in zip(caption_relations(s), caption_relations(s, words), strict=True):
             if new == old:
                 continue
             for phrase, side in ((left, "left"), (right, "right")):
@@ -209,7 +209,9 @@ class SelectionalTables:
         ``phrases`` maps the ``id`` of an old phrase to the new phrase, and ``words`` maps tokens to new words.
         """
         lowest = math.inf
-        for (left, old, right), (_, new, _) in zip(relations(s), relations(s, words or {}), strict=True):
+        for (left, old, right), (_, new, _) in zip(
+            caption_relations(s), caption_relations(s, words or {}), strict=True
+        ):
             new_left, new_right = (phrases.get(id(p), p) for p in (left, right))
             if new_left is left and new_right is right and new == old:
                 continue
@@ -226,7 +228,7 @@ class SelectionalTables:
         """Return the log-lift of a noun with an adjective. For example, dogs are seldom green."""
         return self._lift(phrase, ("adjective", adjective))
 
-    def has_attribute(self, adjective: Adjective, noun: Noun) -> bool:
+    def has_attribute(self, adjective: Adjective, noun: NounEntry) -> bool:
         """Return whether a noun can have an adjective.
 
         Most things can have any colour and be large or small. Animals, food and plants have typical colours, and
@@ -238,7 +240,7 @@ class SelectionalTables:
             return self._nouns[("adjective", adjective.word), noun.lemma] >= _ATTESTED
         return True
 
-    def has_quantity(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
+    def has_quantity(self, s: Sentence, phrase: Phrase, noun: NounEntry) -> bool:
         """Return whether a phrase has no quantity word, or whether a noun occurs after this word at least
         :data:`_ATTESTED` times ("slice of soup" does not occur).
         """
@@ -296,7 +298,7 @@ class SelectionalTables:
             return 0.0, 0.0
         other = {id(u): v, id(v): u}
         odds = 0.0
-        for left, words, right in relations(s):
+        for left, words, right in caption_relations(s):
             new_left, new_right = (other.get(id(p), p) for p in (left, right))
             if right is not None and new_right is not None and (new_left is not left or new_right is not right):
                 old = self._numbers[_number_place(left, words), right.plural]
@@ -314,11 +316,11 @@ class SelectionalTables:
         if not total or not nouns or not self._frequency[lemma]:
             return 0.0
         share = nouns / total
-        for context in dict.fromkeys((nearest(place), place)):
+        for context in dict.fromkeys((nearest_place(place), place)):
             share = (self._categories[context, category] + _STRENGTH * share) / (self._places[context] + _STRENGTH)
         inside = self._frequency[lemma] / nouns
         probability = share * inside
-        for context in dict.fromkeys((nearest(place), place)):
+        for context in dict.fromkeys((nearest_place(place), place)):
             probability = (self._nouns[context, lemma] + _STRENGTH * probability) / (self._places[context] + _STRENGTH)
         return math.log(probability * total / self._frequency[lemma])
 
@@ -326,7 +328,7 @@ class SelectionalTables:
         """Return the log-probability of two categories around a relation, relative to independent categories."""
         counts = self._category_triples
         lift = 1.0
-        for context in (nearest(("right", words))[1], words):
+        for context in (nearest_place(("right", words))[1], words):
             total = counts["", context, ""]
             expected = counts[left, context, ""] * counts["", context, right] / total if total else 0.0
             lift = (counts[left, context, right] + _STRENGTH * lift) / (expected + _STRENGTH)

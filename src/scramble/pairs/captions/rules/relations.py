@@ -17,12 +17,12 @@ _RELATIONAL = frozenset(
 _ENDING = re.compile(r"(?:ing|ed|es|s|e)$")
 _SUBJECTS = frozenset({"nsubj", "nsubjpass"})
 
-Relation = tuple[Phrase | None, str, Phrase | None]
+CaptionRelation = tuple[Phrase | None, str, Phrase | None]
 # ("left" or "right", words of a relation) or ("adjective", "partitive" or "quantity", word)
 Place = tuple[str, str]
 
 
-def relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Iterator[Relation]:
+def caption_relations(s: Sentence, new: Mapping[int, str] = MappingProxyType({})) -> Iterator[CaptionRelation]:
     """Yield the relations of a caption: the phrase before, the words (verb stems, prepositions), and the phrase after.
 
     The words of a relation are between two consecutive phrases. The phrase before is the phrase on which the first of
@@ -76,7 +76,7 @@ def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]
     return nearest
 
 
-def nearest(place: Place) -> Place:
+def nearest_place(place: Place) -> Place:
     """Return the place in which the relation is reduced to the word or preposition nearest to the noun."""
     side, words = place
     if side in ("adjective", "partitive"):

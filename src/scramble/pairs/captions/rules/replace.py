@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scramble.language.inflect import plural
-from scramble.language.lexicon import SPELLINGS, Adjective, Lexicon, Noun
+from scramble.language.lexicon import SPELLINGS, Adjective, Lexicon, NounEntry
 from scramble.language.parse import Phrase, Sentence
 from scramble.pairs.base import Negative
-from scramble.pairs.captions.rules.edit import article_change, build, word_change
+from scramble.pairs.captions.rules.edit import apply_changes, article_change, word_change
 from scramble.pairs.captions.rules.plausibility import SelectionalTables, spellings_in
 
 _GENDERED = frozenset({"man", "woman", "boy", "girl"})
@@ -77,7 +77,7 @@ class _Plausibility:
             return used.pop()
         return word if self.tables is None else self.tables.spelling(*both)
 
-    def noun(self, s: Sentence, phrase: Phrase, noun: Noun) -> bool:
+    def noun(self, s: Sentence, phrase: Phrase, noun: NounEntry) -> bool:
         if self.tables is None:
             return True
         if not self.tables.has_quantity(s, phrase, noun) or self.tables.noun_odds(s, phrase, noun) < self.min_odds:
@@ -103,7 +103,7 @@ class _Plausibility:
 
 
 def _replace_object(
-    s: Sentence, phrase: Phrase, noun: Noun, lemmas: set[str], lexicon: Lexicon, fits: _Plausibility
+    s: Sentence, phrase: Phrase, noun: NounEntry, lemmas: set[str], lexicon: Lexicon, fits: _Plausibility
 ) -> list[Negative | None]:
     others = lexicon.noun_swaps.get(noun.lemma, [])
     first = phrase.last
@@ -141,7 +141,7 @@ def _replace_object(
         new = fits.spelled(s, other.lemma)
         new = plural(new) if phrase.plural else new
         changes = [word_change(s, first, phrase.last, new), *article_change(s, first, new)]
-        negatives.append(build(s, changes, "replace-object", "replace.object", other.weight))
+        negatives.append(apply_changes(s, changes, "replace-object", "replace.object", other.weight))
     return negatives
 
 
@@ -169,7 +169,7 @@ def _replace_attributes(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Pl
             if not fits.adjective(phrase, a.adjective, other):
                 continue
             changes = [word_change(s, a.first, a.last, new), *article_change(s, a.first, new)]
-            negatives.append(build(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
+            negatives.append(apply_changes(s, changes, "replace-attribute", f"replace.{a.adjective.cls}", other.weight))
     return negatives
 
 
@@ -190,7 +190,9 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plau
         if s.tag[first - 1] == "DT":
             return []  # "the inside of a bus"
         return [
-            build(s, [word_change(s, first, phrase.first - 1, other)], "replace-relation", "replace.preposition", w)
+            apply_changes(
+                s, [word_change(s, first, phrase.first - 1, other)], "replace-relation", "replace.preposition", w
+            )
             for other, w in others
             if fits.relation(s, first, phrase.first - 1, other)
         ]
@@ -210,7 +212,7 @@ def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Pla
     new = _OPPOSITE[s.lower[token]]
     if s.lower[phrase.last] not in lexicon.phrases["slopes"] or not fits.relation(s, token, token, new):
         return []
-    return [build(s, [word_change(s, token, token, new)], "replace-relation", "replace.direction", 1.0)]
+    return [apply_changes(s, [word_change(s, token, token, new)], "replace-relation", "replace.direction", 1.0)]
 
 
 def _replace_verb(
@@ -238,7 +240,7 @@ def _verb(s: Sentence, token: int, category: str, lexicon: Lexicon, fits: _Plaus
     if token >= len(s.tag) or not s.tag[token].startswith("V") or (token and s.lower[token - 1] == "-"):
         return []  # "half-eaten"
     return [
-        build(s, [word_change(s, token, token, new)], "replace-relation", "replace.verb", weight)
+        apply_changes(s, [word_change(s, token, token, new)], "replace-relation", "replace.verb", weight)
         for tag, new, weight in lexicon.verbs.get((category, s.lower[token]), [])
         if tag == s.tag[token] and fits.relation(s, token, token, new)
     ]

@@ -17,10 +17,10 @@ from scramble.language.lexicon import Lexicon
 from scramble.language.parse import PRONOUNS, Attribute, Phrase, Sentence
 from scramble.pairs.base import Negative
 from scramble.pairs.captions.rules.edit import (
-    Change,
+    TextChange,
     agreement_changes,
+    apply_changes,
     article_change,
-    build,
     moved_text,
     span_change,
 )
@@ -28,7 +28,6 @@ from scramble.pairs.captions.rules.number_swaps import inflected_head, swap_numb
 from scramble.pairs.captions.rules.plausibility import UNMOVED, SelectionalTables
 from scramble.pairs.captions.rules.swap_conditions import (
     JOINERS,
-    between,
     have_equal_roles,
     in_title,
     is_bound,
@@ -37,6 +36,7 @@ from scramble.pairs.captions.rules.swap_conditions import (
     keeps_meaning,
     must_be_plural,
     swap_weight,
+    tokens_between,
 )
 
 _RARE = frozenset({"red", "black", "yellow", "orange", "pink", "purple"})  # colours that are rare for scenes
@@ -69,7 +69,7 @@ def swaps(
     for u, v in combinations(phrases, 2):
         if u.noun is None or v.noun is None:
             continue
-        joints = between(s, u, v)
+        joints = tokens_between(s, u, v)
         words = [s.lower[i] for i in joints]
         linked = not keeps_meaning(s, u, v, joints, words, lexicon)
         if max(lemmas[u.noun.lemma], lemmas[v.noun.lemma]) <= 2:
@@ -157,7 +157,7 @@ def _swap_attributes(
                 *article_change(s, a.first, s.lower[b.first]),
                 *article_change(s, b.first, s.lower[a.first]),
             ]
-            negatives.append(build(s, changes, "swap-attribute", "swap.attributes", 2.0 if same else 1.0))
+            negatives.append(apply_changes(s, changes, "swap-attribute", "swap.attributes", 2.0 if same else 1.0))
     return negatives
 
 
@@ -208,16 +208,16 @@ def _move_attribute(
             continue
         following = s.span(a.last + 1, a.last + 1)
         if a.first in s.opening:
-            removed: Change = (s.start[a.first], s.end[a.last + 1], capitalised(following))
+            removed: TextChange = (s.start[a.first], s.end[a.last + 1], capitalised(following))
         else:
             removed = (s.start[a.first], s.start[a.last + 1], "")
         word, at = moved_text(s, a.first, a.last), receiver.nominal
         if at in s.opening:
-            added: Change = (s.start[at], s.end[at], f"{capitalised(word)} {moved_text(s, at, at)}")
+            added: TextChange = (s.start[at], s.end[at], f"{capitalised(word)} {moved_text(s, at, at)}")
         else:
             added = (s.start[at], s.start[at], word + " ")
         changes = [removed, added, *article_change(s, a.first, following), *article_change(s, at, word)]
-        negatives.append(build(s, changes, "swap-attribute", "swap.move-attribute", 1.0))
+        negatives.append(apply_changes(s, changes, "swap-attribute", "swap.move-attribute", 1.0))
     return negatives
 
 
@@ -243,7 +243,7 @@ def _in_place_of(s: Sentence, phrase: Phrase, other: Phrase) -> str:
 def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
     if not linked or (s.pronoun and not _same_reference(s, u, v)):
         return []
-    verbs: list[Change] | None = []
+    verbs: list[TextChange] | None = []
     if u.slot_plural != v.slot_plural or u.partitive or v.partitive:
         verbs_u, verbs_v = agreement_changes(s, u, v.slot_plural), agreement_changes(s, v, u.slot_plural)
         verbs = None if verbs_u is None or verbs_v is None else verbs_u + verbs_v
@@ -255,7 +255,7 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
         *verbs,
     ]
     kind = "swap-relation" if _arguments(s, u, v) else "swap-object"
-    return [build(s, changes, kind, "swap.phrases", weight)]
+    return [apply_changes(s, changes, kind, "swap.phrases", weight)]
 
 
 def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
@@ -277,7 +277,7 @@ def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) 
         *article_change(s, u.nominal, first),
         *article_change(s, v.nominal, second),
     ]
-    return [build(s, changes, "swap-object", "swap.heads", weight)]
+    return [apply_changes(s, changes, "swap-object", "swap.heads", weight)]
 
 
 def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scramble.language.inflect import word_set
-from scramble.language.lexicon import Lexicon, Noun
+from scramble.language.lexicon import Lexicon, NounEntry
 from scramble.language.parse import NO_HEADLINE, Phrase, Sentence
 from scramble.pairs.captions.rules.edit import is_title
 
@@ -52,7 +52,7 @@ def in_title(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
     )
 
 
-def between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
+def tokens_between(s: Sentence, u: Phrase, v: Phrase) -> list[int]:
     """Return the tokens between two phrases that do not belong to a noun phrase and are not negated.
 
     In "a bench with nobody on it next to a car", only "next to" relates the bench to the car.
@@ -167,12 +167,12 @@ def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
     return bare and not phrase.noun.mass and s.tag[phrase.first - 1] in ("IN", "TO")
 
 
-def is_generic(a: Noun, b: Noun, lexicon: Lexicon) -> bool:
+def is_generic(a: NounEntry, b: NounEntry, lexicon: Lexicon) -> bool:
     """Return whether a swap keeps the meaning because one noun can name the other's object, as "man" and "person"."""
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
 
-def swap_weight(a: Noun, b: Noun) -> float:
+def swap_weight(a: NounEntry, b: NounEntry) -> float:
     """Return the weight of a swap of two nouns by their categories. A weight of 0 excludes the swap."""
     pair = {a.category, b.category}
     if pair & {"part", "sport"}:
@@ -184,7 +184,7 @@ def swap_weight(a: Noun, b: Noun) -> float:
     return 0.5 if pair <= _THINGS else 0.0
 
 
-def have_equal_roles(a: Noun, b: Noun) -> bool:
+def have_equal_roles(a: NounEntry, b: NounEntry) -> bool:
     """Return whether two nouns can have each other's roles with most verbs and prepositions.
 
     This holds for people and animals. Swaps of other phrases are mostly absurd, even if the nouns have the same

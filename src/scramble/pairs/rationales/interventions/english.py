@@ -16,23 +16,23 @@ from functools import cached_property
 from scramble.language.inflect import article, capitalised, plural, word_set
 from scramble.language.lexicon import load_lexicon
 from scramble.pairs.rationales.cases import (
-    Case,
     NotPossible,
     Perturbed,
     PreparedCase,
+    RationaleCase,
     Settings,
     draw_omitted,
     weighted_order,
 )
 from scramble.pairs.rationales.critical import critical_nodes
-from scramble.pairs.rationales.graph_edits import Change, Cooccurrence
+from scramble.pairs.rationales.graph_edits import Cooccurrence, GraphChange
 from scramble.scenegraphs.alignment import (
     Mention,
     answer_support,
     bearers,
     mentions,
     variants,
-    words,
+    words_with_offsets,
     write_rationale,
 )
 
@@ -61,7 +61,7 @@ Splice = tuple[int, int, int, str]  # step, start, end, new text
 
 @dataclass(frozen=True)
 class _Edit:
-    change: Change
+    change: GraphChange
     splices: tuple[Splice, ...]
     answer: str
 
@@ -84,7 +84,7 @@ class WordInterventions:
             "overthink": self._overthink,
         }
 
-    def prepare(self, case: Case) -> AlignedCase:
+    def prepare(self, case: RationaleCase) -> AlignedCase:
         """Align the question and the rationale with the graph. Raises NotPossible with a reason that can be counted."""
         graph, answer = case.graph, " ".join(case.question.answer.lower().split())
         anchors = list(dict.fromkeys(m.node for m in mentions(graph, [case.question.question])))
@@ -147,7 +147,7 @@ class WordInterventions:
                 edits += self._attribute_swaps(aligned, a, b)
                 if splices := self._argument_swap(aligned, a, b):
                     names = [graph.by_id[node].name for node in (a, b)]
-                    change: Change = {"op": "swap", "what": "links", "nodes": [a, b], "names": names}
+                    change: GraphChange = {"op": "swap", "what": "links", "nodes": [a, b], "names": names}
                     edits.append(_Edit(change, splices, aligned.answer))
         rng.shuffle(edits)
         return edits
@@ -167,7 +167,7 @@ class WordInterventions:
                     if word.lower == old
                 ]
                 if splices:
-                    change: Change = {"op": "swap", "what": "attribute", "nodes": [a, b], "words": [x, y]}
+                    change: GraphChange = {"op": "swap", "what": "attribute", "nodes": [a, b], "words": [x, y]}
                     answer = {x: y, y: x}.get(aligned.answer.lower(), aligned.answer)
                     edits.append(_Edit(change, tuple(splices), answer))
         return edits
@@ -212,7 +212,13 @@ class WordInterventions:
             others = [n.name for n in aligned.graph.nodes if n.id != node]
             for weight, new in self._absent(name, others, present):
                 attributes = list(aligned.graph.by_id[node].attributes)
-                change: Change = {"op": "replace", "nodes": [node], "name": new, "attributes": attributes, "was": name}
+                change: GraphChange = {
+                    "op": "replace",
+                    "nodes": [node],
+                    "name": new,
+                    "attributes": attributes,
+                    "was": name,
+                }
                 splices = tuple(
                     (m.step, m.noun.start, m.noun.end, plural(new) if m.is_plural else new) for m in aligned.of(node)
                 )
@@ -274,7 +280,7 @@ class WordInterventions:
         rng.shuffle(options)
         chosen: list[Splice] = []
         rejected: list[Splice] = []
-        changes: list[Change] = []
+        changes: list[GraphChange] = []
         for m, true, false in options:
             if m.step in {splice[0] for splice in rejected}:
                 continue
@@ -326,8 +332,12 @@ def unintended(perturbed: Perturbed) -> str:
             allowed_gone.add(change["instead"])
             allowed_new.add(change["word"])
         elif change["op"] == "replace":
-            allowed_gone.update(w.lower for form in (change["was"], plural(change["was"])) for w in words(form))
-            allowed_new.update(w.lower for form in (change["name"], plural(change["name"])) for w in words(form))
+            allowed_gone.update(
+                w.lower for form in (change["was"], plural(change["was"])) for w in words_with_offsets(form)
+            )
+            allowed_new.update(
+                w.lower for form in (change["name"], plural(change["name"])) for w in words_with_offsets(form)
+            )
     for what, differ, allowed in (("new words", new - old, allowed_new), ("words are gone", old - new, allowed_gone)):
         stems = {_stem(word) for word in allowed}
         if surplus := [word for word in differ if _stem(word) not in stems]:
@@ -353,7 +363,7 @@ def _is_reversed(perturbed: Perturbed, a: str, b: str) -> bool:
 
 
 def _content(steps: Sequence[str]) -> Counter[str]:
-    return Counter(w.lower for step in steps for w in words(step) if w.lower not in _FUNCTION)
+    return Counter(w.lower for step in steps for w in words_with_offsets(step) if w.lower not in _FUNCTION)
 
 
 def _stem(word: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from scramble.engines import Engine, Message, Reply, ReplyStore, Request, ask_each
-from scramble.pairs.rationales.cases import Case, Perturbed, Settings
+from scramble.pairs.rationales.cases import Perturbed, RationaleCase, Settings
 from scramble.pairs.rationales.graph_edits import Cooccurrence, apply, facts_changed
 from scramble.pairs.rationales.interventions.english import WordInterventions, unintended
 from scramble.storage.hashing import content_key
@@ -78,7 +78,9 @@ class EngineInterventions(WordInterventions):
             "seed": seed,
         }
 
-    def rewritten(self, stream: Iterable[tuple[Case, Perturbed]]) -> Iterator[tuple[Case, Perturbed | str]]:
+    def rewritten(
+        self, stream: Iterable[tuple[RationaleCase, Perturbed]]
+    ) -> Iterator[tuple[RationaleCase, Perturbed | str]]:
         """Yield each perturbation in the model's words, or the reason why the reply cannot be used.
 
         A perturbation that only omits steps is yielded unchanged, without a request.
@@ -99,7 +101,7 @@ class EngineInterventions(WordInterventions):
         """Return the totals of the engine, and the number of replies for each outcome."""
         return {"rewriter": dataclasses.asdict(self._engine.totals), "replies": dict(self.counts.most_common())}
 
-    def _requests(self, pair: tuple[Case, Perturbed]) -> list[Request]:
+    def _requests(self, pair: tuple[RationaleCase, Perturbed]) -> list[Request]:
         case, perturbed = pair
         changed = facts_changed(case.graph, apply(case.graph, perturbed.changes))
         facts = [f"- no longer true: {fact}" for fact in changed["removed"]]

@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 
 from scramble.pairs.rationales.cases import (
-    Case,
     NotPossible,
     Perturbed,
     PreparedCase,
+    RationaleCase,
     Settings,
     draw_omitted,
     weighted_order,
 )
 from scramble.pairs.rationales.critical import critical_nodes
-from scramble.pairs.rationales.graph_edits import Change, Cooccurrence, apply
+from scramble.pairs.rationales.graph_edits import Cooccurrence, GraphChange, apply
 from scramble.scenegraphs import Node, SceneGraph
 from scramble.scenegraphs.world import WORDS, Derived, Graph, asked_kind, derive, noun_of, says, value_of
-from scramble.world.grammar import Clause, Count, Exists, Noun, Relation, say
-from scramble.world.judge import clause_holds, matches
+from scramble.world.grammar import Clause, CountClause, Exists, Noun, Relation, say
+from scramble.world.judge import clause_holds, matching_objects
 
 TRIES = 40  # number of changes that are tried before a kind counts as impossible
 
@@ -56,7 +56,7 @@ class WorldInterventions:
             "overthink": self._overthink,
         }
 
-    def prepare(self, case: Case) -> _DerivedCase:
+    def prepare(self, case: RationaleCase) -> _DerivedCase:
         """Derive the rationale of a case from its graph. Raises NotPossible with a reason that can be counted."""
         if not case.question.rationale:
             raise NotPossible("question without a rationale")
@@ -91,11 +91,11 @@ class WorldInterventions:
         case: _DerivedCase,
         rng: random.Random,
         edits: int,
-        options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[Change]],
+        options: Callable[[SceneGraph, Sequence[str], random.Random], Iterator[GraphChange]],
     ) -> Perturbed:
         """Apply ``edits`` changes to the graph in sequence, each of which must change the rationale."""
         graph, current, changed_nodes = case.graph, case.derived, set[str]()
-        changes: list[Change] = []
+        changes: list[GraphChange] = []
         for _ in range(edits):
             for change in islice(options(graph, case.critical, rng), TRIES):
                 if changed_nodes & set(change["nodes"]):
@@ -137,8 +137,8 @@ class WorldInterventions:
             return False
         return not any(clause_holds(case.json, derived.clauses[i]) for i in new)
 
-    def _swaps(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
-        changes: list[Change] = []
+    def _swaps(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[GraphChange]:
+        changes: list[GraphChange] = []
         for a, b in product(critical, [node.id for node in graph.nodes]):
             first, second = graph.by_id[a], graph.by_id[b]
             if a == b or (b in critical and critical.index(b) < critical.index(a)):
@@ -154,9 +154,9 @@ class WorldInterventions:
         # Exclude labels that never occur in the data, because they would make the rejected side recognisable.
         return (c for c in changes if all(self._seen.counts[label(n)] for n in apply(graph, [c]).nodes))
 
-    def _replacements(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[Change]:
+    def _replacements(self, graph: SceneGraph, critical: Sequence[str], rng: random.Random) -> Iterator[GraphChange]:
         labels = {node.id: label(node) for node in graph.nodes}
-        weighted: list[tuple[float, Change]] = []
+        weighted: list[tuple[float, GraphChange]] = []
         for name in critical:
             node = graph.by_id[name]
             others = [text for other, text in labels.items() if other != name]
@@ -165,7 +165,12 @@ class WorldInterventions:
                 same = text == labels[name] and size != _value(node, "size")
                 weight = self._seen.weight(text, others)
                 if (same or text not in labels.values()) and weight:
-                    change: Change = {"op": "replace", "nodes": [name], "name": shape, "attributes": [colour, size]}
+                    change: GraphChange = {
+                        "op": "replace",
+                        "nodes": [name],
+                        "name": shape,
+                        "attributes": [colour, size],
+                    }
                     weighted.append((weight, change))
         return iter(weighted_order(weighted, rng))
 
@@ -200,7 +205,7 @@ class WorldInterventions:
 
     def _overthink(self, case: _DerivedCase, rng: random.Random, edits: int) -> Perturbed:
         clauses, last = case.derived.clauses, len(case.steps) - 1
-        chosen, rejected, changes = list(clauses), list(clauses), list[Change]()
+        chosen, rejected, changes = list(clauses), list(clauses), list[GraphChange]()
         places, nodes = set[int](), set[str]()
         slots = [s for s in _slots(case) if self.settings.near_enough(last - s[0])]
         rng.shuffle(slots)
@@ -257,13 +262,13 @@ def mentioned(graph: Graph, question: str, derived: Derived) -> list[str]:
 
 def bound(graph: Graph, clause: Clause) -> list[str]:
     """Return the ids of the objects that a clause refers to."""
-    if isinstance(clause, Count):
-        return matches(graph, clause.noun)
+    if isinstance(clause, CountClause):
+        return matching_objects(graph, clause.noun)
     if isinstance(clause, Exists):
-        return [node for noun in clause.nouns for node in matches(graph, noun)]
+        return [node for noun in clause.nouns for node in matching_objects(graph, noun)]
     facts = {(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]}
-    others = [(relation, node) for relation, noun in clause.links for node in matches(graph, noun)]
-    subjects = [s for s in matches(graph, clause.subject) if any((s, r, o) in facts for r, o in others)]
+    others = [(relation, node) for relation, noun in clause.links for node in matching_objects(graph, noun)]
+    subjects = [s for s in matching_objects(graph, clause.subject) if any((s, r, o) in facts for r, o in others)]
     return [*subjects, *(node for _, node in others)]
 
 
@@ -293,7 +298,9 @@ def _fillers(case: _DerivedCase, removed: Clause) -> list[Clause]:
     options: list[Clause] = [Exists((noun_of(entry),)) for entry in free]
     nouns = {Noun(shape=e["name"]) for e in free} | {Noun(colour=value_of(e, "colour")) for e in free}
     nouns |= {Noun(size=value_of(e, "size")) for e in graph["objects"]} | {Noun()}
-    options += [Count(len(matches(graph, noun)), noun) for noun in sorted(nouns, key=lambda noun: noun.words)]
+    options += [
+        CountClause(len(matching_objects(graph, noun)), noun) for noun in sorted(nouns, key=lambda noun: noun.words)
+    ]
     facts = [(r["subject"], r["predicate"], r["object"]) for r in graph["relations"]]
     entries = {entry["id"]: entry for entry in graph["objects"]}
     if isinstance(removed, Relation):
@@ -316,7 +323,7 @@ def _slots(case: _DerivedCase) -> list[tuple[int, Exists | Relation, int, str]]:
     """
     slots = []
     for place, clause in enumerate(case.derived.clauses):
-        if isinstance(clause, Count):
+        if isinstance(clause, CountClause):
             continue  # a detail would change the objects that are counted
         for position, noun in enumerate(_nouns(clause)):
             open_kinds = [k for k in ("size", "colour") if not getattr(noun, k) and k != asked_kind(case.question)]
@@ -352,5 +359,5 @@ def _detail(
     if len(true) != 1 or not false:
         return None
     (right, right_clause), (wrong, wrong_clause) = true[0], rng.choice(false)
-    node = next(n for n in bound(graph, right_clause) if n in matches(graph, replace(noun, **{kind: right})))
+    node = next(n for n in bound(graph, right_clause) if n in matching_objects(graph, replace(noun, **{kind: right})))
     return right_clause, wrong_clause, node, (right, wrong)

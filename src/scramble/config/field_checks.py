@@ -63,7 +63,7 @@ def between(least: float, most: float, *, with_most: bool = True) -> Bound:
 
 
 NOT_EMPTY = Bound(lambda value: bool(value), "must not be empty")
-Count = Annotated[int, at_least(1)]
+PositiveInt = Annotated[int, at_least(1)]
 Whole = Annotated[int, at_least(0)]
 Share = Annotated[float, between(0, 1)]
 Text = Annotated[str, NOT_EMPTY]
@@ -110,14 +110,14 @@ def join(at: str, name: object) -> str:
     return f"{at}.{name}" if at else str(name)
 
 
-def show(value: Any) -> str:
+def as_override(value: Any) -> str:
     """Format a value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(show, value))}]"
+        return f"[{','.join(map(as_override, value))}]"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
     return str(value)
 
 
@@ -181,7 +181,9 @@ def _check_annotated(value: Any, kind: Any, marks: tuple[Any, ...], at: str) -> 
     messages = check(value, kind, at)
     if not messages and value is not None:
         messages = [
-            f"{at}={show(value)} {mark.allowed}" for mark in marks if isinstance(mark, Bound) and not mark.holds(value)
+            f"{at}={as_override(value)} {mark.allowed}"
+            for mark in marks
+            if isinstance(mark, Bound) and not mark.holds(value)
         ]
     return messages
 
@@ -202,24 +204,24 @@ def _check_union(value: Any, kinds: tuple[Any, ...], at: str) -> list[str]:
 
 def _not_among(value: Any, allowed: tuple[Any, ...], at: str) -> str:
     close = near(str(value), map(str, allowed), most=1)
-    listed = ", ".join(map(show, allowed))
-    return f"{at}={show(value)} must be one of {listed}" + (f" (did you mean {close[0]}?)" if close else "")
+    listed = ", ".join(map(as_override, allowed))
+    return f"{at}={as_override(value)} must be one of {listed}" + (f" (did you mean {close[0]}?)" if close else "")
 
 
 def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -> list[str]:
     if origin is dict:
         if not isinstance(value, Mapping):
-            return [f"{at}={show(value)} must be a mapping ('{at}={{name: value}}')"]
+            return [f"{at}={as_override(value)} must be a mapping ('{at}={{name: value}}')"]
         return [
             message
             for key, item in value.items()
             for message in (*check(key, args[0], at), *check(item, args[1], join(at, key)))
         ]
     if not isinstance(value, list | tuple):
-        return [f"{at}={show(value)} must be a list ({at}=[{show(value)}])"]
+        return [f"{at}={as_override(value)} must be a list ({at}=[{as_override(value)}])"]
     if origin is tuple:
         if len(value) != len(args):
-            return [f"{at}={show(value)} must be a list of {len(args)} values"]
+            return [f"{at}={as_override(value)} must be a list of {len(args)} values"]
         return [message for item, kind in zip(value, args, strict=True) for message in check(item, kind, at)]
     # A message about a section in a list includes the section's position (data.mix[1].weight). A message about a plain
     # value shows the value.
@@ -231,18 +233,18 @@ def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -
 def _check_plain(value: Any, kind: type, at: str) -> list[str]:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return [] if math.isfinite(value) else [f"{at}={show(value)} must be a finite number"]
+        return [] if math.isfinite(value) else [f"{at}={as_override(value)} must be a finite number"]
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return []
     if value is None:
         return [f"{at}=null must be {words[kind]}"]
-    quote = f"; quote the text: '{at}=\"{show(value)}\"'" if kind is str else ""
-    return [f"{at}={show(value)} must be {words[kind]}{quote}"]
+    quote = f"; quote the text: '{at}=\"{as_override(value)}\"'" if kind is str else ""
+    return [f"{at}={as_override(value)} must be {words[kind]}{quote}"]
 
 
 def _check_variant(value: Any, variants: Variants, at: str) -> list[str]:
     if not isinstance(value, Mapping):
-        return [f"{at}={show(value)} must be a group of settings; set {join(at, variants.key)}"]
+        return [f"{at}={as_override(value)} must be a group of settings; set {join(at, variants.key)}"]
     variant = value.get(variants.key)
     if not isinstance(variant, str) or variant not in variants.classes:
         return [_not_among(variant, tuple(variants.classes), join(at, variants.key))]
@@ -253,7 +255,8 @@ def _check_variant(value: Any, variants: Variants, at: str) -> list[str]:
 def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[str, ...] = ()) -> list[str]:
     fields = hints(cls)
     if not isinstance(value, Mapping):
-        return [f"{at}={show(value)} must be a group of settings; set {' or '.join(join(at, name) for name in fields)}"]
+        keys = " or ".join(join(at, name) for name in fields)
+        return [f"{at}={as_override(value)} must be a group of settings; set {keys}"]
     if any(name not in fields for name in value):
         fields = {**cls.further(), **fields}
     instead = cls.renamed()
