@@ -328,9 +328,9 @@ def test_identity_follows_content(model_folder, tmp_path):
     (copy / "chat_template.jinja").write_text("changed")
     assert identify(copy).key != identify(model_folder).key
     assert identify(model_folder, dtype="bfloat16").key != identify(model_folder).key
-    with pytest.raises(EvaluationError, match=r"nowhere/model is n.* a folder.*check model\.path"):
+    with pytest.raises(EvaluationError, match=r"nowhere/model is n.* a folder.*correct model\.path"):
         identify("nowhere/model")
-    with pytest.raises(EvaluationError, match=r"nowhere/adapter is n.* a folder.*check adapter"):
+    with pytest.raises(EvaluationError, match=r"nowhere/adapter is n.* a folder.*correct adapter"):
         identify(model_folder, adapter="nowhere/adapter")
 
 
