@@ -23,7 +23,7 @@ from scramble.formats.recognise import READABLE
 
 @dataclass(frozen=True)
 class World(Section):
-    """The embedded world; see :func:`scramble.world.generate`."""
+    """The embedded world; see :func:`scramble.world.build_world`."""
 
     n_train: PositiveInt
     n_val: Whole
