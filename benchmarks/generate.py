@@ -293,7 +293,7 @@ def main() -> None:
         "--min-replacement-odds",
         type=float,
         default=MIN_REPLACEMENT_ODDS,
-        help="minimum log-odds of new words against old words",
+        help="minimum log-odds of new words relative to old words",
     )
     parser.add_argument(
         "--min-swap-odds", type=float, default=MIN_SWAP_ODDS, help="minimum log-odds of moved numbers and attributes"
@@ -306,7 +306,11 @@ def main() -> None:
         "--exponents", type=float, nargs="+", default=[0.0, 2.0], help="transfer: exponents of the refinement"
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], help="transfer: seeds of halves, draws and refinement"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="transfer: seeds of the halves, the drawing and the refinement",
     )
     parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions in the larger memory run")
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))

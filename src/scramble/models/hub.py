@@ -42,7 +42,7 @@ REMOTE_TYPES = {
 }
 
 PICKLE = (
-    "has its weights in pickle format (.bin), which can run code when it is loaded and is not supported: use a copy "
+    "has its weights in pickle format (.bin), which is not supported, because loading it can run code: use a copy "
     "with safetensors files, or convert the weights in a trusted environment"
 )
 

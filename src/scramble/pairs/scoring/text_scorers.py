@@ -125,7 +125,9 @@ def load_likelihood(
         token = logits.gather(-1, targets)[..., 0] * inputs["attention_mask"][:, 1:]
         values: list[float] = token.sum(-1).tolist()
         if not all(map(math.isfinite, values)):
-            raise ModelError(f"{path} returned a log-likelihood that is not finite: set the scorer's dtype to float32")
+            raise ModelError(
+                f"{path} returned a log-likelihood that is not finite: set pairs.scores.likelihood.dtype=float32"
+            )
         return values
 
     return _in_batches(score, batch_size)
