@@ -30,18 +30,18 @@ from scramble.project import CONFIGS, ROOT, choices_of
 
 NOTE = "<!-- Written by scripts/dev/write_reference.py. -->"
 INTRODUCTION = """\
-Every key can be set on the command line (`trainer.beta=0.05`). A file of a configuration group is selected by name
+Every key can be set on the command line (`trainer.beta=0.05`). A file of a configuration group is selected by its name
 (`data=coco`), and an experiment is added with a plus (`+experiment=molmo_dpo`). `--help` prints the keys of a script
-with the values that result from the other arguments, for example `python scripts/train.py data=coco --help`. A wrong
-key or value is rejected with a one-line error before any work starts.
+with the values that result from the other arguments, for example `python scripts/train.py data=coco --help`. Unknown
+keys and invalid values are rejected with an error message before any work starts.
 
-**required** means that a key has no default. `${...}` is the value of another key. If the default of a key is in
-parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`). If
+**required** means that a key has no default. `${...}` stands for the value of another key. If the default of a key is
+in parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`). If
 the plus is missing, the error message asks for it."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
-(`trainer.adam_beta2=0.95`). A field that this trainer does not support raises an error that states the reason and, if
-there is one, the key to use instead."""
+(`trainer.adam_beta2=0.95`). If the trainer does not support a field, the error message states the reason and, if there
+is one, the key to use instead."""
 PEFT = "All other fields of `peft.LoraConfig` can be set in the same way (`peft.use_rslora=true`)."
 BENCHMARK = "`benchmark=[winoground,pope]` selects benchmarks. Each benchmark has its own options."
 PROTOCOL = (
@@ -53,54 +53,61 @@ SENTENCES = {
     "path": "Hub id or folder of the model.",
     "revision": "Branch, tag or commit of the hub id.",
     "dtype": "Data type of the weights.",
-    "device": "Device of the model; null: the GPU if there is one.",
-    "batch_size": "Texts per forward pass.",
-    "new": "Sizes of a new random model that replaces the released model; for tests.",
+    "device": "Device of the model. null selects the GPU if there is one.",
+    "batch_size": "Number of texts per forward pass.",
+    "new": "For tests: if this key is set, a tiny random model replaces the released model.",
     "load_in_4bit": "Quantise the decoder's weights to 4 bits.",
     "load_in_8bit": "Quantise the decoder's weights to 8 bits.",
-    "column": "Name of a score or of a computed column of the pairs.",
-    "min": "Pairs with a smaller value in the column are dropped.",
-    "max": "Pairs with a larger value in the column are dropped.",
+    "column": "Name of a column of the pairs, which contains a score or a computed value.",
+    "min": "Minimum value in the column. Pairs with a smaller value are dropped.",
+    "max": "Maximum value in the column. Pairs with a larger value are dropped.",
     "filters.pipeline": "spaCy pipeline that computes the column same_lemmas.",
-    "gaps": "Names of the scores whose gaps (chosen minus rejected) become symmetric about 0.",
-    "exponent": "Exponent of the odds; a larger value keeps fewer pairs, which have a lower text-only accuracy.",
-    "lora_dropout": "Dropout of the adapter's inputs; a token that two answers share has one dropout mask for both.",
-    "target_modules": "Layers with an adapter, as in PEFT; null: all linear layers of the language model.",
+    "gaps": "Names of two scores. Pairs are dropped until the gaps of both scores (chosen minus rejected) are "
+    "symmetric about 0.",
+    "exponent": "Exponent of the odds. With a larger exponent, fewer pairs remain, and their text-only accuracy is "
+    "lower.",
+    "lora_dropout": "Dropout of the adapter's inputs. Answers that share a token also share its dropout mask.",
+    "target_modules": "Layers with an adapter, as in PEFT. null selects all linear layers of the language model.",
     "init_lora_weights": "Initial weights of the adapter, as in PEFT.",
     "watch.benchmarks": "Benchmarks that are scored on the validation split during training.",
     "watch.limit": "Maximum number of items per benchmark during training.",
     "engine": "Engine that generates texts (openai, transformers or vllm), with the keys of this engine.",
-    "objective.name": "Name of the objective, and of the arm.",
-    "data.styles": "Weights of the captions' styles: relation, chain, list, scene, count; null: equal weights.",
-    "mix.weight": "Share of this source among the pairs, relative to the other weights.",
-    "mix.path": "File or folder of this source.",
+    "objective.name": "Name of the objective. By default, it is a part of the arm's name.",
+    "data.styles": "Weights of the caption styles. The default is {relation: 0.4, chain: 0.15, list: 0.2, scene: 0.15, "
+    "count: 0.1}.",
+    "mix.weight": "Relative share of this input among the pairs.",
+    "mix.path": "Path or hub id of this input.",
     "scores.grammar": "CoLA classifier that scores grammar.",
     "scores.plausibility": "Vera model that estimates whether a statement is plausible.",
-    "scores.likelihood": "Causal language model, or vision-language model without the image.",
-    "scores.similarity": "CLIP or SigLIP model that compares the texts with the image.",
-    "pairs.refine": "Options of the refinement, which drops pairs that text-only classifiers predict; null: off.",
-    "pairs.captions_per_image": "Captions to use per image: all, one (drawn with the seed), or clip (most similar).",
-    "pairs.form": "Form of the pairs: caption (caption and negative), yes-no (a question about each caption), or both.",
-    "pairs.similarity": "CLIP or SigLIP model for captions_per_image=clip.",
+    "scores.likelihood": "Causal language model, or vision-language model without the image, that scores likelihood.",
+    "scores.similarity": "CLIP or SigLIP model that compares both texts with the image.",
+    "pairs.refine": "Options of the refinement, which drops training pairs that text-only classifiers predict. null "
+    "skips the refinement.",
+    "pairs.captions_per_image": "Captions to use per image: all, one (which the seed selects) or clip (the caption "
+    "that is most similar to the image).",
+    "pairs.form": "Form of the pairs: caption (the caption is preferred to its negative), yes-no (yes/no questions "
+    "about both texts) or both.",
+    "pairs.similarity": "CLIP or SigLIP model that selects the captions for captions_per_image=clip.",
     "pairs.surface": "Normalise spaces, capitals and final punctuation of both texts.",
     "options.check": "Drop negatives that are true of the image according to the world's judge.",
-    "options.kinds": "Kinds to make; null: all.",
-    "options.lexicon": "Folder of word lists; null: the shipped lists.",
+    "options.kinds": "Kinds of negatives to generate. null generates all kinds.",
+    "options.lexicon": "Folder of word lists. null uses the shipped lists.",
     "options.seed": "Sampling seed.",
-    "options.graphs": "Source of the scene graphs: given (with the images), captions (parsed) or engine (its replies).",
+    "options.graphs": "Source of the scene graphs: given (only the graphs stored with the images), captions (parse the "
+    "captions of images without a graph) or engine (prompt a multimodal model for these images).",
     "options.pipeline": "spaCy pipeline that parses captions.",
-    "options.generate_rationales": "For questions without a rationale, write one from the scene graph.",
+    "options.generate_rationales": "For questions without a rationale, generate a rationale from the scene graph.",
     "options.temperature": "Sampling temperature.",
     "options.top_p": "Probability mass of nucleus sampling.",
-    "options.max_tokens": "Maximum number of new tokens of a reply.",
+    "options.max_tokens": "Maximum number of new tokens per reply.",
     "engine.backoff": "Maximum number of seconds before the second attempt. The maximum doubles with each attempt.",
-    "engine.max_backoff": "Longest pause between attempts in seconds.",
+    "engine.max_backoff": "Maximum number of seconds between two attempts.",
     "engine.give_up_after": "Stop after this many failed requests in a row.",
-    "engine.loading": "Options of `model` for loading the weights, such as max_tiles.",
+    "engine.loading": "Additional options for loading the model, such as max_tiles, as in the section model.",
 }
 
 
-# Keys that have no effect with a pair method, but are accepted because experiments set them.
+# Keys that a pair method does not use, but accepts because experiments set them.
 NO_EFFECT = {"given": ("prompt", "captions_per_image")}
 
 
@@ -117,7 +124,9 @@ class Key(NamedTuple):
 
 
 def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values and comments of a configuration file and of the files in its defaults list, with full keys."""
+    """Return the values of a configuration file and of the files in its defaults list, and the comments of their keys by
+    full key.
+    """
     values: dict[str, Any] = {}
     sentences: dict[str, str] = {}
     for path in with_defaults(CONFIGS / file):
@@ -149,7 +158,7 @@ def _merge(values: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def keys_of(cls: type, file: str, at: str = "", *, without: Collection[str] = ()) -> Iterator[Key]:
-    """Yield the keys of a settings class, with the values and sentences of a configuration file."""
+    """Yield the keys of a settings class, with the values and comments of a configuration file."""
     values, sentences = values_and_sentences(file, file.rpartition("/")[0])
     for name in at.split(".") if at else []:
         values = values[name]
@@ -192,8 +201,9 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
-    """Return the comment of a key. If there is none, return the sentence in SENTENCES for the last parts of the key, or
-    else the comment of the key with the same first and last part (``data.format`` for ``data.mix.format``).
+    """Return the comment of a key. If the key has no comment, return the sentence in SENTENCES for the last parts of
+    the key. If there is no such sentence, return the comment of the key with the same first and last part, which is
+    ``data.format`` for ``data.mix.format``.
     """
     names = key.split(".")
     own = sentences.get(key) or SENTENCES.get(".".join(names[-2:])) or SENTENCES.get(names[-1])
@@ -201,7 +211,7 @@ def sentence_of(key: str, sentences: Mapping[str, str]) -> str:
 
 
 def shown(value: Any, *, in_files: bool = True) -> str:
-    """Return a default as it is written on the command line. A default that no file contains is in parentheses."""
+    """Return a default as it is written on the command line, in parentheses if no file contains the default."""
     if value == MISSING:
         return "**required**"
     text = '`""`' if value == "" else f"`{as_override(value)}`".replace("\n", "\\n")
@@ -209,7 +219,7 @@ def shown(value: Any, *, in_files: bool = True) -> str:
 
 
 def type_text(kind: Any) -> str:
-    """Return an annotation in words. Lists come last, so that it is clear what their elements are."""
+    """Return an annotation in words. Lists come last among the alternatives, so that their elements are clear."""
     *others, last = sorted(dict.fromkeys(_alternatives(kind)), key=lambda text: text.startswith("list of"))
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -273,7 +283,7 @@ def configuration() -> str:
 
 
 def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterator[str]:
-    """Yield a heading and a table for each variant of a section (each kind of data, method of pairs, ...)."""
+    """Yield a heading and a table for each variant of a section, for example for each kind of data."""
     mark = next(mark for mark in kind.__metadata__ if isinstance(mark, Variants))
     chosen: dict[str, list[str]] = {}
     for choice in choices_of(group):
@@ -294,7 +304,7 @@ def variants(group: str, kind: Any, *, without: Collection[str] = ()) -> Iterato
 
 
 def further_keys() -> Iterator[Key]:
-    """Yield the trainer's own fields that no file in configs/ contains."""
+    """Yield the fields of this project's trainer that no file in configs/ contains."""
     from scramble.training import PreferenceConfig
 
     kinds = get_type_hints(PreferenceConfig)
@@ -334,9 +344,9 @@ BENCHMARKS_INTRODUCTION = """\
 `python scripts/evaluate.py benchmark=[winoground,pope]` selects benchmarks by the names in the following table.
 [evaluation.md](evaluation.md) explains protocols and scores, and [configuration.md](configuration.md#benchmark)
 lists the options. The columns "chance" and "human" contain percentages, in the order of the scores in the column
-"metric". "Not published" means that no source was found, and "not checked" means that no source was looked up. A
-chance level that would have to be computed from the data is marked "not computed". Read the licence yourself before
-you use or publish data, because images and annotations often have different licences."""
+"metric". "Not published" means that we found no source, "not checked" means that we did not look for a source, and "not
+computed" marks chance levels that must be computed from the data. Read the licences before you use or publish data,
+because images and annotations often have different licences."""
 
 
 def _overview(named: tuple[str, Facts]) -> tuple[str, ...]:
