@@ -44,7 +44,7 @@ Address = Annotated[
     str,
     Bound(
         lambda value: urlsplit(value).scheme in ("http", "https") and bool(urlsplit(value).netloc),
-        "must be an address like http://localhost:8000/v1",
+        "must be a URL such as http://localhost:8000/v1",
     ),
 ]
 
@@ -100,7 +100,7 @@ EngineSection = Annotated[Any, Variants("kind", {"openai": OpenAI, "transformers
 
 @dataclass(frozen=True)
 class Refine(Section):
-    """Refinement against classifiers that do not see the image; see :func:`scramble.pairs.audit.refine.select`."""
+    """Refinement against text-only classifiers; see :func:`scramble.pairs.audit.refine.select`."""
 
     exponent: NotNegative = 2.0
 
@@ -115,8 +115,8 @@ class MethodSection(PairSteps):
 
 @dataclass(frozen=True)
 class Given(MethodSection):
-    """Pairs that the data set already contains. ``prompt`` and ``captions_per_image`` exist only because experiments
-    set them.
+    """Pairs that the data set already contains. ``prompt`` and ``captions_per_image`` have no effect and are accepted
+    only because experiments set them.
     """
 
     has_columns: ClassVar[bool] = True
@@ -138,21 +138,21 @@ class CaptionNegatives(MethodSection):
     surface: bool = True
 
     def faults(self, at: str) -> Iterator[str]:
-        """Captions chosen by similarity need a CLIP or SigLIP model, and scores need captions."""
+        """Check that the selection of captions by similarity has a model, and that only caption pairs are scored."""
         yield from super().faults(at)
         if self.captions_per_image == "clip" and self.similarity is None:
-            yield f"{at}.captions_per_image=clip needs {at}.similarity.path=<CLIP or SigLIP model>"
+            yield f"{at}.captions_per_image=clip needs a CLIP or SigLIP model: set {at}.similarity.path"
         scores: Any = self.scores or {}  # a checked mapping
         if self.form != "caption" and any(scores.values()):
             yield (
-                f"{at}.form={self.form} must be 'caption' if {at}.scores is set, because grammar does not apply to Yes "
-                "and No"
+                f"{at}.form={self.form} must be 'caption' if {at}.scores is set, because the answers Yes and No cannot "
+                "be scored"
             )
 
 
 @dataclass(frozen=True)
 class WorldOptions(Section):
-    """Options of the world's generator."""
+    """Options of the generator of the embedded world."""
 
     check: bool = True
     kinds: list[CaptionKind] | None = None
@@ -188,7 +188,7 @@ class RulesMethod(CaptionNegatives):
 
 @dataclass(frozen=True)
 class CotOptions(Section):
-    """Options of the language model's rearrangements."""
+    """Options of rearrangements by a language model."""
 
     prompt: Text = "rearrange"
     cleaner: EngineSection | None = None
@@ -211,10 +211,13 @@ class CotMethod(CaptionNegatives):
     options: CotOptions | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """An engine must be configured."""
+        """Check that an engine is configured."""
         yield from super().faults(at)
         if self.engine is None:
-            yield f"{at}.engine=null: pairs=cot needs a language model; set engine@{at}.engine=openai and its keys"
+            yield (
+                f"{at}.engine is null, but pairs=cot needs a language model: set engine@{at}.engine=openai and its "
+                "keys"
+            )
 
 
 @dataclass(frozen=True)
@@ -236,16 +239,16 @@ class SceneAlignOptions(Section):
     max_tokens: PositiveInt | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """At least one weight must be positive, and some options require a particular way of rewriting."""
+        """Check that a kind has a weight above 0, and that ``rewrite`` uses all options that are set."""
         if self.kinds is not None and not any(self.kinds.values()):
             yield f"{at}.kinds={as_override(self.kinds)} must contain at least one weight above 0"
         if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):
             edits = as_override(self.edits)
-            yield f"{at}.edits={edits} must map numbers of edits to weights, but {bad[0]} is not 1 or more"
+            yield f"{at}.edits={edits} must map numbers of edits (1 or more) to weights, not {bad[0]}"
         for name in ("generate_rationales", "temperature", "top_p", "max_tokens"):
             needed = ("words", "engine") if name == "generate_rationales" else ("engine",)
             if getattr(self, name) is not None and self.rewrite not in needed:
-                yield f"{at}.{name} must be null unless {at}.rewrite is {' or '.join(needed)}"
+                yield f"{at}.{name} must be null unless {' or '.join(f'{at}.rewrite={value}' for value in needed)}"
 
 
 @dataclass(frozen=True)
@@ -257,12 +260,15 @@ class SceneAlignMethod(MethodSection):
     options: SceneAlignOptions | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """An engine must be configured if an option needs one."""
+        """Check that an engine is configured if an option needs an engine."""
         yield from super().faults(at)
         options: Any = self.options or {}
         needs_engine = isinstance(options, Mapping) and "engine" in (options.get("rewrite"), options.get("graphs"))
         if needs_engine and self.engine is None:
-            yield f"{at}.engine=null: the options need a language model; set engine@{at}.engine=openai and its keys"
+            yield (
+                f"{at}.engine is null, but {at}.options need a language model: set engine@{at}.engine=openai and its "
+                "keys"
+            )
 
 
 @dataclass(frozen=True)
@@ -342,10 +348,10 @@ class MixMethod(MethodSection):
         return {name: f"pairs.parts.<part>.{name}" for name in ("engine", "options")}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Parts and weights must have the same names."""
+        """Check that parts and weights have the same names."""
         yield from super().faults(at)
         for name in [] if self.weights is None else sorted(set(self.parts) ^ set(self.weights)):
-            yield f"{at}.weights.{name}: {at}.parts and {at}.weights must have the same names"
+            yield f"{at}.parts and {at}.weights must contain the same names, but only one of them contains {name}"
 
 
 Method = Annotated[Any, Variants("method", {**METHODS, "mix": MixMethod})]

@@ -27,14 +27,16 @@ from scramble.config.field_checks import (
 )
 from scramble.config.sections import Temperature
 
-# The annotation of a benchmark's option, by the type of its default. Options without a default or with the default None
-# are paths or texts.
+# The annotation of a benchmark's option, by the type of its default. Options with the default None or without a default
+# are paths or other texts.
 OPTION_ANNOTATIONS: dict[type, Any] = {bool: bool, int: PositiveInt, str: Text}
 Benchmarks = Annotated[dict[str, dict[str, Any] | None], NOT_EMPTY]
 
 
 def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str) -> Iterator[str]:
-    """Check the options of benchmarks, which are the parameters of their loading functions."""
+    """Yield error messages for unknown benchmarks and for invalid options. The options of a benchmark are the
+    parameters of its loading function.
+    """
     from scramble.evaluation.benchmarks import BENCHMARKS
 
     for name, options in benchmarks.items():
@@ -52,11 +54,11 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
                 yield from check(value, kind, f"{at}.{name}.{key}")
         root = parameters.get("root")
         if root is not None and root.default is inspect.Parameter.empty and (options or {}).get("root") is None:
-            yield f"{at}.{name}.root has no value: set the folder of the benchmark's files, {at}.{name}.root=..."
+            yield f"{at}.{name}.root has no value: set {at}.{name}.root=... to the path of the benchmark's files"
 
 
 def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """Check the name and the settings of a protocol."""
+    """Yield error messages for the name and the settings of a protocol."""
     from scramble.evaluation.items import EvaluationError
     from scramble.evaluation.protocols import Protocol, named_protocol, protocol_names
 
@@ -85,7 +87,7 @@ def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class JudgeSection(Section):
-    """The language model that grades free answers."""
+    """The language model that grades free-form answers."""
 
     engine: EngineSection | None
     gradings: PositiveInt
@@ -102,7 +104,7 @@ class JudgeSection(Section):
     object_halbench_prompt: Text | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Faithfulness needs a judge, and the prompts must be files."""
+        """Check that there is a judge if it must judge faithfulness, and that the prompts are existing files."""
         if self.faithfulness and self.engine is None:
             yield f"{at}.faithfulness=true needs a judge: set engine@{at}.engine=openai {at}.engine.model=..."
         for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_prompt")):

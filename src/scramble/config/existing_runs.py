@@ -29,9 +29,9 @@ def methods(runs: Iterable[Path]) -> set[str]:
 
 
 def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[str]:
-    """Yield error messages for baselines that are not methods of the run.
+    """Yield error messages for baselines that are not in ``valid``.
 
-    The defaults ``base`` and ``sft`` are accepted.
+    The default baselines ``base`` and ``sft`` are always accepted.
     """
     valid = {"base", "sft", *valid}
     for name in baselines:
@@ -42,8 +42,8 @@ def baseline_faults(baselines: Sequence[str], valid: Iterable[str]) -> Iterator[
 def no_run(folder: Path) -> str:
     """Return the message for a run folder that does not exist.
 
-    The message names the run of the same name in a folder of ``+debug=tiny`` or ``+debug=short``, or the existing runs
-    with the most similar names.
+    If ``+debug=tiny`` or ``+debug=short`` created a run with this name, the message names this run. Otherwise the
+    message lists the existing runs with the most similar names, or all runs.
     """
     for place, choice in DEBUG_FOLDERS.items():
         if is_run(folder.parent / place / folder.name):
@@ -70,7 +70,7 @@ def is_run(folder: Path) -> bool:
 def new_run(folder: Path) -> str:
     """Return the message that announces a new run folder.
 
-    The message lists existing runs whose names differ in one letter, because the name may be misspelt.
+    The message lists existing runs with nearly the same name, because the new name may be misspelt.
     """
     close = sorted(name for name in _run_names(folder.parent) if _is_misspelt(folder.name, name))
     similar = f" (there is also {', '.join(f'name={name}' for name in close)})" if close else ""

@@ -56,7 +56,9 @@ def above(least: float) -> Bound:
 
 
 def between(least: float, most: float, *, with_most: bool = True) -> Bound:
-    """Return the condition that a number is from ``least`` to ``most``, or below ``most`` if ``with_most`` is false."""
+    """Return the condition that a number is at least ``least`` and at most ``most``. If ``with_most`` is false, the
+    number must be below ``most``.
+    """
     if with_most:
         return Bound(lambda value: least <= value <= most, f"must be from {least:g} to {most:g}")
     return Bound(lambda value: least <= value < most, f"must be at least {least:g} and below {most:g}")
@@ -71,7 +73,7 @@ Text = Annotated[str, NOT_EMPTY]
 
 @dataclass(frozen=True)
 class Section:
-    """Base of settings classes."""
+    """Base class of settings classes."""
 
     @classmethod
     def further(cls) -> Mapping[str, Any]:
@@ -211,14 +213,14 @@ def _not_among(value: Any, allowed: tuple[Any, ...], at: str) -> str:
 def _check_container(value: Any, origin: type, args: tuple[Any, ...], at: str) -> list[str]:
     if origin is dict:
         if not isinstance(value, Mapping):
-            return [f"{at}={as_override(value)} must be a mapping ('{at}={{name: value}}')"]
+            return [f"{at}={as_override(value)} must be a mapping, for example '{at}={{name: value}}'"]
         return [
             message
             for key, item in value.items()
             for message in (*check(key, args[0], at), *check(item, args[1], join(at, key)))
         ]
     if not isinstance(value, list | tuple):
-        return [f"{at}={as_override(value)} must be a list ({at}=[{as_override(value)}])"]
+        return [f"{at}={as_override(value)} must be a list, for example {at}=[{as_override(value)}]"]
     if origin is tuple:
         if len(value) != len(args):
             return [f"{at}={as_override(value)} must be a list of {len(args)} values"]
@@ -279,7 +281,7 @@ def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[st
 
 
 def _joint_faults(value: Mapping[Any, Any], cls: type[Section], at: str, messages: list[str]) -> list[str]:
-    """Return the error messages of :meth:`Section.faults`. ``messages`` are the error messages of the individual
+    """Return the error messages of :meth:`Section.faults`. ``messages`` contains the error messages for the individual
     values.
     """
     section = object.__new__(cls)  # without __init__, which would require all fields

@@ -42,7 +42,7 @@ def help_text(root: str, sections: Collection[str], arguments: Sequence[str], ab
         shown = [str(key) for key in cfg if key != "hydra"]
     values: Any = OmegaConf.to_container(without_hydra(cfg))
     lines = [about.strip(), "", *textwrap.wrap(" ".join(FLAGS.split()), WIDTH)]
-    lines += ["", "Choices, as in data=coco (the current choice is in brackets):", *_choices(choices, shown)]
+    lines += ["", "Choices, for example data=coco (the current choice is in brackets):", *_choices(choices, shown)]
     lines += ["", "Keys and their values:"]
     last, present = None, []
     for key, raw in (leaf for section in shown for leaf in _leaves(values[section], section)):
@@ -136,7 +136,7 @@ def _sentences(root: str, choices: Mapping[str, Any]) -> dict[str, str]:
 
 
 def with_defaults(file: Path) -> list[Path]:
-    """Return the file of a choice, preceded by the files of the same group in its defaults list."""
+    """Return the files of the same group in the defaults list of a choice's file, followed by this file."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     block = re.search(r"^defaults:\n((?:[ ]*- .*\n)+)", text, re.M)
     names = re.findall(r"^[ ]*- (\w+)\s*$", block[1], re.M) if block else []
@@ -147,7 +147,7 @@ def with_defaults(file: Path) -> list[Path]:
 
 
 def comments_of(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a YAML text, each with the comment above the key or on its line."""
+    """Yield the keys of a YAML text, each with the comment above the key or in the same line."""
     path: list[tuple[int, str]] = []  # indentation and name of the mappings that contain a line
     pending: list[str] = []
     above: dict[int, str] = {}  # indentation -> comment of the following keys

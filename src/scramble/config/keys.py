@@ -12,8 +12,8 @@ from scramble.project import CONFIGS
 
 
 def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> dict[str, Any]:
-    """Return a mapping from each key that a configuration has or may have, such as ``peft.r``, to its annotation. The
-    annotation of a group is None.
+    """Return a mapping from each key that a configuration contains or can contain, such as ``peft.r``, to its
+    annotation, or to None for a section.
     """
     keys: dict[str, Any] = {}
     for name, kind in hints(cls).items():
@@ -31,7 +31,7 @@ def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> d
 
 
 def _kind_of_values(kind: Any) -> Any:
-    """Return the annotation of a mapping's values, or None."""
+    """Return the annotation of a mapping's values, or None if ``kind`` contains no mapping."""
     if get_origin(kind) is dict:
         return get_args(kind)[1]
     return next((found for part in get_args(kind) if (found := _kind_of_values(part)) is not None), None)
@@ -55,7 +55,7 @@ CLOSED = ("benchmark", "table", "paths")
 
 
 def is_optional(key: str, cls: type) -> bool:
-    """Return whether a key is optional: the files in ``configs/`` need not set it.
+    """Return whether a key is optional, so that the files in ``configs/`` need not set it.
 
     Optional keys are the fields of open sections (``peft.r``), optional sections (``pairs.refine``), free mappings
     (``data.columns``), and the keys inside them. A key that only some variants of a section have is optional for all
@@ -75,8 +75,8 @@ def is_optional(key: str, cls: type) -> bool:
 
 @cache
 def _optional_keys(cls: type) -> frozenset[tuple[tuple[str, ...], bool]]:
-    """Return the optional keys as patterns, in which ``*`` matches any name. The second value tells whether every key
-    below the pattern is optional, too.
+    """Return the optional keys as patterns, in which ``*`` matches any name. The second value of a pair states whether
+    every key below the pattern is optional, too.
     """
     patterns = set(_patterns(cls, (), False, False))
     # A mapping of one variant that is a section in other variants (pairs.options) is not free.
@@ -85,7 +85,7 @@ def _optional_keys(cls: type) -> frozenset[tuple[tuple[str, ...], bool]]:
 
 
 def _patterns(kind: Any, at: tuple[str, ...], nullable: bool, inside: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Yield the patterns of a value. ``inside`` means that the value is inside an optional section or mapping."""
+    """Yield the patterns of a value. ``inside`` is true if the value is inside an optional section or mapping."""
     args = get_args(kind)
     if get_origin(kind) is Annotated:
         variants = next((mark for mark in args[1:] if isinstance(mark, Variants)), None)
@@ -117,7 +117,7 @@ def _has_variants(kind: Any) -> bool:
 def key_hint(name: str, keys: Iterable[str]) -> str:
     """Return a hint for an unknown key.
 
-    Existing keys with the same last part are suggested first, then similar keys.
+    The hint suggests existing keys with the same last part or, if there are none, similar keys.
     """
     keys = list(keys)
     group, _, leaf = name.rpartition(".")

@@ -26,8 +26,8 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
     Args:
         root: the script's name.
         arguments: the command line, without the script.
-        sections: sections of the configuration that the script reads; only keys of these sections are suggested for a
-            misspelt key. If empty, keys of all sections are suggested.
+        sections: sections of the configuration that the script reads. Only keys of these sections are suggested for a
+            misspelt key. If ``sections`` is empty, keys of all sections are suggested.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -44,7 +44,7 @@ def explained(root: str, arguments: Sequence[str], sections: Collection[str] = (
 def _raised_by_hydra(error: BaseException) -> bool:
     """Return whether Hydra or OmegaConf raised an error about the command line.
 
-    An error raised in a stage is not about the command line, nor is a ValueError that Hydra did not raise.
+    Errors that are raised in a stage, and ValueErrors that Hydra did not raise, are not about the command line.
     """
     names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(name.startswith(("scramble.pipeline", "scramble.launch")) for name in names):
@@ -125,7 +125,7 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def expand_home(argument: str) -> str:
-    """Replace ``key=~/...`` by ``key=<home folder>/...``.
+    """Replace ``key=~/...`` with ``key=<home folder>/...``.
 
     Shells expand ``~`` only at the start of an argument, and Hydra's grammar does not allow ``~`` in a value.
     """
@@ -163,7 +163,7 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
 
 
 def _is_structure(key: str, value: str) -> bool:
-    """Return whether an invalid value was probably meant as a list or mapping, and not as a path that looks similar."""
+    """Return whether an invalid value is probably a list or mapping, and not a path that looks similar."""
     if not value.startswith(("[", "{")) or "/" in value.partition("]" if value[0] == "[" else "}")[2]:
         return False
     leaf = key.lstrip("+~").rpartition(".")[2]

@@ -46,7 +46,7 @@ class FilterSection(Section):
     pipeline: Text = "en_core_web_sm"
 
     def faults(self, at: str) -> Iterator[str]:
-        """At least one bound must be set, and ``min`` must not be above ``max``."""
+        """Check that at least one bound is set, and that ``min`` is not above ``max``."""
         if self.min is None and self.max is None:
             yield f"{at}: the filter on {self.column} needs a bound: set min or max"
         elif self.min is not None and self.max is not None and self.min > self.max:
@@ -62,7 +62,7 @@ class Balance(Section):
 
 @dataclass(frozen=True)
 class PairSteps(Section):
-    """Sections of the steps in :mod:`scramble.pairs.steps`, which work with every method."""
+    """Settings of the steps in :mod:`scramble.pairs.steps`, which process the pairs of every method."""
 
     has_columns: ClassVar[bool] = False  # whether the method's pairs have columns that the configuration does not name
 
@@ -72,7 +72,7 @@ class PairSteps(Section):
     balance: Balance | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Benchmarks must have a path or be on the hub; filters and balance must name columns that the pairs have."""
+        """Check that benchmarks have a path or are on the hub, and that filters and balance name existing columns."""
         if self.exclude_benchmarks:
             yield from self._benchmark_faults(f"{at}.exclude_benchmarks", self.exclude_benchmarks)
         sections: dict[str, Any] = {"scores": self.scores or {}, "balance": self.balance or {}}  # checked mappings
@@ -97,6 +97,6 @@ class PairSteps(Section):
         for name, place in (benchmarks if isinstance(benchmarks, Mapping) else dict.fromkeys(benchmarks)).items():
             with_path = f"set its file or folder: '{at}={{{name}: <path>}}'"
             if place is None and name not in BENCHMARKS:
-                yield f"{at}: there is no benchmark {name} ({hint(name, BENCHMARKS)}); for another one, {with_path}"
+                yield f"{at}: there is no benchmark {name} ({hint(name, BENCHMARKS)}); for your own images, {with_path}"
             elif place is None and needs_files(name):
                 yield f"{at}: {name} is not on the hub; {with_path}"

@@ -4,9 +4,9 @@ Three kinds of files contain the settings:
 
 - ``stage.json`` of the data folder records the settings of the data,
 - ``stage.json`` of each arm records the arm's objective,
-- ``run.json`` records the model, and the path of a data folder outside the run.
+- ``run.json`` records the model, an objective from the command line, and the path of a data folder outside the run.
 
-Values are resolved, so that a changed experiment file does not change a run.
+The recorded values are resolved, so that a changed experiment file does not change a run.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 RECORD_FILE = "run.json"
 ARM_KEYS = {"run.arm", "objective", "objective.name", "seed", "experiment", "adapter"}  # each key can identify the arm
 DATA = ("data", "pairs", "data_seed")
-# Keys that identify the model. All other keys of the section determine how the model is loaded, which may differ
-# between stages.
+# Keys that identify the model. All other keys of the section determine how the model is loaded, and may differ between
+# stages.
 MODEL_KEYS = ("name", "family", "path", "revision", "adapter", "new")
 BINDING = (*DATA, "model")  # these must agree in all stages; objectives may differ
 MAKERS = ("generate", "train", "study")
@@ -39,10 +39,10 @@ MAKERS = ("generate", "train", "study")
 def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
     """Call :func:`recall`, then choose the benchmarks or the arm, unless the command line names them.
 
-    The held-out pairs are the only benchmark for data other than the embedded world. ``share`` and ``export`` use the
+    For data other than the embedded world, the held-out pairs are the only benchmark. ``share`` and ``export`` use the
     run's only arm.
 
-    Returns the line from :func:`recall`, a line that announces a new run, or None.
+    Returns the line that :func:`recall` returns, a line that announces a new run, or None.
     """
     if not _has_folders(cfg):
         return None  # validation reports missing values later
@@ -62,7 +62,7 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
 
 
 def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
-    """Fill ``cfg`` in place with recorded settings of the run folder that the command line does not set.
+    """Set the settings in ``cfg`` that the command line does not set to the values recorded in the run folder.
 
     Args:
         cfg: a composed configuration.
@@ -119,7 +119,7 @@ def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
 
 
 def _contradiction(run: Path, refused: Sequence[str], overrides: Sequence[str]) -> str:
-    """Return the error message for differences between the command line and the record, as ``key (old -> new)``."""
+    """Return the error message for the differences ``refused``, each of the form ``key (old -> new)``."""
     sections = list(dict.fromkeys(difference.split()[0].split(".")[0] for difference in refused))
     keys = [difference.split()[0] for difference in refused]
     # If the source differs, nearly all keys differ, and so do the pairs.
@@ -152,10 +152,11 @@ def _has_folders(cfg: DictConfig) -> bool:
 
 
 def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
-    """Record the run's model, and a data folder outside the run, in the run's folder if this folder exists.
+    """Record the run's model, an objective from the command line, and a data folder outside the run in the run folder,
+    if this folder exists.
 
-    The script ``train`` always records the model. The script ``generate`` records the model only if the command line
-    sets it.
+    Model and objective are not changed after an arm has been trained. The script ``train`` always records the model.
+    The script ``generate`` records the model only if the command line sets it.
     """
     run = Path(cfg.run.dir) if "run" in cfg else Path()
     if root not in ("generate", "train") or not run.is_dir():
@@ -210,7 +211,7 @@ def _objectives(run: Path) -> list[Any]:
 
 
 def _objective(objective: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an objective's name with the fields of the trainer that define the objective."""
+    """Return an objective's name and the fields of the trainer that define the objective."""
     return {"name": objective["name"], **{key: trainer[key] for key in LOSS_FIELDS if key in trainer}}
 
 
@@ -221,8 +222,8 @@ def _composed(cfg: DictConfig, section: str) -> Any:
 
 
 def plain_section(cfg: DictConfig, section: str) -> Any:
-    """Return a section as plain values. Interpolations are resolved, and paths of files that ship with the project are
-    replaced with paths that exist.
+    """Return a section as plain values. Interpolations are resolved, and paths of files that the project includes are
+    replaced with existing paths.
     """
     from omegaconf import Container, OmegaConf
 

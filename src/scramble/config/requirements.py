@@ -23,7 +23,9 @@ def key_faults(value: Any, at: str) -> Iterator[str]:
 
 
 def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
-    """Yield error messages if pairs must be generated into a folder and this machine does not meet the requirements."""
+    """Yield an error message for each requirement of generating the pairs that this machine does not meet. If the folder
+    already contains a data set, nothing is checked.
+    """
     if (folder / STAGE_FILE).is_file():
         return
     yield from key_faults(pairs, "pairs")
@@ -44,7 +46,7 @@ def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
 def wandb_faults(report_to: str | Sequence[str]) -> Iterator[str]:
     """Yield an error message if Weights & Biases has no API key.
 
-    wandb itself would ask for the key, or fail only after the data is prepared.
+    Without this check, wandb would ask for the key, or fail only after the data has been prepared.
     """
     named = [report_to] if isinstance(report_to, str) else report_to
     if "wandb" not in named or os.environ.get("WANDB_API_KEY"):

@@ -61,11 +61,11 @@ class Root(Section):
     dry_run: bool
 
     def starts_elsewhere(self) -> bool:
-        """Return whether the work runs on other machines, which check their own environment."""
+        """Return whether the work runs on different machines, which check their own environment."""
         return dict(self.launcher).get("kind") == "slurm"
 
     def data_faults(self) -> Iterator[str]:
-        """The requirements of a data set that is not generated yet must be met."""
+        """Yield error messages if a data set that is not generated yet cannot be generated."""
         data, method = dict(self.data), dict(self.pairs)["method"]
         # Data in the format ``scramble`` also contains captions.
         if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":
@@ -81,7 +81,7 @@ class Generate(Root):
     shard: ShardText | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """The requirements of the data must be met."""
+        """Check that the data set can be generated."""
         yield from self.data_faults()
 
 
@@ -92,7 +92,7 @@ class Train(Root):
     show_batch: Literal[0, 1] | bool
 
     def faults(self, at: str) -> Iterator[str]:
-        """Settings of several sections must not contradict each other."""
+        """Check that settings of several sections do not contradict each other."""
         trainer, model, peft = dict(self.trainer), dict(self.model), self.peft  # type: ignore[call-overload]
         # If model.family is null, the family is known only when the model is loaded.
         uses_tries = trainer["backend"] == "trie" or (trainer["backend"] == "auto" and model["family"] is not None)
@@ -120,7 +120,7 @@ class Train(Root):
 
 
 def _shared_batch(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> Iterator[str]:
-    """The global batch must be shared equally by the processes that the launcher starts."""
+    """Yield an error message if the processes that the launcher starts cannot share the global batch equally."""
     processes, batch = launcher.get("num_processes") or 1, trainer["global_batch_size"]
     micro = trainer["per_device_train_batch_size"] or 1
     if batch is not None and batch % (processes * micro):
@@ -129,10 +129,10 @@ def _shared_batch(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> It
 
 
 def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
-    """Yield error messages of the trainer's own class.
+    """Yield the error messages of :class:`PreferenceConfig`.
 
-    Loading this class takes seconds, so the check is skipped unless the configuration sets a field that configs/ does
-    not list, or a schedule whose options only transformers knows.
+    Importing this class takes seconds, so the check is skipped unless the configuration sets a field that configs/ does
+    not list, or a schedule other than ``cosine``, because transformers checks the options of schedules.
     """
     if not set(trainer) - set(hints(Trainer)) and trainer["lr_scheduler_type"] == "cosine":
         return
@@ -166,7 +166,7 @@ class Evaluate(Root):
     judge: JudgeSection
 
     def faults(self, at: str) -> Iterator[str]:
-        """The names of benchmarks, protocol, arms and baselines must exist."""
+        """Check that the named benchmarks, protocol, arms and baselines exist."""
         yield from benchmark_faults(self.benchmark, "benchmark")
         yield from protocol_faults(self.protocol)
         if not self.starts_elsewhere():
@@ -198,7 +198,7 @@ class Report(Root):
     baselines: list[Text]
 
     def faults(self, at: str) -> Iterator[str]:
-        """The run must exist, and the baselines must be methods of the run."""
+        """Check that the run exists, and that the baselines are methods of the run."""
         run = Path(self.run["dir"])  # type: ignore[index]
         if not run.is_dir():
             yield no_run(run)
@@ -218,7 +218,7 @@ class Browse(Root):
     pixels: PositiveInt
 
     def faults(self, at: str) -> Iterator[str]:
-        """The runs must exist, and the baselines must be methods of these runs."""
+        """Check that the runs exist, and that the baselines are methods of these runs."""
         runs = [Path(run) for run in self.runs]
         yield from (no_run(run) for run in runs if not run.is_dir())
         yield from benchmark_faults(self.benchmark, "benchmark")
@@ -233,7 +233,7 @@ class WatchRoot(Root):
     seconds: Positive
 
     def faults(self, at: str) -> Iterator[str]:
-        """The run must exist."""
+        """Check that the run exists."""
         run = Path(self.run["dir"])  # type: ignore[index]
         if not run.is_dir():
             yield no_run(run)
@@ -294,7 +294,7 @@ class ExternalHarness(Root):
     batch_size: PositiveInt
 
     def faults(self, at: str) -> Iterator[str]:
-        """The arms must exist."""
+        """Check that the arms exist."""
         yield from arm_faults(Path(self.run["dir"]), self.arms)  # type: ignore[index]
 
 
@@ -305,7 +305,7 @@ class Study(Train):
     study: Search
 
     def faults(self, at: str) -> Iterator[str]:
-        """Each value of the search space must be valid for its key."""
+        """Check that each value of the search space is valid for its key."""
         yield from super().faults(at)
         if importlib.util.find_spec("optuna") is None:
             yield "scripts/study.py needs Optuna: run `pip install 'scramble[study]'`"

@@ -1,4 +1,4 @@
-"""Defines the names, types and ranges of the sections that all scripts share. See :mod:`scramble.config.roots`."""
+"""Defines the names, types and ranges of the sections that most scripts share. See :mod:`scramble.config.roots`."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class ModelSection(Section):
     new: dict[str, Any] | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Padding to a square and resizing exclude each other."""
+        """Check that images are not both padded and stretched to a square."""
         if self.square_padding and self.resize is not None:
             yield (
                 f"{at}.square_padding=true and {at}.resize={self.resize} exclude each other: set "
@@ -173,7 +173,7 @@ class Local(Section):
     strategy: Text
 
     def faults(self, at: str) -> Iterator[str]:
-        """The strategy's file must exist, and each job needs one device per process."""
+        """Check that the strategy's file exists, and that there is a device for each process of a job."""
         yield from _strategy(self.strategy, at)
         if self.devices is not None and len(self.devices) < self.num_processes:
             yield (
@@ -207,7 +207,7 @@ class Slurm(Section):
     cluster: Literal["slurm", "local", "debug"]
 
     def faults(self, at: str) -> Iterator[str]:
-        """The strategy's file must exist, and all machines must run the same number of processes."""
+        """Check that the strategy's file exists, and that all machines run the same number of processes."""
         yield from _strategy(self.strategy, at)
         if self.num_processes % self.num_machines:
             yield f"{at}.num_processes={self.num_processes} must be a multiple of {at}.num_machines={self.num_machines}"

@@ -54,7 +54,7 @@ class Real(Section):
     limit: PositiveInt | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """The validation and test fractions must sum to at most 1."""
+        """Check that the fractions of the validation and test split sum to at most 1."""
         if self.val_fraction + self.test_fraction > 1:
             yield (
                 f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "
@@ -130,10 +130,14 @@ class Pairs(Real):
     mix: list[MixedPairsSection] | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """There must be one path, or a mix with a positive weight."""
+        """Check that there is either a path, or a mix with a weight above 0."""
         yield from super().faults(at)
         if (self.path is None) == (not self.mix):
+<<<<<<< HEAD
             yield f"{at}.path={as_override(self.path)}: set either {at}.path=... or several inputs ({at}.mix=[...])"
+=======
+            yield f"{at}.path={show(self.path)}: set either {at}.path=... or, for several inputs, {at}.mix=[...]"
+>>>>>>> 3bad481e (config: clearer docstrings and messages)
         weights = [dict(one).get("weight", 0) for one in self.mix or []]  # type: ignore[call-overload]
         if self.mix and not sum(weights) > 0:
             yield f"{at}.mix: the weights {as_override(weights)} must sum to more than 0"

@@ -25,7 +25,7 @@ class Search(Section):
         return {"number": "metric"}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Each key must have a list of choices, or a lower and an upper bound."""
+        """Check that each key has a list of choices, or a lower and an upper bound."""
         for key, choice in (self.space or {}).items():
             setting = f"{at}.space.{key}={as_override(choice)}"
             if isinstance(choice, list):

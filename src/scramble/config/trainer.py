@@ -102,7 +102,7 @@ class WatchSection(Section):
     limit: PositiveInt | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """The benchmarks must exist."""
+        """Check that the benchmarks exist."""
         from scramble.evaluation.benchmarks import BENCHMARKS
 
         for name in self.benchmarks:
@@ -178,7 +178,7 @@ class Trainer(Section):
         return {**RENAMED, "peft": PEFT_SECTION}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Settings must not contradict each other."""
+        """Check that the settings do not contradict each other."""
         if self.backend == "trl" and (fault := trl_faults(vars(self))):
             yield fault
         micro, batch, steps = self.per_device_train_batch_size, self.global_batch_size, self.gradient_accumulation_steps
@@ -237,7 +237,7 @@ class Trainer(Section):
     def _saving_faults(self, at: str) -> Iterator[str]:
         best, choosing = self.load_best_model_at_end, self.load_best_model_at_end or self.save_strategy == "best"
         if choosing and self.eval_strategy == "no":
-            yield f"{at}.eval_strategy=no must be 'steps' or 'epoch', because evaluations find the best checkpoint"
+            yield f"{at}.eval_strategy=no must be 'steps' or 'epoch', because evaluations determine the best checkpoint"
         if choosing and self.save_strategy == "no":
             yield f"{at}.save_strategy=no must be '{self.eval_strategy}', because the best checkpoint must be saved"
         if self.save_strategy == "best" and self.metric_for_best_model is None:
@@ -280,7 +280,7 @@ def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Peft(Section):
-    """A new LoRA adapter on the language model: fields of ``peft.LoraConfig``."""
+    """A new LoRA adapter on the language model, with the fields of ``peft.LoraConfig``."""
 
     r: PositiveInt
     lora_alpha: PositiveInt
@@ -303,8 +303,8 @@ class Peft(Section):
         return PEFT_RENAMED
 
     def faults(self, at: str) -> Iterator[str]:
-        """If ``target_modules`` is a string, it must be a valid regular expression, which PEFT matches with module
-        names.
+        """Check that ``target_modules``, if it is a string, is a valid regular expression, because PEFT matches it with
+        the names of modules.
         """
         try:
             re.compile(self.target_modules if isinstance(self.target_modules, str) else "")
@@ -314,7 +314,7 @@ class Peft(Section):
 
 @dataclass(frozen=True)
 class Quantization(Section):
-    """Quantised weights: fields of ``transformers.BitsAndBytesConfig``."""
+    """Quantisation of the weights, with the fields of ``transformers.BitsAndBytesConfig``."""
 
     load_in_4bit: bool = False
     load_in_8bit: bool = False
@@ -328,7 +328,7 @@ class Quantization(Section):
         return {name: Any for name, one in parameters.items() if name != "self" and one.kind is not one.VAR_KEYWORD}
 
     def faults(self, at: str) -> Iterator[str]:
-        """Exactly one of 4 bits and 8 bits must be selected."""
+        """Check that exactly one of 4 bits and 8 bits is selected."""
         if self.load_in_4bit == self.load_in_8bit:
             yield f"{at}: set either load_in_4bit=true or load_in_8bit=true, or {at}=null"
 
@@ -345,7 +345,7 @@ def _further(cls: type) -> dict[str, Any]:
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return a mapping from fields to annotations for :func:`scramble.config.field_checks.check`.
 
-    Refused fields must have their defaults.
+    The annotation of a refused field allows only the default.
     """
     annotations = dict(_further(cls))
     for name, reason in (refused or {}).items():
