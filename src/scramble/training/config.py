@@ -51,8 +51,8 @@ class PreferenceConfig(DPOConfig):
     """Settings of :func:`scramble.training.train`.
 
     Every field of :class:`trl.DPOConfig` and :class:`transformers.TrainingArguments` either keeps its name and meaning
-    or is refused with a reason (:data:`scramble.training.fields.REFUSED_FIELDS`). The first block below changes
-    defaults, and the second block adds fields. Rows longer than ``max_length`` are rejected and never truncated.
+    or is refused with a reason (:data:`scramble.training.fields.REFUSED_FIELDS`). Some defaults differ from TRL's
+    defaults. Rows longer than ``max_length`` are rejected and never truncated.
 
     Raises:
         TypeError: a field does not exist. The message suggests another field.
@@ -89,38 +89,39 @@ class PreferenceConfig(DPOConfig):
     backend: str = field(
         default="auto",
         metadata={
-            "help": "trie (this project's trainer), trl (TRL's DPOTrainer or SFTTrainer), or auto. auto selects the "
-            "trie if the model's family supports token tries, otherwise TRL."
+            "help": "Training backend: trie (this project's trainer), trl (TRL's DPOTrainer or SFTTrainer) or auto "
+            "(trie if the model's family supports token tries, otherwise trl)."
         },
     )
     global_batch_size: int | None = field(
         default=32,
         metadata={
-            "help": "Pairs per optimizer step over all processes. It determines gradient accumulation, so that the "
-            "number of GPUs does not change the run. None: computed from per_device_train_batch_size and "
-            "gradient_accumulation_steps."
+            "help": "Number of pairs per optimizer step, over all processes. It determines the number of gradient "
+            "accumulation steps, so that the number of GPUs does not change the run. If None, it is computed from "
+            "per_device_train_batch_size and gradient_accumulation_steps."
         },
     )
     warmup_ratio: float = field(
-        default=0.03, metadata={"help": "Fraction of the run used for warm-up if warmup_steps is 0."}
+        default=0.03, metadata={"help": "Fraction of the run that is used for the warm-up if warmup_steps is 0."}
     )
     reward_shift: str = field(
         default="earlier",
         metadata={
-            "help": "Reward shift of bco_pair: earlier (mean of all earlier rewards, as in the MPO paper), inclusive "
-            "(includes this step's rewards, as in the authors' code) or none (as in TRL)."
+            "help": "Reward shift of the loss bco_pair: earlier (the mean over all earlier steps, as in MPO's paper), "
+            "inclusive (this mean also includes the current micro-batch, as in the authors' code) or none (as in TRL "
+            "since 0.29)."
         },
     )
     sft_mean: str = field(
         default="answer",
         metadata={
-            "help": "Tokens over which the sft loss is averaged: answer (the tokens of each answer, as in the MPO "
-            "paper) or batch (the tokens of all answers in a micro-batch, as in TRL)."
+            "help": "Tokens over which the sft loss is averaged: answer (the tokens of each answer, as in MPO's paper) "
+            "or batch (all chosen tokens of the micro-batch, as in TRL's DPOTrainer)."
         },
     )
     tables: list[str] = field(
         default_factory=lambda: ["pairs"],
-        metadata={"help": "Tables to train on. The tables captions, questions and rationales need the sft loss alone."},
+        metadata={"help": "Tables to train on. Only the sft loss supports the tables captions, questions, rationales."},
     )
     loss_on_history: bool = field(
         default=False,
@@ -130,51 +131,69 @@ class PreferenceConfig(DPOConfig):
         },
     )
     caption_prompt: str = field(
-        default="Describe the image.", metadata={"help": "Prompt for the captions of the table captions."}
+        default="Describe the image.",
+        metadata={"help": "Prompt for training on the table captions. The captions are the answers to this prompt."},
     )
     peft: dict[str, Any] | None = field(
         default=None,
-        metadata={"help": "Fields of peft.LoraConfig for a new adapter on the language model, or None."},
+        metadata={
+            "help": "Fields of peft.LoraConfig for a new adapter on the language model. None creates no new adapter."
+        },
     )
     train_vision: bool | str = field(
         default=False,
         metadata={
-            "help": "Also train vision tower and projector. True trains their weights (only without LoRA). lora adds "
-            "the new adapter to their linear layers, too."
+            "help": "Whether to train the vision tower and the projector as well. True trains their weights, which is "
+            "possible only without LoRA. lora adds the new adapter to their linear layers."
         },
     )
     tower_tokens: int | None = field(
         default=TOWER_TOKENS,
         metadata={
-            "help": "Image patches that a frozen vision tower encodes at a time, which limits its memory. None: all "
-            "patches of a batch."
+            "help": "Maximum number of image patches that a frozen vision tower encodes at a time on a GPU, which "
+            "limits memory. None sets no limit."
         },
     )
     group_by_image: bool = field(
-        default=True, metadata={"help": "Keep the pairs of an image together; False shuffles single pairs, as in TRL."}
+        default=True,
+        metadata={"help": "Keep the pairs of an image together. False shuffles the pairs individually, as TRL does."},
     )
-    row_tokens: int | None = field(default=None, metadata={"help": "Tokens per row of a batch; None: longest trie."})
+    row_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Number of tokens per row of a batch. If None, it is the length of the longest trie."},
+    )
     feature_cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder that caches a frozen tower's features across epochs and runs."}
+        default=None,
+        metadata={
+            "help": "Folder of a cache for the features of a frozen vision tower, which all epochs and several runs "
+            "can share. None computes the features in every step."
+        },
     )
     image_cache_mb: int = field(
-        default=512, metadata={"help": "Memory in megabytes per process for a cache of processed images."}
+        default=512, metadata={"help": "Size in megabytes of each process's cache of processed images."}
     )
     reference_cache_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder of reference caches, shared by runs; None: reference/ in the output folder."},
+        metadata={
+            "help": "Folder of the cached reference log-probabilities, which several runs can share. If None, the "
+            "folder reference in the output folder is used."
+        },
     )
     reference_batch_tokens: int = field(
-        default=4096, metadata={"help": "Tokens per batch while the reference log-probabilities are computed."}
+        default=4096,
+        metadata={"help": "Maximum number of tokens per batch when the reference log-probabilities are computed."},
     )
     max_rejected_fraction: float = field(
-        default=0.05, metadata={"help": "Maximum fraction of unusable rows; a single unusable row never stops a run."}
+        default=0.05,
+        metadata={"help": "Maximum fraction of unusable rows. A single unusable row never stops a run."},
     )
     log_entropy: bool = field(
-        default=False, metadata={"help": "Log the entropy of the next token at scored positions (nats)."}
+        default=False,
+        metadata={"help": "Whether to log the mean entropy of the next token at scored positions, in nats."},
     )
     peak_tflops: float | None = field(
-        default=None, metadata={"help": "Peak TFLOP/s of the device, for mfu; None: looked up for common GPUs."}
+        default=None,
+        metadata={"help": "Peak TFLOP/s of the device, for the metric mfu. If None, it is known only for common GPUs."},
     )
 
     def __post_init__(self) -> None:

@@ -44,8 +44,8 @@ TrlLoss = Literal[
 ]
 TRL_LOSSES = get_args(TrlLoss)
 
-# Fields that do not affect the trained weights. They only determine what is written, when it is written, and on which
-# machine. A resumed run may change these fields, and runs that differ only in these fields count as the same run.
+# Fields that do not affect the trained weights. They only determine how a run is executed, and what is written at which
+# time. A resumed run may change these fields, and runs that differ only in these fields count as the same run.
 OPERATION = frozenset(
     {
         "output_dir",
@@ -150,7 +150,7 @@ PEFT_REFUSED = {
     "base_model_name_or_path": "model.path names the base model",
     "revision": "model.revision names the base model's revision",
     "bias": "biases of the base model and its vision tower would be trained; use peft=null to train all weights",
-    "lora_bias": "such an adapter cannot be merged into its base model",
+    "lora_bias": "an adapter with biases cannot be merged into its base model",
     "trainable_token_indices": "the output head may share the embedding; use peft.modules_to_save=[lm_head]",
     "layers_to_transform": "name the layers in a regular expression: peft.target_modules='.*layers\\.(0|1)\\..*q_proj'",
     "layers_pattern": "name the layers in a regular expression: peft.target_modules='.*layers\\.(0|1)\\..*q_proj'",
@@ -175,7 +175,7 @@ _GATHER = "validation compares log-probabilities of pairs and does not gather pr
 _REFERENCE = "the reference is the starting model, and its log-probabilities are cached"
 _BATCHES = "the sampler distributes batches in the same order for every number of processes"
 REFUSED_FIELDS = {
-    "output_dir": "results go to the run folder (run.dir and run.arm; in Python the argument out)",
+    "output_dir": "results are written to the run folder (run.dir and run.arm; in Python, the argument out)",
     "average_tokens_across_devices": "the loss is a mean over pairs, not over tokens",
     "label_smoothing_factor": "this field applies only to cross-entropy; use trainer.label_smoothing",
     "fp16": "the activations of many models overflow in float16; use trainer.bf16=true",
@@ -199,7 +199,7 @@ REFUSED_FIELDS = {
     "save_only_model": "checkpoints must be resumable; the trained weights are also written to the run folder",
     "save_on_each_node": "checkpoints are written once, into the run folder",
     "enable_jit_checkpoint": "a run always saves on SIGTERM and SIGINT",
-    "hub_always_push": "the result is uploaded once, at the end (trainer.push_to_hub)",
+    "hub_always_push": "the result is uploaded once, at the end of the run (trainer.push_to_hub)",
     "ignore_data_skip": "a resumed run uses exactly the same batches as an uninterrupted run",
     "restore_callback_states_from_checkpoint": "a resumed run restores its callbacks from the run folder",
     "accelerator_config": _BATCHES,
@@ -212,16 +212,16 @@ REFUSED_FIELDS = {
     "train_sampling_strategy": "use trainer.group_by_image",
     "length_column_name": "use trainer.group_by_image",
     "skip_memory_metrics": "memory is always logged (memory/resident_gib, memory/gpu_gib)",
-    "do_train": "choose the script instead (train.py, evaluate.py)",
-    "do_eval": "choose the script instead (train.py, evaluate.py)",
-    "do_predict": "choose the script instead (train.py, evaluate.py)",
+    "do_train": "the script determines this (scripts/train.py, scripts/evaluate.py)",
+    "do_eval": "the script determines this (scripts/train.py, scripts/evaluate.py)",
+    "do_predict": "the script determines this (scripts/train.py, scripts/evaluate.py)",
     "resume_from_checkpoint": "the same command automatically resumes from the newest checkpoint",
     "local_rank": "the launcher sets this field",
     "model_init_kwargs": _MODEL,
     "trust_remote_code": "code from a repository is never run; the families in docs/models.md are built in",
     "disable_dropout": "dropout of the base model is always disabled, so that log-probabilities match the reference",
     "dataset_num_proc": "use trainer.dataloader_num_workers",
-    "truncation_mode": "answers are never truncated; a row above trainer.max_length is rejected and listed",
+    "truncation_mode": "answers are never truncated; rows longer than trainer.max_length are rejected and listed",
     "padding_free": _TRIE,
     "pad_to_multiple_of": _TRIE,
     "precompute_ref_batch_size": "use trainer.reference_batch_tokens",
@@ -256,7 +256,7 @@ def trl_faults(values: Mapping[str, Any]) -> str | None:
     unknown = [name for name in losses if name not in TRL_LOSSES]
     if unknown:
         return (
-            f"trainer.backend=trl does not support trainer.loss_type={unknown[0]}, which TRL does not have: use "
+            f"trainer.backend=trl does not support trainer.loss_type={unknown[0]}, which is not a loss of TRL: use "
             "another loss, or trainer.backend=trie with a model that supports token tries"
         )
     if values.get("feature_cache_dir") is not None:
@@ -282,13 +282,13 @@ def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bo
     """
     if train_vision is True and new_adapter:
         return (
-            "trainer.train_vision=true needs peft=null, because LoRA freezes the vision tower; or set "
+            "trainer.train_vision=true needs peft=null, because LoRA freezes the vision tower: set peft=null or "
             "trainer.train_vision=lora"
         )
     if train_vision is True and has_adapter:
         return (
-            "trainer.train_vision=true needs a model without adapter, because LoRA freezes the vision tower: merge the "
-            "adapter or set trainer.train_vision=false"
+            "trainer.train_vision=true needs a model without an adapter, because LoRA freezes the vision tower: merge "
+            "the adapter or set trainer.train_vision=false"
         )
     if train_vision == "lora" and not new_adapter:
         return "trainer.train_vision=lora needs a new adapter: set peft.r, or set trainer.train_vision to true or false"
@@ -314,10 +314,10 @@ RENAMED = {
     "evaluation_strategy": "trainer.eval_strategy",
     "no_cuda": "trainer.use_cpu",
     "torchdynamo": "trainer.torch_compile_backend",
-    "use_logits_to_keep": "no key, because the output head runs only on scored tokens",
+    "use_logits_to_keep": "the default, which runs the output head only on scored tokens",
     "generate_during_eval": "trainer.watch, which scores benchmarks while training",
-    "ref_model_init_kwargs": "no key, because the reference is the starting model",
-    "force_use_ref_model": "no key, because the reference is the starting model",
+    "ref_model_init_kwargs": "the default reference, which is the starting model",
+    "force_use_ref_model": "the default reference, which is the starting model",
     "use_peft": PEFT_SECTION,
     "lora_r": "peft.r",
     "lora_alpha": "peft.lora_alpha",
@@ -358,7 +358,7 @@ PEFT_RENAMED = {
     "lora_target_modules": "peft.target_modules",
 }
 
-# The packages that transformers' optimizers need, by a part of the optimizer's name. The first match is used.
+# The package that an optimizer of transformers needs, by a part of the optimizer's name. The first match is used.
 OPTIMIZER_PACKAGES = {
     "galore": "galore_torch",
     "apollo": "apollo_torch",
