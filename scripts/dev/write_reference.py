@@ -335,7 +335,7 @@ def benchmarks() -> str:
         protocols = ", ".join(f"`{protocol}`" for protocol in each.protocols)
         rows = [("title", each.title), ("paper", each.paper), ("data", each.data)]
         rows += [("licence of the data", each.licence), ("protocols, the default first", protocols)]
-        rows += [("compared with", each.compared)]
+        rows += [("verification", each.compared)]
         parts += [f"## {name}", markdown(("fact", "value"), rows)]
     return "\n\n".join(parts) + "\n"
 
