@@ -316,7 +316,7 @@ def test_vqav2_test_has_no_answers_but_predictions(tmp_path):
     assert (outcomes[0].status, scores("plain", outcomes)) == ("unscored", {})
     path = export_predictions.write("evalai", tmp_path, "m", "vqav2", benchmark.items, outcomes)
     assert json.loads(path.read_text()) == [{"question_id": 7, "answer": "Red."}]
-    with pytest.raises(EvaluationError, match=r"benchmark\.vqav2\.split='val' is not one of validation, test"):
+    with pytest.raises(EvaluationError, match=r"benchmark\.vqav2\.split='val' must be one of 'validation', 'test'"):
         load_benchmark("vqav2", tmp_path, split="val")
 
 

@@ -156,7 +156,7 @@ def test_options_and_rows_are_named(tmp_path: Path) -> None:
         ("object_halbench", "extraction"),
         ("llava_bench", "reader"),
     ):
-        refused(rf"benchmark.{name}.{option}='x' is not one of", name, tmp_path, **{option: "x"})
+        refused(rf"benchmark.{name}.{option}='x' must be one of", name, tmp_path, **{option: "x"})
     folders = {name: FILES[name](tmp_path / name)[0] for name in NEW if name != "chair"}
     for name, file, change, message in (
         (

@@ -21,10 +21,11 @@ count as the same object, which changes CHAIR by one to three points.
 Scores of questions: ``accuracy``, and ``precision``, ``recall`` and ``f1`` of the answer "no". The authors compare the
 likelihoods of Yes and No without any further prompt (``protocol=amber``, the default). In generated replies, they count
 only the exact words ``Yes`` and ``No`` (``protocol.yes_no_form=generate``), whereas VLMEvalKit asks for yes or no and
-searches the reply for these words. ``accuracy_macro`` is VLMEvalKit's mean. ``amber_score`` is (100 - CHAIR + F1) / 2.
-The formula appears only in a figure of the paper and has not been checked.
+searches the reply for these words. ``accuracy_macro`` is the mean accuracy over the kinds of questions, as in
+VLMEvalKit. ``amber_score`` is (100 - CHAIR + F1) / 2. This formula appears only in a figure of the paper and has not
+been checked.
 
-Tests compare all scores with the original on recorded nouns and replies, with the recorded similarities.
+Tests compare all scores with the original code on recorded nouns, similarities and replies.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def load(
 
 
 def _similarity(pipeline: str) -> str:
-    """Return the part of the data version that names the pipeline. Log a message if the pipeline has no word
+    """Return the part of the data version that names the pipeline. Log a message if the pipeline contains no word
     vectors.
     """
     try:
@@ -150,7 +151,7 @@ def _item(
     key, image = whole_ids("amber", row, where, "id", "image")
     (query,) = texts("amber", row, where, "query")
     if key not in notes:
-        raise EvaluationError(f"amber: {where}: the id {key} has no annotation")
+        raise EvaluationError(f"amber: {where}: the id {key} has no annotation: download the data again")
     note, where = notes[key], f"annotation {key}"
     kind = one_of("amber", where, "type", str(note.get("type")), ("generative", *ANNOTATION_TYPES))
     truth = note.get("truth")
@@ -162,8 +163,13 @@ def _item(
     if lexicon.associations:
         for name, words in (("truth", truth), ("hallu", likely)):
             if words is None or not _are_words(words):
-                raise EvaluationError(f"amber: {where}: {name} is {words!r:.60}, not a list of words")
+                raise EvaluationError(
+                    f"amber: {where}: {name} is {words!r:.60}, which is not a list of words: download the data again"
+                )
             if unknown := [word for word in words if word not in lexicon.associations]:
-                raise EvaluationError(f"amber: {where}: {name} contains {unknown[0]!r}, which is not in relation.json")
+                raise EvaluationError(
+                    f"amber: {where}: {name} contains {unknown[0]!r}, which is not in relation.json: download the data "
+                    "again"
+                )
     details = {"rule": "amber", "truth": truth, "likely": likely, "lexicon": lexicon, "pipeline": pipeline}
     return Item(Question(key, (image,), query, ""), "free", details=details)

@@ -4,11 +4,11 @@ SugarCrepe. Paper: Hsieh et al., NeurIPS 2023 (arXiv 2306.14610). Data: the repo
 val2017 images. Counts: add_att 692, add_obj 2,062, replace_att 788, replace_obj 1,652, replace_rel 1,406, swap_att 666,
 swap_obj 245 (246 before one entry was removed; the keys are not contiguous). Chance: 50. Human: not published.
 
-ARO (optional). Paper: Yuksekgonul et al., ICLR 2023 (arXiv 2210.01936). Data: ``visual_genome_relation.json`` or
+ARO. Paper: Yuksekgonul et al., ICLR 2023 (arXiv 2210.01936). Data: ``visual_genome_relation.json`` or
 ``visual_genome_attribution.json`` (image_path, true_caption, false_caption, bbox_*) and Visual Genome images, which are
 cropped to the annotated box. Counts: not checked. Chance: 50. The paper reports a macro average over relations.
 
-The scores of the two captions are compared strictly (``>``), as in SugarCrepe's ``main_eval.py``.
+An item is right if the score of the true caption is strictly higher (``>``), as in SugarCrepe's ``main_eval.py``.
 """
 
 from __future__ import annotations

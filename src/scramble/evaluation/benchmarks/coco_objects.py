@@ -49,7 +49,9 @@ def image_number(name: str, where: str, row: Mapping[str, Any]) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not str(value).isdecimal():
-        raise EvaluationError(f"{name}: {where}: image_id must be a COCO image id, not {value!r:.60}")
+        raise EvaluationError(
+            f"{name}: {where}: image_id must be a COCO image id, not {value!r:.60}: correct this row"
+        )
     return int(str(value))
 
 
@@ -90,7 +92,10 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
     if "categories" in content:
         for image in content["images"]:
             if type(image["id"]) is not int or not isinstance(image["file_name"], str):
-                raise ValueError(f"an image has the id {image['id']!r:.40} and file_name {image['file_name']!r:.40}")
+                raise ValueError(
+                    "the id and file_name of each image must be an integer and a string, not "
+                    f"{image['id']!r:.40} and {image['file_name']!r:.40}"
+                )
             if wanted is None or image["id"] in wanted:
                 images.files[image["id"]] = image["file_name"]
                 images.objects.setdefault(image["id"], set())
@@ -99,7 +104,7 @@ def _add(path: Path, images: CocoImages, vocabulary: Vocabulary, wanted: Collect
             raise ValueError(f"unknown category {unknown[0]!r}")
         for note in content["annotations"]:
             if isinstance(note["image_id"], str):  # a string would match no image, so the object would be missing
-                raise ValueError(f"an annotation has the image_id {note['image_id']!r:.40}, which is not a number")
+                raise ValueError(f"the image_id of an annotation must be an integer, not {note['image_id']!r:.40}")
             if note["image_id"] in images.objects:
                 images.objects[note["image_id"]].add(vocabulary.category[names[note["category_id"]]])
         return

@@ -4,9 +4,9 @@ Paper: Burapacheep et al., ACL Findings 2024 (arXiv 2402.04492). Data: ``stanfor
 Counts: 300 items. Chance: text 25, image 25, group 16.67, group matching 50. Human: not checked. The tags of an item
 are the sources of its captions and images.
 
-``protocol=colorswap`` asks the paper's questions (which caption, which image) and parses the replies by the paper's
-rule. Tests compare the parsing with the original on recorded replies of three models. All items are scored, whereas the
-original skips the items that raise an error, separately for each task.
+``protocol=colorswap`` asks the paper's two questions (which caption fits the image, which image fits the caption) and
+parses the replies by the paper's rule. Tests compare the parsing with the original code on recorded replies of three
+models. All items are scored, whereas the original code skips items that raise an error, separately for each task.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Paper: Huang et al., NeurIPS 2024 (arXiv 2406.08164). Data: the hub *model* repo
 ``replace-{att,obj,rel}.csv`` (question with its options, image, answer). The images are COCO's. Counts: not published.
 Chance: 50 (two options). Human: not published. Headline: mean over the three splits (``accuracy_macro``).
 
-Replies are compared with the answer as in SCRAMBLe's scorer, which reads the letter by prefix (``protocol=scramble``).
+With ``protocol=scramble``, letters are parsed by prefix, as in SCRAMBLe's scorer.
 
 Assumptions: only the column names of the files were available, not the files themselves. It is not known whether
 ``correct`` identifies the right option of ``text_options`` by its index, letter or text. All three forms are accepted,
@@ -83,4 +83,4 @@ def _letter(correct: str, options: tuple[str, ...], where: str) -> str:
     if len(matches) == 1:
         return matches.pop()
     problem = "matches several" if matches else "matches none"
-    raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}: edit the file")
+    raise EvaluationError(f"conme: {where}: correct={correct!r} {problem} of the options {options}: correct the file")

@@ -3,18 +3,18 @@ four rotations of its options.
 
 Paper: Wang et al., ECCV 2024 (The All-Seeing Project V2, arXiv 2402.19474). Data: ``crpe_relation.jsonl`` and
 ``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, the folder ``abnormal_images`` of this data set, and COCO's val2017 images.
-A missing file is skipped. Counts: 7,576 rows about relations (four rotations of 1,894 questions); not published for
-existence. The authors have changed the files without a version number, so the data version contains a hash. Chance: 25
-per row; 0.39 per question under independent guesses. Human: not published.
+If one of the two JSONL files is missing, only the other is read. Counts: 7,576 rows about relations (four rotations of
+1,894 questions); not published for existence. The authors have changed the files without a version number, so the data
+version contains a hash. Chance: 25 per row; 0.39 per question under independent guesses. Human: not published.
 
 Scores: ``circular_accuracy`` is the share of questions whose four rotations are all answered correctly, by category
 (existence, subject, predicate, object). ``overall`` is the published number, the mean over subject, predicate and
 object. ``accuracy`` is computed over rows.
 
 ``rule`` selects how replies are parsed. ``official`` (the default) accepts only the letter. ``lmms_eval`` and
-``vlmevalkit`` are the rules of lmms-eval and VLMEvalKit; VLMEvalKit's rule accepts almost every reply that is longer
+``vlmevalkit`` are the rules of lmms-eval and VLMEvalKit. VLMEvalKit's rule accepts almost every reply that is longer
 than a letter. lmms-eval reports ``accuracy``, and VLMEvalKit reports the circular accuracy over all categories. Tests
-compare all three rules and the official scores with the originals on recorded replies.
+compare all three rules and the official scores with the original code on recorded replies.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def _item(number: int, row: dict[str, Any], group: str, rule: str) -> Item:
     text, answer = texts("crpe", row, where, "text", "correct_option")
     options = dict(re.findall(r"^([A-Z])\.[ \t]*(.*\S)", text, re.MULTILINE))
     if not options or not LETTERS.startswith("".join(options)):
-        raise EvaluationError(f"crpe: {where}: text has no lines with the options A., B., ...: {text!r:.80}")
+        raise EvaluationError(
+            f"crpe: {where}: text has no lines with the options A., B., ... ({text!r:.80}): download the data again"
+        )
     one_of("crpe", where, "correct_option", answer, tuple(options))
     kind = group.partition("/")[0]
     record = Question(f"{group}/{key}", (image,), text, answer, kind, choices=tuple(options.values()))

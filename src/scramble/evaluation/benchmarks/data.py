@@ -76,7 +76,7 @@ def download(name: str, hub_id: str, repo_type: str = "dataset") -> Path:
 
 
 def columns(name: str, rows: Any, required: Sequence[str]) -> None:
-    """Raise EvaluationError, which names the missing columns, if a data set lacks a required column."""
+    """Raise EvaluationError if a data set lacks a required column. The message names the missing columns."""
     if missing := [column for column in required if column not in rows.column_names]:
         raise EvaluationError(
             f"{name}: the data set has no column {', '.join(missing)}, only {', '.join(rows.column_names)}: "
@@ -103,7 +103,8 @@ class HubImages(Mapping[str, ImageFile]):
             value = value[0] if value else None
         if not isinstance(value, Mapping) or not (value.get("bytes") or value.get("path")):
             raise EvaluationError(
-                f"image {image_id!r} is missing: row {row} of the data set has no image in column {column}"
+                f"image {image_id!r} is missing, because row {row} of the data set has no image in column {column}: "
+                "download the data again"
             )
         return ImageFile(bytes=value.get("bytes"), path=value.get("path"))
 
@@ -138,7 +139,7 @@ def hub_rows_and_images(
 def text_rows(name: str, data: Any) -> list[dict[str, Any]]:
     """Return the rows of a hub data set without their image columns, so that no images are read.
 
-    Raises EvaluationError, which names the row, if a row is damaged.
+    Raises EvaluationError if a row is damaged. The message names the row.
     """
     images = [column for column, feature in data.features.items() if any(_image_types(feature))]
     rows: list[dict[str, Any]] = []
@@ -173,9 +174,9 @@ def find_file(name: str, root: str | Path, *patterns: str) -> Path:
 
 
 def load_json(name: str, path: Path) -> Any:
-    """Return the content of a JSON file, or the rows of a JSON lines file. The suffix does not matter.
+    """Return the content of a JSON file, or the rows of a JSON lines file, regardless of the file's suffix.
 
-    Raises EvaluationError, which names the file and the damaged line, if the file is truncated or damaged.
+    Raises EvaluationError if the file is truncated or damaged. The message names the file and the damaged line.
     """
     try:
         return read_json(path)
@@ -199,10 +200,10 @@ def load_json(name: str, path: Path) -> Any:
 
 
 def json_rows(name: str, path: Path, rows: Any = None) -> list[dict[str, Any]]:
-    """Return the objects in a file that contains a JSON list or JSON lines. ``rows`` is the content of the file if it
-    has been read already.
+    """Return the objects in a file that contains a JSON list or JSON lines. ``rows`` is the content of the file if the
+    file has been read already.
 
-    Raises EvaluationError, which names the entry, if an entry is not an object.
+    Raises EvaluationError if an entry is not an object. The message names the entry.
     """
     rows = load_json(name, path) if rows is None else rows
     if isinstance(rows, dict) and not all(isinstance(row, dict) for row in rows.values()):
@@ -241,9 +242,10 @@ def _kind(value: Any) -> str:
 
 def benchmark_csv_rows(name: str, path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file with a header. The file is parsed strictly. White space around the column names is
-    dropped.
+    removed.
 
-    Raises EvaluationError, which names the line, if a row has too few or too many fields, or a quote is not closed.
+    Raises EvaluationError if a row has too few or too many fields, or if a quote is not closed. The message names the
+    line.
     """
     try:
         lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
@@ -276,8 +278,8 @@ def benchmark_csv_rows(name: str, path: Path) -> list[dict[str, str]]:
 
 
 def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[Any]:
-    """Return the values of required keys. Raises EvaluationError, which names the row and the missing keys, if a key is
-    missing.
+    """Return the values of required keys. Raises EvaluationError if a key is missing. The message names the row and the
+    missing keys.
     """
     if missing := [key for key in keys if row.get(key) is None]:
         raise EvaluationError(
@@ -366,8 +368,8 @@ def listed_options(name: str, where: str, key: str, listed: str) -> tuple[str, .
 
 
 def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) -> str:
-    """Return ``value`` if it is one of ``allowed``. Otherwise raise EvaluationError, which names the row and
-    the key.
+    """Return ``value`` if it is one of ``allowed``. Otherwise raise EvaluationError with a message that names the row
+    and the key.
     """
     if value not in tuple(allowed):  # tuple() splits a string into letters
         raise EvaluationError(
@@ -380,7 +382,7 @@ def one_of(name: str, where: str, key: str, value: str, allowed: Sequence[str]) 
 def check_option(name: str, key: str, value: str, allowed: Sequence[str]) -> None:
     """Raise EvaluationError if the option ``key`` of a benchmark has a value that is not one of ``allowed``."""
     if value not in allowed:
-        raise EvaluationError(f"benchmark.{name}.{key}={value!r} is not one of {', '.join(allowed)}")
+        raise EvaluationError(f"benchmark.{name}.{key}={value!r} must be one of {', '.join(map(repr, allowed))}")
 
 
 def check_count(name: str, count: int, versions: Mapping[int, str], partial: bool) -> str:

@@ -30,7 +30,9 @@ class RowImages:
             EvaluationError: ``value`` is neither base64 text nor a path, or a different image has the same key.
         """
         if not isinstance(value, str) or not value.strip():
-            raise EvaluationError(f"{name}: {where}: image is {value!r:.60}, which is neither base64 text nor a path")
+            raise EvaluationError(
+                f"{name}: {where}: image is {value!r:.60}, which is neither base64 text nor a path: correct this row"
+            )
         if len(value) <= MAX_PATH and re.search(r"\.\w{3,4}$", value):
             self._paths.append(value)
             return value
@@ -39,7 +41,10 @@ class RowImages:
         except EvaluationError as error:
             raise EvaluationError(f"{name}: {error}") from error
         if self._encoded.setdefault(key, image) != image:
-            raise EvaluationError(f"{name}: {where}: the image {key} differs from the image {key} in an earlier row")
+            raise EvaluationError(
+                f"{name}: {where}: the image {key} differs from the image {key} in an earlier row: download the data "
+                "again"
+            )
         return key
 
     def find(self, name: str, folder: Path) -> Mapping[str, ImageFile]:

@@ -1,5 +1,5 @@
-"""Read facts about benchmarks from ``facts.yaml``, such as what each benchmark measures and where its data come from.
-``docs/benchmarks.md`` lists these facts.
+"""Read facts about benchmarks from ``facts.yaml``, such as what each benchmark measures and where its data is
+available. ``docs/benchmarks.md`` lists these facts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import yaml
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about one benchmark, as text. Chance and human values are in percent.
+    """Facts about one benchmark, as text. The values of ``chance`` and ``human`` are in percent.
 
-    ``protocol=default`` selects the first protocol in ``protocols``.
+    ``protocol=default`` selects the first protocol in ``protocols``. ``compared`` states how the scores are verified.
     """
 
     title: str

@@ -13,12 +13,12 @@ from scramble.records import ImageFile
 
 
 class FileOrHub:
-    """The rows of a benchmark and their images.
+    """The rows of a benchmark, and the images of these rows.
 
     Args:
         name: name of the benchmark.
         hub_id, split: id and split of the hub data set.
-        root: a JSON lines file, a folder that contains ``file``, or a folder in the hub's layout (default: the hub).
+        root: a JSON lines file, a folder that contains ``file``, or a copy of the hub data set (default: the hub).
         file: name of the JSON lines file. Each of its rows contains the path of an image in ``image``.
         required: columns of the hub data set.
         image: column of the images in the hub data set.

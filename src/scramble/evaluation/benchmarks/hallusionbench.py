@@ -1,29 +1,29 @@
 """HallusionBench: yes/no questions about original and edited figures, and questions without a figure.
 
 Paper: Guan et al., CVPR 2024 (arXiv 2310.14566). Data: the repository's ``HallusionBench.json`` with its images.
-Counts: 1,129 questions, of which 951 have an image; 455 groups of the same question, 346 figures. Chance: aAcc 50.
+Counts: 1,129 questions, of which 951 have an image; 455 groups of the same question; 346 figures. Chance: aAcc 50.
 Human: not in the repository.
 
 | score | meaning |
 |---|---|
 | ``a_acc`` | accuracy over questions |
-| ``q_acc`` | share of questions that are answered correctly for every figure |
+| ``q_acc`` | share of groups in which the question is answered correctly for every figure |
 | ``f_acc`` | share of figures about which all questions are answered correctly |
 | ``f_inconsistent`` | share of figures with some wrong and some right answers |
 | ``f_wrong`` | share of figures with only wrong answers |
 | ``yes_difference``, ``false_positive_ratio`` | bias towards yes |
-| ``language_hallucination``, ``visual_illusion``, ``mixed_cause`` | share of this cause among the errors |
+| ``language_hallucination``, ``visual_illusion``, ``mixed_cause`` | share of the errors with this cause |
 
 The three accuracies are also computed by category (VD, VS), by subcategory, for figures that were edited to contradict
 common knowledge (hard), and for all other figures (easy). The authors' "easy aAcc" is ``q_acc/easy``. The causes of
 errors are not computed with a judge, because the judge would have to compare two replies.
 
-In the original, GPT-4 compares a reply with the answer (``grading=judge``). An unclear reply is then right for the 178
-questions of VS without an image. The default ``grading=rule`` searches the reply for the words yes and no, as
-VLMEvalKit does. VLMEvalKit omits the questions without an image (``without_image=false`` here). The questions are asked
-unchanged, without a request to answer yes or no.
+In the original code, GPT-4 compares a reply with the answer (``grading=judge``). An unclear reply then counts as right
+for the 178 questions of VS without an image. The default ``grading=rule`` searches the reply for the words yes and no,
+as VLMEvalKit does. ``without_image=false`` omits the questions without an image, as VLMEvalKit does. The questions are
+asked unchanged, without a request to answer yes or no.
 
-Tests compare the scores with the authors' on recorded labels and with VLMEvalKit's on recorded replies.
+Tests compare the scores with the authors' code on recorded labels, and with VLMEvalKit on recorded replies.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def load(
         root: the JSON file, or its folder.
         images: folder of the images (default: the file's folder).
         grading: ``rule`` or ``judge``.
-        without_image: whether to ask the questions without an image as well.
+        without_image: whether to include the questions that have no image.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     check_option("hallusionbench", "grading", grading, GRADINGS)

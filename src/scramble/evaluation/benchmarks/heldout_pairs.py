@@ -1,8 +1,8 @@
-"""Held-out preference pairs of the training data set: is the chosen text more likely than the rejected text?
+"""Held-out preference pairs of a run: is the chosen text more likely than the rejected text?
 
 Paper: none; the benchmark was designed for this project. It applies SugarCrepe's task to the held-out part of the
-training data set. Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. There
-is no reference implementation with which the scores could be compared.
+run's data set. Data version: content key of the table. Counts: as generated. Chance: 50. Human: not measured. There is
+no reference implementation with which the scores could be compared.
 """
 
 from __future__ import annotations

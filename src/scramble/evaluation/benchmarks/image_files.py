@@ -63,7 +63,7 @@ def item_images(name: str, folder: str | Path, items: Iterable[Item]) -> dict[st
 
 
 class _Files:
-    """The image files below a folder, indexed by every possible end of their paths, with and without the suffix."""
+    """The image files below a folder, indexed by all ends of their paths, with and without the suffix."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -139,7 +139,8 @@ class CroppedImages(Mapping[str, ImageFile]):
         inside = x < image.width and y < image.height and x + width > 0 and y + height > 0
         if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may cross the edge slightly
             raise EvaluationError(
-                f"the box {(x, y, width, height)} is outside image {source!r} of {image.width} x {image.height} pixels"
+                f"the box {(x, y, width, height)} is outside image {source!r} of {image.width} x {image.height} "
+                "pixels: download the data again"
             )
         return ImageFile(bytes=png_bytes(image.crop((x, y, x + width, y + height))))
 

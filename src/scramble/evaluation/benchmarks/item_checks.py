@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def check_items(name: str, items: Iterable[Item], group_size: int | None = None) -> tuple[Item, ...]:
-    """Return the items. Log a warning if no model can answer some of the items correctly.
+    """Return the items as a tuple. Log a warning if some items cannot be answered correctly by any model.
 
     Raises:
         EvaluationError: there are no items, an item has an unknown style or rule, an id occurs twice, or a group does

@@ -1,17 +1,17 @@
 """LLaVA-Bench (in the wild): open questions. A judge compares the answers with answers of a text-only GPT-4.
 
 Paper: Liu et al., NeurIPS 2023 (arXiv 2304.08485). Data: ``liuhaotian/llava-bench-in-the-wild`` (``questions.jsonl``,
-``context.jsonl``, ``answers_gpt4.jsonl``, images). Counts: 60 questions on 24 images, of the types conversation (conv),
-detail and complex. Chance: none. Human: not published.
+``context.jsonl``, ``answers_gpt4.jsonl``, images). Counts: 60 questions about 24 images, of the types conversation
+(conv), detail and complex. Chance: none. Human: not published.
 
 Given a description of the image, a language model scores the reference answer and the model's answer from 1 to 10. The
 authors use gpt-4-0314, and MPO's authors use gpt-4-0613. ``score`` is the sum of the model's scores in percent of the
 sum of the references' scores. ``candidate`` and ``reference`` are the mean scores of the model and of the references,
-in percent of 10 points. Pairs of scores that cannot be read are excluded, except from ``official_score``, which counts
-both scores as -1, as the authors' script does. ``reader`` selects the rule that reads the judge's reply: ``llava``
-(also VLMEvalKit's rule) or ``lmms_eval``. Without a judge, there is no score.
+in percent of 10 points. Pairs of scores that cannot be parsed are excluded. Only ``official_score`` includes them and
+counts both scores as -1, as the authors' script does. ``reader`` selects the rule that parses the judge's reply:
+``llava`` (which VLMEvalKit also uses) or ``lmms_eval``. Without a judge, there is no score.
 
-Tests compare both rules and the official scores with the originals on recorded replies of a judge.
+Tests compare both rules and the official scores with the original code on recorded replies of a judge.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load(
     Args:
         root: folder of the three files.
         images: folder of the images (default: ``root``).
-        reader: rule that reads the judge's scores, ``llava`` or ``lmms_eval``.
+        reader: rule that parses the judge's scores, ``llava`` or ``lmms_eval``.
         partial: accept an incomplete copy, and skip rows that cannot be used.
     """
     check_option("llava_bench", "reader", reader, tuple(LLAVA_PAIRS))
@@ -63,7 +63,9 @@ def load(
             for name, value, known in (("image", image, contexts), ("question_id", key, references)):
                 if value not in known:
                     file = "context.jsonl" if known is contexts else "answers_gpt4.jsonl"
-                    raise EvaluationError(f"llava_bench: {where}: {name} {value!r} is not in {file}")
+                    raise EvaluationError(
+                        f"llava_bench: {where}: {name} {value!r} is not in {file}: download the data again"
+                    )
             fields = {"context": contexts[image], "reference": references[key]}
             details = {"judge": "llava_bench", "reader": reader, "fields": fields}
             items.append(Item(Question(key, (image,), question, "", category), "free", details=details))

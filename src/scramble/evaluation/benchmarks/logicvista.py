@@ -6,9 +6,9 @@ have two letters, and one answer is a number. Question v1_382 has neither text n
 Chance: not computed. Human: not checked.
 
 The kind of an item is its skill. A reply is right if it names exactly the letters of the answer. In the official
-script, GPT-4 reads the letters from the reply. Here a judge reads the letters with our prompt, and VLMEvalKit's rule
-parses the judge's reply. Without a judge, a rule of this project reads the letters (``extraction: rule``). For 97.7 %
-of the 6,272 published replies, our rule and GPT-4's reading lead to the same outcome. Tests check the comparison of
+script, GPT-4 extracts the letters from the reply. Here, a judge extracts the letters with our prompt, and VLMEvalKit's
+rule parses the judge's reply. Without a judge, a rule of this project extracts the letters (``extraction: rule``). For
+97.7 % of the 6,272 published replies, our rule and GPT-4 lead to the same outcome. Tests check the comparison of
 letters and the parsing of the judge's replies against the reference implementations on recorded rows.
 """
 
@@ -49,10 +49,14 @@ def _item(key: str, row: dict[str, Any]) -> Item:
     question, answer = ("", "") if key == EMPTY else texts("logicvista", row, key, "question", "answer")
     letters = [letter.strip() for letter in answer.split(",")] if answer else []
     if any(len(letter) != 1 or not (letter.isascii() and letter.isalnum()) for letter in letters):
-        raise EvaluationError(f"logicvista: {key}: answer is {answer!r:.60}, not letters separated by commas")
+        raise EvaluationError(
+            f"logicvista: {key}: answer is {answer!r:.60}, not letters separated by commas: download the data again"
+        )
     skill = row.get("skill")
     if not isinstance(skill, list) or len(skill) != 1 or not isinstance(skill[0], str):
-        raise EvaluationError(f"logicvista: {key}: skill is {skill!r:.60}, not a list of one name")
+        raise EvaluationError(
+            f"logicvista: {key}: skill is {skill!r:.60}, not a list with one name: download the data again"
+        )
     kind = one_of("logicvista", key, "skill", skill[0], SKILLS)
     record = Question(key, (image,), question, answer, kind)
     return Item(record, "letter", details={"rule": "letters", "extraction": "rule", "judged_question": question})

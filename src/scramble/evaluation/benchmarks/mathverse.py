@@ -1,19 +1,19 @@
 """MathVerse: problems in five versions, which differ in how much of the text is in the picture.
 
-Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a folder with
-the same layout. Counts: 788 problems in each of five versions (436 multiple choice, 352 free). ``problem_version``
-selects a version; the default is vision-only. Chance: computed (25 for multiple choice, 0 for free questions). Human:
-not checked.
+Paper: Zhang et al., ECCV 2024 (arXiv 2403.14624). Data: ``AI4Math/MathVerse``, configuration testmini, or a local copy.
+Counts: 788 problems in each of five versions (436 multiple choice, 352 free-form). ``problem_version`` selects a
+version; the default is Vision Only. Chance: computed (25 for multiple choice, 0 for free-form questions). Human: not
+checked.
 
 The kind of an item is its subject. Its tags are ``<subject>/<subfield>`` and the type of the question. ``query``
 selects the prompt: ``query_wo`` asks for a direct answer, ``query_cot`` asks for reasoning first, and ``question`` is
-the question alone. In the vision-only version, the question is part of the picture.
+the question alone. In the version Vision Only, the question is part of the picture.
 
-In the official script, a language model extracts the answer from the last 30 words, and a second call compares it with
-the right answer. Here both calls use our prompts (``judge.extraction_prompt``, ``judge.comparison_prompt``). Letters
-and equal strings need no second call. Without a judge, answers are extracted and compared by rule. Such results record
-``extraction: rule`` and are not comparable with judged results. The scores have not been compared with a reference
-implementation, because the reference implementation needs the judge.
+In the official script, a language model extracts the answer from the last 30 words of the reply, and a second call
+compares this answer with the right answer. Here, both calls use our prompts (``judge.extraction_prompt``,
+``judge.comparison_prompt``). Letters and equal strings need no second call. Without a judge, answers are extracted and
+compared by rule. The results then record ``extraction: rule`` and are not comparable with judged results. The scores
+have not been compared with the reference implementation, which needs a judge.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ def _item(row: dict[str, Any], number: int, query: str) -> Item:
 
 
 def _metadata(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the metadata, which the row contains as an object or, in some copies, as the text of a Python
-    dictionary.
+    """Return the metadata of a row, which is an object or, in some copies of the data, the text of a Python dictionary.
     """
     metadata = row.get("metadata") or {}
     if isinstance(metadata, str):
@@ -116,5 +115,8 @@ def _metadata(row: dict[str, Any], where: str) -> dict[str, Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             metadata = None
     if not isinstance(metadata, dict):
-        raise EvaluationError(f"mathverse: {where}: metadata is {row.get('metadata')!r:.60}, which is not an object")
+        raise EvaluationError(
+            f"mathverse: {where}: metadata is {row.get('metadata')!r:.60}, which is not an object: download the data "
+            "again"
+        )
     return metadata

@@ -1,9 +1,9 @@
 r"""MATH-Vision (MATH-V): mathematics competition problems with pictures.
 
 Paper: Wang et al., NeurIPS 2024 (arXiv 2402.14804). Data: ``MathLLMs/MathVision``, or the repository's ``test.jsonl``
-or ``testmini.jsonl`` with its images. Counts: 3,040 questions (1,532 multiple choice, 1,508 free); testmini has 304.
-Chance: computed, 10.08 (20 for multiple choice, 0 for free questions). The published accuracy of random answers is
-7.17. Human: about 70 (the repository states no exact number).
+or ``testmini.jsonl`` with its images. Counts: 3,040 questions (1,532 multiple choice, 1,508 free-form); 304 in
+testmini. Chance: computed, 10.08 (20 for multiple choice, 0 for free-form questions). The published accuracy of random
+answers is 7.17. Human: about 70 (the repository states no exact number).
 
 The kind of an item is its subject. Its tags are ``level:<1-5>`` and ``level:<1-5>/<subject>``. The prompt is the
 official prompt: the question, then the options as ``(A) ...`` unless the picture shows the options.
@@ -11,9 +11,8 @@ official prompt: the question, then the options as ``(A) ...`` unless the pictur
 ``\boxed{}`` answer in our wording. MPO's numbers were computed with VLMEvalKit, which extracts answers with a judge and
 compares exact values.
 
-Tests compare extraction and outcome with the official code on recorded replies. :mod:`scramble.grading.latex_value`
-replaces latex2sympy2 for computing the value of an expression. The outcomes of all published replies are the same with
-both.
+Tests compare extractions and outcomes with the official code on recorded replies. :mod:`scramble.grading.latex_value`
+computes the value of an expression instead of latex2sympy2. With both, all published replies have the same outcomes.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def load(
     """Load the questions of a split.
 
     Args:
-        root: the repository's ``<split>.jsonl``, the folder of this file, or a folder in the hub's layout (default: the
+        root: the repository's ``<split>.jsonl``, the folder of this file, or a copy of the hub data set (default: the
             hub).
         split: ``test`` or ``testmini``.
         images: folder of the images that the repository's file names (default: the folder of this file).
@@ -86,7 +85,10 @@ def _item(row: dict[str, Any], number: int, data: FileOrHub) -> Item:
     if choices:
         answer = lettered.letter("mathvision", where, answer, choices)
         if len(choices) != len(DRAWN):
-            raise EvaluationError(f"mathvision: {where}: there are {len(choices)} options, not {len(DRAWN)} or none")
+            raise EvaluationError(
+                f"mathvision: {where}: there are {len(choices)} options, not {len(DRAWN)} or none: download the data "
+                "again"
+            )
     drawn = "".join(choices) == DRAWN
     options = "" if drawn else "".join(f"({letter}) {c}\n" for letter, c in zip(LETTERS, choices, strict=False))
     record = Question(key, (data.image_id(number, where),), f"{question}\n{options}", answer, subject, choices=choices)

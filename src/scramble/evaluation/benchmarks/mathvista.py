@@ -3,9 +3,9 @@
 Paper: Lu et al., ICLR 2024 (arXiv 2310.02255). Data: ``AI4Math/MathVista``, split testmini. Counts: 1,000 questions (by
 type of answer: text 540, integer 418, float 40, list 2). Chance: not computed. Human: not checked.
 
-In the official script, a language model first extracts the answer. Without a judge, a rule takes the text after "answer
-is", or the last number, or the option that the reply names. Such results record ``extraction: rule`` and are not
-comparable with judged results. Normalisation and comparison follow the official rules. The scores have not been
+In the official script, a language model first extracts the answer. Without a judge, a rule extracts the text after
+"answer is", the last number, or the option that the reply names. The results then record ``extraction: rule`` and are
+not comparable with judged results. Normalisation and comparison follow the official rules. The scores have not been
 compared with a reference implementation.
 """
 

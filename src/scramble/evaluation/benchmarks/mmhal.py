@@ -3,15 +3,15 @@
 Paper: Sun et al., Findings of ACL 2024 (LLaVA-RLHF, arXiv 2309.14525). Data: ``response_template.json`` of
 ``Shengcao1006/MMHal-Bench`` with its images (named as in ``image_src``), or RLAIF-V's ``mmhal-bench_with_image.jsonl``
 with images in base64, which InternVL uses. Counts: 96 questions, twelve of each of eight types. Chance: none. Human:
-not published. The kind of an item is its question type; the authors' script uses the row number modulo 8 instead.
+not published. The kind of an item is its question type, whereas the authors' script uses the row number modulo 8.
 
 Given the objects in the image and a correct answer, a language model rates each answer from 0 to 6. The authors use
 gpt-4-0314, and MPO's authors use GPT-4o. ``score`` is the mean rating in points from 0 to 6. ``hallucination_rate`` is
-the percentage of ratings below 3; lower is better. Ratings that cannot be read are excluded, except from
-``official_score`` and ``official_hallucination_rate``, which count unreadable ratings as 0, as the authors' script
-does. Without a judge, there is no score.
+the percentage of ratings below 3 (lower is better). Ratings that cannot be parsed are excluded. Only ``official_score``
+and ``official_hallucination_rate`` include them and count them as 0, as the authors' script does. Without a judge,
+there is no score.
 
-Tests compare the parsing of ratings and the official scores with the original on recorded replies of a judge.
+Tests compare the parsing of ratings and the official scores with the original code on recorded replies of a judge.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def _item(number: int, row: dict[str, Any], pictures: RowImages) -> Item:
     question, answer, kind = texts("mmhal", row, where, "question", "gt_answer", "question_type")
     contents = row.get("image_content")
     if not isinstance(contents, list) or not all(isinstance(name, str) for name in contents):
-        raise EvaluationError(f"mmhal: {where}: image_content is {contents!r:.60}, not a list of names of objects")
+        raise EvaluationError(
+            f"mmhal: {where}: image_content is {contents!r:.60}, not a list of object names: download the data again"
+        )
     image = row.get("image")
     if image is None:
         (source,) = texts("mmhal", row, where, "image_src")

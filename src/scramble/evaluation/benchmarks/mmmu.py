@@ -4,8 +4,9 @@ Paper: Yue et al., CVPR 2024 (arXiv 2311.16502). Data: ``lmms-lab-encoder/MMMU``
 questions (847 multiple choice, 53 open). Chance: not computed. Human: not checked. The kind of an item is its subject.
 The accuracy is the micro average, as in the official script.
 
-``protocol=mmmu_official`` reads letters by MMMU's own rule, but without MMMU's random guess for replies that cannot be
-parsed. Open answers are compared by MMMU's published rule (numbers rounded to two decimals, strings by inclusion).
+``protocol=mmmu_official`` parses letters by MMMU's own rule, but without MMMU's random guess for replies that cannot be
+parsed. Open answers are compared by MMMU's published rule (numbers are rounded to two decimals, and a string is right
+if the reply contains it).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _item(row: dict[str, Any], images: tuple[str, ...]) -> Item:
 
 
 def _answers(answer: str, where: str) -> tuple[str, ...]:
-    """Return the answers to an open question. ``answer`` is one answer, or a list literal of answers."""
+    """Return the accepted answers to an open question. ``answer`` is one answer, or a list literal of answers."""
     if answer.startswith("["):
         with suppress(EvaluationError):
             return listed_options("mmmu", where, "answer", answer) or (answer,)

@@ -5,7 +5,7 @@ Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json
 in steps of 0.1. SCRAMBLe's paper uses gpt-4-0613 and reports the mean of five gradings with 1.96 standard errors.
 Without a judge, the answers are not graded and there is no score.
 
-The scores have not been compared with a reference implementation, because the reference implementation needs the judge.
+The scores have not been compared with the reference implementation, which needs a judge.
 """
 
 from __future__ import annotations

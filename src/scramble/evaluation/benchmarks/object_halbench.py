@@ -4,10 +4,10 @@ Paper: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849). Data: ``obj_halbench_300
 (image_id, question, image in base64), and COCO 2014's ``instances_*.json`` and ``captions_*.json`` for train and val.
 Counts: 300 questions. Chance: none. Human: not published.
 
-A language model lists the objects that a response says are in the image (the original uses gpt-3.5-turbo-0613).
-Responses of up to three words count as having no objects. A spaCy pipeline reduces the names of the objects to lemmas
-(the original uses en_core_web_trf). Each object counts once per response. ``extraction=plain`` needs no judge: it
-counts every occurrence of an object word in the response, which is the original's rule without its judge.
+A language model lists the objects that a response says are in the image (the original code uses gpt-3.5-turbo-0613).
+Responses of up to three words count as responses without objects. A spaCy pipeline reduces the names of the objects to
+lemmas (the original code uses en_core_web_trf). Each object counts once per response. ``extraction=plain`` needs no
+judge. It counts every occurrence of an object word in the response, as the original code does without its judge.
 
 | score | meaning |
 |---|---|
@@ -18,7 +18,7 @@ counts every occurrence of an object word in the response, which is the original
 
 Lower values are better, except for ``recall``.
 
-Tests compare all scores with the original on recorded responses and object lists, without the judge and spaCy.
+Tests compare all scores with the original code on recorded responses and object lists, without the judge and spaCy.
 """
 
 from __future__ import annotations

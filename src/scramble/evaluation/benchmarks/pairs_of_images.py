@@ -11,7 +11,7 @@ items. Chance: image 25 (COLA's official accuracy is the image score). Human: im
 NaturalBench-Retrieval. Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``metadata.json`` and images. Counts:
 not published. Chance: text 25, image 25, group 16.67.
 
-The scores are defined as in EqBen's and t2v_metrics' scorers. Tests compare the scores with examples computed by hand.
+The scores are defined as in the scorers of EqBen and t2v_metrics. Tests compare them with values computed by hand.
 """
 
 from __future__ import annotations
@@ -112,5 +112,5 @@ def _file_names(urls: list[str]) -> dict[str, str]:
 
 
 def _subset(image: str) -> str:
-    """Return the EqBen subset that an image path names (``images/eqbenag/...``), or "" if the path names none."""
+    """Return the EqBen subset that an image path names (``images/eqbenag/...``), or "" if the path names no subset."""
     return next((part for part in Path(image).parts if part.startswith("eqben")), "")

@@ -19,7 +19,7 @@ Key = TypeVar("Key", int, str)
 
 
 class RejectedRows(BadRows):
-    """The rejected rows of one benchmark's file. No file is written; :meth:`finish` reports the rows."""
+    """The rejected rows of one benchmark's file. :meth:`finish` reports the rows, and no file is written."""
 
     def __init__(self, name: str, file: object) -> None:
         super().__init__()

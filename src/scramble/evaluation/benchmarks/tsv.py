@@ -1,9 +1,9 @@
 """Benchmarks in VLMEvalKit's TSV format: multiple choice, yes/no and open answers.
 
-``tsv`` reads any such file. ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or ``free`` (graded by a judge).
-If ``kind`` is not set, a file with the columns A and B is multiple choice, a file whose answers are all yes or no is
-yes/no, and any other file is open. The following files have separate benchmark names, so that their scores can be
-compared with published numbers:
+The benchmark ``tsv`` reads any file in this format. ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or
+``free`` (graded by a judge). If this key is not set, the kind is ``choice`` for a file with the columns A and B,
+``yes_no`` for a file whose answers are all yes or no, and ``open`` for any other file. The following files have
+separate benchmark names, so that their scores can be compared with published scores:
 
 | name | Paper | file | scores |
 |---|---|---|---|
@@ -24,7 +24,7 @@ items and a hash of the file. Chance: computed from the numbers of options (for 
 guesses). Human: not checked. The kind of an item is its category. Its tags are ``l2:<l2-category>``,
 ``cycle:<cycle_category>`` and, if the file has several splits, ``split:<split>``.
 
-Tests compare prompts, images and exact-matching scores with VLMEvalKit's on recorded vectors. There are three
+Tests compare prompts, images and exact-matching scores with VLMEvalKit on recorded examples. There are three
 differences from VLMEvalKit:
 
 * Texts such as ``NA`` and ``None`` remain options, and numbers are not reformatted. ``cells=pandas`` reads cells as
@@ -33,7 +33,8 @@ differences from VLMEvalKit:
 * Replies that no rule can parse are never sent to a judge.
 
 lmms-eval parses the replies to four of these benchmarks by separate rules. ``protocol.letter_parser=lmms_vstar``
-selects the rule for V*; the other three rules are ``lmms_blink``, ``lmms_hrbench`` and ``lmms_scienceqa``.
+selects the rule for V*. The rules for the other three benchmarks are ``lmms_blink``, ``lmms_hrbench`` and
+``lmms_scienceqa``.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ CELLS = ("text", "pandas")
 ROTATION = 10**6
 """Distance between the indices of a question's rotations in VLMEvalKit (index, index + 10^6, index + 2 * 10^6, ...)."""
 ANNOTATORS = 4
-"""If each row has at least this many answers, they are treated as the answers of different annotators (metric ``vqa``),
-not as accepted spellings.
+"""If each row has at least this many answers, the answers are treated as the answers of different annotators (metric
+``vqa``), and otherwise as accepted spellings.
 """
 
 
@@ -177,7 +178,9 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
     kind.
     """
     if "AA" in file.columns:
-        raise EvaluationError(f"{name}: {file.path} has the option AA, but options beyond Z are not supported")
+        raise EvaluationError(
+            f"{name}: {file.path} has the option AA, but options beyond Z are not supported: remove these options"
+        )
     letters = tuple(sorted(column for column in file.columns if column in LETTERS))
     has_answers = "answer" in file.columns and any(row.cells["answer"].strip() for row in file.rows)
     answers = [_answers(row.cells["answer"]) for row in file.rows] if has_answers else []
@@ -233,9 +236,9 @@ def _items(row: TsvRow, form: Form, group: str) -> list[Item]:
     """
     cells, where = row.cells, f"index {row.index}"
     if not (question := cells["question"]).strip():
-        raise EvaluationError(f"{where} has no question")
+        raise EvaluationError(f"{where} has no question: correct this row")
     if form.has_answers and not cells["answer"].strip() and form.kind in ("choice", "yes_no"):
-        raise EvaluationError(f"{where} has no answer")
+        raise EvaluationError(f"{where} has no answer: correct this row")
     category = cells.get("category", "").strip()
     details: dict[str, object] = {} if form.has_answers else {"rule": "unscored"}
     if hint := cells.get("hint", "").strip():
@@ -245,7 +248,9 @@ def _items(row: TsvRow, form: Form, group: str) -> list[Item]:
     if form.kind == "yes_no":
         answer = cells["answer"].strip().lower() if form.has_answers else ""
         if answer not in ("yes", "no") and form.has_answers:
-            raise EvaluationError(f"{where}: the answer {cells['answer']!r:.60} is neither yes nor no")
+            raise EvaluationError(
+                f"{where}: the answer {cells['answer']!r:.60} is neither yes nor no: correct this row"
+            )
         kinds = category.split(",") if re.fullmatch(r"\w+(,\w+)+", category) else [category]
         ids = [f"{kind}/{row.index}" if len(kinds) > 1 else row.index for kind in kinds]
         return [
@@ -266,10 +271,12 @@ def _choice(row: TsvRow, form: Form, group: str, category: str, details: dict[st
     options = {letter: row.cells[letter] for letter in form.letters if row.cells[letter].strip()}
     answer = row.cells["answer"].strip().strip("().").upper() if form.has_answers else ""
     if not options:
-        raise EvaluationError(f"index {row.index} has no options")
+        raise EvaluationError(f"index {row.index} has no options: correct this row")
     if form.has_answers and answer not in options:
         listed = ", ".join(options)
-        raise EvaluationError(f"index {row.index}: the answer {row.cells['answer']!r:.40} is not one of {listed}")
+        raise EvaluationError(
+            f"index {row.index}: the answer {row.cells['answer']!r:.40} is not one of {listed}: correct this row"
+        )
     letters = "".join(options)
     if not LETTERS.startswith(letters):
         details["letters"] = letters
@@ -280,8 +287,8 @@ def _choice(row: TsvRow, form: Form, group: str, category: str, details: dict[st
 
 
 def _tags(cells: Mapping[str, str], form: Form) -> tuple[str, ...]:
-    """Return the labels of a row, without its category. The split is also combined with every other label, because
-    VLMEvalKit reports scores by split.
+    """Return the tags of a row. If the file has several splits, the split is also combined with the category and with
+    every other tag, because VLMEvalKit reports scores by split.
     """
     values = {
         key: cells.get(column, "").strip() for key, column in (("l2", "l2-category"), ("cycle", "cycle_category"))

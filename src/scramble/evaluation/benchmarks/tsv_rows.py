@@ -94,13 +94,14 @@ def read_tsv(name: str, path: Path, folder: Path, bad: RejectedRows) -> TsvFile:
     for number, (span, cells) in enumerate(reader, 1):
         with bad.row(number):
             if len(cells) != len(reader.columns):
-                raise EvaluationError(f"row {number} has {len(cells)} fields, but the header has {len(reader.columns)}")
+                raise EvaluationError(
+                    f"row {number} has {len(cells)} fields, but the header has {len(reader.columns)}: correct this row"
+                )
             values = dict(zip(reader.columns, cells, strict=True))
             row = TsvRow(values.pop("index").strip(), values)
             if not row.index or row.index in seen:
-                raise EvaluationError(
-                    f"index {row.index!r} appears twice" if row.index else f"row {number} has no index"
-                )
+                fault = f"index {row.index!r} appears twice" if row.index else f"row {number} has no index"
+                raise EvaluationError(f"{fault}: correct this row")
             seen.add(row.index)
             cell = values.pop("image", "").strip()
             path_cell = values.pop("image_path", "").strip()
@@ -129,7 +130,8 @@ def _resolve(rows: list[TsvRow], pointers: list[tuple[TsvRow, str]], images: Tsv
             row.image_ids = images.add_paths(row.index, cell)
         else:
             reason = (
-                f"index {row.index}: the image cell {cell!r} is neither an image nor the index of a row with an image"
+                f"index {row.index}: the image cell {cell!r} is neither an image nor the index of a row with an image: "
+                "correct this row"
             )
             bad.reject(bad.source, row.index, reason)
     rows[:] = [row for row in rows if row.image_ids]
@@ -190,7 +192,7 @@ class _Lines:
 
 
 class _Reader:
-    """The header of a file, and the rows with their positions in the file (first byte, end)."""
+    """The header of a file, and its rows with their positions in the file (first byte and end)."""
 
     def __init__(self, name: str, path: Path) -> None:
         csv.field_size_limit(_CELL_LIMIT)
@@ -279,7 +281,8 @@ class TsvImages(Mapping[str, ImageFile]):
         absent = {p for p in files if not Path(files[p].path or "").is_file()}
         for row in rows if absent else ():
             if lost := absent & set(row.image_ids):
-                bad.reject(bad.source, row.index, f"index {row.index}: the image file {min(lost)} does not exist")
+                reason = f"index {row.index}: the image file {min(lost)} does not exist: finish the download"
+                bad.reject(bad.source, row.index, reason)
         rows[:] = [row for row in rows if not absent & set(row.image_ids)]
 
     def __getitem__(self, image_id: str) -> ImageFile:
@@ -312,15 +315,19 @@ def _parts(index: str, cell: str) -> list[str]:
     try:
         parts: Any = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise EvaluationError(f"index {index}: the image cell is not a list: {cell[:40]!r}...") from error
+        raise EvaluationError(
+            f"index {index}: the image cell is not a list ({cell[:40]!r}...): correct this row"
+        ) from error
     if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part.strip() for part in parts):
-        raise EvaluationError(f"index {index}: the image cell is not a list of images: {cell[:40]!r}...")
+        raise EvaluationError(
+            f"index {index}: the image cell is not a list of images ({cell[:40]!r}...): correct this row"
+        )
     return [part.strip() for part in parts]
 
 
 def decoded(where: str, text: str) -> bytes:
-    """Return the encoded image in a base64 text or data URL. The header of the image is decoded to reject data that is
-    not an image.
+    """Return the bytes of the image in a base64 text or data URL. The header of the image is decoded to reject data
+    that is not an image.
     """
     from PIL import Image
 
@@ -329,9 +336,11 @@ def decoded(where: str, text: str) -> bytes:
     try:
         data = binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except (binascii.Error, ValueError) as error:
-        raise EvaluationError(f"{where}: the image is not valid base64 ({error})") from error
+        raise EvaluationError(f"{where}: the image is not valid base64 ({error}): download the data again") from error
     try:
         with Image.open(io.BytesIO(data)):
             return data
     except Exception as error:  # Pillow raises exceptions of many types for broken files
-        raise EvaluationError(f"{where}: the image cannot be decoded ({decoding_fault(error)})") from error
+        raise EvaluationError(
+            f"{where}: the image cannot be decoded ({decoding_fault(error)}): download the data again"
+        ) from error

@@ -6,8 +6,8 @@ Paper: Awal et al., NeurIPS 2024 (arXiv 2407.16772). Data: ``mair-lab/vismin-ben
 ``HUMAN`` (project page). The kind of an item is its split.
 
 ``protocol=vismin`` asks the paper's questions for multimodal language models and parses the replies by the paper's
-rule. Like the original, this protocol reads "not first but second" as both images. Tests compare the three scores with
-the original on recorded matrices, and the parsing on recorded replies.
+rule. As in the original code, the reply "not first but second" counts as a choice of both images. Tests compare the
+three scores with the original code on recorded matrices, and the parsing on recorded replies.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 VQAv2. Paper: Goyal et al., CVPR 2017 (arXiv 1612.00837). Data: ``lmms-lab-encoder/VQAv2``, or the official JSON files
 of questions and annotations with COCO images. Counts: 214,354 questions (val). The answers of the test split are not
-public, so this split has no scores, only predictions for EvalAI (``export_predictions=[evalai]``).
+public, so the predictions for this split are only exported to EvalAI (``export_predictions=[evalai]``), not scored.
 
 OK-VQA. Paper: Marino et al., CVPR 2019 (arXiv 1906.00067). Data: ``lmms-lab-encoder/OK-VQA``, or the official JSON
 files.
@@ -125,12 +125,12 @@ def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
             merged.update(row)
     if not questions and others:
         raise EvaluationError(
-            f"{name}: {root} has no questions of the split {split}, only of {', '.join(sorted(others))}: check "
+            f"{name}: {root} contains no questions of the split {split}, only of {', '.join(sorted(others))}: check "
             f"benchmark.{name}.root"
         )
     if not questions:
         raise EvaluationError(
-            f"{name}: no JSON file in {root} has questions, annotations or data: check benchmark.{name}.root"
+            f"{name}: no JSON file in {root} contains questions, annotations or data: check benchmark.{name}.root"
         )
     for key, row in questions.items():
         (image,) = ids(name, row, f"question {key}", "image_id")
@@ -140,8 +140,8 @@ def _official_rows(name: str, root: Path, split: str) -> list[dict[str, Any]]:
 
 
 def _split_of(path: Path, content: Mapping[str, Any]) -> str | None:
-    """Return the split of an official file (``train``, ``val`` or ``test``), read from the fields that name it or, if
-    there are none, from the file name. Return None if neither names a split.
+    """Return the split of an official file (``train``, ``val`` or ``test``) according to a field of the file or, if the
+    file has no such field, according to the file name. Return None if neither names a split.
     """
     label = str(content.get("data_subtype") or content.get("dataset_type") or path.stem)
     match = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", label.lower().replace("validation", "val"))
@@ -172,7 +172,7 @@ def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], sco
 
 
 def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Return the annotators' answers. In the row, each answer is a string, or an object that contains the string. An
+    """Return the annotators' answers. In the row, each answer is a string, a number, or an object that contains one. An
     answer may be empty ("").
     """
     annotations = row.get("answers") or []

@@ -2,13 +2,13 @@
 
 Paper: Liu et al., TACL 2023 (arXiv 2205.00363). Data: ``cambridgeltl/vsr_zeroshot`` or ``vsr_random`` as ``test.jsonl``
 of the repository's ``data/splits``, with COCO images. Counts of test: 2,195 statements in the random split, 1,222 in
-the zero-shot split (the README states 616). Chance: 50 (an answer that is always "true" gets 53.8 in the random split
-and 51.5 in the zero-shot split). Human: 95.4. The kind of an item is its relation, and its tag is the relation's
+the zero-shot split (the README states 616). Chance: 50 (the accuracy of always answering "true" is 53.8 in the random
+split and 51.5 in the zero-shot split). Human: 95.4. The kind of an item is its relation, and its tag is the relation's
 category.
 
 VSR contains only statements, so the question about a statement was written for this project. Tests compare the
-accuracies by relation and category with the original on recorded predictions, and the parsing of replies with
-VLMEvalKit's.
+accuracies by relation and category with the original code on recorded predictions, and the parsing of replies with
+VLMEvalKit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scramble.records import Question
 
 QUESTION = "Is this statement true of the image? {statement}"
 KNOWN = {2195: "vsr-random-test-2195", 1222: "vsr-zeroshot-test-1222", 616: "vsr-zeroshot-test-616"}
-# The authors' categories. "among" is in two of these lists; in the authors' code, the later list counts.
+# The authors' categories. The authors list "among" in two categories, of which their code uses the later one.
 CATEGORIES = {
     "Adjacency": "adjacent to, alongside, at the side of, at the right side of, at the left side of, attached to, "
     "at the back of, ahead of, against, at the edge of",

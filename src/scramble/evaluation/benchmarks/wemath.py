@@ -1,4 +1,4 @@
-"""We-Math: problems of two or three steps; each step is also a separate question.
+"""We-Math: mathematics problems of two or three steps. Each step is also a separate question.
 
 Paper: Qiao et al., 2024 (arXiv 2407.01284). Data: the repository's ``data/testmini.json`` (We-Math/We-Math) with its
 images and, for scores by domain, ``knowledge_structure_nodes.json`` in the same folder. Counts: 1,740 questions, which
@@ -18,8 +18,8 @@ answers to the problem and to all its steps:
 | right | strict: one or more wrong; loose: all wrong | rote_memorization_* | right problems |
 
 ``score_strict`` and ``score_loose`` are means over problems: mastery counts as 1, inadequate generalization as 0.5, and
-any other dimension as 0. ``protocol=wemath`` asks, in our wording, for an answer in the form that We-Math's rule reads.
-Tests compare all metrics with the original on a recorded run.
+any other dimension as 0. ``protocol=wemath`` asks, in our wording, for an answer in the form that We-Math's rule
+parses. Tests compare all metrics with the official code on a recorded run.
 """
 
 from __future__ import annotations
@@ -81,10 +81,14 @@ def _item(row: dict[str, Any], number: int, domains: dict[str, str]) -> Item:
     parts, _, step = key.partition("_")
     if step not in SUBPROBLEMS.get(parts, ()):
         expected = ", ".join(f"{parts}_{step}" for parts, steps in SUBPROBLEMS.items() for step in steps)
-        raise EvaluationError(f"wemath: {where}: key is {key!r:.60}, which is not one of {expected}")
+        raise EvaluationError(
+            f"wemath: {where}: key is {key!r:.60}, which is not one of {expected}: download the data again"
+        )
     shown = sorted(set(re.findall(r"([A-H])\s*\.", option)))  # some entries separate their options irregularly
     if not shown:
-        raise EvaluationError(f"wemath: {where}: option has no options A., B., ...: {option!r:.80}")
+        raise EvaluationError(
+            f"wemath: {where}: option has no options A., B., ... ({option!r:.80}): download the data again"
+        )
     letter = one_of("wemath", where, "answer", answer.strip(), shown)
     kind = {"2steps": "S2", "3steps": "S3"}[parts] if step == "multi" else "S1"
     domain = domains.get(concept)
@@ -108,7 +112,7 @@ def _domains(path: Path, *, required: bool) -> dict[str, str]:
 
 
 def _complete(items: list[Item], path: Path, partial: bool) -> list[Item]:
-    """Return the items of problems that have all their steps. Raises EvaluationError for incomplete problems, unless
+    """Return the items of problems with all their steps. Raises EvaluationError if a problem is incomplete, unless
     ``partial`` is true.
     """
     steps: defaultdict[str, list[str]] = defaultdict(list)

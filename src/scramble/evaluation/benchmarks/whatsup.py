@@ -2,17 +2,17 @@
 
 Paper: Kamath et al., EMNLP 2023 (arXiv 2310.19785). Data: ``controlled_images_dataset.json`` (A) and
 ``controlled_clevr_dataset.json`` (B) with their images, ``coco_qa_{one,two}_obj.json`` with COCO val2017 images, and
-``vg_qa_{one,two}_obj.json`` (GQA) with Visual Genome images. Sets with a missing file are skipped. Counts: not
+``vg_qa_{one,two}_obj.json`` (GQA) with Visual Genome images. Sets whose file is missing are skipped. Counts: not
 published in the repository; the data version records the number of items. Chance: 25 in A and B (pairs 6.25, sets of
 four 0.39), 50 in the COCO and GQA sets. Human: not published. The images of pillow_left_of_chair and
 pillow_right_of_chair are swapped in the data (issue 4 of the repository). ``labels=corrected`` swaps the two images
 back, and ``labels=original`` keeps the error.
 
-The kind of an item is its set, and its tag is set and preposition. In A and B, ``pair_accuracy`` is the share of pairs
-of opposite prepositions (left and right; on and under, or in front and behind) with both items right, and
-``set_accuracy`` is the share of sets with all four items right. Tests compare all scores with the original on recorded
-matrices under ``protocol=whatsup``. This protocol counts a tie with the first caption, which is the true caption, as
-right; all other protocols count this tie as wrong.
+The kind of an item is its set, and its tag consists of the set and the preposition. In A and B, ``pair_accuracy`` is
+the share of pairs of opposite prepositions (left and right; on and under, or in front and behind) with both items
+right, and ``set_accuracy`` is the share of sets of four with all items right. Tests compare all scores with the
+original code on recorded matrices under ``protocol=whatsup``. This protocol counts a tie with the true caption as
+right, whereas ``protocol=standard`` counts it as wrong.
 """
 
 from __future__ import annotations
@@ -71,14 +71,16 @@ def _chance(items: list[Item]) -> dict[str, float]:
 
 
 def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Item:
-    """Return an item of A or B. A group consists of the four images of one pair of objects, which are the first and the
-    last part of an image's name.
+    """Return an item of A or B. The group of an item consists of the four images of its two objects. The objects are
+    the first and the last part of an image's name.
     """
     where = f"{kind} entry {number}"
     (image,) = ids("whatsup", row, where, "image_path")
     captions = row.get("caption_options")
     if not isinstance(captions, list) or not _are_texts(captions, 4):
-        raise EvaluationError(f"whatsup: {where}: caption_options is not a list of four captions")
+        raise EvaluationError(
+            f"whatsup: {where}: caption_options is not a list of four captions: download the data again"
+        )
     name = PurePosixPath(image).stem
     if kind == "controlled_a" and labels == "corrected" and name in SWAPPED:
         image = image.replace(name, SWAPPED[name])
@@ -87,7 +89,8 @@ def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Ite
     preposition = next((known for known in PREPOSITIONS if f"_{known}_" in name), None)
     if preposition is None:
         raise EvaluationError(
-            f"whatsup: {where}: the image name {image!r:.80} contains none of {', '.join(PREPOSITIONS)}"
+            f"whatsup: {where}: the image name {image!r:.80} contains none of {', '.join(PREPOSITIONS)}: download the "
+            "data again"
         )
     return Item(choice, "captions", group=f"{kind}/{parts[0]}/{parts[-1]}", tags=(f"{kind}/{preposition}",))
 
@@ -99,7 +102,9 @@ def _are_texts(values: list[Any], count: int) -> bool:
 def _question(kind: str, number: int, row: list[Any]) -> Item:
     """Return an item of the COCO or GQA sets, whose rows are [image id, true caption, false caption]."""
     if not isinstance(row, list) or not _are_texts(row[1:], 2):
-        raise EvaluationError(f"whatsup: {kind} entry {number} is not [image id, true caption, false caption]")
+        raise EvaluationError(
+            f"whatsup: {kind} entry {number} is not [image id, true caption, false caption]: download the data again"
+        )
     image, true, false = row
     of_coco = kind.startswith("coco") and re.fullmatch(r"\d{1,12}", str(image), re.ASCII)
     name = f"val2017/{int(image):012d}.jpg" if of_coco else f"vg_images/{image}.jpg"

@@ -4,8 +4,8 @@ Paper: Thrush et al., CVPR 2022 (arXiv 2204.03162). Data: ``facebook/winoground`
 a mirror (``examples.jsonl`` and ``images/``). Counts: 400 items. Chance: text 25, image 25, group 16.67, group matching
 50. Human: text 89.5, image 88.5, group 85.5 (paper, table 3).
 
-The three scores are defined as on the data card. They were not compared with published scores of models, because the
-published scores are gated and were not available.
+The three scores are defined as on the data card. The scores have not been compared with published scores of models,
+which are gated and were not available.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Paper: none; the benchmark was designed for this project. Data version: content key of the tables. Counts: as generated.
 Chance of 2x2 items: text 25, image 25, group 16.67, group matching 50. Chance of a question: 1 / number of candidate
-answers. Human: not measured. The 2x2 scores are defined as in Winoground, and the world's own judge decides what is
+answers. Human: not measured. The 2x2 scores are defined as in Winoground, and the world's own judge determines what is
 true. There is no reference implementation with which the scores could be compared.
 """
 
