@@ -69,7 +69,7 @@ class CandidateSet:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The reason why an item has no pair, in a few words that can be counted (``"abstained"``, ``"a question"``).
+    """The reason why an item has no pair, in a few words, so that reasons can be counted (``"abstained"``).
 
     ``item`` contains the other fields of the item's row in ``skipped.jsonl``: ids and the beginning of the text.
     """

@@ -90,11 +90,12 @@ def mix(
         if bad := [name for name in parts if not weights.get(name, 0) > 0]:
             raise PairMethodError(
                 f"part {bad[0]} has weight {weights.get(bad[0])}: set pairs.weights.{bad[0]} to a number above 0, or "
-                "remove the part"
+                f"remove pairs.parts.{bad[0]}"
             )
         if empty := [name for name, count in counts.items() if not count]:
             raise PairMethodError(
-                f"part {empty[0]} has no pairs, so its weight has no effect: remove the part, or set pairs.weights=null"
+                f"part {empty[0]} contains no pairs, so it cannot have a share of the mix: remove "
+                f"pairs.parts.{empty[0]}, or set pairs.weights=null"
             )
         total_weight = sum(weights[name] for name in parts)
         total = min(count * total_weight / weights[name] for name, count in counts.items())

@@ -26,7 +26,7 @@ from scramble.storage.tables import read_table, table_path
 
 
 class GivenPairs(PairMethod):
-    """A pair method that yields the pairs that come with the data.
+    """A pair method that yields the pairs that the data set already contains.
 
     Args:
         ignored: settings of other methods, which have no effect.

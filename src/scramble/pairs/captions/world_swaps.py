@@ -37,7 +37,7 @@ class WorldNegatives:
     """Generates negatives of the embedded world's captions.
 
     Args:
-        kinds: the kinds to generate. None generates all.
+        kinds: the kinds to generate. None generates all kinds.
         check: whether to drop candidates that are true of the image, if the caption has a graph.
     Attributes:
         judged, true_of_image: number of candidates of captions with a graph for each kind, and number of true
