@@ -38,10 +38,10 @@ def test_values_and_sentences_are_those_of_the_choices() -> None:
     text = help_text(
         "train", sections("train"), ["data=image_folder", "objective=dpo", "trainer.num_train_epochs=2"], ""
     )
-    sentence = "# Length of the run in epochs."
+    sentence = "# Number of training epochs."
     assert f"{sentence}\ntrainer.num_train_epochs=2\n" in text
     assert "# The folder, or the caption file itself.\ndata.path=(required)" in text
-    assert "# names.\npeft.r=32\n" in text
+    assert "language model are trained.\npeft.r=32\n" in text
     assert "data.embed=true" in text, "keys of the files that a choice starts from"
     assert "  data=... [image_folder] coco, gqa" in text and "data.n_train" not in text
 

@@ -107,9 +107,9 @@ class PreferenceConfig(DPOConfig):
     reward_shift: str = field(
         default="earlier",
         metadata={
-            "help": "Reward shift of the loss bco_pair: earlier (the mean over all earlier steps, as in MPO's paper), "
-            "inclusive (this mean also includes the current micro-batch, as in the authors' code) or none (as in TRL "
-            "since 0.29)."
+            "help": "Reward shift of the loss bco_pair: earlier (the mean reward of all earlier steps, as in MPO's "
+            "paper), inclusive (this mean also includes the current micro-batch, as in the authors' code) or none (as "
+            "in TRL since 0.29)."
         },
     )
     sft_mean: str = field(
