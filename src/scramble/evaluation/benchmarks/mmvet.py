@@ -1,4 +1,4 @@
-"""MM-Vet: free answers that combine several abilities.
+"""MM-Vet: free-form answers to questions that combine several abilities.
 
 Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json`` and images, or VLMEvalKit's
 ``MMVet.tsv``. Counts: 218 questions. Chance: 0. Human: not published. A language model grades each answer from 0 to 1
