@@ -124,8 +124,8 @@ class Key(NamedTuple):
 
 
 def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of a configuration file and of the files in its defaults list, and the comments of their keys by
-    full key.
+    """Return the values of a configuration file and of the files in its defaults list, and the comments of their keys
+    by full key.
     """
     values: dict[str, Any] = {}
     sentences: dict[str, str] = {}

@@ -353,7 +353,9 @@ def test_a_wrong_file_is_one_clear_line(content: bytes, message: str, tmp_path: 
 
 def test_wrong_options_and_paths_are_named(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tsv", rows_of("docvqa"))
-    with pytest.raises(EvaluationError, match=r"benchmark.tsv.kind='mcq' must be one of 'choice', 'yes_no', 'open', 'free'"):
+    with pytest.raises(
+        EvaluationError, match=r"benchmark.tsv.kind='mcq' must be one of 'choice', 'yes_no', 'open', 'free'"
+    ):
         load_benchmark("tsv", file, kind="mcq")
     with pytest.raises(
         EvaluationError, match=r"has no column A, B, which multiple-choice questions need.*check benchmark.tsv.kind"

@@ -215,8 +215,7 @@ class CotMethod(CaptionNegatives):
         yield from super().faults(at)
         if self.engine is None:
             yield (
-                f"{at}.engine is null, but pairs=cot needs a language model: set engine@{at}.engine=openai and its "
-                "keys"
+                f"{at}.engine is null, but pairs=cot needs a language model: set engine@{at}.engine=openai and its keys"
             )
 
 

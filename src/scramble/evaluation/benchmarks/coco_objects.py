@@ -49,9 +49,7 @@ def image_number(name: str, where: str, row: Mapping[str, Any]) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not str(value).isdecimal():
-        raise EvaluationError(
-            f"{name}: {where}: image_id must be a COCO image id, not {value!r:.60}: correct this row"
-        )
+        raise EvaluationError(f"{name}: {where}: image_id must be a COCO image id, not {value!r:.60}: correct this row")
     return int(str(value))
 
 

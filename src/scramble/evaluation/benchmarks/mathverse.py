@@ -106,7 +106,8 @@ def _item(row: dict[str, Any], number: int, query: str) -> Item:
 
 
 def _metadata(row: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the metadata of a row, which is an object or, in some copies of the data, the text of a Python dictionary.
+    """Return the metadata of a row, which is an object or, in some copies of the data, the text of a Python
+    dictionary.
     """
     metadata = row.get("metadata") or {}
     if isinstance(metadata, str):
