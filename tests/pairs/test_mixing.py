@@ -32,5 +32,5 @@ def test_shares() -> None:
 def test_impossible_shares() -> None:
     with pytest.raises(PairMethodError, match="part b has weight 0"):
         mix({"a": pairs(2), "b": pairs(2)}, {"a": 1, "b": 0})
-    with pytest.raises(PairMethodError, match="part b has no pairs"):
+    with pytest.raises(PairMethodError, match="part b contains no pairs"):
         mix({"a": pairs(2), "b": []}, {"a": 1, "b": 1})

@@ -8,7 +8,8 @@ ARO. Paper: Yuksekgonul et al., ICLR 2023 (arXiv 2210.01936). Data: ``visual_gen
 ``visual_genome_attribution.json`` (image_path, true_caption, false_caption, bbox_*) and Visual Genome images, which are
 cropped to the annotated box. Counts: not checked. Chance: 50. The paper reports a macro average over relations.
 
-An item is right if the score of the true caption is strictly higher (``>``), as in SugarCrepe's ``main_eval.py``.
+The scores of the two captions are compared strictly (``>``), as in SugarCrepe's ``main_eval.py``, so a tie counts as
+wrong.
 """
 
 from __future__ import annotations
