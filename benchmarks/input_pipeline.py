@@ -9,6 +9,8 @@ JPEG file with one pair, and a batch contains two images. These steps are measur
 - decode: Pillow's decoder and the conversion to upright RGB,
 - resize: decode, and the resizing that the processor requires (Molmo only),
 - processor: decode, and transformers' or our image processor on the image alone (the lower bound, "floor"),
+- 2 processes: the step "processor" in two processes that share nothing, each with half of the images. Their speed-up is
+  what two workers can reach at most on this machine,
 - 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``.
 
 Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader``, images are
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -97,7 +100,24 @@ def sides_of(vlm: Any, files: dict[str, Any], workers: list[int]) -> dict[str, C
     if vlm.family.name == "molmo":
         sides["resize"] = each(lambda file: resize_alone(processor, decoded(file)))
     sides["processor"] = each(lambda file: processor(decoded(file)))
+    half = list(files.values())[: len(files) // 2]
+    sides["2 processes"] = lambda: at_the_same_time(
+        2, lambda: seconds_per_item(lambda file: processor(decoded(file)), half, len(half))
+    )
     return sides | {f"{n} workers": lambda n=n: build(n) for n in workers}  # type: ignore[misc]
+
+
+def at_the_same_time(number: int, run: Callable[[], float]) -> float:
+    """Call ``run`` in ``number`` new processes. Return the longest result divided by ``number``."""
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    children = [context.Process(target=lambda: results.put(run())) for _ in range(number)]
+    for child in children:
+        child.start()
+    seconds = [results.get() for _ in children]
+    for child in children:
+        child.join()
+    return max(seconds) / number
 
 
 def seconds_per_item(step: Callable[[Any], object], elements: Iterable[Any], items: int) -> float:
@@ -171,7 +191,7 @@ def main() -> None:
                 results[f"{family} {size}"] = rows
                 for side, row in rows.items():
                     print(
-                        f"{family:9} {size:10} {side:10} {row['images_per_second']:7.1f} images/s "
+                        f"{family:9} {size:10} {side:11} {row['images_per_second']:7.1f} images/s "
                         f"{row['processor_ms']:7.1f} ms of CPU time per image"
                     )
                 print(f"{'':21}{summary(rows)}", flush=True)
@@ -191,7 +211,10 @@ def summary(rows: dict[str, dict[str, float]]) -> str:
     if "resize" in rows:
         parts.append(f"processor / resize: {ratio('processor', 'resize', 'processor_ms')}")
     if {"1 workers", "2 workers"} <= rows.keys():
-        parts.append(f"speed-up from one to two workers: {ratio('2 workers', '1 workers', 'images_per_second')}")
+        parts.append(
+            f"speed-up from one to two workers: {ratio('2 workers', '1 workers', 'images_per_second')} (two processes "
+            f"that share nothing: {ratio('2 processes', 'processor', 'images_per_second')})"
+        )
     return "; ".join(parts)
 
 

@@ -151,7 +151,7 @@ def test_the_input_benchmark_runs(tmp_path: Path) -> None:
     command += ["--families", "molmo", "--sizes", "640x480", "--rounds", "1", "--workers", "0", "2"]
     subprocess.run(command, check=True, capture_output=True, timeout=600)
     [rows] = json.loads(out.read_text()).values()
-    assert rows.keys() == {"decode", "resize", "processor", "0 workers", "2 workers"}
+    assert rows.keys() == {"decode", "resize", "processor", "2 processes", "0 workers", "2 workers"}
     assert all(row["images_per_second"] > 0 and row["processor_ms"] > 0 for row in rows.values())
 
 
