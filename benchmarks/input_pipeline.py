@@ -148,7 +148,9 @@ def processor_seconds() -> float:
 
 
 def measure(sides: dict[str, Callable[[], float]], rounds: int, images: int) -> dict[str, dict[str, float]]:
-    """Call the functions alternately. Return the median images per second and CPU milliseconds per image for each."""
+    """Call the functions alternately, and return the median images per second and CPU milliseconds per image of each
+    function.
+    """
     clock: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):

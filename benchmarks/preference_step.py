@@ -14,10 +14,10 @@ On a CPU, TRL's output head runs at all positions. The side ``trl-answers`` is T
 answer positions, as on a GPU. ms-swift and LLaMA-Factory run in separate virtual environments; ``--swift-python`` and
 ``--llamafactory-python`` are the Python interpreters of these environments (see benchmarks/peer_runner.py). A side
 without an environment is skipped. TRL cannot train Molmo v1, which is therefore compared with a plain loop with one
-sequence per row. ``--rows`` adds the plain loop for all other models. ``--data`` takes a JSONL file with "image" and
-"caption". Without this option, synthetic captions with the lengths of COCO's captions are used. All steps use the same
-pairs unless ``--distinct-images`` is larger than ``--images``. The losses of the sides can be compared only if all
-steps use the same pairs. For GPUs, see benchmarks/gpu.sh.
+sequence per row. ``--rows`` adds the plain loop for all other models. ``--data`` is a JSONL file of rows with the keys
+"image" and "caption". Without this option, synthetic captions with the lengths of COCO's captions are used. All steps
+use the same pairs unless ``--distinct-images`` is larger than ``--images``. The losses of the sides can be compared
+only if all steps use the same pairs. For GPUs, see benchmarks/gpu.sh.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def main() -> None:
     """Parse the command line, run the benchmark and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=ALL_SHAPES, default="40m")
-    parser.add_argument("--data", help='JSONL file with "image" and "caption"')
+    parser.add_argument("--data", help='JSONL file of rows with the keys "image" and "caption"')
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), help="data type; float32 on a CPU and bfloat16 on a GPU by default"

@@ -6,8 +6,8 @@
 
 A scenario runs some of the project's scripts in a temporary folder. The recorded values are exact: every logged
 metric of every step in its shortest decimal form, a digest of the pairs' texts, and every score. The scenario ``rules``
-needs ``--captions FILE`` (JSONL with "caption") and ``--spacy-model PATH``. Recording takes about eight minutes on one
-core.
+needs ``--captions FILE`` (JSONL rows with the key "caption") and ``--spacy-model PATH``. Recording takes about eight
+minutes on one core.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
 def save_tiny_llava_onevision(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 28) -> Path:
     """Write a tiny native LLaVA-OneVision and return its folder.
 
-    A view of 28 px with patches of 7 px is encoded as 16 tokens. There are grids of up to 4 x 4 tiles, and grids of
-    more than 4 tiles are reduced to 4 tiles (``anyres_max_4``).
+    A view of 28 px with patches of 7 px is encoded as 16 tokens. An image is divided into a grid of up to 4 x 4 tiles.
+    A feature grid that is larger than 4 tiles is downscaled to the size of 4 tiles (``anyres_max_4``).
     """
     from transformers import (
         LlavaOnevisionConfig,

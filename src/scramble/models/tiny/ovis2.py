@@ -1,6 +1,7 @@
 """Creates a tiny Ovis2.
 
-The model has a tower that predicts visual words, a visual vocabulary, a Qwen2 decoder, and a ChatML template.
+The model consists of a tower that predicts visual words, a visual vocabulary, and a Qwen2 decoder. Prompts have ChatML
+format.
 """
 
 from __future__ import annotations

@@ -168,7 +168,9 @@ def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def is_generic(a: NounEntry, b: NounEntry, lexicon: Lexicon) -> bool:
-    """Return whether a swap keeps the meaning because one noun can name the other's object, as "man" and "person"."""
+    """Return whether a swap keeps the meaning because one noun can also name the other's object (for example "person"
+    and "man").
+    """
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
 
