@@ -242,7 +242,7 @@ def _alternatives(kind: Any) -> Iterator[str]:
     elif origin is Literal:
         yield from (f"`{as_override(arg)}`" for arg in args)
     elif origin is list:
-        yield f"list of {type_text(args[0])}"
+        yield "list of " + re.sub(r"(?<!\S)(integer|number|mapping)\b", r"\1s", type_text(args[0]))
     elif origin is tuple:
         yield f"[{', '.join(map(type_text, args))}]"
     elif origin is dict or (isinstance(kind, type) and issubclass(kind, Section)):

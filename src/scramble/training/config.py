@@ -193,7 +193,10 @@ class PreferenceConfig(DPOConfig):
     )
     peak_tflops: float | None = field(
         default=None,
-        metadata={"help": "Peak TFLOP/s of the device, for the metric mfu. If None, it is known only for common GPUs."},
+        metadata={
+            "help": "Peak TFLOP/s of the device, for the metric mfu. If None, the peak is looked up by the name of the "
+            "GPU, which is possible only for common GPUs."
+        },
     )
 
     def __post_init__(self) -> None:
