@@ -11,7 +11,8 @@ items. Chance: image 25 (COLA's official accuracy is the image score). Human: im
 NaturalBench-Retrieval. Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``metadata.json`` and images. Counts:
 not published. Chance: text 25, image 25, group 16.67.
 
-The scores are defined as in the scorers of EqBen and t2v_metrics. Tests compare them with values computed by hand.
+The scores are defined as in the scorers of EqBen and t2v_metrics. Tests compare the scores with values computed by
+hand.
 """
 
 from __future__ import annotations
