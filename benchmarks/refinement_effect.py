@@ -7,9 +7,10 @@ The set ``biased`` contains every pair that the cue predicts and a share (``--sh
 of a swapped pair is that the chosen caption first names the colour that comes first in the alphabet. The cue of a
 replaced relation is that the chosen caption says "left of" or "above". The images are divided into two halves, which
 are refined separately. ``refined`` uses :func:`~scramble.pairs.audit.refine.refine`. ``balanced`` uses
-:func:`~scramble.pairs.audit.refine.balance_gaps` on the probability with which the same classifiers recognise the
-chosen caption. ``unbiased`` is a random sample of all pairs that is as large as ``biased``. Text-only classifiers that
-are fitted on one half are tested on the other half. docs/results/negatives.md describes the training on these sets.
+:func:`~scramble.pairs.steps.balanced_pairs.balance_gaps` on the probability with which the same classifiers recognise
+the chosen caption. ``unbiased`` is a random sample of all pairs that is as large as ``biased``. Text-only classifiers
+that are fitted on one half are tested on the other half. docs/results/negatives.md describes the training on these
+sets.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scramble.pairs.audit.refine import EXPONENT, TextOnlyOdds, balance_gaps, refine
+from scramble.pairs.audit.refine import EXPONENT, TextOnlyOdds, refine
 from scramble.pairs.audit.text_only import group_of, position_of, transfer_accuracies
 from scramble.pairs.base import CandidateSet, seeded
+from scramble.pairs.steps.balanced_pairs import balance_gaps
 from scramble.records import PreferencePair
 from scramble.storage.tables import read_table, write_table
 from scramble.world.grammar import noun_spans, relation_of, relation_spans

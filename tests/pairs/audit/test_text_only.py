@@ -14,7 +14,6 @@ from scramble.formats.word_diff import word_edits
 from scramble.pairs.audit.audit import audit_pairs, sample_note
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.audit.language_model import TrigramModel
-from scramble.pairs.audit.refine import balance_gaps
 from scramble.pairs.audit.text_features import character_ngrams, word_ngrams
 from scramble.pairs.audit.text_only import (
     CLASSIFIERS,
@@ -26,6 +25,7 @@ from scramble.pairs.audit.text_only import (
     text_only_accuracy,
     transfer_accuracies,
 )
+from scramble.pairs.steps.balanced_pairs import balance_gaps
 from scramble.records import PreferencePair
 from scramble.reporting.audit_page import audit_tables, write_audit_page
 

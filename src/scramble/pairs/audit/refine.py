@@ -1,14 +1,9 @@
 """Refine pairs: select the pairs that text-only classifiers cannot predict.
 
-There are two methods, both of which depend on a seed:
-
-* :func:`balance_gaps` is SugarCrepe's and SCRAMBLe's adversarial refinement. Two text models score both sides, and
-  pairs are selected so that the distribution of the two score gaps is symmetric about 0 (Hsieh et al. 2023; Mishra et
-  al. 2025).
-* :class:`TextOnlyOdds` and :func:`select` need no pretrained model. Classifiers are fitted out of fold on all
-  candidates. The candidates are selected by rejection sampling: the higher the odds at which the classifiers recognise
-  the chosen text, the lower the probability that the candidate is selected. AFLite (Le Bras et al. 2020), in contrast,
-  fits classifiers again on the selected candidates.
+:class:`TextOnlyOdds` and :func:`select` need no pretrained model and depend on a seed. Classifiers are fitted out of
+fold on all candidates. The candidates are selected by rejection sampling: the higher the odds at which the classifiers
+recognise the chosen text, the lower the probability that the candidate is selected. AFLite (Le Bras et al. 2020), in
+contrast, fits classifiers again on the selected candidates.
 """
 
 from __future__ import annotations
@@ -32,51 +27,6 @@ EXPONENT = 2.0
 # families have enough pairs with FOLDS folds.
 FEW, FOLDS_OF_FEW = 5_000, 20
 MAX_CANDIDATES = 200_000  # maximum number of candidates, from a random sample of the images, for fitting classifiers
-GRID = 50  # cells per side of a quadrant, for two gaps in [-1, 1]
-LINE = 10  # bins of one gap if the other gap is exactly 0
-
-
-def balance_gaps(
-    pairs: Sequence[PreferencePair], first: Sequence[float], second: Sequence[float], *, seed: int = 0
-) -> list[PreferencePair]:
-    """Select pairs so that both score gaps are symmetric about 0 within each kind.
-
-    The plane of the gaps is divided into ``GRID`` x ``GRID`` cells per quadrant. Cell (i, j) is matched with (-i, -j),
-    and pairs of the larger cell are dropped at random until both cells have the same number of pairs. If one gap is
-    exactly 0, the other gap is divided into ``LINE`` bins per side. If both gaps are 0, the pair is kept.
-
-    Args:
-        first, second: the two gaps of each pair, which are the score of the chosen text minus the score of the rejected
-            text. The scores are probabilities, so a gap is in [-1, 1]. A gap of exactly 1 belongs to the last cell.
-    Raises:
-        ValueError: a gap is outside [-1, 1] or NaN. The message names the pair.
-    """
-    cells: dict[tuple[str, int, int], list[int]] = {}
-    for index, (pair, x, y) in enumerate(zip(pairs, first, second, strict=True)):
-        if not (-1 <= x <= 1 and -1 <= y <= 1):
-            raise ValueError(
-                f"pair {pair.pair_id}: the score gaps {x} and {y} must be in [-1, 1]: use two scores "
-                "that are probabilities"
-            )
-        bins = GRID if x and y else LINE
-        cells.setdefault((pair.kind, _cell(x, bins), _cell(y, bins)), []).append(index)
-    keep: list[int] = []
-    for (kind, i, j), members in cells.items():
-        opposite = cells.get((kind, -i, -j), [])
-        count = len(members) if i == j == 0 else min(len(members), len(opposite))
-        keep += seeded(seed, kind, i, j).sample(members, count)
-    return [pairs[index] for index in sorted(keep)]
-
-
-def _cell(gap: float, bins: int) -> int:
-    """Return the number of a gap's bin, from 1 to ``bins`` with the sign of the gap, or 0 for a gap of exactly 0."""
-    if gap == 0:
-        return 0
-    number = min(int(abs(gap) * bins) + 1, bins)
-    return number if gap > 0 else -number
-
-
-# ---------------------------------------------------------------------------------------- odds of text-only classifiers
 
 
 def kind_family(kind: str) -> str:
