@@ -188,7 +188,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="40m")
     parser.add_argument("--only", choices=PROTOCOLS, nargs="+", default=list(PROTOCOLS))
-    parser.add_argument("--data", help='JSONL file with "image" and "caption"; captions are synthetic by default')
+    parser.add_argument(
+        "--data", help='JSONL file whose rows have the keys "image" and "caption"; captions are synthetic by default'
+    )
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--alone-images", type=int, default=2, help="number of images for the baseline")
     parser.add_argument("--pixels", type=int, default=448)

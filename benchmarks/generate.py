@@ -312,7 +312,9 @@ def main() -> None:
         default=[0],
         help="transfer: seeds of the halves, the drawing and the refinement",
     )
-    parser.add_argument("--captions-max", type=int, default=20_000, help="speed: captions in the larger memory run")
+    parser.add_argument(
+        "--captions-max", type=int, default=20_000, help="speed: number of captions in the larger run for peak memory"
+    )
     parser.add_argument("--out", type=Path, default=Path("sample.csv"))
     args = parser.parse_args()
     args.generator = RuleGenerator(

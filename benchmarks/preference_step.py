@@ -292,7 +292,7 @@ def main() -> None:
     )
     parser.add_argument("--model", help="folder of the model, which is created if it is missing")
     parser.add_argument(
-        "--curve", action="store_true", help="measure 1, 2, 5 and 10 captions and 64 to 1024 image tokens"
+        "--curve", action="store_true", help="measure 1, 2, 5 and 10 pairs per image, and 64 to 1024 image tokens"
     )
     parser.add_argument("--json", help="write the result here")
     args = parser.parse_args()

@@ -123,7 +123,9 @@ def main() -> None:
     """Parse the command line, run the benchmark and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="40m")
-    parser.add_argument("--data", help='JSONL file with "image" and "caption"; captions are synthetic by default')
+    parser.add_argument(
+        "--data", help='JSONL file whose rows have the keys "image" and "caption"; captions are synthetic by default'
+    )
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--sequences", type=int, nargs="+", default=[2, 4, 18])
     parser.add_argument("--pixels", type=int, default=640)

@@ -21,7 +21,7 @@ def fill_paths(cfg: DictConfig) -> None:
     missing = sorted(f"paths.{name}" for name in needed if OmegaConf.is_missing(cfg.paths, name))
     if missing and not cfg.list:
         raise ConfigError(
-            f"these keys have no value: {', '.join(missing)}. Set these keys on the command line ("
+            f"missing values of {', '.join(missing)}: set them on the command line ("
             f"{' '.join(f'{key}=...' for key in missing)}), or use size=tiny or list=true"
         )
     for name in cfg.paths:

@@ -188,8 +188,8 @@ class PreferencePair:
                 raise RecordError(f"pair {self.pair_id}: chosen and rejected are the same text")
         if (earlier := sum(turn.num_images for turn in self.history)) > len(self.image_ids):
             raise RecordError(
-                f"pair {self.pair_id}: the turns before the prompt contain {earlier} images, but the pair has only "
-                f"{len(self.image_ids)}: add the missing images"
+                f"pair {self.pair_id}: the number of images in the turns before the prompt ({earlier}) exceeds the "
+                f"number of images of the pair ({len(self.image_ids)}): add the missing images"
             )
 
     @property

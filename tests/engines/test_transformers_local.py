@@ -96,7 +96,7 @@ def test_refusals_are_replies(text_model: Path, vision_model: Path) -> None:
     assert (
         not fine.error
         and long.error.startswith("context overflow")
-        and with_image.error == "this model does not accept images"
+        and with_image.error == "this model does not accept images: use a vision-language model"
     )
 
 

@@ -146,6 +146,6 @@ def test_items_with_control_tokens_are_named_before_any_work(sharp_vlm, model_fo
         items[k] = dataclasses.replace(items[k], record=record)
     benchmark = dataclasses.replace(benchmark, items=tuple(items))
     for protocol in ("standard", "scramble"):
-        with pytest.raises(EvaluationError, match=r"item q3\b.*'<\|im_end\|>'.*\(\d+ texts in total\)"):
+        with pytest.raises(EvaluationError, match=r"item q3\b.*'<\|im_end\|>'.*\(number of affected queries: \d+\)"):
             evaluate(sharp_vlm, [benchmark], protocol, tmp_path, model_id=identify(model_folder))
     assert not list(tmp_path.rglob("responses*.jsonl"))

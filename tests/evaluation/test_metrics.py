@@ -105,10 +105,13 @@ def test_pairs():
     ("call", "message"),
     [
         (lambda: metrics.two_by_two(np.zeros((3, 4))), "shape"),
-        (lambda: metrics.two_by_two(np.array([[[np.nan, 0], [0, 1]]])), "1 items contain NaN, the first at index 0"),
+        (
+            lambda: metrics.two_by_two(np.array([[[np.nan, 0], [0, 1]]])),
+            "2x2 scores contain NaN. Number of affected items: 1, index of the first: 0",
+        ),
         (lambda: metrics.two_by_two(np.zeros((0, 2, 2))), "no items"),
         (lambda: metrics.two_by_two(np.zeros((1, 2, 2)), "best"), "tie_policy"),  # type: ignore[arg-type]
-        (lambda: metrics.all_right([1], []), "1 outcomes but 0"),
+        (lambda: metrics.all_right([1], []), "but is 0: pass one label per outcome"),
         (lambda: metrics.choice([1.0], 0), "at least two scores"),
     ],
 )

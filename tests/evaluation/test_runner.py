@@ -287,7 +287,7 @@ def test_broken_images_are_named_and_all_other_replies_stay(world, vlm, model_id
     rows = list(read_jsonl(tmp_path / "world_winoground" / "responses.jsonl"))
     assert len(rest) == len(stored) == len(rows)
     missing = replace(benchmark, images={k: v for k, v in benchmark.images.items() if k != bad[1]})
-    with pytest.raises(EvaluationError, match=f"image '{bad[1]}' belongs to an item but is missing"):
+    with pytest.raises(EvaluationError, match=f"the image '{bad[1]}' of an item is missing"):
         evaluate(vlm, [missing], "world", tmp_path, **options)
 
 

@@ -130,11 +130,11 @@ def test_unpaired_by_hand():
 
 
 def test_bad_input():
-    with pytest.raises(MetricError, match="3 and 2 outcomes"):
+    with pytest.raises(MetricError, match="not 3 and 2"):
         statistics.paired_test([1, 0, 1], [1, 0])
-    with pytest.raises(MetricError, match="NaN at index"):
+    with pytest.raises(MetricError, match=r"must not contain NaN.*\[1\]"):
         statistics.estimate([1.0, float("nan")])
-    with pytest.raises(MetricError, match="outcomes of 0 or 1"):
+    with pytest.raises(MetricError, match="outcomes that are 0 or 1"):
         statistics.mcnemar_exact([0.5], [1])
     with pytest.raises(MetricError, match="cluster labels"):
         statistics.standard_error([1, 0], ["a"])

@@ -70,7 +70,7 @@ def test_excels_first_line_names_the_delimiter(tmp_path: Path) -> None:
 
 def test_flickr30k_columns_are_named_and_can_be_given(tmp_path: Path) -> None:
     text = "image_name| comment_number| comment\n0.png| 0| A dog, on a bench .\n"
-    with pytest.raises(SourceError, match=r"no column image, caption; it has image_name, comment_number, comment\. "):
+    with pytest.raises(SourceError, match=r"no column image or caption, only image_name, comment_number, comment\. "):
         table(tmp_path, text)
     assert table(tmp_path, text, "image_name", "comment")[0] == [(2, "0.png", "A dog, on a bench .")]
 
@@ -114,9 +114,9 @@ def test_what_is_no_line_end_here_stays_in_its_row(tmp_path: Path, inside: str) 
     [
         (b"image,caption\n0.png,caf\xe9\n", "not valid UTF-8 in line 2: save the file as UTF-8"),
         (b'"image,caption\n0.png,x\n', "the header has an unclosed quote"),
-        (b"image,caption,caption\n0.png,x,y\n", "two columns are named caption"),
+        (b"image,caption,caption\n0.png,x,y\n", "several columns are named 'caption'"),
         (b"\n\n", "the data set is empty"),
-        (b"0.png,A dog\n", "no column image, caption; it has 0.png, A dog"),
+        (b"0.png,A dog\n", "no column image or caption, only 0.png, A dog"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: bytes, message: str) -> None:

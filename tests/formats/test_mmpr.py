@@ -58,8 +58,8 @@ def test_a_meta_json_with_every_field_is_read_and_written_back_the_same(tmp_path
         ("[]", "not a meta.json"),
         ("{}", "not a meta.json"),
         ("{", "cannot read"),
-        ('{"a": {"root": "r"}}', "set 'a': the set has no annotation"),
-        ('{"a": 3}', "set 'a': the set is not a JSON object"),
+        ('{"a": {"root": "r"}}', "set 'a': the set needs a string in the field annotation"),
+        ('{"a": 3}', "set 'a': the set must be a JSON object"),
         ('{"a": {"root": "r", "annotation": "x", "repeat_time": 0}}', "repeat_time has the invalid value 0"),
         ('{"a": {"root": "r", "annotation": "x", "repeat_time": "2"}}', "repeat_time has the invalid value '2'"),
         ('{"a": {"root": "r", "annotation": "x", "length": -1}}', "length has the invalid value -1"),
@@ -68,7 +68,7 @@ def test_a_meta_json_with_every_field_is_read_and_written_back_the_same(tmp_path
             '{"a": {"root": "r", "annotation": "x", "max_dynamic_patch": 0}}',
             "max_dynamic_patch has the invalid value 0",
         ),
-        ('{"a": {"root": "r", "annotation": "x"}, "a": {}}', "the set 'a' is defined twice"),
+        ('{"a": {"root": "r", "annotation": "x"}, "a": {}}', "the name 'a' occurs more than once"),
     ],
 )
 def test_what_is_no_meta_json_is_named(tmp_path: Path, text: str, message: str) -> None:

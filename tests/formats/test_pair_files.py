@@ -233,7 +233,12 @@ BAD: dict[str, Any] = {
         "chosen": "\ud83d",
         "rejected": "r",
     },
-    "image is neither a path nor a list of paths": {"prompt": "p", "chosen": "c", "rejected": "r", "image": 3.5},
+    "the value of image is neither an image nor a list of images": {
+        "prompt": "p",
+        "chosen": "c",
+        "rejected": "r",
+        "image": 3.5,
+    },
     "an image is neither a path nor bytes": {"prompt": "p", "chosen": "c", "rejected": "r", "images": [["a"]]},
     "not a JSON object": ["c", "r"],
     "the column provenance has the invalid value 3 for kind": {
@@ -276,7 +281,7 @@ def test_conversations_with_one_answer_are_no_pairs(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps([{"id": "0", "image": "0.jpg", "conversations": turns}]))
     with pytest.raises(FormatError, match=r"a row has only one answer, and a pair needs two: add a column .*questions"):
         list(read_pairs(tmp_path / "x.json"))
-    with pytest.raises(FormatError, match=r"which makes pairs\. The known formats"):
+    with pytest.raises(FormatError, match=r"with data=questions\. The known formats"):
         list(read_pairs(tmp_path / "x.json", layout=Layout(columns={"image": "image"})))
 
 
@@ -299,7 +304,7 @@ def test_columns_of_a_table_may_have_other_names(tmp_path: Path, delimiter: str)
     ("name", "data", "message"),
     [
         ("x.json", b"{}", "does not contain a list of rows|empty"),
-        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "they are columns: write a list of rows"),
+        ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "because the keys are columns: write a list of rows"),
         ("x.json", b"[", "cannot read"),
         ("x.json", b"", "cannot read"),
         ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "not valid UTF-8"),

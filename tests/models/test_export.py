@@ -74,7 +74,7 @@ def test_the_home_folder_is_expanded(
 
 def test_nothing_is_overwritten(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is not empty"):
+    with pytest.raises(StoreError, match="is not an empty folder"):
         export_model(tiny("internvl"), tmp_path)
     with pytest.raises(ModelError, match="no adapter"):
         export_model(tiny("internvl"), tmp_path / "out", adapter=tmp_path / "absent")

@@ -152,9 +152,9 @@ def test_weight_files(broken: Path) -> None:
     weights = broken / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
-    assert "model.safetensors is damaged" in refused(broken)
+    assert "model.safetensors cannot be read" in refused(broken)
     weights.write_bytes(b"")
-    assert "model.safetensors is damaged" in refused(broken)
+    assert "model.safetensors cannot be read" in refused(broken)
     weights.unlink()
     assert "has no model.safetensors" in refused(broken)
 
@@ -259,8 +259,8 @@ def adapter(tiny: Callable[[str], Path], with_lora: Any, tmp_path: Path) -> Path
     ("file", "content", "words"),
     [
         ("adapter_model.safetensors", None, "has no adapter_model.safetensors"),
-        ("adapter_model.safetensors", b"", "adapter_model.safetensors is damaged"),
-        ("adapter_model.safetensors", b"half", "adapter_model.safetensors is damaged"),
+        ("adapter_model.safetensors", b"", "adapter_model.safetensors cannot be read"),
+        ("adapter_model.safetensors", b"half", "adapter_model.safetensors cannot be read"),
         ("adapter_config.json", None, "has no adapter_config.json"),
         ("adapter_config.json", b"", "adapter_config.json is not JSON"),
         ("adapter_config.json", b'{"peft_type": "LO', "adapter_config.json is not JSON"),

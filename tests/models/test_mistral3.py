@@ -75,5 +75,5 @@ def test_features_do_not_depend_on_the_batch(images: list[Image.Image]) -> None:
 @pytest.mark.skipif(is_torchvision_available(), reason="the error is raised without torchvision")
 def test_without_torchvision_the_error_names_it(tmp_path: Any) -> None:
     for name in ("mistral3", "cohere2_vision"):
-        with pytest.raises(ModelError, match="needs torchvision: pip install torchvision"):
+        with pytest.raises(ModelError, match="needs torchvision: run `pip install torchvision`"):
             save_tiny(name, tmp_path, ["a circle"])

@@ -67,7 +67,7 @@ def test_too_few_pairs_have_no_table_of_accuracies(here: Path, capsys: pytest.Ca
         heads = [table.columns[0].title for table in audit_tables(result)]
         assert ("kind" in heads) == ("accuracy by kind" in page) == ("50 % is chance" in page) == (count == 20)
         assert ("20 pairs and 5 images are needed" in page) == (count == 19)
-        assert ("too few for text-only accuracies" in capsys.readouterr().out) == (count == 19)
+        assert ("the text-only accuracies are missing" in capsys.readouterr().out) == (count == 19)
 
 
 def test_bad_rows_are_listed_and_the_rest_is_audited(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,12 +82,12 @@ def test_bad_rows_are_listed_and_the_rest_is_audited(here: Path, capsys: pytest.
     ]
     message = capsys.readouterr().out
     assert (
-        "3 of 28 rows cannot be used and are skipped (2 x rejected is not a string, 1 x chosen and rejected" in message
+        "skipped 3 of 28 rows, which cannot be used (2 x rejected is not a string, 1 x chosen and rejected" in message
     )
     (here / "x.jsonl").write_text(lines(12))
     audit("x.jsonl", "out")
     assert not (here / "out" / "rejected_rows.jsonl").exists()
-    assert "12 pairs (12 images or prompts) are too few for text-only accuracies" in capsys.readouterr().out
+    assert "and the data has 12 pairs of 12" in capsys.readouterr().out
 
 
 def test_nothing_is_left_of_what_cannot_be_read(here: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_script_audits_columns_with_other_names(tmp_path: Path, script: Run)
     bad = '{"photo": "0.png", "question": "p", "good": "a", "bad": null}\n'
     path, out = own_columns(tmp_path, extra=bad), tmp_path / "out"
     done = script("audit", f"path={path}", f"out={out}", f"columns={COLUMNS}", f"images={tmp_path / 'photos'}")
-    assert "1 of 26 rows cannot be used and are skipped (1 x rejected (column bad) is not a string)" in done.stdout
+    assert "skipped 1 of 26 rows, which cannot be used (1 x rejected (column bad) is not a string)" in done.stdout
     assert (out / "audit.html").read_text().count("data:image/png") == 25
 
 
@@ -167,8 +167,8 @@ def test_paths_that_name_no_data_are_one_line(here: Path) -> None:
     for arguments, message in (
         ({"pairs": "gone/*.jsonl"}, r"gone/\*\.jsonl does not exist: set path="),
         ({"pairs": "x.jsonl", "held_out": "gone"}, "gone does not exist: set held_out="),
-        ({"pairs": "x.jsonl", "revision": "main"}, "x.jsonl is a local copy, which has no revision: remove revision"),
-        ({"pairs": here, "split": "test"}, r"has no split test: choose one of train \(split="),
+        ({"pairs": "x.jsonl", "revision": "main"}, "x.jsonl is a local copy: remove revision"),
+        ({"pairs": here, "split": "test"}, r"has no split 'test': choose one of train \(split="),
     ):
         with pytest.raises(FormatError, match=message):
             audit(**arguments)
@@ -190,7 +190,7 @@ def test_errors_about_columns_name_the_columns_of_the_file(tmp_path: Path, scrip
     path = own_columns(tmp_path, 3)
     columns = "photo, question, good, bad, rater"
     for keys, clause in (
-        ([], "Name your columns (columns.<needed>=<your column>)"),
+        ([], "Set the names of your columns (columns.<needed>=<your column>)"),
         (["columns.chosen=good"], f"the columns ({columns}) match no known format; the nearest is mmpr"),
         (["columns.chosen=god"], f"columns.chosen=god: {path} has no column god: choose one of {columns}"),
         (["columns.good=chosen"], "The name in the format comes first: write columns.chosen=good"),

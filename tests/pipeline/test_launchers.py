@@ -74,7 +74,7 @@ def sweep_with_one_failure_and_one_kill(
     assert f"cannot write {blocked}" in first.stderr  # the tail of the failed job's log
     blocked.unlink()
     again = script(name, "-m", *overrides)
-    assert f"{len(points) - 2} of {len(points)} jobs are already finished" in again.stdout
+    assert f"already finished or running: {len(points) - 2} of {len(points)}" in again.stdout
     attempts = {point: note["attempt"] for point, note in notes(jobs).items()}
     assert sorted(attempts.values()) == [1] * (len(points) - 2) + [2, 2] and attempts[killed] == 2
     assert {note["status"] for note in notes(jobs).values()} == {"finished"}
@@ -200,7 +200,7 @@ def test_shards_of_an_evaluation_score_as_one_job(tmp_path: Path, script: Run) -
             script("generate", "+debug=tiny", f"run.dir={tmp_path}", "pairs.audit=false")
         for shard in shards:
             output = script("evaluate", *overrides, f"shard={shard}").stdout
-            assert f"shard {shard}: replies are stored" in output
+            assert f"shard {shard}: the replies are stored" in output
         done = script("evaluate", *overrides)
         assert "world_winoground" in done.stdout
         folder = tmp_path / name / "evaluation" / "base" / "world_winoground"
@@ -285,7 +285,7 @@ def test_slurm_gets_one_array_with_the_resources_asked_for(tmp_path: Path, clust
     assert len(configs) == 3 and "arm: dpo-beta0.05-seed0" in configs[0].read_text()
     (tmp_path / "submitted.sh").unlink()
     again = submit()
-    assert "3 of 3 jobs are already finished or running" in again.stdout, again.stderr
+    assert "already finished or running: 3 of 3" in again.stdout, again.stderr
     assert not (tmp_path / "submitted.sh").exists()
 
 
@@ -302,7 +302,7 @@ def test_the_jobs_of_a_cluster_run_through_submitit(tmp_path: Path, script: Run)
     log = next((tmp_path / "jobs").glob("generate-*/log.txt")).read_text()
     assert "data, train: 8 images" in log
     again = script("generate", *DATA, f"run.dir={tmp_path}", "launcher=slurm", "launcher.cluster=local")
-    assert "1 of 1 jobs are already finished" in again.stdout
+    assert "already finished or running: 1 of 1" in again.stdout
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -86,7 +86,7 @@ def test_lmms_eval_scores_a_model_on_a_task_of_the_user(tmp_path: Path, script: 
     harness = ["sh", str(run / "external_harness" / "base" / "lmms-eval.sh")]
     subprocess.run(harness, check=True, cwd=tmp_path, env=ENVIRONMENT | {"HF_DATASETS_OFFLINE": "1"})
     imported = script("external_harness", *options)
-    assert "base: colours imported from lmms-eval: accuracy " in imported.stdout
+    assert "base: imported colours from lmms-eval: accuracy " in imported.stdout
     folder = run / "evaluation" / "base" / "colours.lmms-eval"
     assert json.loads((folder / "result.json").read_text())["scores"].keys() == {"accuracy"}
     outcomes = [json.loads(line)["values"]["accuracy"] for line in (folder / "items.jsonl").read_text().splitlines()]

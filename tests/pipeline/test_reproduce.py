@@ -149,7 +149,7 @@ def test_bad_input(tmp_path: Path) -> None:
     description = described("mpo_main")
     with pytest.raises(StageError, match="size=small must be full or tiny"):
         make(description, tmp_path, size="small")
-    reason = "only=dpo: there is no such run or objective; this table has the runs internvl and the objectives mpo, sft"
+    reason = "only=dpo: there is no such run or objective: choose from the runs internvl and the objectives mpo, sft"
     with pytest.raises(StageError, match=reason):
         make(description, tmp_path, size="tiny", only=["dpo"])
     asked = subprocess.run(
@@ -161,7 +161,7 @@ def test_bad_input(tmp_path: Path) -> None:
     )
     assert (
         asked.returncode == 1
-        and "these keys have no value: paths.crpe, paths.llava_bench, paths.logicvista, paths.mmhal, " in asked.stderr
+        and "missing values of paths.crpe, paths.llava_bench, paths.logicvista, paths.mmhal, " in asked.stderr
     )
     assert [path.name for path in tmp_path.iterdir()] in ([], ["log.txt"])
 

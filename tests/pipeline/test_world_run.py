@@ -142,7 +142,7 @@ def test_another_harness_scores_the_exported_arm(finished: Path, tmp_path: Path,
     for arm in ("base", "mpo-seed0"):
         subprocess.run(["sh", run / "external_harness" / arm / "lmms-eval.sh"], check=True, cwd=ROOT, env=environment)
     second = script("external_harness", *arguments)
-    assert "mpo-seed0: mmstar imported from lmms-eval: average 75.0" in second.stdout
+    assert "mpo-seed0: imported mmstar from lmms-eval: average 75.0" in second.stdout
     script("report", "+debug=tiny", f"run.dir={run}")
     table = (run / "report" / "table.md").read_text()
     assert "mmstar (lmms-eval) average" in table and "- mmstar (lmms-eval): protocol lmms-eval" in table
@@ -345,7 +345,7 @@ def test_partial_results_live_apart_and_trials_must_be_named(finished: Path, tmp
     shutil.copytree(tmp_path / "train" / "mpo-seed0", tmp_path / "train" / "trial000-seed0")
     full = {path: path.read_bytes() for path in (tmp_path / "evaluation").rglob("*") if path.is_file()}
     done = script("evaluate", *TINY, f"run.dir={tmp_path}", "limit=1", "benchmark=[world_winoground]")
-    assert "1 trials of a study are not scored" in done.stdout and "limit=1: partial results" in done.stdout
+    assert "does not include the trials of a study" in done.stdout and "limit=1: the results" in done.stdout
     assert {path: path.read_bytes() for path in (tmp_path / "evaluation").rglob("*") if path.is_file()} == full
     partial = tmp_path / "evaluation-limit1"
     assert sorted(path.name for path in partial.iterdir()) == ["base", "mpo-seed0", "sft-seed0"]

@@ -113,7 +113,7 @@ def test_other_benchmarks_seeds_and_what_cannot_be_compared() -> None:
         row("group", "other", 35, "winoground", reason="the data versions differ (a, b)"),
     ]
     lines = headline.as_text(headline.build(rows))
-    assert lines[0].startswith("winoground: both images matched") and "only the first 100 were scored" in lines[0]
+    assert lines[0].startswith("winoground: both images matched") and "only the first 100 items were scored" in lines[0]
     assert lines[3] == "  other       35.0  not comparable: the data versions differ (a, b)"
     assert "Worse than the base model (p < 0.05): pope (mpo -10.0)." in lines
     assert lines[-1] == "The brackets contain 95 % intervals over the items and 5 training seeds."

@@ -134,7 +134,7 @@ def test_cards_state_licences_benchmark_images_and_commands(run: Path, tmp_path:
     text = (adapter / "README.md").read_text()
     assert "| llama3.2 |" in text and "| training data `image_folder` | CC BY 4.0 |" in text
     assert "python scripts/generate.py name=mine\npython scripts/train.py name=mine\n" in text
-    assert "were excluded, by COCO id and by the hash of the file: winoground, pope (3 images)" in text
+    assert "were excluded by COCO id and by file hash: winoground, pope (3 images)" in text
     text = (share(other, ARM, other / "data", what="data", **options) / "README.md").read_text()
     assert "winoground, pope (3 images)" in text and "python scripts/generate.py name=mine\n" in text
     options |= {"base_license": "mine", "model": {"path": "me/base-model"}}
@@ -205,14 +205,14 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
         give(run, tmp_path / "out", "weights")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
-    with pytest.raises(StoreError, match=r"full exists and its content differs: choose another folder"):
+    with pytest.raises(StoreError, match=r"full exists and has different content: choose another folder"):
         give(run, tmp_path / "full")
     with pytest.raises(StageError, match=r"has no finished arm dpo-seed0: choose one of mpo-seed0 \(run.arm=...\)"):
         share(run, "dpo-seed0", run / "data", tmp_path / "out", what="adapter", model={"path": "b"}, name="mine")
     with pytest.raises(StageError, match="push_to_hub=a/b/c is not the name of a repository: write owner/name"):
         give(run, tmp_path / "out", push_to_hub="a/b/c")
     (tmp_path / "a file").touch()
-    with pytest.raises(StoreError, match=r"cannot write .*; choose another folder \(out=\.\.\.\)"):
+    with pytest.raises(StoreError, match=r"cannot write .*: choose another folder \(out=\.\.\.\)"):
         give(run, tmp_path / "a file" / "out")
     (tmp_path / "a file").unlink()
     (run / "train" / ARM / "adapter" / "optimizer.pt").write_bytes(b"x")
@@ -309,7 +309,7 @@ def test_the_same_again_is_reused_and_each_arm_has_a_folder(run: Path, capsys: p
         assert [shared(ARM, "adapter"), shared("dpo-seed0", "adapter"), shared(ARM, "data")] == folders
         assert [path.stat().st_mtime_ns for path in files] == before
         assert capsys.readouterr().out.count("(finished already)") == 3
-        with pytest.raises(StoreError, match="exists and its content differs"):
+        with pytest.raises(StoreError, match="exists and has different content"):
             shared(ARM, "adapter", notes="Another card.")
         assert "Another card" not in (folders[0] / "README.md").read_text()
     finally:

@@ -76,8 +76,8 @@ def test_flickr30k_results_csv(tmp_path: Path, caplog: pytest.LogCaptureFixture)
             r"the caption may be in the column text or comment: choose one of them \(data.caption_column=text",
         ),
         ("file_name,image_name,caption", r"the image may be in the column file_name or image_name: choose one of them"),
-        ("file_name,vehicle,terrain", r"no column caption; it has file_name, vehicle, terrain\."),
-        ("photo,caption", r"no column image; it has photo, caption\."),
+        ("file_name,vehicle,terrain", r"no column caption, only file_name, vehicle, terrain\."),
+        ("photo,caption", r"no column image, only photo, caption\."),
     ],
 )
 def test_columns_that_cannot_be_recognised(tmp_path: Path, header: str, message: str) -> None:
@@ -126,8 +126,8 @@ def test_text_files_and_images_are_counted(tmp_path: Path, caplog: pytest.LogCap
         (tmp_path / f"{name}.txt").write_text("A red square.")
     with caplog.at_level("INFO"):
         assert len(captions("image_folder", tmp_path)) == 2
-    assert "captions from 2 .txt files next to the images" in caplog.text
-    assert "2 .txt files have no image with the same name and are not used; the first is c.txt" in caplog.text
+    assert "the captions are read from .txt files next to the images (2 files)" in caplog.text
+    assert "are not used (number of files: 2, first: c.txt)" in caplog.text
 
 
 def test_a_folder_with_splits_names_the_setting(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_captions_in_a_column_of_dictionaries(tmp_path: Path, as_text: bool) -> 
         named = captions(kind, tmp_path / name, caption_column="json.title")
         assert list(named.values()) == [("Square.",)]
         with pytest.raises(
-            SourceError, match=r"no column json.heading; .*json has the keys .*title: set data.caption_c"
+            SourceError, match=r"no column json.heading, .*json has the keys .*title: set data.caption_c"
         ):
             captions(kind, tmp_path / name, caption_column="json.heading")
     assert list(captions("hf", tmp_path / "train.parquet", id_column="json.key")) == ["7"]
@@ -246,9 +246,7 @@ def test_shards_with_different_fields(tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_shards_whose_captions_cannot_be_recognised(tmp_path: Path) -> None:
     write_shard(tmp_path / "keys.tar", [{"jpg": "red", "json": {"headline": "Red.", "width": 40}}])
-    with pytest.raises(
-        SourceError, match=r"no column caption; it has jpg, json, .* json has the keys headline, width: "
-    ):
+    with pytest.raises(SourceError, match=r"no column caption, only jpg, json, .* json has the keys headline, width: "):
         captions("hf", tmp_path / "keys.tar")
     assert list(captions("hf", tmp_path / "keys.tar", caption_column="json.headline").values()) == [("Red.",)]
     write_shard(tmp_path / "both.tar", [{"jpg": "red", "text": "Red.", "txt": "Square."}])

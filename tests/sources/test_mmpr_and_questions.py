@@ -97,7 +97,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
         "chosen and rejected are the same text": 1,
         "not JSON": 1,
         "not a JSON object": 1,
-        "image is neither a path nor a list of paths": 1,
+        "the value of image is neither an image nor a list of images": 1,
         "an image is not a path": 1,
     }
     output = capsys.readouterr().out
@@ -112,7 +112,7 @@ def test_sets_are_mixed_and_bad_rows_counted_once(
 
 
 def test_missing_files_are_errors(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"annotations/a\.jsonl is not below .*data\.root"):
+    with pytest.raises(SourceError, match=r"annotations/a\.jsonl does not exist below .*data\.root"):
         list(mmpr.bundles(release, BadRows(), root=tmp_path))
     with pytest.raises(SourceError, match=r"nowhere.json does not exist: set data.path to the meta.json"):
         list(mmpr.bundles(tmp_path / "nowhere.json", BadRows()))
@@ -215,7 +215,7 @@ def test_mmpr_with_byte_order_marks_and_separators_in_texts(tmp_path: Path) -> N
 def test_the_message_about_a_set_without_root_lists_the_fields(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(json.dumps({"a": {"root": None, "annotation": "a.jsonl"}}))
     fields = "root, annotation, repeat_time, length, data_augment, max_dynamic_patch"
-    with pytest.raises(SourceError, match=f"set 'a': the set has no root; the fields of a set are {fields}$"):
+    with pytest.raises(SourceError, match=f"needs a string in the field root; the fields of a set are {fields}$"):
         list(mmpr.bundles(tmp_path, BadRows()))
 
 
@@ -258,9 +258,9 @@ def test_empty_cells_and_whole_numbers_of_tables(tmp_path: Path) -> None:
 
 
 def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no column question; it has text. Rename the column$"):
+    with pytest.raises(SourceError, match=r"no column question, only text. Rename the column$"):
         questions_of(tmp_path, {"text": "What?"})
-    with pytest.raises(SourceError, match=r"is a folder: set data.path to the JSONL file"):
+    with pytest.raises(SourceError, match=r"is a folder: set data.path to a JSONL file"):
         list(questions.bundles(tmp_path, BadRows()))
 
 

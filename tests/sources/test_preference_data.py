@@ -270,7 +270,7 @@ def test_messages_name_the_entry_of_the_mix(tmp_path: Path) -> None:
             {"columns": {**columns, "chosen": "best"}},
             r"^data\.mix\[1\]\.columns\.chosen=best: \S*/data\.name\.jsonl has no",
         ),
-        ({}, r"name your columns \(data\.mix\[1\]\.columns\."),
+        ({}, r"set the names of your columns \(data\.mix\[1\]\.columns\."),
         ({"columns": columns, "root": "x"}, r"remove data\.mix\[1\]\.root and data\.mix\[1\]\.resample"),
         ({"columns": columns, "path": "nowhere.jsonl"}, r"data\.mix\[1\]\.path=nowhere\.jsonl does not exist"),
         ({"columns": columns, "path": str(tmp_path), "split": "test"}, r"\(data\.mix\[1\]\.split=\.\.\.\)"),
@@ -385,5 +385,5 @@ def test_all_images_missing_names_the_key_of_their_folder(tmp_path: Path) -> Non
 def test_two_paths_do_not_share_the_file_of_their_name(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded("red"))
     rows = [{"images": [f"{n}/a.png"], "prompt": "p", "chosen": f"c{n}", "rejected": "r"} for n in range(2)]
-    with pytest.raises(SourceError, match=r"1/a\.png is not in .*, and a\.png is used for 0/a\.png"):
+    with pytest.raises(SourceError, match=r"1/a\.png is not in .*, and a\.png is already used for 0/a\.png"):
         pairs_of(write_lines(tmp_path / "x.jsonl", rows))

@@ -97,7 +97,7 @@ def test_each_bad_row_is_listed_with_its_reason(tmp_path: Path) -> None:
     expected = {
         2: "row without caption",
         3: "empty caption",
-        4: "caption is int, not a string",
+        4: "caption is of type int, not a string",
         5: "row without image",
         6: "duplicate id",
         7: "unreadable image",
@@ -132,7 +132,7 @@ def test_empty_data_set_missing_file_and_wrong_column_are_named(tmp_path: Path) 
     with pytest.raises(SourceError, match="nowhere does not exist"):
         list(read("image_folder", tmp_path / "nowhere"))
     write_jsonl(tmp_path / "captions.jsonl", [{"photo": "a.png", "caption": "x"}])
-    with pytest.raises(SourceError, match=r"no column image; it has photo, caption"):
+    with pytest.raises(SourceError, match=r"no column image, only photo, caption"):
         list(read("image_folder", tmp_path))
     (tmp_path / "captions.csv").write_text("image,caption\n")
     with pytest.raises(SourceError, match=r"but contains captions.jsonl and captions.csv"):
@@ -219,7 +219,7 @@ def test_hf_local_layouts(tmp_path: Path, layout: str) -> None:
     records = list(read("hf", path, image_column="picture", caption_column="text", id_column="key"))
     assert [(r.image_id, r.captions) for r in records] == [("4", ("A red one.", "Red.")), ("6", ("Green.",))]
     assert [r.image.bytes for r in records] == images[1:]
-    with pytest.raises(SourceError, match="no column image; it has picture, text, key"):
+    with pytest.raises(SourceError, match="no column image, only picture, text, key"):
         list(read("hf", path))
 
 
@@ -338,8 +338,8 @@ def test_ids_that_are_0_and_images_in_lists_of_one(tmp_path: Path) -> None:
     assert bad.reasons == {
         "row without id": 1,
         "id is neither a string nor a number": 1,
-        "image is int, not a path": 1,
-        "image is list, not a path": 1,
+        "image is of type int, not a path": 1,
+        "image is of type list, not a path": 1,
         "row without caption": 1,
         "row without image": 1,
         "caption contains a lone surrogate, which is not valid Unicode": 1,
@@ -385,7 +385,7 @@ def test_coco_rows_of_other_types_are_listed(tmp_path: Path) -> None:
         "missing image": 1,
         "row without caption": 1,
         "row without id": 3,
-        "image is int, not a path": 1,
+        "image is of type int, not a path": 1,
     }
 
 
@@ -458,7 +458,7 @@ def test_release_rows_with_lists_of_one_image_backslashes_and_two_placeholders(t
     records = [bundle.images[0] for bundle in scramble_release.bundles(tmp_path / "release.json", bad)]
     assert [record.image_id for record in records] == ["000000000009", "000000000025"]  # COCO's ids on any system
     assert dict(bad.reasons) == {
-        "image is list, not a path": 1,
+        "image is of type list, not a path": 1,
         "2 image placeholders for 1 image": 1,
         "row without image": 1,
     }
@@ -477,7 +477,7 @@ def test_questions_without_a_scene_graph_are_counted_and_missing_files_named_by_
     (bundle,) = scene_graphs.bundles(tmp_path, BadRows(), **files)
     assert [question.question for question in bundle.questions] == ["What 1?"]
     output = " ".join(capsys.readouterr().out.split())
-    assert "2 questions about images without a scene graph in graphs.json are skipped" in output
+    assert "skipped 2 questions about images without a scene graph in graphs.json" in output
     for key in files:
         with pytest.raises(SourceError, match=rf"gone.json does not exist: set data.{key} to the file"):
             list(scene_graphs.bundles(tmp_path, BadRows(), **{**files, key: "gone.json"}))

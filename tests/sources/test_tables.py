@@ -51,7 +51,7 @@ def test_a_folder_gives_the_split_that_is_asked_for(tmp_path: Path, train: str, 
     write(tmp_path / "d" / test, "blue")
     assert texts(tmp_path / "d") == ["A red square.", "A green square."]
     assert texts(tmp_path / "d", split="test") == ["A blue square."]
-    with pytest.raises(SourceError, match=r"has no split nonsense: choose one of test, train \(data\.split=\.\.\.\)"):
+    with pytest.raises(SourceError, match=r"has no split 'nonsense': choose one of test, train \(data\.split=\.\.\.\)"):
         texts(tmp_path / "d", split="nonsense")
 
 
@@ -81,12 +81,12 @@ def test_other_names_of_splits_and_files_without_one(tmp_path: Path) -> None:
         assert texts(tmp_path, split=name) == ["A red square.", "A green square."]
     assert texts(tmp_path, split="restval") == ["A blue square."]
     assert texts(tmp_path, split="extra") == ["A white square."]
-    with pytest.raises(SourceError, match="has no split train: choose one of extra, restval, validation"):
+    with pytest.raises(SourceError, match="has no split 'train': choose one of extra, restval, validation"):
         texts(tmp_path)
     for name in ("a", "b"):
         write(tmp_path / "plain" / f"{name}.parquet", "red" if name == "a" else "green")
     assert len(texts(tmp_path / "plain")) == 2
-    with pytest.raises(SourceError, match="no split test: choose one of train"):
+    with pytest.raises(SourceError, match="no split 'test': choose one of train"):
         texts(tmp_path / "plain", split="test")
 
 
@@ -96,20 +96,20 @@ def test_one_file_and_saved_sets_have_the_split_that_they_are(tmp_path: Path) ->
     write(tmp_path / "test-00000-of-00001.parquet", "red")
     for name in ("train", "test"):  # a file that is given by name is read for any split
         assert texts(tmp_path / "test-00000-of-00001.parquet", split=name) == ["A red square."]
-    with pytest.raises(SourceError, match="no split val: choose one of test"):
+    with pytest.raises(SourceError, match="no split 'val': choose one of test"):
         texts(tmp_path / "test-00000-of-00001.parquet", split="val")
     data = Dataset.from_dict({"image": [encoded("red")], "caption": ["A red square."]})
     data.save_to_disk(str(tmp_path / "one"))
     assert texts(tmp_path / "one") == ["A red square."]
-    with pytest.raises(SourceError, match="no split nonsense: choose one of train"):
+    with pytest.raises(SourceError, match="no split 'nonsense': choose one of train"):
         texts(tmp_path / "one", split="nonsense")
     Dataset.from_dict(data.to_dict(), split="test").save_to_disk(str(tmp_path / "named"))
     assert texts(tmp_path / "named", split="test") == ["A red square."]
-    with pytest.raises(SourceError, match="no split train: choose one of test"):
+    with pytest.raises(SourceError, match="no split 'train': choose one of test"):
         texts(tmp_path / "named")
     DatasetDict({"train": data, "validation": data}).save_to_disk(str(tmp_path / "several"))
     assert texts(tmp_path / "several", split="val") == ["A red square."]
-    with pytest.raises(SourceError, match="no split test: choose one of train, validation"):
+    with pytest.raises(SourceError, match="no split 'test': choose one of train, validation"):
         texts(tmp_path / "several", split="test")
 
 
@@ -183,13 +183,13 @@ def test_ids_that_are_0_count_and_one_id_names_one_image(tmp_path: Path) -> None
         ('["A dog." and]', "cannot be parsed"),
         ("[]", "row without caption"),
         ('["A dog.", null]', "row without caption"),
-        ('[["A dog."]]', "is list, not a string"),
-        ('{"raw": "A dog."}', "is dict, not a string"),
-        ("[1, 2]", "is int, not a string"),
+        ('[["A dog."]]', "is of type list, not a string"),
+        ('{"raw": "A dog."}', "is of type dict, not a string"),
+        ("[1, 2]", "is of type int, not a string"),
         (float("nan"), "row without caption"),
-        (7, "is int, not a string"),
-        (["A dog.", 7], "is int, not a string"),
-        (b"A dog.", "is bytes, not a string"),
+        (7, "is of type int, not a string"),
+        (["A dog.", 7], "is of type int, not a string"),
+        (b"A dog.", "is of type bytes, not a string"),
         ("half \ud83d", "a lone surrogate"),
     ],
 )
@@ -214,7 +214,7 @@ def test_broken_files_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     write(tmp_path / "d" / "a.parquet", "red")
     pq.write_table(pa.table({"image": [encoded("red")], "text": ["x"]}), tmp_path / "d" / "b.parquet")
-    with pytest.raises(SourceError, match=r"b\.parquet has no column caption; it has image, text"):
+    with pytest.raises(SourceError, match=r"b\.parquet has no column caption, only image, text"):
         texts(tmp_path / "d")
 
 
@@ -231,7 +231,7 @@ def test_images_in_lists_of_one_and_a_column_used_twice(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded("red"))
     bad = BadRows(max_fraction=0.5)
     assert [r.captions for r in read("hf", tmp_path / "x.parquet", bad=bad)] == [("x", "y")]
-    assert bad.reasons == {"image is list, not a path": 1}
+    assert bad.reasons == {"image is of type list, not a path": 1}
     (record,) = read("hf", tmp_path / "x.parquet", image_column="path", id_column="path")
     assert (record.image_id, record.captions) == ("a.png", ("x", "y", "z"))
 
@@ -281,7 +281,7 @@ def test_an_incomplete_set_of_files_is_reported(tmp_path: Path, capsys: pytest.C
     write(tmp_path / "data/train-00002-of-00003.parquet", "blue")
     write(tmp_path / "data/test-00000-of-00001.parquet", "green")
     assert texts(tmp_path) == ["A red square.", "A blue square."]
-    assert "has 2 of the 3 files of train; only these are read" in " ".join(capsys.readouterr().out.split())
+    assert "contains only 2 of the 3 files of train" in " ".join(capsys.readouterr().out.split())
     assert texts(tmp_path, split="test") == ["A green square."] and capsys.readouterr().out == ""
 
 

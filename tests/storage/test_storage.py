@@ -167,7 +167,7 @@ def test_jsonl_with_carriage_returns_as_line_ends_is_read(tmp_path: Path) -> Non
     ("content", "message"),
     [
         (b'{"a": 1}\n{"a": "caf\xe9"}\n{"a": 2}\n', "line 2: the line is not JSON"),
-        (b'{"a": 1} {"a": 2}\n', "line 1: the line is not JSON .there is unexpected text"),
+        (b'{"a": 1} {"a": 2}\n', "line 1: the line is not JSON .unexpected text"),
         (b"[" * 100_000 + b"\n", "line 1: the line is not JSON .it is nested too deeply"),
         ("\ufeff".encode("utf-16-le") + b"{\x00\x00\xd8\x22\n", "not valid UTF-16"),
     ],

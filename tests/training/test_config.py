@@ -170,7 +170,7 @@ def test_lora_is_a_section_of_its_own() -> None:
 def test_every_other_field_is_refused_with_its_reason(name: str) -> None:
     faults, section = composed(**{name: value_of(name)})
     [fault] = faults
-    reason = REFUSED_FIELDS[name] + ("; or use trainer.backend=trl" if name in TRL_OPTIONS else "")
+    reason = REFUSED_FIELDS[name] + ("; trainer.backend=trl supports this field" if name in TRL_OPTIONS else "")
     assert fault.startswith(f"trainer.{name}=") and fault.endswith(reason)
     section.pop("watch")
     with pytest.raises(ValueError, match=rf"trainer\.{name}=") as refused:

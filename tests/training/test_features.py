@@ -52,7 +52,7 @@ def test_same_training_with_one_tower_pass_an_image(
         fit(vlm, data, tmp_path / "kept", feature_cache_dir=str(tmp_path / "features"), eval_data=data, **OPTIONS)
     assert sum(images) == 16
     # 16 images of at most 18 tokens (start, 16 features, end), 128 wide, 4 bytes each
-    assert "image features of 16 sets of images need at most 0.1 MB" in caplog.text
+    assert "the image features of 16 sets of images need at most 0.1 MB" in caplog.text
     size = sum(path.stat().st_size for path in (tmp_path / "features").rglob("features-*.bin"))
     assert size == 16 * 16 * 128 * 4
     vlm, images = counted(base)

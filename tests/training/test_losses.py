@@ -136,8 +136,8 @@ def test_objectives() -> None:
     [
         (["sigmod"], None, "unknown loss 'sigmod'"),
         (["sigmoid"], [math.nan], "weight of loss 'sigmoid' must be finite, not nan"),
-        ([], None, "needs at least one loss"),
-        (["sigmoid"], [0], "needs at least one loss"),
+        ([], None, "needs a weight other than 0"),
+        (["sigmoid"], [0], "needs a weight other than 0"),
         (["sigmoid", "sft"], [1.0], "one weight per loss"),
         (["sft", "sft"], None, "must not name a loss twice"),
     ],

@@ -150,7 +150,7 @@ def test_a_damaged_cache_is_refused(setting: Setting, tmp_path: Path, damage: st
         rows = json.loads(text)
         rows["p0-0"][0] -= 1e-3
         part.write_text(json.dumps(rows) + "\n")
-    what = "pairs are missing" if damage == "cut" else "the values have changed"
+    what = "number of missing pairs" if damage == "cut" else "the values have changed"
     with pytest.raises(CacheError, match=what):
         setting.logps(tmp_path)
 

@@ -82,9 +82,9 @@ def test_features_are_numbered_along_the_path() -> None:
     ("sequences", "scored", "message"),
     [
         ([[1, 2]], [[False, False]], "item 'x', sequence 0: the sequence has no scored token"),
-        ([[1, 2], [1, 3]], [[False, True], [True, True]], "sequence 1: the first token must not be scored"),
-        ([[1, 2]], [[True]], "2 tokens, but its mask has 1 entries"),
-        ([], [], "0 sequences"),
+        ([[1, 2], [1, 3]], [[False, True], [True, True]], "sequence 1: the first token cannot be scored"),
+        ([[1, 2]], [[True]], "the length of the sequence is 2, but the length of its mask is 1"),
+        ([], [], "the number of sequences is 0"),
         (
             [[8, 1], [1, 2]],
             [[False, True], [False, True]],
@@ -101,7 +101,7 @@ def test_two_way_block_must_be_shared() -> None:
     rules = TokenRules(frozenset({8}), block=frozenset({7, 8}))
     trie = build_trie([[7, 8, 1, 2], [7, 8, 1, 3]], [[False, False, False, True]] * 2, rules)
     assert trie.block.tolist() == [0, 0, -1]
-    with pytest.raises(TrieError, match="item 'y', sequence 0: the sequence has "):
+    with pytest.raises(TrieError, match="item 'y', sequence 0: the number of image tokens in the sequence is "):
         build_trie([[7, 1, 8, 2], [7, 3, 8, 2]], [[False, False, False, True]] * 2, rules, item_id="y")
 
 

@@ -131,7 +131,7 @@ def test_bad_input_names_the_item() -> None:
         pack([make_item(40), make_item(90, name="long")], row_tokens=50)
     with pytest.raises(TrieError, match="item 'b': token id 11 is scored, but the output head has 11 rows"):
         pack([make_item(40, 1, "a"), make_item(40, 2, "b")], vocab_size=11)
-    with pytest.raises(TrieError, match="item 'c': the prompt has 1 image tokens, but the item has no images"):
+    with pytest.raises(TrieError, match="item 'c': the prompt contains image tokens, but the item has no images"):
         pack([TrieItem([[5, 6]], [[False, True]], None, "c")], TokenRules(frozenset({5})))
     with pytest.raises(TrieError, match="no items"):
         pack([])

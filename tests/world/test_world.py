@@ -242,7 +242,7 @@ def test_new_wordings_are_not_those_of_training():
 
 def test_a_scene_has_a_limited_number_of_captions():
     lonely = Scene((Thing("circle", "red", "small", 0.2, 0.2, 0.1),))
-    with pytest.raises(WorldError, match="fewer than 40 captions"):
+    with pytest.raises(WorldError, match="does not have 40 different captions"):
         captions(lonely, random.Random(0), 40)
 
 

@@ -92,12 +92,12 @@ class OpenAIServer(Engine):
             raise EngineError("base_url must be a URL like http://localhost:8000/v1")
         if parts.username or parts.password:
             raise EngineError(
-                "base_url contains a user or password: remove it, and set api_key_env to the name of the environment "
-                "variable that contains the key"
+                "base_url contains a user name or a password: remove them, and set api_key_env to the name of an "
+                "environment variable that contains the key"
             )
         key = "none" if api_key_env is None else os.environ.get(api_key_env, "")
         if not key:
-            raise EngineError(f"the environment variable {api_key_env} is not set: set it to the key of the server")
+            raise EngineError(f"the environment variable {api_key_env} is unset or empty: set it to the API key")
         self.model = model
         self.base_url = base_url
         self.window = 4 * concurrency
@@ -271,11 +271,14 @@ class OpenAIServer(Engine):
         if status in (401, 403):
             if self._key_env:
                 return EngineError(f"{self.base_url} rejects the key in {self._key_env} ({what}): correct the key")
-            return EngineError(f"{self.base_url} rejects requests without a key ({what}): set api_key_env")
+            return EngineError(
+                f"{self.base_url} rejects requests without a key ({what}): set api_key_env to the name of an "
+                "environment variable that contains the key"
+            )
         if status == 404:
             return EngineError(f"{self.base_url} has no model {self.model} ({what}){await self._offered()}")
         if status == 429 and "insufficient_quota" in message:
-            return EngineError(f"the account at {self.base_url} has no quota left ({message}): raise its limit")
+            return EngineError(f"the account at {self.base_url} has no quota left ({message}): raise the quota")
         if status in (408, 409, 429) or status >= 500:
             wait = retry_after(error.response.headers)
             if wait is None and status == 429:

@@ -80,7 +80,9 @@ class ReplyStore:
             except OSError as error:
                 self._file.truncate(self._end)
                 self._file.seek(self._end)
-                raise StoreError(f"cannot write {self.path}: {error.strerror or error}") from error
+                raise StoreError(
+                    f"cannot write {self.path} ({error.strerror or error}): free disk space and repeat the command"
+                ) from error
             self._places[key] = (self.path, self._end)
             self._end += len(line)
             if self._synced is None or self._synced.done():

@@ -134,7 +134,7 @@ def data_url(image: bytes) -> str:
     for magic, media_type in MEDIA_TYPES.items():
         if image.startswith(magic):
             return f"data:{media_type};base64,{base64.b64encode(image).decode()}"
-    raise ValueError("the image is not PNG, JPEG, GIF or WebP: convert it to one of these formats")
+    raise ValueError("the image is not a PNG, JPEG, GIF or WebP file: convert it to one of these formats")
 
 
 def chat_messages(request: Request) -> list[dict[str, Any]]:

@@ -44,7 +44,8 @@ def answer(vlm: VLM, requests: Sequence[Request]) -> list[Reply]:
         if isinstance(prompt, str):
             replies[n] = Reply("", error=f"refused ({prompt})")
         elif (length := len(prompt.input_ids)) + requests[n].max_tokens > limit:
-            replies[n] = Reply("", error=f"context overflow ({length} + {requests[n].max_tokens} tokens)")
+            sizes = f"{length} prompt tokens + max_tokens={requests[n].max_tokens} exceed the limit of {limit}"
+            replies[n] = Reply("", error=f"context overflow ({sizes}: lower max_tokens)")
         else:
             prompts[n] = prompt
             # A row is a trie whose prompts share their images. Without images, only samples of a question share a row.

@@ -93,7 +93,7 @@ class TransformersEngine(BatchEngine):
         """Reply to requests with the same settings and number of images."""
         first = requests[0]
         if not self._sees and any(message.images for message in first.messages):
-            return [Reply("", error="this model does not accept images")] * len(requests)
+            return [Reply("", error="this model does not accept images: use a vision-language model")] * len(requests)
         try:
             inputs = self._encode(requests)
         except (ValueError, IndexError, KeyError, OSError) as error:  # a placeholder in a text, or a broken image
@@ -105,7 +105,8 @@ class TransformersEngine(BatchEngine):
         if room < 0:
             if len(requests) > 1:  # answer one by one, so that only the long request fails
                 return [reply for request in requests for reply in self._answer_alike([request])]
-            return [Reply("", error=f"context overflow ({lengths[0]} + {first.max_tokens} tokens)")]
+            sizes = f"{lengths[0]} prompt tokens + max_tokens={first.max_tokens} exceed the limit by {-room}"
+            return [Reply("", error=f"context overflow ({sizes}: lower max_tokens)")]
         sampler = RowSampler([r.sampling_seed for r in requests], first.temperature, first.top_p, first.top_k)
         with torch.inference_mode():
             ids_BL = self._model.generate(

@@ -99,7 +99,7 @@ class _ImageHashes(dict[str, str]):
 
     def __missing__(self, image_id: str) -> str:
         if image_id not in self._images:
-            raise EvaluationError(f"image {image_id!r} belongs to an item but is missing: download the data again")
+            raise EvaluationError(f"the image {image_id!r} of an item is missing: download the data again")
         file = self._images[image_id]
         try:
             file = replace(file, bytes=file.read())

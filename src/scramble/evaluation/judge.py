@@ -95,7 +95,8 @@ class Judge:
             fields = re.findall(r"\{\w+\}", default)
             if missing := [field for field in fields if field not in self.prompts[name]]:
                 raise EvaluationError(
-                    f"judge.{name}_prompt does not contain {', '.join(missing)}: add the missing fields to the prompt"
+                    f"judge.{name}_prompt does not contain {' or '.join(missing)}: the prompt must contain "
+                    f"{', '.join(fields)}"
                 )
 
     @property

@@ -56,7 +56,7 @@ def read(folder: str | Path) -> dict[str, QueryReply]:
                     )
             except KeyError as error:
                 raise EvaluationError(
-                    f"{path}: a row has no field {error}, because another version of the software wrote the file: move "
+                    f"{path}: a row has no field {error}. Another version of SCRAMBLe may have written the file: move "
                     "the file to another folder and repeat the evaluation"
                 ) from None
     return replies

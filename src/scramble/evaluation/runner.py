@@ -88,7 +88,8 @@ def _content(path: str | Path, revision: str | None, setting: str) -> str:
         if commit.commit_hash == name or name in commit.refs:
             return commit.commit_hash
     raise EvaluationError(
-        f"revision {name!r} of {path} has not been downloaded: download it with 'hf download' or correct model.revision"
+        f"{setting}={path}: the revision {name!r} has not been downloaded: download it with "
+        "'hf download', or choose another revision"
     )
 
 

@@ -118,7 +118,7 @@ class BadRows:
             return f"Set {self.caption_key} to the column of the captions{key}"
         unknown = sum(rows for kind, rows in self.reasons.items() if "known format: the nearest is" in kind)
         if self.columns_key and unknown > self.rejected / 2:
-            return f"Name your columns ({self.columns_key}.<needed>=<your column>)"
+            return f"Set the names of your columns ({self.columns_key}.<needed>=<your column>)"
         return "Fix the rows"
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import Any
 
 import scramble
+from scramble.console import counted
 from scramble.records import ImageRecord, PreferencePair
 
 HOMEPAGE = "https://arxiv.org/abs/2504.04740"
@@ -129,8 +130,8 @@ def contamination(stage: Mapping[str, Any]) -> str:
     splits = stage.get("summary", {}).get("splits", {}).values()
     count = sum(sum((split.get("excluded_images") or {}).values()) for split in splits)
     return (
-        f"Images of these benchmarks were excluded, by COCO id and by the hash of the file: {', '.join(excluded)} "
-        f"({count} images). Re-encoded images cannot be detected by their hash."
+        f"Images of the following benchmarks were excluded by COCO id and by file hash: {', '.join(excluded)} "
+        f"({counted(count, 'images')}). Re-encoded images cannot be detected by their hash."
     )
 
 

@@ -88,7 +88,7 @@ def clean_caption(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RecordError("row without caption")
     if not isinstance(value, str):
-        raise RecordError(f"caption is {type(value).__name__}, not a string")
+        raise RecordError(f"caption is of type {type(value).__name__}, not a string")
     if _SURROGATE.search(value):  # half of a surrogate pair, which no encoding can represent
         raise RecordError("caption contains a lone surrogate, which is not valid Unicode")
     if "\0" in value:  # UTF-16 read as UTF-8, or a damaged file
@@ -128,7 +128,7 @@ def image_name(value: Any) -> str:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         raise RecordError("row without image")
     if not isinstance(value, str):
-        raise RecordError(f"image is {type(value).__name__}, not a path")
+        raise RecordError(f"image is of type {type(value).__name__}, not a path")
     if not value.strip() or "\0" in value:
         raise RecordError("row without image")
     if _ADDRESS.match(value.strip()):

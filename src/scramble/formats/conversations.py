@@ -130,7 +130,7 @@ def _parsed(value: Any) -> Any:
             parsed = ast.literal_eval(value.strip())
     turns = [parsed] if isinstance(parsed, Mapping) else parsed
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise FormatError("a conversation stored as a string cannot be parsed")
+        raise FormatError("a conversation stored as a string cannot be parsed (write it as JSON)")
     return parsed
 
 
@@ -150,7 +150,7 @@ def _message(value: Any, what: str) -> ChatMessage:
     keys = ("from", "value") if "from" in value else ("role", "content")
     role, content = (value.get(key) for key in keys)
     if not isinstance(role, str):
-        raise FormatError(f"{what}: a turn has neither role nor from")
+        raise FormatError(f"{what}: a turn has neither the key 'role' nor the key 'from'")
     role = ROLES.get(role, role)
     if not isinstance(content, list):
         return _plain_message(role, require_string(content, what))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from scramble.console import counted
 from scramble.formats.bad_rows import SourceError
 from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.storage.files import StoreError, read_text
@@ -81,7 +82,7 @@ def require_columns(
         fix = f"Set the column names ({named_by})" if named_by else "Rename the column"
         header = f" If the first line is a data row, add the line {','.join(columns)} before it." if table else ""
         listed = ", ".join(names) if len(", ".join(names)) <= 300 else f"{', '.join(names):.300}..."
-        raise SourceError(f"{file} has no column {', '.join(missing)}; it has {listed}.{header} {fix}")
+        raise SourceError(f"{file} has no column {' or '.join(missing)}, only {listed}.{header} {fix}")
 
 
 def _lines(file: Path) -> list[str]:
@@ -106,7 +107,8 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
         raise SourceError(f"{file}: the data set is empty: choose a file with rows")
     if "\0" in lines[start]:
         raise SourceError(
-            f"{file}: the header contains null characters, as in UTF-16 without a byte-order mark: save it as UTF-8"
+            f"{file}: the header contains null characters, as in UTF-16 without a byte-order mark: save the file as "
+            "UTF-8"
         )
     headers = {}
     for delimiter in choices:
@@ -117,7 +119,7 @@ def _header(file: Path, lines: list[str], columns: list[str]) -> tuple[int, str,
         headers[delimiter] = names
         if columns and set(columns) <= set(names):
             if twice := [name for name in columns if names.count(name) > 1]:
-                raise SourceError(f"{file}: two columns are named {twice[0]}: rename one of them")
+                raise SourceError(f"{file}: several columns are named {twice[0]!r}: rename all but one of them")
             return start + 1, delimiter, names
     if not headers:
         raise SourceError(f"{file}, row {start + 1}: the header has an unclosed quote: close the quote")
@@ -152,9 +154,10 @@ def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) 
     if len(row) > width and not any(field.strip() for field in row[width:]):
         row = row[:width]  # some programs write a delimiter at the end of each row except the header
     if len(row) > width:
-        raise csv.Error(f"{len(row)} fields for {width} columns (put a text with {delimiter!r} in double quotes)")
+        fault = f"{len(row)} fields for {counted(width, 'columns')}"
+        raise csv.Error(f"{fault} (put a text with {delimiter!r} in double quotes)")
     if len(row) < width:
-        raise csv.Error(f"{len(row)} fields for {width} columns")
+        raise csv.Error(f"{counted(len(row), 'fields')} for {width} columns")
     return row, num_lines
 
 

@@ -89,7 +89,9 @@ def find_data_files(
         unused = {"name": None if entry else name, "revision": revision}
         for key, value in unused.items():
             if value is not None:
-                raise SourceError(f"{path} is a local copy, which has no {key}: remove data.{key}")
+                raise SourceError(
+                    f"data.{key}={value} applies only to a hub id, but {path} is a local copy: remove data.{key}"
+                )
         place = place if entry is None else entry.file
         if not place.exists():
             raise SourceError(f"{info} names the file {place}, which does not exist: correct file_name")
@@ -136,7 +138,7 @@ def _in_folder(folder: Path, split: str) -> list[Path]:
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in DATA_SUFFIXES and file.is_file()]
     files = [file for file in files if file.name not in (INFO, mmpr.META)]
     if not files:
-        raise SourceError(f"{folder} has no data files ({', '.join(DATA_SUFFIXES)}): set data.path to the file")
+        raise SourceError(f"{folder} has no data files ({', '.join(DATA_SUFFIXES)}): set data.path to a data file")
     return files_of_split(folder, files, split)
 
 
@@ -183,7 +185,7 @@ def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
     if not _holds_lines(path):
         content = read_json(path)
         if not isinstance(content, list):
-            raise FormatError(f"{path} does not contain a list of rows")
+            raise FormatError(f"{path} does not contain a list of rows: write a JSON list, or one JSON object per line")
         yield from enumerate(content, 1)
         return
     number = 0

@@ -99,16 +99,18 @@ def read_entry(file: Path, name: str | None) -> DataSetEntry:
         if isinstance(entry, dict) and entry.get("ranking") and isinstance(entry.get("file_name"), str)
     }
     if not entries:
-        raise FormatError(f"{file} has no preference data set, which is an entry with ranking: true and a file_name")
+        raise FormatError(
+            f"{file} has no preference data set: add an entry with 'ranking': true and the key 'file_name'"
+        )
     if name is None and len(entries) == 1:
         (name,) = entries
     if name is None or name not in entries:
-        what = f"no preference data set {name}" if name is not None else "several preference data sets"
+        what = f"no preference data set {name!r}" if name is not None else "several preference data sets"
         raise FormatError(f"{file} has {what}: choose one of {', '.join(entries)} (data.name=...)")
     entry = entries[name]
     columns, tags = (entry.get(key) or {} for key in ("columns", "tags"))
     if not all(isinstance(part, dict) and all(isinstance(v, str) for v in part.values()) for part in (columns, tags)):
-        raise FormatError(f"{file}, {name}: columns and tags must map names to names")
+        raise FormatError(f"{file}, {name}: 'columns' and 'tags' must be JSON objects that map names to names")
     return DataSetEntry(
         name, file.parent / entry["file_name"], entry.get("formatting", "alpaca") == "alpaca", columns, tags
     )

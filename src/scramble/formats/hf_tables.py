@@ -59,7 +59,7 @@ class LocalTable:
             names, batches = _open(file)
             if missing := [column for column in columns if column not in names]:
                 raise SourceError(
-                    f"{file} has no column {', '.join(missing)}; it has {', '.join(names)}: all files of a split must "
+                    f"{file} has no column {' or '.join(missing)}, only {', '.join(names)}: all files of a split must "
                     "have the same columns"
                 )
             while True:
@@ -110,8 +110,8 @@ def _check_one_configuration(path: Path, files: list[Path]) -> None:
     if len(folders) > 1:
         named = ", ".join(str(folder) for folder in folders)
         raise SourceError(
-            f"{path} has this split in {len(folders)} folders, which may be configurations of one data set: choose one "
-            f"of {named} (data.path={path / folders[0]})"
+            f"{path} contains the split in {len(folders)} folders, which may be configurations of one data set: choose "
+            f"one of {named} (data.path={path / folders[0]})"
         )
 
 
@@ -126,7 +126,10 @@ def _log_missing_files(path: Path, files: list[Path]) -> None:
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():
         if count < int(total):
-            log.info(f"data: {path} has {count} of the {int(total)} files of {name}; only these are read")
+            log.info(
+                f"data: {path} contains only {count} of the {int(total)} files of {name}, so the rows of the missing "
+                "files are not read"
+            )
 
 
 def typed_message(error: BaseException) -> str:
@@ -139,7 +142,7 @@ def _is(split: str, names: set[str | None]) -> bool:
 
 
 def _refuse(path: Path, split: str, names: list[str]) -> NoReturn:
-    raise SourceError(f"{path} has no split {split}: choose one of {', '.join(names)} (data.split=...)")
+    raise SourceError(f"{path} has no split {split!r}: choose one of {', '.join(names)} (data.split=...)")
 
 
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:

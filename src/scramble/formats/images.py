@@ -43,5 +43,8 @@ def names_of(pair: PreferencePair, names: Mapping[str, str]) -> list[str]:
     """Return the file names of a pair's images. Raises FormatError, which names the pair and the missing image."""
     missing = [image_id for image_id in pair.image_ids if image_id not in names]
     if missing:
-        raise FormatError(f"the image {missing[0]} of pair {pair.pair_id} is missing from the data set's images")
+        raise FormatError(
+            f"the image {missing[0]} of pair {pair.pair_id} is missing from the data set's images: add the image, or "
+            "remove the pair"
+        )
     return [names[image_id] for image_id in pair.image_ids]

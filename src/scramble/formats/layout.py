@@ -54,7 +54,7 @@ class Layout:
         """
         rows = [row for row in rows if isinstance(row, Mapping)]
         names = dict.fromkeys(str(name) for row in rows for name in row)
-        seen = ", ".join(names) or "none: its rows are not JSON objects"
+        seen = ", ".join(names) or "none, because its rows are not JSON objects"
         for name, column in self.columns.items():
             if rows and not any(column in row for row in rows):
                 raise FormatError(self._no_column(file, rows, name, column, seen))
@@ -91,7 +91,7 @@ class Layout:
         present = {name for row in rows for name in row}
         missing = min(([name for name in needed if name not in present] for needed in needs), key=len)
         keys = " ".join(f"{self.section}columns.{name}=<your column>" for name in missing)
-        return f"name your columns ({keys})" if missing else "change the values in these columns"
+        return f"set the names of your columns ({keys})" if missing else "change the values in these columns"
 
 
 def listed(needs: Sequence[Sequence[str]]) -> str:

@@ -79,9 +79,11 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     except StoreError as error:
         raise FormatError(str(error)) from error
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"cannot read {path}: {error}") from error
+        raise FormatError(f"cannot read {path} ({error}): correct the file") from error
     if not isinstance(content, dict) or not content:
-        raise FormatError(f"{path} is not a meta.json of MMPR, which is a JSON object that maps names to sets")
+        raise FormatError(
+            f"{path} is not a meta.json of MMPR, which is a JSON object that maps names to sets: correct the file"
+        )
     return [_set(path, name, entry) for name, entry in content.items()]
 
 
@@ -105,17 +107,18 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the set {name!r} is defined twice")
+        raise ValueError(f"the name {name!r} occurs more than once in a JSON object")
     return content
 
 
 def _set(path: Path, name: str, entry: Any) -> MmprSet:
     where = f"{path}, set {name!r}"
     if not isinstance(entry, dict):
-        raise FormatError(f"{where}: the set is not a JSON object")
+        raise FormatError(f"{where}: the set must be a JSON object with the fields {', '.join(FIELDS)}")
     if missing := [key for key in REQUIRED if not isinstance(entry.get(key), str)]:
         raise FormatError(
-            f"{where}: the set has no {' and '.join(missing)}; the fields of a set are {', '.join(FIELDS)}"
+            f"{where}: the set needs a string in the field {' and in the field '.join(missing)}; the fields of a set "
+            f"are {', '.join(FIELDS)}"
         )
     fields = {key: entry[key] for key in entry if key in FIELDS}
     checks = {
@@ -126,7 +129,10 @@ def _set(path: Path, name: str, entry: Any) -> MmprSet:
     }
     for key, good in checks.items():
         if key in fields and not good(fields[key]):
-            raise FormatError(f"{where}: {key} has the invalid value {fields[key]!r}")
+            raise FormatError(
+                f"{where}: {key} has the invalid value {fields[key]!r}: repeat_time must be above 0, length at least "
+                "0, max_dynamic_patch at least 1, and data_augment true or false"
+            )
     return MmprSet(name, **fields, other={key: value for key, value in entry.items() if key not in fields})
 
 
@@ -209,7 +215,9 @@ class LineFile:
                     place += len(line)
             self._file = self.path.open("rb")
         except OSError as error:
-            raise FormatError(f"cannot read {self.path}: {error.strerror or error}") from error
+            raise FormatError(
+                f"cannot read {self.path} ({error.strerror or error}): check the path in meta.json and the permissions"
+            ) from error
         self._places = np.array(places, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -239,4 +247,7 @@ def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path
         if (base / path).exists():
             return base / path
     looked = ", ".join(str(base) for base in dict.fromkeys(bases))
-    raise FormatError(f"{meta}: {path} is not below {looked}: set data.root to the folder that contains the path")
+    raise FormatError(
+        f"{meta}: {path} does not exist below any of these folders: {looked}. Set data.root to the folder that the "
+        "path is relative to"
+    )

@@ -186,8 +186,10 @@ def _sugarcrepe_pairs(
     Source: Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
     if content and not any(isinstance(row, Mapping) for row in content.values()):
-        columns = "; they are columns: write a list of rows" if {"chosen", "rejected"} <= set(content) else ""
-        raise FormatError(f"{path}: the keys ({', '.join(content):.200}) are not those of pairs{columns}")
+        columns = ", because the keys are columns" if {"chosen", "rejected"} <= set(content) else ""
+        raise FormatError(
+            f"{path}: the values of the keys ({', '.join(content):.200}) are not rows{columns}: write a list of rows"
+        )
     operation, _, what = path.stem.partition("_")
     kind = f"{operation}-{SUGARCREPE_KINDS.get(what, what)}".strip("-")
     for key, row in content.items():

@@ -85,7 +85,7 @@ def _validated(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[st
             raise FormatError(f"the column {PROVENANCE_COLUMN} has no {field}")
     for field, value in record.items():
         if field not in checks:
-            raise FormatError(f"the column {PROVENANCE_COLUMN} has an unknown field {field}")
+            raise FormatError(f"the column {PROVENANCE_COLUMN} has the unknown field {field!r}")
         if not checks[field](value):
             raise FormatError(f"the column {PROVENANCE_COLUMN} has the invalid value {value!r:.80} for {field}")
     try:

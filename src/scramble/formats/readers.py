@@ -130,7 +130,7 @@ def from_ms_swift(row: Row) -> ParsedRow:
     """
     *before, last = messages_of(row["messages"], "messages")
     if last.role != "assistant":
-        raise FormatError(f"messages ends with a turn by {last.role}, not by the assistant")
+        raise FormatError(f"the conversation in messages ends with a turn by {last.role}, not by the assistant")
     messages = _with_columns(row, before)
     if row.get("rejected_messages") is not None:
         others, text = answer_of(row["rejected_messages"], "rejected_messages")
@@ -190,7 +190,7 @@ def from_rlhf_v(row: Row) -> ParsedRow:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"text is not JSON ({error})") from error
     if not isinstance(content, Mapping) or not {"question", "chosen", "rejected"} <= set(content):
-        raise FormatError("text is not a JSON object with question, chosen and rejected")
+        raise FormatError("text is not a JSON object with the keys question, chosen and rejected")
     parsed = from_answers({**row, **content})
     return replace(parsed, edits=word_edits(parsed.chosen, parsed.rejected[0]))
 
@@ -223,7 +223,7 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
             details = {"ratings": [rating, *(value for _, value in lower)]}
             pairs.append(ParsedRow(messages, text, tuple(other for other, _ in lower), images, details=details))
     if not pairs:
-        raise FormatError("no answer has a lower rating and a different text than the best answer")
+        raise FormatError("no answer has a lower rating than the best answer and a different text")
     return pairs
 
 
@@ -234,7 +234,7 @@ def _rated(completions: Any) -> list[tuple[str, float]]:
         rows = zip(*columns.values(), strict=False)
         completions = [dict(zip(columns, values, strict=True)) for values in rows]
     if not isinstance(completions, list) or not all(isinstance(each, Mapping) for each in completions):
-        raise FormatError("completions is not a list of answers")
+        raise FormatError("the column completions does not contain a list of answers")
     rated: dict[str, float] = {}
     for each in completions:
         aspects = each.get("annotations")
@@ -267,12 +267,12 @@ def images_of(row: Row) -> list[Any]:
     """Return the images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
     for key in ("video", "videos", "audio", "audios"):
         if row.get(key):
-            raise FormatError(f"{key.removesuffix('s')} is not supported: remove rows with {key}")
+            raise FormatError(f"{key.removesuffix('s')} is not supported: remove the rows with a value in {key}")
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
     if isinstance(images, (str, bytes, Mapping, int)) and not isinstance(images, bool):
         return [images]
     if not isinstance(images, list):
-        raise FormatError("image is neither a path nor a list of paths")
+        raise FormatError("the value of image is neither an image nor a list of images")
     return list(images)
 
 
@@ -296,7 +296,7 @@ def _with_columns(row: Row, messages: list[ChatMessage], prompt: str = "") -> li
     if isinstance(history, list) and len(messages) == 1:
         for turn in history:
             if not isinstance(turn, list) or len(turn) != 2:
-                raise FormatError("history is not a list of questions with answers")
+                raise FormatError("history is not a list of [question, answer] pairs")
         earlier = [
             message
             for question, answer in history

@@ -117,7 +117,7 @@ def nearest_format(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
     missing = [column for column in needed if column not in columns]
     if set(columns) <= _ONE_ANSWER and {"conversations", "messages"} & set(columns):
         return (), "a row has only one answer, and a pair needs two: add a column with the rejected answer, or " + (
-            "write rows of image, question and answer for data=questions, which makes pairs"
+            "write rows with image, question and answer, and create pairs from them with data=questions"
         )
     listed = " and ".join(filter(None, (", ".join(missing[:-1]), *missing[-1:])))
     verb = f"also needs {listed}" if missing else "needs other values in these columns"

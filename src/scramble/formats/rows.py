@@ -75,8 +75,8 @@ def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
     """
     if pair.history:
         raise FormatError(
-            f"pair {pair.pair_id} has {len(pair.history)} earlier turns, which MMPR does not support: export to "
-            "another format"
+            f"pair {pair.pair_id} has turns before the prompt ({len(pair.history)}), which MMPR does not support: "
+            "export to another format"
         )
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     question = f"{IMAGE}\n" * len(images) + pair.prompt

@@ -52,7 +52,7 @@ def release_row(row: Any) -> ReleaseRow:
     if image is None or image == "" or image == []:
         raise RecordError("row without image")
     if not isinstance(image, str):
-        raise RecordError(f"image is {type(image).__name__}, not a path")
+        raise RecordError(f"image is of type {type(image).__name__}, not a path")
     messages, chosen = _conversation(row, "conversations")
     others, rejected = _conversation(row, "rejected_conversations")
     if not same_conversation(messages, others):

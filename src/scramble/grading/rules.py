@@ -270,7 +270,7 @@ def _latex(answer: str, question: Question) -> float:
         import math_verify
     except ImportError as error:
         raise RuleError(
-            "the rule latex needs math-verify, which is missing: run pip install 'scramble[math]'"
+            "the rule 'latex' needs math-verify, which is not installed: run `pip install 'scramble[math]'`"
         ) from error
 
     # math-verify implements its time limits (in seconds) with alarms, which only the main thread can set.

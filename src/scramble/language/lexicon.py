@@ -207,6 +207,6 @@ def _read_phrases(path: Path, lexicon: Lexicon) -> None:
         if line.startswith("["):
             section = line.strip("[]")
         elif not section:
-            raise LexiconError(f"{path}, line {number}: the words must follow a '[section]'")
+            raise LexiconError(f"{path}, line {number}: the words must follow a line '[section]'")
         else:
             lexicon.phrases[section] |= {w.strip() for w in line.split(",") if w.strip()}

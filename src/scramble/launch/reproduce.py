@@ -153,7 +153,7 @@ def reproduce(
         StageError: a size or run is unknown, or a command fails.
     """
     if size not in TABLE_SIZES:
-        raise StageError(f"size={size} must be {' or '.join(TABLE_SIZES)}")
+        raise StageError(f"size must be {' or '.join(map(repr, TABLE_SIZES))}, not {size!r}")
     runs = _selected(table["runs"], only)
     steps = plan(runs, folder, size=size, seeds=seeds, more=more, judge=judge)
     _list(steps)
@@ -178,7 +178,7 @@ def _selected(runs: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, 
     objectives = {name for run in runs.values() for name in run["objectives"]}
     if unknown := [name for name in only if name not in runs and name not in objectives]:
         raise StageError(
-            f"only={unknown[0]}: there is no such run or objective; this table has the runs {', '.join(runs)} and the "
+            f"only={unknown[0]}: there is no such run or objective: choose from the runs {', '.join(runs)} and the "
             f"objectives {', '.join(sorted(objectives))}"
         )
     names = [name for name in only if name in runs] or list(runs)

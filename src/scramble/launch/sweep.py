@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scramble.console import counted
 from scramble.interrupt import EXIT_STOPPED
 from scramble.launch.command import job_command
 from scramble.launch.points import CONFIG_FILE, LOG_FILE, STATUS_FILE, LaunchError, Point, make_points, status
@@ -45,12 +46,13 @@ def launch(
     for point in pending:
         _write_config(point)
     if skipped := len(points) - len(pending):
-        log.info(f"{skipped} of {len(points)} jobs are already finished or running")
+        log.info(f"skipped jobs that are already finished or running: {skipped} of {len(points)}")
     if pending and launcher["kind"] == "local":
         _run_here(pending, launcher, alone=len(points) == 1)
     elif pending:
         jobs = submit(pending, launcher, folder / "submitit")
-        log.info(f"submitted the jobs {', '.join(str(job.job_id) for job in jobs)}; their logs are in {folder}")
+        ids = ", ".join(str(job.job_id) for job in jobs)
+        log.info(f"submitted {counted(len(jobs), 'jobs')} ({ids}); the logs are in {folder}")
         if launcher["wait"]:
             wait_for_jobs(jobs, lambda n: _record_end(pending[n]), slurm=launcher["cluster"] == "slurm")
     if len(points) > 1:
@@ -82,8 +84,8 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
     tasks = [Task(job_command(point, launcher), None if alone else point.folder / LOG_FILE) for point in points]
     if not alone:
         log.info(
-            f"running {len(tasks)} jobs, {min(jobs, len(tasks))} at a time; "
-            f"their logs are {points[0].folder.parent}/*/{LOG_FILE}"
+            f"running {counted(len(tasks), 'jobs')}, {min(jobs, len(tasks))} at a time; "
+            f"the logs are {points[0].folder.parent}/*/{LOG_FILE}"
         )
     for point in points:  # discard the status of an earlier attempt
         record = status(point)
@@ -121,7 +123,7 @@ def _record_end(point: Point, code: int | None = None) -> None:
 
 
 def _list_unfinished(points: Sequence[Point], count: int) -> str:
-    parts = [f"{len(points)} of {count} jobs did not finish; the same command runs only these jobs again"]
+    parts = [f"{len(points)} of {count} jobs did not finish; the same command runs only the unfinished jobs again"]
     for point in points:
         record, file = read_json(point.folder / STATUS_FILE), point.folder / LOG_FILE
         # A single local job, which prints to this terminal, and a job that never started have no log file.

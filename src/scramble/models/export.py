@@ -57,7 +57,7 @@ def export_model(
     """
     out, path = Path(out), str(path)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out} is not empty: choose another folder (out=...), or remove its files")
+        raise StoreError(f"{out} exists and is not an empty folder: choose another folder (out=...), or remove {out}")
     vlm = load_vlm(path, revision=revision, dtype=dtype, adapter=adapter)
     model = vlm.model.merge_and_unload() if adapter is not None else vlm.model
     base = base_folder(vlm.path, revision)

@@ -179,8 +179,8 @@ class Family:
             # notice a missing system prompt.
             if turn.role != "assistant" and turn.text.strip() not in rendered:
                 raise ModelError(
-                    f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}: remove these "
-                    "turns from the data, or use a model with another chat template"
+                    f"the chat template of {self.name} omits the {turn.role} turn {turn.text[:60]!r}: remove the turn "
+                    "from the data, or use a model with another chat template"
                 )
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token or ""

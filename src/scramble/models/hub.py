@@ -164,7 +164,7 @@ def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
     advice = (
         "The model was saved with this version: correct model_type in config.json"
         if saved == transformers.__version__
-        else f"The model was saved with transformers {saved}: upgrade with pip install -U transformers"
+        else f"The model was saved with transformers {saved}: run `pip install -U transformers`, or use another model"
     )
     return ModelError(
         f"{path} has model_type {model_type}, which transformers {transformers.__version__} does not support. {advice}"
@@ -241,7 +241,7 @@ def tensor_names(file: Path) -> frozenset[str]:
         with safe_open(file, framework="pt") as tensors:
             return frozenset(tensors.keys())
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is damaged ({one_line(error)}): copy or download the file again") from error
+        raise ModelError(f"{file} cannot be read ({one_line(error)}): copy or download the file again") from error
 
 
 def check_adapter_config(adapter: str) -> None:

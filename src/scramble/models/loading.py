@@ -179,7 +179,9 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
     from transformers.utils import is_torchvision_available
 
     if family.needs_torchvision and not is_torchvision_available():
-        raise ModelError(f"the image processor of {family.name} ({path}) needs torchvision: pip install torchvision")
+        raise ModelError(
+            f"the image processor of {family.name} ({path}) needs torchvision: run `pip install torchvision`"
+        )
     try:
         return family.load_processor(path, revision)
     except ModelError:
@@ -197,7 +199,7 @@ def load_processor(family: Family, path: str, revision: str | None = None) -> An
         ) from error
     except Exception as error:  # tokenizers raises plain Exception for a truncated tokenizer.json
         raise ModelError(
-            f"the processor saved in {path} does not belong to {family.name} ({_first_line(error)}): "
+            f"the processor saved in {path} is damaged or does not belong to {family.name} ({_first_line(error)}): "
             "use the processor saved with the base model"
         ) from error
 
@@ -331,7 +333,10 @@ def _check_arguments(dtype: str, attn_implementation: str, device: str | None, q
             f"device={device}, but torch finds no CUDA GPU: use device=cpu, or install a CUDA build of torch"
         )
     if quantization is not None and (importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available()):
-        raise ModelError("model.quantization needs a CUDA GPU and bitsandbytes: pip install bitsandbytes")
+        raise ModelError(
+            "model.quantization needs a CUDA GPU and bitsandbytes: use a GPU and run `pip install bitsandbytes`, or "
+            "set model.quantization=null"
+        )
 
 
 # Settings that QLoRA recommends for 4-bit weights (arXiv 2305.14314). Configured fields override these settings.

@@ -89,7 +89,7 @@ class Preflight:
             )
         if self.download > self.disk_free:
             raise ModelError(
-                f"the download of {self.path} needs {self.download / GIB:.1f} GiB of disk, but only "
+                f"the download of {self.path} needs {self.download / GIB:.1f} GiB of disk space, but only "
                 f"{self.disk_free / GIB:.1f} GiB are free: set HF_HOME to a folder on a larger disk"
             )
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from scramble.console import show_table
+from scramble.console import counted, show_table
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
 
@@ -108,11 +108,11 @@ def audit(
     if bad.rejected:
         counts = ", ".join(f"{count} x {reason}" for reason, count in bad.reasons.most_common())
         total = bad.rejected + bad.used
-        log.info(f"audit: {bad.rejected} of {total} rows cannot be used and are skipped ({counts}); see {bad.path}")
+        log.info(f"audit: skipped {bad.rejected} of {total} rows, which cannot be used ({counts}); see {bad.path}")
     if not result["kinds"]["all"]["blind"]:
         log.info(
-            f"audit: {usable.total} pairs ({result['images']} images or prompts) are too few for text-only accuracies: "
-            f"{MIN_PAIRS} pairs and {FOLDS} images are needed"
+            f"audit: the text-only accuracies are missing, because they need {MIN_PAIRS} pairs of {FOLDS} images or "
+            f"prompts, and the data has {counted(usable.total, 'pairs')} of {result['images']}"
         )
     if others and not result["held_out"]:
         log.info(

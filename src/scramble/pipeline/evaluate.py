@@ -109,7 +109,7 @@ def evaluate(
         log_slow_threads()
     with ExitStack() as stack:
         stack.enter_context(
-            interrupt.resumable(lambda: "the replies so far are stored; the same command requests the missing replies")
+            interrupt.resumable(lambda: "the replies so far are stored; the same command adds the missing replies")
         )
         if engine is not None:
             models = [_served(stack, run / folder, engine, arms, process)]
@@ -140,12 +140,16 @@ def evaluate(
                     _report_self_test(f"{arm}: {benchmark.name}", result.self_test)
                     _export_predictions(export_predictions, benchmark, out / benchmark.name, limit, arm, run)
     if shard is not None:
-        log.info(f"shard {shard[0]}/{shard[1]}: replies are stored; run the same command without shard to score them")
+        log.info(
+            f"shard {shard[0]}/{shard[1]}: the replies are stored; when all shards are done, run the same command "
+            "without shard to score the replies"
+        )
     elif is_main_process():
         _print_scores(run / place, list(results), [benchmark.name for benchmark in loaded], baselines)
         if limit is not None:
             log.info(
-                f"limit={limit}: partial results are in {run / place} and not in reports; omit limit to score all items"
+                f"limit={limit}: the results for the first items are in {run / place} and are not included in reports; "
+                "omit limit to score all items"
             )
     return results
 
@@ -233,14 +237,15 @@ def arms_of(
         log.info(note)
     if arms == "all" and trials:
         log.info(
-            f"{len(trials)} trials of a study are not scored; to score trials, name them (arms=[base,{trials[0]}])"
+            "arms=all does not include the trials of a study (number of trials: "
+            f"{len(trials)}); to score trials, name them (arms=[base,{trials[0]}])"
         )
     default = [BASE, *(arm for arm in finished if arm not in trials)]
     selected = default if arms == "all" else [arms] if isinstance(arms, str) else list(arms)
     if unknown := [arm for arm in selected if arm != BASE and arm not in finished]:
         raise StageError(
-            f"{run}/train has no finished arm {', '.join(unknown)} (finished: {', '.join(finished) or 'none'}): train "
-            "the arm first (scripts/train.py), or choose other arms (arms=[...])"
+            f"{run}/train has no finished arm {' or '.join(unknown)} (finished: {', '.join(finished) or 'none'}): "
+            "train all selected arms first (scripts/train.py), or choose other arms (arms=[...])"
         )
     base = str(model["path"])
     models = {arm: arm_model(run, arm, base) for arm in selected}
@@ -264,7 +269,8 @@ def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | N
             rest[key] = Path(rest[key]).read_text(encoding="utf-8")
         except OSError as error:
             raise StageError(
-                f"judge.{key}={rest[key]} cannot be read ({error.strerror or error}): set this key to a text file"
+                f"judge.{key}={rest[key]} cannot be read ({error.strerror or error}): set judge.{key} to the path of a "
+                "text file"
             ) from error
     engine = stack.enter_context(open_engine(**options["engine"]))
     return Judge(engine, stack.enter_context(ReplyStore(run / "judge")), **rest)

@@ -40,8 +40,8 @@ def external_harness(
     Args:
         run, model, arms, adapter: as in :func:`scramble.pipeline.evaluate.evaluate`.
         harness, tasks, harness_model, harness_args, harness_flags, harness_python, batch_size: see
-            :func:`scramble.evaluation.external.external_harness.command`; ``harness_model=None`` selects the
-            harness's class for the model's family.
+            :func:`scramble.evaluation.external.external_harness.command`. With lmms-eval, ``harness_model=None``
+            selects the harness's class for the model's family.
 
     Returns:
         The folders of the imported results by arm.
@@ -90,7 +90,7 @@ def external_harness(
         for result, outcomes in harnesses.read_results(harness, out, described):
             imported[arm].append(Path(run) / "evaluation" / arm / f"{result.benchmark['name']}.{harness}")
             results.write(imported[arm][-1], result, outcomes)
-            log.info(f"{arm}: {result.benchmark['name']} imported from {harness}: {_first(result.scores)}")
+            log.info(f"{arm}: imported {result.benchmark['name']} from {harness}: {_first(result.scores)}")
         if not imported[arm]:
             where = f" in {harness}'s environment" if harness_python == "python" else ""
             log.info(f"{arm}: run `sh {shlex.quote(str(script))}`{where}, then run this command again")

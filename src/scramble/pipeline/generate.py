@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scramble.console import counted
 from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.images import make_images
 from scramble.pipeline.inputs import input_keys, model_keys
@@ -197,7 +198,7 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any], method: str) -> N
     if train["images"] == 0:
         raise StageError(
             f"{folder}: the training split has no images; set data.val_fraction=0 data.test_fraction=0 to use all "
-            "images for training, or seed=... to draw other splits"
+            "images for training, or data_seed=... to draw other splits"
         )
     if lost := [step for step, count in train.get("steps", {}).items() if step in EMPTY_STEP_FIXES and not count]:
         raise StageError(
@@ -205,8 +206,8 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any], method: str) -> N
         )
     if count := train.get("pairs_before_refinement"):
         raise StageError(
-            f"{folder}: refinement removes all {count} training pairs, because text-only classifiers recognise the "
-            "chosen text of each pair; set pairs.refine=null to keep these pairs"
+            f"{folder}: refinement removes every training pair (number of pairs before refinement: {count}), because "
+            "text-only classifiers recognise the chosen text of each pair; set pairs.refine=null to keep the pairs"
         )
     reasons = train.get("skipped", {})
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "the source has no captions"
@@ -216,7 +217,7 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any], method: str) -> N
 def _advice(reasons: Mapping[str, int], method: str) -> str:
     """Return how to get pairs if a method made none, for the reasons why it skipped its items."""
     if any("token limit" in reason for reason in reasons):
-        return "raise max_tokens in the section pairs, which limits the length of a reply"
+        return "raise pairs.options.max_tokens, which limits the length of a reply"
     if method == "rules":
         return "the rules need English captions of at least three words; for others, use a language model (pairs=cot)"
     return "choose another method, for example pairs=rules for English captions"
@@ -267,7 +268,8 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
             f"needed); see {folder / 'audit.html'}"
         )
     if summary["rejected_rows"]:
-        log.info(f"data: {summary['rejected_rows']} rows could not be used; see {folder / 'rejected_rows.jsonl'}")
+        rejected = counted(summary["rejected_rows"], "rows")
+        log.info(f"data: {rejected} could not be used; see {folder / 'rejected_rows.jsonl'}")
 
 
 def _listed(steps: Mapping[str, int]) -> str:
@@ -285,7 +287,6 @@ def _more_images(split: str, kind: str) -> str:
 
 def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
     """Log a note if the test split has too few pairs to compare models; ``advice`` explains how to get more pairs."""
-    from scramble.console import counted
     from scramble.reporting.headline import FEW_ITEMS
 
     pairs = counts.get("pairs")

@@ -63,7 +63,8 @@ def _import(folder: Path, kind: str, data: dict[str, Any], seed: int) -> dict[st
                 written.update(new)  # "|=" with the keys of a mapping copies the set
         if duplicates := groups.duplicates():
             log.info(
-                f"data: {duplicates:,} images have the same bytes as another image; equal images are in the same split"
+                "data: equal images are put into the same split; number of images with the same bytes as another "
+                f"image: {duplicates:,}"
             )
         split_of = groups.assign(fractions, seed)
         counts: dict[str, Any] = {split: {} for split in SPLITS}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scramble.console import counted
 from scramble.pipeline import StageError
 from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
 from scramble.pipeline.train import needs, option_defaults, trainer_content
@@ -66,7 +67,7 @@ def _check_paths(data: Mapping[str, Any]) -> None:
         value = data.get(key)
         # Scene graphs name their files relative to data.path.
         if isinstance(value, str) and not Path(value).exists() and not (key != "path" and (path / value).exists()):
-            raise StageError(f"data.{key}={value} does not exist: set data.{key} to a file or folder that exists")
+            raise StageError(f"data.{key}={value} does not exist: set data.{key} to an existing file or folder")
 
 
 def _check_pair_paths(data: Mapping[str, Any]) -> None:
@@ -77,9 +78,9 @@ def _check_pair_paths(data: Mapping[str, Any]) -> None:
     for at, one in (mix or {"data": data}).items():
         path = str(one["path"])
         if not may_exist(path):
-            raise StageError(f"{at}.path={path} does not exist: set {at}.path to a file or folder that exists")
+            raise StageError(f"{at}.path={path} does not exist: set {at}.path to an existing file or folder")
         if one.get("images") is not None and not Path(one["images"]).expanduser().is_dir():
-            raise StageError(f"{at}.images={one['images']} does not exist: set {at}.images to a folder that exists")
+            raise StageError(f"{at}.images={one['images']} is not a folder: set {at}.images to an existing folder")
 
 
 def _plan_arm(values: Mapping[str, Any]) -> None:
@@ -112,14 +113,12 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     checkpoints = 3 * weights * num_checkpoints
     log.info(
         f"plan: {folder} needs about {(weights + checkpoints) / 1e6:,.0f} MB of disk space (for the trained weights "
-        f"and {num_checkpoints} checkpoints with the optimizer's state)"
+        f"and {counted(num_checkpoints, 'checkpoints')} with the optimizer's state)"
     )
 
 
 def _steps(values: Mapping[str, Any]) -> tuple[str, str]:
     """Return the number of training steps as text, and a warning if the number is small ("" otherwise)."""
-    from scramble.console import counted
-
     trainer, data = values["trainer"], Path(values["run"]["data"])
     batch, epochs = trainer["global_batch_size"], trainer["num_train_epochs"]
     if batch is None:

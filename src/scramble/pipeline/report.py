@@ -9,7 +9,7 @@ from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scramble.console import show_table
+from scramble.console import counted, show_table
 from scramble.pipeline import StageError
 from scramble.pipeline.provenance import environment
 from scramble.records import PreferencePair
@@ -89,8 +89,9 @@ def _contact_sheet(split: Path, path: Path) -> list[Path]:
     texts = [text for pair in pairs.values() for text in (pair.chosen, pair.rejected)]
     if number := undrawable(texts):
         log.info(
-            f"{path.name}: for {number} answers, no installed font has all characters; the missing characters are "
-            "drawn as boxes. Install a font, for example Noto Sans, and run scripts/report.py again"
+            f"{path.name}: no installed font has all characters of {counted(number, 'answers')}; the missing "
+            "characters are drawn as boxes. Install a font with these characters, for example Noto Sans, and run "
+            "scripts/report.py again"
         )
     return [contact_sheet(list(pairs.values()), images, path)]
 

@@ -107,11 +107,11 @@ def share(
             folder.rename(out)
         elif file_key(out) != file_key(folder):
             raise StoreError(
-                f"{out} exists and its content differs: choose another folder (out=...) or remove this folder"
+                f"{out} exists and has different content: choose another folder (out=...) or remove this folder"
             )
     log.info(f"shared {what}: {out}{'' if is_new else ' (finished already)'}")
     if push_to_hub is not None:
-        again = "Log in (hf auth login, or HF_TOKEN) and run the command again"
+        again = "If you are not logged in, run `hf auth login` or set HF_TOKEN. Then run the command again"
         push(out, push_to_hub, again, kind="dataset" if what == "data" else "model", private=private)
     return out
 
@@ -249,7 +249,7 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror or error}; choose another folder (out=...)") from error
+        raise StoreError(f"cannot write {out} ({error.strerror or error}): choose another folder (out=...)") from error
     with temporary as name:
         yield Path(name)
 

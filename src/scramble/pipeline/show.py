@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scramble.console import counted
 from scramble.storage.files import atomic_path
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def show_batch(
         _print_item(item, vlm)
     rows, length = batch.tries.input_ids_BL.shape
     log.info(
-        f"batch: {len(selected)} examples, {len(items)} tries in {rows} rows of {length} tokens, "
-        f"{batch.tries.padding_fraction:.1%} padding, LM head on {len(batch.tries.rows_R)} positions"
+        f"batch: {counted(len(selected), 'examples')}, {counted(len(items), 'tries')} in {counted(rows, 'rows')} of "
+        f"{length} tokens, {batch.tries.padding_fraction:.1%} padding, LM head on {len(batch.tries.rows_R)} positions"
     )
     path = _draw(batch, Path(run) / "batch.png")
     log.info(f"the tiles and the attention mask are drawn in {path}")
@@ -80,7 +81,10 @@ def _print_rows(encoder: Encoder, examples: Sequence[Example], vlm: VLM, with_re
             lengths.append(len(prompt.input_ids) + len(completion))
             log.info(f"{lengths[-1]:5d}  {_words(prompt.input_ids, vlm)}[{_words(completion, vlm)}]")
     padding = 1 - sum(lengths) / (max(lengths) * len(lengths))
-    log.info(f"batch: {len(examples)} examples, {len(lengths)} rows of {max(lengths)} tokens, {padding:.1%} padding")
+    log.info(
+        f"batch: {counted(len(examples), 'examples')}, {counted(len(lengths), 'rows')} of {max(lengths)} tokens, "
+        f"{padding:.1%} padding"
+    )
 
 
 def _shapes(images: ImageInputs | None) -> dict[str, tuple[int, ...]]:
@@ -99,8 +103,8 @@ def _words(ids: Sequence[int], vlm: VLM) -> str:
 def _print_item(item: TrieItem, vlm: VLM) -> None:
     tokens = sum(map(len, item.sequences))
     log.info(
-        f"\n{item.item_id}: {len(item.sequences)} sequences, {tokens} tokens if each sequence were a separate row; "
-        f"images {_shapes(item.images)}"
+        f"\n{item.item_id}: {counted(len(item.sequences), 'sequences')} with {tokens} tokens in separate rows; shapes "
+        f"of the image inputs: {_shapes(item.images)}"
     )
 
     def walk(numbers: list[int], start: int, indent: int) -> None:

@@ -179,7 +179,7 @@ def _title(shown: Sequence[ScoreRow]) -> str:
     if kind:
         name = f"{_kind(kind).capitalize()} ({name})"
     items = counted(first.n, "items") if first.n else "items"
-    limit = f", of which only the first {first.limit:,} were scored" if first.limit else ""
+    limit = f" (only the first {counted(first.limit, 'items')} were scored)" if first.limit else ""
     chance = "" if first.chance is None else f" (chance: {first.chance:.1f})"
     return f"{name}: {what}, percent of {items}{limit}{chance}"
 

@@ -16,6 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from scramble.console import counted
 from scramble.evaluation.scoring import statistics
 from scramble.reporting.comparison import ScoreRow, p_value, score_text, shown
 from scramble.reporting.table import NOT_COMPARABLE, Column, Table
@@ -194,7 +195,7 @@ def _place(column: ScoreColumn, row: ScoreRow) -> tuple[str, str]:
 def not_as_published(row: ScoreRow, entry: Mapping[str, Any]) -> str:
     """Return why a measured row is not comparable with a published number, or "" if it is comparable."""
     if row.limit is not None:
-        return f"our score was measured only on the first {row.limit} items"
+        return f"our score was measured only on the first {counted(row.limit, 'items')}"
     if row.grading:
         return f"our answers were graded differently ({row.grading})"
     if entry["protocol"] != row.protocol:

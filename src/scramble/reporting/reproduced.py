@@ -128,7 +128,7 @@ def _cell(
         cell.comparable = not reason
         if reason:
             notes[
-                f"{NOT_COMPARABLE} {column.title}: our score is not comparable with the paper's, because {reason}"
+                f"{NOT_COMPARABLE} {column.title}: our score is not comparable with the paper's score, because {reason}"
             ] = None
     return cell
 
@@ -156,7 +156,7 @@ def _why_not(column: PaperColumn, row: ScoreRow, entry: Mapping[str, Any]) -> st
         return f"{column.measured.benchmark} was measured instead of {column.published.benchmark}"
     if column.deviation is not None:
         if column.deviation:
-            return f"our protocol differs from the paper's: {column.deviation}"
+            return f"our protocol differs from the paper's protocol: {column.deviation}"
         return not_as_published(row, {**entry, "protocol": row.protocol})
     return not_as_published(row, entry)
 

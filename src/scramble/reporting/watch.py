@@ -192,7 +192,8 @@ def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
         elif arm.status in ("stopped", "killed"):
             parts.append(Text(f"{arm.name}: {arm.status}; to resume, repeat its command"))
         elif arm.status == "running" and arm.age is not None and arm.age > SILENT:
-            text = f"{arm.name}: nothing was logged for {duration(arm.age)}; if the job has ended, repeat its command"
+            silent = f"nothing has been logged for {duration(arm.age)}"
+            text = f"{arm.name}: {silent}; if the job has ended, repeat its command"
             parts.append(Text(text, style="yellow"))
     lines = log_lines(run)
     parts += ["", *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in lines)] if lines else []

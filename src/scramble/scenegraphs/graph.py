@@ -136,7 +136,7 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
         GraphError: the value is not a graph, has no usable object, or (without ``problems``) has a defect.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("objects"), (list, tuple)):
-        raise GraphError("the value is not a scene graph, which needs a list 'objects' of objects with id and name")
+        raise GraphError("a scene graph must be a JSON object with a list 'objects' of objects with 'id' and 'name'")
 
     def wrong(reason: str, what: object) -> None:
         if problems is None:
@@ -159,7 +159,7 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
             nodes[node.id] = node
             looks[node.name, node.attributes, node.box] = node.id
     if not nodes:
-        raise GraphError("the scene graph has no object with id and name")
+        raise GraphError("the scene graph has no object with 'id' and 'name'")
     links: dict[Link, None] = {}
     for entry in value.get("relations") or ():
         link = _link(entry, same)

@@ -30,11 +30,11 @@ def caption_rows(folder: Path, bad: BadRows) -> Iterator[tuple[str, dict[str, An
     images = sorted(_images(folder))
     files = {file for file in folder.rglob("*.txt") if file.is_file()}
     paired = files & {_caption_file(image) for image in images}
-    log.info(f"data: {folder}: captions from {len(paired):,} .txt files next to the images")
+    log.info(f"data: {folder}: the captions are read from .txt files next to the images ({len(paired):,} files)")
     if unpaired := sorted(files - paired):
         log.warning(
-            f"data: {folder}: {len(unpaired):,} .txt files have no image with the same name and are not used; the "
-            f"first is {unpaired[0].relative_to(folder)}"
+            f"data: {folder}: .txt files without an image of the same name are not used (number of files: "
+            f"{len(unpaired):,}, first: {unpaired[0].relative_to(folder)}): rename the files, or add the images"
         )
     for image in images:
         name = image.relative_to(folder).as_posix()

@@ -124,8 +124,8 @@ def _layout(path: Path, split: str, images: str | Path | None) -> tuple[Path, Pa
     file = path / "annotations" / f"captions_{split}.json" if path.is_dir() else path
     if not file.is_file():
         raise SourceError(
-            f"{file} does not exist: set data.path to COCO's root folder or to a captions_*.json, and data.split to a "
-            "split in the root folder"
+            f"{file} does not exist: set data.path to COCO's root folder or to a captions_*.json, and data.split to "
+            "the name of a split in this folder"
         )
     if images is None:
         name = file.stem.removeprefix("captions_")
@@ -145,7 +145,7 @@ def _content(file: Path) -> dict[str, Any]:
         raise SourceError(str(error)) from error
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise SourceError(
-            f"{file} is not a COCO caption file, because it lacks the lists images and annotations: set data.path to "
+            f"{file} is not a COCO caption file, which contains the lists 'images' and 'annotations': set data.path to "
             "COCO's root folder or to a captions_*.json"
         )
     return content

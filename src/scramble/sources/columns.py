@@ -113,7 +113,7 @@ def _check_keys(path: str | Path, names: Collection[str], column: str, what: str
         return
     listed = ", ".join(keys) if len(", ".join(keys)) <= 300 else f"{', '.join(keys):.300}..."
     raise SourceError(
-        f"{path} has no column {column}; it has {', '.join(names)}, and {top} has the keys {listed or '(none)'}: set "
+        f"{path} has no column {column}, only {', '.join(names)}, and {top} has the keys {listed or '(none)'}: set "
         f"data.{what}_column to a column or to a key ({top}.{next(iter(keys), 'key')})"
     )
 

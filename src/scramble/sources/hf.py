@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scramble.console import counted
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
 from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, require_columns
@@ -138,8 +139,8 @@ def _log_shared_images(path: str | Path, images: dict[str, _Image]) -> None:
     shared = [image.rows for image in images.values() if image.rows > 1]
     if shared:
         log.info(
-            f"data: {path}: {sum(shared):,} rows share {len(shared):,} images (the same bytes or path); each image "
-            "gets the captions of all its rows"
+            f"data: {path}: {sum(shared):,} rows share {counted(len(shared), 'images')} (the same bytes or path); each "
+            "image gets the captions of all its rows"
         )
 
 
@@ -157,8 +158,8 @@ def _open(
     for key, value in (("name", name), ("revision", revision)):
         if value is not None:
             raise SourceError(
-                f"{path} is a local copy, which has no {key}: remove data.{key}, or set data.path to the intended "
-                "folder in this copy"
+                f"data.{key}={value} applies only to a hub id, but {path} is a local copy: remove data.{key}, or set "
+                "data.path to the intended folder in this copy"
             )
     if tars:
         return Shards(path, tars)

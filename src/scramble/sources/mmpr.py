@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scramble.console import counted
 from scramble.formats import mmpr
 from scramble.formats.bad_rows import BadRow, BadRows, FormatError, SourceError
 from scramble.formats.checks import find_image, image_fault, image_name
@@ -85,7 +86,8 @@ def _log_ignored_settings(sets: list[_Set]) -> None:
         entry = one.entry
         if entry.length is not None and entry.length != len(one.lines):
             log.info(
-                f"mmpr: the set {entry.name} has {len(one.lines)} rows, but its length in meta.json is {entry.length}"
+                f"mmpr: the set {entry.name} has {counted(len(one.lines), 'rows')}, but its length in meta.json is "
+                f"{entry.length}"
             )
         if entry.data_augment:
             log.info(f"mmpr: data_augment=true of the set {entry.name} is ignored, because it is not supported")

@@ -179,7 +179,7 @@ class _Reader:
         path = Path(one.path).expanduser()
         meta = mmpr_meta.find_meta(path) if exists(path) and one.format in (None, "mmpr") else None
         if meta is not None:
-            log.info(f"data: {meta} has the format mmpr (a meta.json of sets)")
+            log.info(f"data: {meta} has the format mmpr (a meta.json that lists data sets)")
             if one.images is not None:
                 raise SourceError(f"{meta}: data.images is not used for a meta.json of MMPR: set data.root instead")
             _refuse(meta, "sets of MMPR", one, "columns", "name", "revision")
@@ -260,12 +260,12 @@ class _Reader:
             raise BadRow(kind, str(error) if data else "") from error
         folder = file.folder if one.images is None else Path(one.images).expanduser()
         if folder is None:
-            raise BadRow("missing image", f"{path}: the hub's rows contain only paths; set data.images=<folder>")
+            raise BadRow("missing image", f"{path}: the rows on the hub contain only paths; set data.images=<folder>")
         image_path = find_image(folder, path)
         if not exists(image_path):
             flat = find_image(folder, Path(path.replace("\\", "/")).name)
             if exists(flat) and (other := by_name.setdefault(flat, path)) != path:
-                raise BadRow("missing image", f"{path} is not in {folder}, and {flat.name} is used for {other}")
+                raise BadRow("missing image", f"{path} is not in {folder}, and {flat.name} is already used for {other}")
             image_path = flat if exists(flat) else image_path
         try:
             return self._loader.load(image_path)

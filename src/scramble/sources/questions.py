@@ -41,7 +41,7 @@ def bundles(
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        raise SourceError(f"{file} {what}: set data.path to the JSONL file of questions")
+        raise SourceError(f"{file} {what}: set data.path to a JSONL file with questions")
     folder = Path(images) if images is not None else file.parent
     seen: set[str] = set()
     for number, row in jsonl_rows(file, ["question"], bad, named_by=""):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scramble.console import counted
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_id, load_image
 from scramble.records import ImageRecord, Question, RecordError
@@ -49,7 +50,7 @@ def bundles(
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise SourceError(f"{folder} does not exist: set data.path to the folder with graphs, questions and images")
+        raise SourceError(f"{folder} is not a folder: set data.path to the folder with graphs, questions and images")
     for key, name in (("graphs", graphs), ("questions", questions)):
         if name is not None and not (folder / name).is_file():
             raise SourceError(f"{folder / name} does not exist: set data.{key} to the file, relative to data.path")
@@ -78,7 +79,7 @@ def bundles(
     except GraphError as error:
         raise SourceError(str(error)) from error
     if left := sum(len(questions_of[image_id]) for image_id in questions_of.keys() - with_graph):
-        log.info(f"data: {left:,} questions about images without a scene graph in {graphs} are skipped")
+        log.info(f"data: skipped {counted(left, 'questions')} about images without a scene graph in {graphs}")
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:

@@ -28,7 +28,9 @@ def writing(what: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot write {what}: {error.strerror or error}") from error
+        raise StoreError(
+            f"cannot write {what} ({error.strerror or error}): check the path, its permissions and the free disk space"
+        ) from error
 
 
 @contextmanager
@@ -132,6 +134,6 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(read_text(path), strict=False)
     except RecursionError as error:
-        raise StoreError(f"cannot read {path}: the JSON is nested too deeply") from error
+        raise StoreError(f"cannot read {path} (the JSON is nested too deeply): correct the file") from error
     except ValueError as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
+        raise StoreError(f"cannot read {path} ({error}): correct the file") from error

@@ -67,7 +67,9 @@ class ImageTable(Mapping[str, ImageFile]):
             image = images[row].as_py()
             return ImageFile(image["bytes"], image["path"])
         except (IndexError, KeyError, TypeError) as error:  # the file is damaged but can be opened
-            raise StoreError(f"{self._path} is damaged at image {image_id!r}: generate the data again") from error
+            raise StoreError(
+                f"{self._path} is damaged at image {image_id!r}: delete the file and run scripts/generate.py again"
+            ) from error
 
     def _group(self, group: int) -> Any:
         with self._lock:

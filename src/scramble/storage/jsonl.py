@@ -78,9 +78,11 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             if not line.endswith(b"\n"):
                 return
-            raise StoreError(f"{path}, line {number}: the line is not JSON ({error})") from error
+            raise StoreError(f"{path}, line {number}: the line is not JSON ({error}): correct or remove it") from error
         if not all(isinstance(value, dict) for value in values):
-            raise StoreError(f"{path}, line {number}: the line must be a JSON object, not {line[:60]!r}")
+            raise StoreError(
+                f"{path}, line {number}: the line must be a JSON object, not {line[:60]!r}: correct or remove it"
+            )
         yield from values
 
 
@@ -124,7 +126,7 @@ def json_values(line: bytes) -> list[Any]:
             while text[end : end + 1] in (" ", "\t", "\r"):
                 end += 1
             if end < len(text) and "\r" not in text[stop:end]:
-                raise ValueError(f"there is unexpected text after column {stop}")
+                raise ValueError(f"unexpected text after column {stop}")
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     return values

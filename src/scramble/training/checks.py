@@ -49,13 +49,14 @@ def check_settings(args: PreferenceConfig) -> None:
 def _check_refused(args: PreferenceConfig) -> None:
     """Raise ValueError if the backend does not exist or does not support the value of a field."""
     if args.backend not in BACKENDS:
-        raise ValueError(f"trainer.backend={args.backend}: choose one of {', '.join(BACKENDS)}")
+        raise ValueError(f"trainer.backend={args.backend} does not exist: choose one of {', '.join(BACKENDS)}")
     for name, reason in REFUSED_FIELDS.items():
         if (value := getattr(args, name)) != default_of(type(args), name):
             if name not in TRL_OPTIONS:
                 raise ValueError(f"trainer.{name}={_format_value(value)}: {reason}")
             if args.backend != "trl":
-                raise ValueError(f"trainer.{name}={_format_value(value)}: {reason}; or use trainer.backend=trl")
+                value = _format_value(value)
+                raise ValueError(f"trainer.{name}={value}: {reason}; trainer.backend=trl supports this field")
     if args.backend == "trl" and (faults := trl_faults(vars(args))):
         raise ValueError(faults)
 
@@ -75,18 +76,21 @@ def _check_contradictions(args: PreferenceConfig) -> None:
     choices = {"reward_shift": REWARD_SHIFTS, "sft_mean": SFT_MEANS, "f_divergence_type": F_DIVERGENCES}
     for name, allowed in choices.items():
         if (value := getattr(args, name)) not in allowed:
-            raise ValueError(f"trainer.{name}={value}: choose one of {', '.join(allowed)}")
+            raise ValueError(f"trainer.{name}={value} is unknown: choose one of {', '.join(allowed)}")
     if args.label_smoothing and not reads(args.losses, "label_smoothing"):
         raise ValueError(
             f"trainer.label_smoothing={args.label_smoothing} must be 0, because none of the losses "
             f"{', '.join(args.losses)} uses label smoothing"
         )
     if args.train_vision not in (False, True, "lora"):
-        raise ValueError(f"trainer.train_vision={args.train_vision}: choose one of true, false, lora")
+        raise ValueError(f"trainer.train_vision={args.train_vision} is unknown: choose one of true, false, lora")
     if fault := vision_fault(args.train_vision, new_adapter=args.peft is not None):
         raise ValueError(fault)
     if args.feature_cache_dir is not None and args.train_vision:
-        raise ValueError("trainer.feature_cache_dir needs a frozen vision tower: set trainer.train_vision=false")
+        raise ValueError(
+            "trainer.feature_cache_dir needs a frozen vision tower: set trainer.train_vision=false or "
+            "trainer.feature_cache_dir=null"
+        )
     if args.ld_alpha is not None and args.precompute_ref_log_probs:
         raise ValueError(
             "trainer.ld_alpha needs trainer.precompute_ref_log_probs=false, because the cache contains sums over "
@@ -136,8 +140,8 @@ def _check_scheduler(args: PreferenceConfig) -> None:
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"trainer.lr_scheduler_type={kind} does not work with "
-            f"trainer.lr_scheduler_kwargs={dict(kwargs or {})}: {reason}"
+            f"trainer.lr_scheduler_type={kind} does not work with trainer.lr_scheduler_kwargs={dict(kwargs or {})} "
+            f"({reason}): change one of the two keys"
         ) from error
 
 

@@ -127,9 +127,7 @@ def report_rejected(
         with JsonLines(path) as file:
             file.extend(rejected_rows)
     count, total, first = len(rejected_rows), usable + len(rejected_rows), rejected_rows[0]
-    message = (
-        f"{count} of {total} rows were rejected and are listed in {path}. The first is {first['id']}: {first['reason']}"
-    )
+    message = f"rejected {count} of {total} rows (listed in {path}). The first is {first['id']}: {first['reason']}"
     if (count > 1 and count / total > max_rejected) or not usable:
         raise DataError(
             f"{message}. At most {max_rejected:.0%} of the rows may be rejected: fix the data or raise "

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scramble.console import counted
 from scramble.models import Prompt
 from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, open_cache, rank, world_size
 from scramble.storage.files import StoreError, read_json, write_json
@@ -164,10 +165,11 @@ def _check_space(
     size = tokens * feature_bytes
     free = shutil.disk_usage(folder).free
     if rank() == 0:
-        log.info("image features of %d sets of images need at most %.1f MB in %s", len(by_images), size / 1e6, folder)
+        sets = counted(len(by_images), "sets")
+        log.info("the image features of %s of images need at most %.1f MB in %s", sets, size / 1e6, folder)
     if size > free:
         raise StoreError(
-            f"image features need {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}: set "
+            f"the image features need {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}: set "
             "trainer.feature_cache_dir to null or to a folder on a larger disk"
         )
 

@@ -94,7 +94,7 @@ def f_derivative(log_ratio: Tensor, f_divergence_type: str = "reverse_kl", alpha
         return math.log(2) + F.logsigmoid(log_ratio)
     if f_divergence_type == "alpha_divergence":
         return (torch.exp(((alpha - 1) * log_ratio).clamp(max=80.0)) - 1) / (alpha - 1)
-    raise ValueError(f"f_divergence_type={f_divergence_type!r}: choose one of {', '.join(F_DIVERGENCES)}")
+    raise ValueError(f"f_divergence_type={f_divergence_type!r} is unknown: choose one of {', '.join(F_DIVERGENCES)}")
 
 
 def sigmoid(logps: PairLogps, beta: float) -> Tensor:
@@ -161,7 +161,7 @@ def robust(logps: PairLogps, beta: float, label_smoothing: float) -> Tensor:
     Raises ValueError if eps is not in [0, 0.5).
     """
     if not 0 <= label_smoothing < 0.5:
-        raise ValueError("robust needs label_smoothing in [0, 0.5): lower trainer.label_smoothing")
+        raise ValueError("robust needs label_smoothing in [0, 0.5): set trainer.label_smoothing, for example to 0.1")
     z = beta * logps.margin
     clean, flipped = -F.logsigmoid(z), -F.logsigmoid(-z)
     return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
@@ -319,7 +319,9 @@ def resolve_loss_weights(loss_type: Sequence[str], loss_weights: Sequence[float]
         raise ValueError(f"trainer.loss_type={list(loss_type)} must not name a loss twice")
     weights = dict(zip(loss_type, values, strict=True))
     if not any(weights.values()):
-        raise ValueError("trainer.loss_type needs at least one loss with a weight other than 0 (trainer.loss_weights)")
+        raise ValueError(
+            "at least one loss in trainer.loss_type needs a weight other than 0: change trainer.loss_weights"
+        )
     return weights
 
 

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from scramble.console import counted
 from scramble.models import VLM
 from scramble.storage.cache_folder import COMPLETE_FILE, CacheError, barrier, open_cache, rank, world_size
 from scramble.storage.files import read_json, write_json
@@ -176,7 +177,7 @@ def _read(folder: Path) -> dict[str, tuple[float, float]]:
 def _check_complete(folder: Path, cached: Mapping[str, tuple[float, float]], missing: list[Example]) -> None:
     record = read_json(folder / COMPLETE_FILE)
     if missing or record["digest"] != _rows_digest(cached):
-        what = f"{len(missing)} pairs are missing" if missing else "the values have changed"
+        what = f"number of missing pairs: {len(missing)}" if missing else "the values have changed"
         raise CacheError(
             f"the finished reference cache {folder} is damaged ({what}), because a file was truncated or edited: "
             "remove the folder to compute the cache again"
@@ -187,7 +188,8 @@ def _finish(folder: Path, cached: Mapping[str, tuple[float, float]], names: Sequ
     missing = [name for name in names if name not in cached]
     if missing:
         raise CacheError(
-            f"the reference cache {folder} lacks {len(missing)} pairs, for example {missing[0]}: run the command again"
+            f"the reference cache {folder} lacks {counted(len(missing), 'pairs')}, for example {missing[0]}: run the "
+            "command again"
         )
     write_json(folder / COMPLETE_FILE, {"pairs": len(names), "digest": _rows_digest(cached)})
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
+from scramble.console import counted
+
 FEW_STEPS = 20  # a run with fewer steps logs a warning, unless the user has set the number of steps
 LOOK_AHEAD = 64  # this many images are searched for one whose pairs fit into the rest of a micro-batch
 
@@ -32,8 +34,8 @@ def few_steps_warning(steps: int, num_examples: int, *, has_warmup: bool) -> str
         return ""
     first = ", the first at learning rate 0 (trainer.warmup_ratio)" if has_warmup else ""
     return (
-        f"the run has only {steps} step{'s' * (steps > 1)} for {num_examples:,} examples{first}, so the model hardly "
-        "changes: set trainer.num_train_epochs or trainer.max_steps to train longer"
+        f"the run has only {counted(steps, 'steps')} for {counted(num_examples, 'examples')}{first}, so the model "
+        "hardly changes: set trainer.num_train_epochs or trainer.max_steps to train longer"
     )
 
 

@@ -170,7 +170,7 @@ def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
         if not any(layer.endswith(f".{name}") for layer in linear) and "experts" not in name:
             present = dict.fromkeys(layer.rpartition(".")[2] for layer in linear)
             raise ModelError(
-                f"peft.target_modules: the language model has no linear layer {name}; its layers are "
+                f"peft.target_modules: the language model has no linear layer {name}: choose from its linear layers "
                 f"{', '.join(present)}"
             )
     decoder = next(name for name, module in backbone.model.named_modules() if module is backbone.decoder)
@@ -198,7 +198,9 @@ def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False
     try:
         pattern = re.compile(targets)
     except re.error as error:
-        raise ModelError(f"peft.target_modules={targets} is not a valid regular expression: {error}") from error
+        raise ModelError(
+            f"peft.target_modules={targets} is not a valid regular expression ({error}): correct the expression"
+        ) from error
     outside = {} if vision else {id(m): "vision tower or projector" for part in backbone.vision for m in part.modules()}
     outside[id(backbone.head)] = "output head"
     matched = [(name, module) for name, module in backbone.model.named_modules() if pattern.fullmatch(name)]
@@ -213,7 +215,8 @@ def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False
         if id(module) in outside:
             raise ModelError(
                 f"peft.target_modules={targets} matches a layer of the {outside[id(module)]} ({name}): use a regular "
-                "expression that matches only the language model, or set trainer.train_vision=lora to adapt the tower"
+                "expression that matches only the language model (trainer.train_vision=lora also allows layers of the "
+                "tower and the projector)"
             )
 
 

@@ -180,7 +180,7 @@ class PreferenceTrainer(RunTrainer):
 
     def step_examples(self) -> str:
         """Return the first examples of the current step, for an error message."""
-        return f"; examples of this step: {', '.join(self._step_examples[:8])}, ..."
+        return f" (first examples of this step: {', '.join(self._step_examples[:8])})"
 
     # ----------------------------------------------------------------------------------------------------------- log
 

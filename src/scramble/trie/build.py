@@ -89,8 +89,8 @@ def build_trie(
     where = f"item {item_id!r}" if item_id else "item"
     if not sequences or len(sequences) != len(scored):
         raise TrieError(
-            f"{where}: there are {len(sequences)} sequences and {len(scored)} masks: pass at least one sequence, and "
-            "one mask per sequence"
+            f"{where}: the number of sequences is {len(sequences)} and the number of masks is {len(scored)}: pass at "
+            "least one sequence, and one mask per sequence"
         )
     places = [
         _scored_places(ids, mask, f"{where}, sequence {n}")
@@ -129,13 +129,17 @@ def _scored_places(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntA
     """Return the indices of the scored tokens of a sequence."""
     if len(ids) != len(mask):
         raise TrieError(
-            f"{where}: the sequence has {len(ids)} tokens, but its mask has {len(mask)} entries: pass one per token"
+            f"{where}: the length of the sequence is {len(ids)}, but the length of its mask is {len(mask)}: pass one "
+            "entry per token"
         )
     places = np.flatnonzero(np.asarray(mask, dtype=bool))
     if len(places) == 0:
         raise TrieError(f"{where}: the sequence has no scored token: check that its completion is not empty")
     if places[0] == 0:
-        raise TrieError(f"{where}: the first token must not be scored, because no earlier token predicts it")
+        raise TrieError(
+            f"{where}: the first token cannot be scored, because no earlier token predicts it: set the first entry of "
+            "its mask to False"
+        )
     return places
 
 
@@ -236,9 +240,9 @@ def _blocks(sequences: Sequence[Sequence[int]], ids: IntArray, rules: TokenRules
         count = sum(token in rules.block for token in tokens)
         if count != nodes:
             raise TrieError(
-                f"{where}, sequence {n}: the sequence has {count} image tokens, but the trie has {nodes}. Image tokens "
-                "of this family attend bidirectionally, so all sequences of an item must have the same image tokens: "
-                "put sequences with different image tokens into separate items"
+                f"{where}, sequence {n}: the number of image tokens in the sequence is {count}, but {nodes} in the "
+                "trie. Image tokens of this family attend bidirectionally, so all sequences of an item must have the "
+                "same image tokens: put sequences with different image tokens into separate items"
             )
     starts = members & ~np.append(False, members[:-1])
     numbers = np.cumsum(starts) - 1 if rules.block_per_run else np.zeros(len(ids), np.int64)

@@ -205,8 +205,8 @@ def embed(
         num_features = 0 if item_features is None else len(item_features)
         if num_tokens != num_features:
             raise TrieError(
-                f"item {name!r}: the prompt has {num_tokens} image tokens, but its images have {num_features} "
-                "features: take the prompt and the images from the same processor call"
+                f"item {name!r}: the number of image tokens in the prompt is {num_tokens}, but the number of features "
+                f"of its images is {num_features}: take the prompt and the images from the same processor call"
             )
     parts = [part for part in features if part is not None]
     if not parts:

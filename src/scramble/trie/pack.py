@@ -257,8 +257,7 @@ def _check(item: TrieItem, trie: TokenTrie, vocab_size: int | None, row_tokens: 
         )
     if trie.num_features and item.images is None:
         raise TrieError(
-            f"item {item.item_id!r}: the prompt has {trie.num_features} image tokens, but the item has no images: "
-            "set TrieItem.images"
+            f"item {item.item_id!r}: the prompt contains image tokens, but the item has no images: set TrieItem.images"
         )
 
 

@@ -40,7 +40,7 @@ def captions(
         if len(texts) == count:
             return tuple(texts)
     raise WorldError(
-        f"a scene of {len(scene.things)} objects has fewer than {count} captions: lower data.captions_per_image"
+        f"the scene does not have {count} different captions: lower data.captions_per_image or raise data.objects"
     )
 
 

@@ -44,7 +44,7 @@ def draw_square(
         if square is not None:
             return square
     raise WorldError(
-        f"no {kind} item with {objects[0]} to {objects[1]} objects was found in {_TRIES} tries: lower data.objects"
+        f"no {kind} item with {objects[0]} to {objects[1]} objects was found in {_TRIES} tries: change data.objects"
     )
 
 

@@ -97,7 +97,7 @@ def test_questions_and_rationales_outside_of_the_graph_are_counted(
     assert pairs == []
     assert skipped == {
         "question without an answer in the graph": 3,
-        "rationale mentions nothing in the graph": 1,
+        "the rationale mentions nothing in the graph": 1,
     }
     alone = replace(english, links=())  # without relations no path leads from the bench to the dog
     assert make_pairs([RationaleCase("i", first, alone)], WordInterventions(Settings(), SEEN))[1].total() == 1

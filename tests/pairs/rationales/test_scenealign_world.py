@@ -173,9 +173,9 @@ def test_bad_questions_are_skipped_with_a_counted_reason(seen: Cooccurrence) -> 
     assert pairs == []
     assert skipped == {
         "question without an answer in the graph": 2,
-        "rationale or answer does not follow from the graph": 1,
+        "the rationale or the answer does not follow from the graph": 1,
         "question without a rationale": 1,
-        "rationale mentions nothing in the graph": 1,
+        "the rationale mentions nothing in the graph": 1,
     }
 
 

@@ -40,8 +40,8 @@ class LocalBackend:
                 refused.append(f"item {query.query_id}: {error}")
         if refused:
             raise EvaluationError(
-                f"{refused[0]}{f' ({len(refused)} texts in total)' if len(refused) > 1 else ''}. These characters "
-                "cannot be encoded as plain text: remove the characters, or the item, from the benchmark's file"
+                f"{refused[0]}, or remove the item from the benchmark's file"
+                f"{f' (number of affected queries: {len(refused)})' if len(refused) > 1 else ''}"
             )
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:

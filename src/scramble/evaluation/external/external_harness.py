@@ -116,8 +116,8 @@ def command(
     if harness == "lmms-eval":
         if bad := next((value for value in arguments.values() if isinstance(value, str) and "," in value), None):
             raise EvaluationError(
-                f"lmms-eval separates arguments by commas, but the argument {bad} contains a comma: rename the folder, "
-                "or change harness_args"
+                f"lmms-eval separates arguments by commas, but the argument {bad!r} contains a comma: rename the "
+                "folder, or change harness_args"
             )
         joined = ",".join(f"{key}={value}" for key, value in arguments.items())
         names = ",".join(_known(harness, LMMS_EVAL, task) or task for task in tasks)
@@ -282,7 +282,8 @@ def _vlmevalkit(path: Path, task: str, model: Arguments) -> Result:
         table = list(csv.DictReader(file))
     if not table:
         raise EvaluationError(
-            f"{path} has no rows, because the evaluation in VLMEvalKit has not finished: repeat the command"
+            f"{path} has no rows, because the evaluation in VLMEvalKit has not finished: finish the evaluation and "
+            "repeat the command"
         )
     numbers = [{key: float(value) for key, value in row.items() if _is_number(value)} for row in table]
     if not any(numbers):

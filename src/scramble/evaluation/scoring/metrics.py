@@ -131,7 +131,8 @@ def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong"
     values = _without_nan(scores, "choice scores")
     if values.ndim != 1 or len(values) < 2 or not 0 <= target < len(values):
         raise MetricError(
-            f"a choice needs at least two scores and the index of one of them, not {len(values)} scores and {target}"
+            "a choice needs at least two scores and the index of one of them, not scores of shape "
+            f"{values.shape} and the index {target}"
         )
     winners = np.flatnonzero(values == values.max())
     if target not in winners:
@@ -169,7 +170,8 @@ def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[n
     """
     if len(correct) != len(groups):
         raise MetricError(
-            f"there are {len(correct)} outcomes but {len(groups)} group labels: pass one label per outcome"
+            f"the number of group labels must equal the number of outcomes ({len(correct)}), but is {len(groups)}: "
+            "pass one label per outcome"
         )
     lowest: dict[Hashable, float] = {}
     for value, group in zip(correct, groups, strict=True):
@@ -186,7 +188,7 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     memorization.
     """
     if not steps:
-        raise MetricError("a problem without steps has no dimensions: pass the outcomes of its steps")
+        raise MetricError("a problem without steps has no dimensions: pass the outcome of at least one step")
     every, some = all(steps), any(steps)
     inadequate = every and not problem
     values = {
@@ -210,8 +212,8 @@ def _check_policy(tie_policy: TiePolicy) -> None:
 def _without_nan(values: ArrayLike, what: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
-        raise MetricError(f"{what}: there are no items to score")
+        raise MetricError(f"{what}: there are no items to score: pass at least one item")
     if np.isnan(array).any():
         rows = sorted({int(index[0]) for index in np.argwhere(np.isnan(array))})
-        raise MetricError(f"{what}: {len(rows)} items contain NaN, the first at index {rows[0]}")
+        raise MetricError(f"{what} contain NaN. Number of affected items: {len(rows)}, index of the first: {rows[0]}")
     return array

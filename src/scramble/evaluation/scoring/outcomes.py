@@ -190,8 +190,8 @@ def _outcome_of_likelihoods(item: Item, record: Question, reply: QueryReply, pro
         return _outcome(item, {}, best, "", UNSCORED)
     if answer not in names:
         raise EvaluationError(
-            f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(names)}: correct the answer "
-            "in the benchmark's file"
+            f"item {item.item_id}: the answer {record.answer!r} is not one of {', '.join(map(repr, names))}: correct "
+            "the answer in the benchmark's file"
         )
     value, tied = metrics.choice(reply.logprobs, names.index(answer), protocol.tie_policy)
     details = {"scores": list(reply.logprobs)}

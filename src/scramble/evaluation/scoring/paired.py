@@ -57,7 +57,8 @@ def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -
     """
     if len(baselines) not in (1, len(runs)):
         raise EvaluationError(
-            f"{len(runs)} runs cannot be paired with {len(baselines)} baselines: give one baseline, or one per run"
+            f"the number of baselines must be 1 or the number of runs ({len(runs)}), not {len(baselines)}: give one "
+            "baseline for all runs, or one baseline per run"
         )
     first = results.read(runs[0])
     for folder in [*runs[1:], *baselines]:

@@ -98,7 +98,7 @@ def mcnemar_exact(run: ArrayLike, baseline: ArrayLike) -> tuple[int, int, float]
     """
     run_N, baseline_N = _paired(run, baseline)
     if not np.isin(run_N, (0, 1)).all() or not np.isin(baseline_N, (0, 1)).all():
-        raise MetricError("McNemar's test needs outcomes of 0 or 1")
+        raise MetricError("McNemar's test needs outcomes that are 0 or 1")
     won, lost = int(((run_N == 1) & (baseline_N == 0)).sum()), int(((run_N == 0) & (baseline_N == 1)).sum())
     return won, lost, min(1.0, 2 * float(special.bdtr(min(won, lost), won + lost, 0.5)))
 
@@ -155,7 +155,10 @@ def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Ha
     run_SN = np.atleast_2d(np.asarray(run, dtype=np.float64))
     baseline_SN = np.atleast_2d(np.asarray(baseline, dtype=np.float64))
     if baseline_SN.shape != run_SN.shape and baseline_SN.shape != (1, run_SN.shape[1]):
-        raise MetricError(f"run has shape {run_SN.shape} but baseline {baseline_SN.shape}: (seeds, items) must agree")
+        raise MetricError(
+            f"run has the shape {run_SN.shape} and baseline has the shape {baseline_SN.shape}, but the shapes (seeds, "
+            "items) must be equal, or baseline must have one seed"
+        )
     differences_SN = run_SN - baseline_SN
     if len(differences_SN) < 2:
         return paired_test(run_SN[0], baseline_SN[0], clusters)
@@ -248,7 +251,8 @@ def _cluster_sums(values_N: NDArray[np.float64], clusters: Sequence[Hashable] | 
         return values_N
     if len(clusters) != len(values_N):
         raise MetricError(
-            f"there are {len(values_N)} values but {len(clusters)} cluster labels: pass one label per value"
+            f"the number of cluster labels must equal the number of values ({len(values_N)}), but is {len(clusters)}: "
+            "pass one label per value"
         )
     index = {label: k for k, label in enumerate(dict.fromkeys(clusters))}
     return np.bincount([index[label] for label in clusters], weights=values_N, minlength=len(index)).astype(np.float64)
@@ -259,12 +263,13 @@ def _values(values: ArrayLike) -> NDArray[np.float64]:
     if array.ndim != 1 or array.size == 0:
         raise MetricError(f"a statistic needs a non-empty list of values, not an array of shape {array.shape}")
     if np.isnan(array).any():
-        raise MetricError(f"values contain NaN at index {np.flatnonzero(np.isnan(array))[:5].tolist()}")
+        first = np.flatnonzero(np.isnan(array))[:5].tolist()
+        raise MetricError(f"the values must not contain NaN, but do at these indices (up to five are listed): {first}")
     return array
 
 
 def _paired(run: ArrayLike, baseline: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     run_N, baseline_N = _values(run), _values(baseline)
     if len(run_N) != len(baseline_N):
-        raise MetricError(f"paired runs must have the same items, not {len(run_N)} and {len(baseline_N)} outcomes")
+        raise MetricError(f"paired runs must have equal numbers of outcomes, not {len(run_N)} and {len(baseline_N)}")
     return run_N, baseline_N

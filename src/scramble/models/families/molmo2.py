@@ -53,9 +53,9 @@ class Molmo2(Family):
         """Raise ModelError if the processor and the model have different ids of image tokens."""
         if set(processor.image_token_ids) != self.block_tokens(config):
             raise ModelError(
-                f"the processor's image tokens {sorted(processor.image_token_ids)} differ from the model's "
-                f"{sorted(self.block_tokens(config))}, so the processor belongs to another model: use the processor "
-                "saved with the model"
+                f"the processor has the image tokens {sorted(processor.image_token_ids)}, but the model has the image "
+                f"tokens {sorted(self.block_tokens(config))}, so the processor belongs to another model: use the "
+                "processor saved with the model"
             )
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:

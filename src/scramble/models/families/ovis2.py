@@ -34,8 +34,8 @@ class Ovis2(Family):
         expected = [config.image_token_id, *config.visual_indicator_token_ids]
         if ids != expected:
             raise ModelError(
-                f"the processor's image tokens {ids} differ from the model's {expected}, so the processor belongs to "
-                "another model: use the processor saved with the model"
+                f"the processor has the image tokens {ids}, but the model has the image tokens {expected}, so the "
+                "processor belongs to another model: use the processor saved with the model"
             )
 
     def mark_images(self, processor: Any, rendered: str) -> str:

@@ -301,8 +301,8 @@ class MolmoImageProcessor(BaseImageProcessor):
             ``tilings``.
         """
         if kwargs:
-            names = ", ".join(sorted(kwargs))
-            raise TypeError(f"MolmoImageProcessor does not accept the arguments {names}: remove them")
+            names = " or ".join(sorted(kwargs))
+            raise TypeError(f"MolmoImageProcessor does not accept {names}: remove the unsupported arguments")
         images = images if isinstance(images, (list, tuple)) else [images]
         images = [self.fetch_images(image) if isinstance(image, str) else image for image in images]
         prepared = [self._prepare(image, max_crops) for image in images]

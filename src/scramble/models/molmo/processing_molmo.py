@@ -46,8 +46,8 @@ class MolmoProcessor(ProcessorMixin):
         missing = [token for token, number in ids.items() if number in (None, tokenizer.unk_token_id)]
         if missing:
             raise ValueError(
-                f"the tokenizer lacks Molmo's image tokens {', '.join(missing)}, so it belongs to another model: "
-                "use the tokenizer saved with Molmo"
+                f"the tokenizer does not contain {' or '.join(missing)}, which mark images in Molmo's prompts, so the "
+                "tokenizer belongs to another model: use the tokenizer saved with Molmo"
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
         self.image_token = IMAGE_TOKEN
@@ -111,7 +111,7 @@ class MolmoProcessor(ProcessorMixin):
             )
         unknown = sorted(set(options) - IGNORED)
         if unknown:
-            raise TypeError(f"MolmoProcessor does not accept the arguments {', '.join(unknown)}: remove them")
+            raise TypeError(f"MolmoProcessor does not accept {' or '.join(unknown)}: remove the unsupported arguments")
         if text is None:
             raise ValueError("MolmoProcessor needs a text for each list of images: pass text")
 
@@ -143,7 +143,8 @@ class MolmoProcessor(ProcessorMixin):
         if any(isinstance(group, (list, tuple)) or group is None for group in images):
             if len(images) != len(texts):
                 raise ValueError(
-                    f"there are {len(images)} lists of images for {len(texts)} texts: pass one list per text"
+                    f"the number of lists of images is {len(images)} and the number of texts is {len(texts)}: pass one "
+                    "list per text"
                 )
             return [
                 [] if group is None else list(group) if isinstance(group, (list, tuple)) else [group]
@@ -154,8 +155,8 @@ class MolmoProcessor(ProcessorMixin):
             counts = [len(images)] if len(texts) == 1 else [1] * len(texts)
         if sum(counts) != len(images):
             raise ValueError(
-                f"there are {len(images)} images for {len(texts)} texts with {sum(counts)} image placeholders: pass "
-                "one image per placeholder"
+                f"the number of images is {len(images)}, but the texts need {sum(counts)}: pass one image per "
+                f"placeholder {IMAGE_TOKEN} or, without placeholders, one image per text"
             )
         ends = np.cumsum(counts)
         return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
@@ -186,8 +187,8 @@ class MolmoProcessor(ProcessorMixin):
             pieces = [""] * len(tilings) + pieces
         if len(pieces) - 1 != len(tilings):
             raise ValueError(
-                f"the text {text[:80]!r} has {len(pieces) - 1} placeholders {IMAGE_TOKEN} for {len(tilings)} images: "
-                "pass one image per placeholder"
+                f"the number of placeholders {IMAGE_TOKEN} in the text {text[:80]!r} is {len(pieces) - 1} and the "
+                f"number of its images is {len(tilings)}: pass one image per placeholder"
             )
         ids: list[int] = [self.tokenizer.convert_tokens_to_ids(bos)] if add_bos or body != text else []
         positions = []

@@ -80,10 +80,10 @@ def save_tiny(family: str, folder: str | Path, texts: Iterable[str], seed: int =
     if family not in makers:
         raise ModelError(f"there is no tiny model of family {family!r}: choose one of {', '.join(makers)}")
     if family_named(family).needs_torchvision and not is_torchvision_available():
-        raise ModelError(f"the image processor of {family} needs torchvision: pip install torchvision")
+        raise ModelError(f"the image processor of {family} needs torchvision: run `pip install torchvision`")
     options = [n for n, p in inspect.signature(makers[family]).parameters.items() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(sizes) - set(options)):
-        raise ModelError(f"a tiny {family} has no option {', '.join(unknown)}: choose from {', '.join(options)}")
+        raise ModelError(f"a tiny {family} has no option {' or '.join(unknown)}: choose from {', '.join(options)}")
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty: choose another folder, or remove this folder")

@@ -72,7 +72,7 @@ class RuleGenerator:
     ) -> None:
         unknown = set(rules) - set(RULES)
         if unknown or not rules:
-            fault = f"there is no rule {', '.join(sorted(unknown))}" if unknown else "the list is empty"
+            fault = f"there is no rule {' or '.join(sorted(unknown))}" if unknown else "the list is empty"
             raise ValueError(f"pairs.options.rules: {fault}: choose from {', '.join(sorted(RULES))}")
         self.name = "+".join(rules)
         thresholds = {"swap": (min_lift, min_swap_odds), "replace": (min_replacement_lift, min_replacement_odds)}

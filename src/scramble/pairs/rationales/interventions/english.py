@@ -98,7 +98,7 @@ class WordInterventions:
         else:
             raise NotPossible("question without a rationale")
         if not named:
-            raise NotPossible("rationale mentions nothing in the graph")
+            raise NotPossible("the rationale mentions nothing in the graph")
         critical = critical_nodes(graph, [*anchors, *named], lambda g: answer_support(g, anchors, answer), variants)
         if not critical:
             raise NotPossible("no critical object")

@@ -65,10 +65,10 @@ class WorldInterventions:
         if derived is None:
             raise NotPossible("question without an answer in the graph")
         if derived.steps != case.question.rationale or derived.answer != case.question.answer:
-            raise NotPossible("rationale or answer does not follow from the graph")
+            raise NotPossible("the rationale or the answer does not follow from the graph")
         named = mentioned(graph, question, derived)
         if not named:
-            raise NotPossible("rationale mentions nothing in the graph")
+            raise NotPossible("the rationale mentions nothing in the graph")
 
         def answer(edited: SceneGraph) -> str | None:
             result = derive(edited.to_json(), question)
