@@ -244,7 +244,7 @@ def test_a_loss_that_trl_lacks_is_refused_for_trls_backend(monkeypatch: pytest.M
     monkeypatch.setitem(losses.LOSSES, "squared", (losses.ipo, frozenset({"beta"})))
     assert PreferenceConfig(loss_type=["squared"]).losses == {"squared": 1.0}
     with pytest.raises(
-        ValueError, match=r"backend=trl does not support trainer\.loss_type=squared, which TRL does not"
+        ValueError, match=r"backend=trl does not support trainer\.loss_type=squared, which is not a loss of TRL"
     ):
         PreferenceConfig(loss_type=["squared"], backend="trl")
 
