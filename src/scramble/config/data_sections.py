@@ -315,7 +315,7 @@ class DropoutOptions(Sampled):
 
 @dataclass(frozen=True)
 class DropoutMethod(MethodSection):
-    """Answers are preferred to continuations that are generated without the image."""
+    """Answers are preferred to answers that were partly generated without the image."""
 
     engine: EngineSection = None
     options: DropoutOptions | None = None

@@ -58,7 +58,7 @@ class Real(Section):
         if self.val_fraction + self.test_fraction > 1:
             yield (
                 f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "
-                "at most 1, because the remaining images are for training"
+                "at most 1, because training uses the remaining images"
             )
 
 

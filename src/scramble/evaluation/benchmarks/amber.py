@@ -14,9 +14,9 @@ Scores of descriptions (lower is better, except for ``cover``):
 | ``cog`` | share of the likely hallucinations (annotated per image) that are mentioned |
 | ``cover`` | share of the annotated objects that are mentioned |
 
-A spaCy pipeline finds the nouns, whereas the original uses NLTK. If the pipeline has word vectors, words with a
-similarity above 0.8 count as the same object (the original uses en_core_web_lg). Without vectors, only equal words
-count as the same object, which changes CHAIR by one to three points.
+A spaCy pipeline finds the nouns, whereas the authors' code uses NLTK. If the pipeline has word vectors, words with a
+similarity above 0.8 count as the same object (the authors' code uses en_core_web_lg). Without vectors, only equal
+words count as the same object, which changes CHAIR by one to three points.
 
 Scores of questions: ``accuracy``, and ``precision``, ``recall`` and ``f1`` of the answer "no". The authors compare the
 likelihoods of Yes and No without any further prompt (``protocol=amber``, the default). In generated replies, they count

@@ -24,7 +24,7 @@ HUB_ID = "imirandam/BiVLC"
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """Load the 2,933 items from the hub, or from a folder with the hub's parquet files."""
+    """Load the 2,933 items from the hub, or from a folder with its parquet files."""
     data = hub_rows("bivlc", HUB_ID, "test", root)
     columns("bivlc", data, ("image", "caption", "negative_caption", "negative_image", "type", "subtype"))
     images, items, bad = HubImages(data), [], RejectedRows("bivlc", root or HUB_ID)

@@ -24,7 +24,7 @@ HUB_ID = "stanfordnlp/colorswap"
 
 
 def load(root: str | Path | None = None, *, partial: bool = False) -> Benchmark:
-    """Load the 300 test items from the hub, or from a folder with the hub's parquet files."""
+    """Load the 300 test items from the hub, or from a folder with its parquet files."""
     data = hub_rows("colorswap", HUB_ID, "test", root)
     columns("colorswap", data, ("id", "caption_1", "caption_2", "image_1", "image_2"))
     images, items, bad = HubImages(data), [], RejectedRows("colorswap", root or HUB_ID)

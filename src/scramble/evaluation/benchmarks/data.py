@@ -290,7 +290,7 @@ def fields(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[An
 
 
 def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the unchanged values of required keys. Raises EvaluationError for a value that is not a string, or is
+    """Return the unchanged values of required keys. Raises EvaluationError if a value is not a string or is
     blank.
     """
     values = fields(name, row, where, *keys)
@@ -302,8 +302,8 @@ def texts(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str
 
 
 def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
-    """Return the values of required keys, which are ids, answers or file names, as text. Raises EvaluationError for a
-    value that is neither a number nor non-blank text.
+    """Return the values of required keys, which are ids, answers or file names, as text. Raises EvaluationError if
+    a value is neither a number nor a non-blank string.
     """
     values = fields(name, row, where, *keys)
     for key, value in zip(keys, values, strict=True):

@@ -15,7 +15,7 @@ Human: not in the repository.
 | ``language_hallucination``, ``visual_illusion``, ``mixed_cause`` | share of the errors with this cause |
 
 The three accuracies are also computed by category (VD, VS), by subcategory, for figures that were edited to contradict
-common knowledge (hard), and for all other figures (easy). The authors' "easy aAcc" is ``q_acc/easy``. The causes of
+common knowledge (hard), and for all other figures (easy). The authors call ``q_acc/easy`` "easy aAcc". The causes of
 errors are not computed with a judge, because the judge would have to compare two replies.
 
 In the original code, GPT-4 compares a reply with the answer (``grading=judge``). An unclear reply then counts as right

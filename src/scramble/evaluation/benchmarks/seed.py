@@ -34,7 +34,7 @@ CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 
 
 def load(root: str | Path | None = None, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the questions on single images. ``images`` is the folder of the official images."""
+    """Load the questions about single images. ``images`` is the folder of the official images."""
     if root is not None and is_tsv(root):
         return load_tsv("seed", root, images=images, kind="choice", partial=partial)
     files: Mapping[str, ImageFile]

@@ -102,7 +102,7 @@ def load(
         images: folder of images that are given as paths (default: the file's folder).
         kind: ``choice``, ``yes_no``, ``open`` or ``free``. If it is None, the kind is derived from the columns and
             answers.
-        metric: metric of open answers: ``vqa`` (accuracy against annotators), ``relaxed`` (numbers within 5 %),
+        metric: metric of open answers: ``vqa`` (accuracy against annotators), ``relaxed`` (numbers may differ by 5 %),
             ``anls`` or ``accuracy`` (equal text). The default is ``vqa`` if each row has at least four answers, and
             ``accuracy`` otherwise.
         cells: ``text``, or ``pandas`` to read cells as VLMEvalKit does.

@@ -40,7 +40,7 @@ def load(root: str | Path | None = None, *, why_hard: str | Path | None = None, 
     """Load the 400 items with their tags.
 
     Args:
-        root: folder with ``examples.jsonl`` and images, or with the hub's parquet files (default: the hub).
+        root: folder with ``examples.jsonl`` and images, or with the parquet files of the hub (default: the hub).
         why_hard: ``new_tag_assignments.json`` (Diwan et al. 2022), which contains the tags by id (default: a file named
             ``why_winoground_hard.json`` or ``new_tag_assignments.json`` below ``root``, if there is one).
         partial: accept an incomplete copy.
