@@ -20,7 +20,7 @@ from scramble.config import data_sections, sections, source_sections, trainer
 from scramble.config.evaluation_sections import benchmark_faults
 from scramble.config.field_checks import ConfigError, hints
 from scramble.config.keys import known_keys
-from scramble.config.overrides import expand_home, faults, quoted, split_options
+from scramble.config.overrides import expand_home, expand_home_in_values, faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
 from scramble.config.validation import check_root
 
@@ -318,6 +318,18 @@ def test_the_home_folder_is_expanded_as_after_an_equals_sign_in_a_shell(monkeypa
     assert actual("generate", "data=coco", expand_home("data.path=~/photos"), "pairs=given") == []
     for argument in ("prompt=~", "~data.path", "data.path='~/a'", "name=a=~/b", "-m"):
         assert expand_home(argument) == argument
+
+
+def test_the_home_folder_is_expanded_in_lists_and_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    mix = "data.mix=[{path: ~/a.jsonl, weight: 1}, {path:~/b.jsonl,images: ~/photos,weight: 1}]"
+    assert expand_home(mix) == mix.replace("~", "/home/ada")
+    assert expand_home("data.path=~/a,~/b") == "data.path=/home/ada/a,/home/ada/b"
+    assert actual("train", "data=pairs", expand_home(mix)) == []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", ["data=pairs", "data.mix=[{path: '~/a', weight: 1}]", "data.images='~/photos'"])
+    expand_home_in_values(cfg)
+    assert cfg.data.mix[0].path == "/home/ada/a" and cfg.data.images == "/home/ada/photos"
 
 
 def test_a_sweep_without_m_and_a_list_that_is_torn() -> None:

@@ -250,6 +250,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
     from omegaconf import OmegaConf, open_dict
 
     from scramble.config.field_checks import ConfigError, hint
+    from scramble.config.overrides import expand_home_in_values
 
     for group, name in choices.items():
         if name not in (available := choices_of(group)):
@@ -265,6 +266,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
             if missing := sorted(OmegaConf.missing_keys(cfg[group])):
                 key = missing[0].removeprefix(f"{group}.")
                 raise ConfigError([f"{group}={choices[group]} needs {arguments[group]}={{'{key}': ...}}"])
+    expand_home_in_values(cfg)
     return cfg
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from scramble import interrupt
 from scramble.config.field_checks import ConfigError
 from scramble.config.keys import is_optional
+from scramble.config.overrides import expand_home, expand_home_in_values, explained, split_options
 from scramble.config.record import complete, plain_section, remember
 from scramble.config.roots import ROOTS
 from scramble.config.validation import check_root, missing_keys, no_value, validate, without_hydra
@@ -58,6 +59,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
                     run(cfg, [])
                     return
                 overrides = list(HydraConfig.get().overrides.task)
+                expand_home_in_values(cfg)
                 run(cfg, overrides, complete(cfg, root, overrides))
 
         def run(cfg: DictConfig, overrides: Sequence[str], line: str | None = None) -> None:
@@ -132,6 +134,8 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
     """
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
+        for cfg in configs:
+            expand_home_in_values(cfg)
         completions = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
         # Report a fault only once, even if several points share it.
         if faults := dict.fromkeys(clause for cfg in configs for clause in check_root(cfg, root, sections)):
@@ -182,8 +186,6 @@ def start(main: Callable[..., None]) -> None:
 
         run_resolved(main, sys.argv[2])
         return
-    from scramble.config.overrides import expand_home, explained, split_options
-
     remember_command(sys.argv)
     options, overrides = split_options(sys.argv[1:])
     root = Path(sys.argv[0]).stem

@@ -6,10 +6,10 @@ import os
 import re
 import shlex
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scramble.config.field_checks import ConfigError, hint
 from scramble.config.help import SHARED_KEYS
@@ -17,6 +17,9 @@ from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
 from scramble.config.validation import check_root
 from scramble.project import CONFIGS, choices_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig, ListConfig
 
 
 @contextmanager
@@ -125,12 +128,29 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def expand_home(argument: str) -> str:
-    """Replace ``key=~/...`` with ``key=<home folder>/...``.
+    """Replace ``~/`` with the path of the home folder in the values of an argument, also in lists and mappings.
 
     Shells expand ``~`` only at the start of an argument, and Hydra's grammar does not allow ``~`` in a value.
     """
     key, _, value = argument.partition("=")
-    return f"{key}={os.path.expanduser(value)}" if value.startswith("~/") else argument
+    if not value.startswith(("~/", "[", "{")):
+        return argument
+    return f"{key}=" + re.sub(r"(^|[\[{,:]\s*)~(?=/)", lambda match: match[1] + os.path.expanduser("~"), value)
+
+
+def expand_home_in_values(cfg: DictConfig | ListConfig) -> None:
+    """Replace ``~/`` at the start of values of a composed configuration, which may be from a YAML file."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+
+    keys: Iterable[Any] = range(len(cfg)) if isinstance(cfg, ListConfig) else [key for key in cfg if key != "hydra"]
+    for key in keys:
+        if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):
+            continue
+        value = cfg[key]
+        if isinstance(value, DictConfig | ListConfig):
+            expand_home_in_values(value)
+        elif isinstance(value, str) and value.startswith("~/"):
+            cfg[key] = os.path.expanduser(value)
 
 
 # -------------------------------------------------------------------------------------------------------------- quoting
