@@ -13,6 +13,7 @@ from typing import Any
 
 import scramble
 from scramble.console import counted
+from scramble.language.scripts import word_count
 from scramble.records import ImageRecord, PreferencePair
 
 HOMEPAGE = "https://arxiv.org/abs/2504.04740"
@@ -62,8 +63,8 @@ def dataset_card(
         counts[pair.kind] += 1
         rules[pair.rule or "unnamed"] += 1
         sums = words.setdefault(pair.kind, [0, 0])
-        sums[0] += len(pair.chosen.split())
-        sums[1] += len(pair.rejected.split())
+        sums[0] += word_count(pair.chosen)
+        sums[1] += word_count(pair.rejected)
     total = counts.total()
     kinds = [
         {

@@ -1,13 +1,14 @@
-"""Finds the words that differ between two texts."""
+"""Finds the words that differ between two texts. In scripts without spaces, each character is a word."""
 
 from __future__ import annotations
 
 import difflib
 import re
 
+from scramble.language.scripts import SPACED_WORD, UNSPACED
 from scramble.records import Edit
 
-_TOKEN = re.compile(r"\w+|\W")
+_TOKEN = re.compile(rf"[{UNSPACED}]|{SPACED_WORD}|\W")
 _LONG = 2000  # tokens; the exact diff of longer texts takes up to seconds
 
 

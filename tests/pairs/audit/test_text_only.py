@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 
 from scramble.formats import read_pairs
 from scramble.formats.word_diff import word_edits
-from scramble.pairs.audit.audit import audit_pairs, sample_note
+from scramble.language.scripts import word_count
+from scramble.pairs.audit.audit import audit_pairs, length_ratios, sample_note
 from scramble.pairs.audit.faults import faults
 from scramble.pairs.audit.language_model import TrigramModel
-from scramble.pairs.audit.text_features import character_ngrams, word_ngrams
+from scramble.pairs.audit.text_features import character_ngrams, word_ngrams, words
 from scramble.pairs.audit.text_only import (
     CLASSIFIERS,
     cross_fit,
@@ -259,3 +261,64 @@ def test_page_is_self_contained_and_escapes_texts(tmp_path):
 def test_word_edits():
     (edit,) = word_edits("A cat sat.", "A dog sat.")
     assert (edit.chosen, edit.rejected) == ((2, 5), (2, 5))
+
+
+def test_word_edits_of_a_script_without_spaces():
+    (edit,) = word_edits("一只猫坐在红色沙发上。", "一只狗坐在红色沙发上。")
+    assert (edit.chosen, edit.rejected) == ((2, 3), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It's a well-known café.", ["it's", "a", "well", "known", "café"]),
+        ("一只iPhone手机，很新。", ["一", "只", "iphone", "手", "机", "很", "新"]),
+        ("ネコとCPU", ["ネ", "コ", "と", "cpu"]),
+        ("แมวดำ 2 ตัว", [*"แมวดำ", "2", *"ตัว"]),
+        ("बिल्ली की कुर्सी।", ["बिल्ली", "की", "कुर्सी"]),
+        ("고양이 두 마리", ["고양이", "두", "마리"]),
+    ],
+)
+def test_words_of_all_scripts(text, expected):
+    assert words(text) == expected
+
+
+def test_words_of_english_are_runs_of_word_characters(shared):
+    """The pattern for all scripts finds the same words in English as the pattern for English alone."""
+    lines = (shared / "data" / "coco_val2017_captions.jsonl").read_text().splitlines()
+    text = " ".join(json.loads(line)["caption"] for line in lines)
+    assert words(text) == re.findall(r"\w+(?:'\w+)?", text.lower())
+    assert word_count(text) == len(text.split())
+
+
+ANIMALS = {
+    "Chinese": ("一只{}在{}旁边看着{}。", "猫 狗 马 鸟 牛 羊 熊 鱼", "恐龙"),
+    "Japanese": ("{}が{}の隣で{}を見ている。", "猫 いぬ ウマ 鳥 うし ヒツジ 熊 さかな", "恐竜"),
+    "Thai": ("{}อยู่ข้าง{}และมอง{}", "แมว หมา ม้า นก วัว แกะ หมี ปลา", "ไดโนเสาร์"),
+    "Hindi": ("{} {} के पास {} को देखता है।", "बिल्ली कुत्ता घोड़ा चिड़िया गाय भेड़ भालू मछली", "डायनासोर"),
+}
+
+
+@pytest.mark.parametrize("language", ANIMALS)
+def test_shortcuts_are_found_in_scripts_without_spaces(language):
+    """A rejected text with an animal that no chosen text has is recognised. A swap of two animals is not recognised."""
+    template, names, other = ANIMALS[language]
+    rng = random.Random(0)
+    swaps, replaced = [], []
+    for number in range(300):
+        one, two, three = rng.sample(names.split(), 3)
+        chosen = template.format(one, two, three)
+        swaps.append(pair(number, chosen, template.format(two, one, three)))
+        replaced.append(pair(number, chosen, template.format(other, two, three)))
+    for name in ("unigram", "bigram", "trigram", "character", "language model"):
+        assert text_only_accuracy(replaced, name).accuracy > 95, name
+    for name in CLASSIFIERS:
+        assert 40 <= text_only_accuracy(swaps, name).accuracy <= 60, name
+
+
+def test_statistics_of_texts_without_spaces():
+    """Repeated characters are no grammatical errors, and lengths are counted in characters."""
+    pairs = [pair(0, "一只猫慢慢地走。", "一只狗看看花花草草，慢慢地走。")]
+    result = audit_pairs(pairs)
+    assert result["rules"]["rule"]["ungrammatical"] == 0
+    assert length_ratios(pairs)[-1] == 1  # 13 and 7 characters

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from scramble.language.scripts import word_count
 from scramble.pairs.audit.faults import FAULTS, faults
 from scramble.pairs.audit.text_features import words
 from scramble.pairs.audit.text_only import (
@@ -150,7 +151,7 @@ def length_ratios(pairs: Sequence[PreferencePair]) -> list[int]:
     """
     counts = [0] * (len(RATIO_EDGES) - 1)
     for pair in pairs:
-        ratio = len(pair.rejected.split()) / max(1, len(pair.chosen.split()))
+        ratio = word_count(pair.rejected) / max(1, word_count(pair.chosen))
         counts[max(i for i, edge in enumerate(RATIO_EDGES[:-1]) if ratio >= edge)] += 1
     return counts
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from scramble.language.inflect import article
 from scramble.language.lexicon import Lexicon, load_lexicon
+from scramble.language.scripts import is_unspaced
 from scramble.pairs.audit.text_features import lower_words
 from scramble.records import PreferencePair
 
@@ -78,7 +79,7 @@ def form_errors(text: str, lexicon: Lexicon) -> set[str]:
     for place, (this, following) in enumerate(pairwise(words)):
         if this in ("a", "an") and this != article(following):
             result.add(f"{this} {following}")
-        if this == following and this not in ("had", "that"):
+        if this == following and this not in ("had", "that") and not is_unspaced(this):
             result.add(f"{this} {following}")
         entry = lexicon.nouns.get(following)
         if entry is None or following in _SAME_FORM or following in lexicon.adjectives:

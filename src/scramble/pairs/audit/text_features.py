@@ -1,25 +1,29 @@
 """Compute features for text-only classifiers: differences between the chosen and the rejected text of a pair.
 
-Words are compared in lower case without punctuation. N-grams are hashed into :data:`COLUMNS` columns, so that a
+Words are compared in lower case without punctuation. In scripts without spaces between words, such as Chinese, each
+character is a word (:mod:`scramble.language.scripts`). N-grams are hashed into :data:`COLUMNS` columns, so that a
 classifier that was fitted on one set of pairs can be applied to another set.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scramble.language.inflect import word_set
 from scramble.language.lexicon import Lexicon, load_lexicon
+from scramble.language.scripts import MARKS, SPACED_WORD, UNSPACED, word_count
 from scramble.records import PreferencePair
 
 if TYPE_CHECKING:
     import numpy as np
 
 COLUMNS = 2**20
-_WORD = re.compile(r"\w+(?:'\w+)?")
+_WORD = re.compile(rf"[{UNSPACED}]|{SPACED_WORD}(?:'{SPACED_WORD})?")
+_RUN = re.compile(rf"[\w{MARKS}{UNSPACED}]+(?:'{SPACED_WORD})?")  # words without spaces between them
 _SURFACE: tuple[Callable[[str], Any], ...] = (
     lambda t: t[:1].islower(),
     lambda t: t[:1].isupper(),
@@ -30,10 +34,10 @@ _SURFACE: tuple[Callable[[str], Any], ...] = (
     lambda t: bool(re.search(r"\s\s", t)),
     lambda t: t == t.lower(),
     lambda t: sum(c.isupper() for c in t),
-    lambda t: sum(not c.isalnum() and not c.isspace() for c in t),
+    lambda t: sum(not c.isalnum() and not c.isspace() and unicodedata.category(c)[0] != "M" for c in t),
     lambda t: t.count(","),
 )
-_LENGTH: tuple[Callable[[str], Any], ...] = (len, lambda t: len(t.split()))
+_LENGTH: tuple[Callable[[str], Any], ...] = (len, word_count)
 _FUNCTION_WORDS = (
     word_set("a an the this that his her its their some each every no"),
     word_set("and or but"),
@@ -84,7 +88,12 @@ def word_ngrams(longest: int) -> Callable[[Sequence[PreferencePair]], Any]:
 
 def character_ngrams(pairs: Sequence[PreferencePair]) -> Any:
     """Return the differences of the counts of character n-grams (n from 2 to 6) as a sparse matrix (n, COLUMNS)."""
-    return _ngram_gaps(((lower_words(p.chosen), lower_words(p.rejected)) for p in pairs), range(2, 7), str)
+    sides = ((_without_punctuation(p.chosen), _without_punctuation(p.rejected)) for p in pairs)
+    return _ngram_gaps(sides, range(2, 7), str)
+
+
+def _without_punctuation(text: str) -> str:
+    return " ".join(_RUN.findall(text.lower()))
 
 
 def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
