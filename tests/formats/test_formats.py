@@ -239,7 +239,7 @@ def test_own_data_sets_are_read(tmp_path: Path) -> None:
 
 def test_unknown_pair_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"question": "q", "answer": "a"}\n')
-    with pytest.raises(FormatError, match=r"row 1: the row's keys \(question, answer\)"):
+    with pytest.raises(FormatError, match=r"x\.jsonl: the columns \(question, answer\) match no known format"):
         list(read_pairs(tmp_path / "x.jsonl"))
     (tmp_path / "swap_obj.json").write_text('{"4": {"filename": "1.jpg", "caption": "a"}}')
     with pytest.raises(FormatError, match="key 4"):

@@ -90,6 +90,28 @@ FORMS: dict[str, Callable[[str, str, str], dict[str, Any]]] = {
         "conversations": [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": c}],
         "rejected_conversations": [{"from": "human", "value": "Describe."}, {"from": "gpt", "value": r}],
     },
+    "LLaVA-RLHF": lambda i, c, r: {
+        "image": i,
+        "conversations": [
+            {"from": "human", "value": "Describe.\n<image>"},
+            {"from": "gpt", "value": "Another."},
+        ],
+        "output_1": {"from": "llava", "value": r},
+        "output_2": {"from": "llava", "value": c},
+        "preference": 2,
+    },
+    "OpenAI": lambda i, c, r: {
+        "input": {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": i}}, {"type": "text", "text": "Describe."}],
+                }
+            ]
+        },
+        "preferred_output": [said(c)],
+        "non_preferred_output": [said(r)],
+    },
     "null prompt": lambda i, c, r: {"image": i, "prompt": None, "question": "Describe.", "chosen": c, "rejected": r},
 }
 
@@ -272,7 +294,7 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     assert pair.image_ids == ("2",)
     assert listed == [(2, "4 fields for 3 columns (put a text with ',' in double quotes)"), (3, "empty rejected")]
     path.write_text("image,good,bad\n0.jpg,A cat,A dog\n")
-    with pytest.raises(FormatError, match=r"the row's keys \(image, good, bad\) match no known format: the nearest is"):
+    with pytest.raises(FormatError, match=r"the columns \(image, good, bad\) match no known format; the nearest is"):
         list(read_pairs(path))
 
 

@@ -190,7 +190,7 @@ def test_errors_about_columns_name_the_columns_of_the_file(tmp_path: Path, scrip
     path = own_columns(tmp_path, 3)
     columns = "photo, question, good, bad, rater"
     for keys, clause in (
-        ([], "Set the names of your columns (columns.<needed>=<your column>)"),
+        ([], "set the names of your columns (columns.chosen=<your column> columns.rejected=<your column>)"),
         (["columns.chosen=good"], f"the columns ({columns}) match no known format; the nearest is mmpr"),
         (["columns.chosen=god"], f"columns.chosen=god: {path} has no column god: choose one of {columns}"),
         (["columns.good=chosen"], "The name in the format comes first: write columns.chosen=good"),

@@ -6,6 +6,7 @@ the question ``QUESTION`` and the answers ``answers(n)``.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Callable
@@ -291,6 +292,46 @@ def vlfeedback(folder: Path) -> Path:
     return write_parquet(folder / "train.parquet", columns, image=ImageFeature())
 
 
+def llava_rlhf(folder: Path) -> Path:
+    """Write the layout of zhiqings/LLaVA-Human-Preference-10K: a JSON list. ``preference`` is the number of the better
+    output, and the last turn of ``conversations`` is neither of the two outputs.
+    """
+    names = write_images(folder)
+    rows = []
+    for n, name in enumerate(names):
+        outputs = [{"from": "llava", "value": text} for text in answers(n)]
+        better = 1 + n % 2
+        rows.append(
+            {
+                "id": n,
+                "image": name,
+                "conversations": sharegpt(f"<image>\n{QUESTION}", "the answer of GPT-4"),
+                "output_1": outputs[better - 1],
+                "output_2": outputs[2 - better],
+                "hallucination": n == 0,
+                "preference": better,
+            }
+        )
+    (folder / "llava_7b_v1_preference.json").write_text(json.dumps(rows))
+    return folder / "llava_7b_v1_preference.json"
+
+
+def openai(folder: Path) -> Path:
+    """Write OpenAI's preference data. The images are data URLs in messages."""
+    rows = []
+    for n, color in enumerate(COLORS):
+        url = f"data:image/png;base64,{base64.b64encode(encoded(color)).decode()}"
+        parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": url, "detail": "low"}}]
+        rows.append(
+            {
+                "input": {"messages": [{"role": "user", "content": parts}], "tools": [], "parallel_tool_calls": True},
+                "preferred_output": said(answers(n)[0]),
+                "non_preferred_output": said(answers(n)[1]),
+            }
+        )
+    return write_lines(folder / "preferences.jsonl", rows)
+
+
 def shared(folder: Path) -> Path:
     """Write the parquet file that ``scripts/share.py what=data`` writes."""
     return write("trl-parquet", *own_records(), folder)[0]
@@ -329,6 +370,8 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "MMPR": (mmpr, "mmpr"),
     "MMPR, rows": (mmpr_rows, "mmpr"),
     "VLFeedback": (vlfeedback, "vlfeedback"),
+    "LLaVA-RLHF": (llava_rlhf, "llava-rlhf"),
+    "OpenAI": (openai, "openai"),
     "share.py": (shared, "trl"),
     "own tables": (own_tables, "pair tables that SCRAMBLe wrote"),
 }

@@ -49,6 +49,18 @@ def test_imagefolder_metadata(tmp_path: Path) -> None:
     assert captions("image_folder", tmp_path) == expected
 
 
+@pytest.mark.parametrize("name", ["mine.json", "mine.jsonl"])
+def test_a_list_of_captions(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path, "a.png", "b.png")
+    (tmp_path / "settings.json").write_text(json.dumps({"size": 3}))
+    rows = [{"image": "a.png", "text": ["A red square.", "Red."]}, {"image": "b.png", "text": "Green."}]
+    (tmp_path / name).write_text(json.dumps(rows, indent=1))
+    expected = {"a.png": ("A red square.", "Red."), "b.png": ("Green.",)}
+    assert captions("image_folder", tmp_path) == captions("image_folder", tmp_path / name) == expected
+    with pytest.raises(SourceError, match=r"settings\.json does not contain a list of rows"):
+        captions("image_folder", tmp_path / "settings.json", caption_column="text")
+
+
 def test_flickr8k_with_its_image_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_images(tmp_path / "Images", "1.jpg", "2.jpg")
     (tmp_path / "other").mkdir()

@@ -99,8 +99,24 @@ def parquet(rows: Rows) -> bytes:
     return stream.getvalue()
 
 
+def as_list(rows: Rows) -> bytes:
+    return json.dumps(rows, ensure_ascii=False, default=str, indent=1).encode("utf-8", "surrogatepass")
+
+
+def asked(rows: Rows) -> Rows:
+    return [{"question": row.get("caption"), **{k: v for k, v in row.items() if k != "caption"}} for row in rows]
+
+
 def questions(rows: Rows) -> bytes:
-    return lines([{"question": row.get("caption"), **{k: v for k, v in row.items() if k != "caption"}} for row in rows])
+    return lines(asked(rows))
+
+
+def list_of_questions(rows: Rows) -> bytes:
+    return as_list(asked(rows))
+
+
+def table_of_questions(rows: Rows) -> bytes:
+    return table(asked(rows))
 
 
 def mmpr(rows: Rows) -> bytes:
@@ -135,10 +151,13 @@ def graphs(rows: Rows) -> bytes:
 READERS: dict[str, tuple[Callable[[Rows], bytes], str, str, dict[str, Any]]] = {
     "csv": (table, "captions.csv", "image_folder", {"id_column": "id"}),
     "jsonl": (lines, "captions.jsonl", "image_folder", {"id_column": "id"}),
+    "json": (as_list, "captions.json", "image_folder", {"id_column": "id"}),
     "coco": (coco, "captions_images.json", "coco", {}),
     "release": (release, "release.json", "release", {}),
     "parquet": (parquet, "captions.parquet", "hf", {"id_column": "id"}),
     "questions": (questions, "questions.jsonl", "questions", {}),
+    "questions, json": (list_of_questions, "questions.json", "questions", {}),
+    "questions, csv": (table_of_questions, "questions.csv", "questions", {}),
     "mmpr": (mmpr, "rows.jsonl", "mmpr", {}),
     "gqa": (gqa, "asked.json", "gqa", {}),
     "visual_genome": (graphs, "graphs.json", "visual_genome", {}),

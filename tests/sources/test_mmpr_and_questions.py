@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -260,10 +263,51 @@ def test_empty_cells_and_whole_numbers_of_tables(tmp_path: Path) -> None:
 def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no column question, only text. Rename the column$"):
         questions_of(tmp_path, {"text": "What?"})
-    with pytest.raises(SourceError, match=r"is a folder: set data.path to a JSONL file"):
+    with pytest.raises(SourceError, match=r"is a folder: set data.path to a file with questions"):
         list(questions.bundles(tmp_path, BadRows()))
 
 
 def test_the_message_about_a_folder_without_meta_json_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"meta.json does not exist: set data.path to the meta.json"):
         list(mmpr.bundles(tmp_path, BadRows()))
+
+
+@pytest.mark.parametrize("kind", ["list", "jsonl list", "one", "csv", "tsv", "parquet"])
+def test_question_files_may_be_lists_and_tables(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "1.png").write_bytes(encoded("red"))
+    first: dict[str, Any] = {"id": "a", "image": "1.png", "question": "Which, one?", "answer": "A", "choices": ["x, y"]}
+    rows: list[dict[str, Any]] = [first, {**first, "id": "b", "question": "How many?", "answer": 2, "choices": None}]
+    rows = rows[:1] if kind == "one" else rows
+    path = tmp_path / {"list": "q.json", "jsonl list": "q.jsonl", "one": "q.json"}.get(kind, f"q.{kind}")
+    if kind == "parquet":
+        columns = {key: [str(row[key]) if key == "answer" else row[key] for row in rows] for key in first}
+        pq.write_table(pa.table(columns), path)
+    elif kind in ("csv", "tsv"):
+        cells = [{**row, "choices": json.dumps(row["choices"]) if row["choices"] else ""} for row in rows]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(first), delimiter="," if kind == "csv" else "\t")
+            writer.writeheader()
+            writer.writerows(cells)
+    else:
+        path.write_text(json.dumps(rows[0] if kind == "one" else rows, indent=2))
+    bundles = list(questions.bundles(path, BadRows(None, 0.0)))
+    asked = [bundle.questions[0] for bundle in bundles]
+    expected = [("a", "Which, one?", "A", ("x, y",)), ("b", "How many?", "2", ())][: len(rows)]
+    assert [(one.question_id, one.question, one.answer, one.choices) for one in asked] == expected
+    assert all(bundle.images[0].image.open().size == (40, 40) for bundle in bundles)
+
+
+def test_embedded_images_of_questions(tmp_path: Path) -> None:
+    """Embedded images with equal names are different images, and equal bytes are the same image."""
+    images: list[Any] = [{"bytes": encoded(color), "path": "image.png"} for color in ("red", "blue", "red")]
+    images.append({"bytes": b"no", "path": "image.png"})
+    columns = {"question": ["What?"] * 4, "answer": ["x"] * 4, "image": images, "images": [[image] for image in images]}
+    for key in ("image", "images"):
+        table = pa.table({name: columns[name] for name in ("question", "answer", key)})
+        pq.write_table(table, tmp_path / "q.parquet")
+        bad = BadRows(None, 1.0)
+        bundles = list(questions.bundles(tmp_path / "q.parquet", bad))
+        assert [bundle.images[0].image.read() for bundle in bundles] == [encoded(c) for c in ("red", "blue", "red")]
+        ids = [bundle.questions[0].image_ids for bundle in bundles]
+        assert ids[0] == ids[2] != ids[1] and ids[0] == (bundles[0].images[0].image_id,)
+        assert bad.reasons == {"unreadable image": 1}

@@ -94,6 +94,65 @@ def test_rated_lists_give_the_best_and_the_worst_or_all_pairs(tmp_path: Path) ->
     ]
 
 
+def test_outputs_of_llava_rlhf_are_ordered_by_preference(tmp_path: Path) -> None:
+    pairs = pairs_of(LAYOUTS["LLaVA-RLHF"][0](tmp_path))
+    assert [pair.details for pair in pairs[:2]] == [{"hallucination": True}, {"hallucination": False}]
+    row = {
+        "conversations": [{"from": "human", "value": "What?"}],  # without the answer of LLaVA-Instruct
+        "output_1": "a",
+        "output_2": {"from": "gpt", "value": "b"},
+    }
+    bad = BadRows(None, 1.0)
+    rows = [{**row, "preference": value} for value in (2, "1", 2.0, 0, None, True)]
+    pairs = pairs_of(write_lines(tmp_path / "x.jsonl", [*rows, row]), bad)
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs] == [
+        ("What?", "b", "a"),
+        ("What?", "a", "b"),
+        ("What?", "b", "a"),
+    ]
+    assert bad.reasons == {
+        "preference is 0, but it must be 1 or 2": 1,
+        "preference is None, but it must be 1 or 2": 1,
+        "preference is True, but it must be 1 or 2": 1,
+        "no preference": 1,
+    }
+
+
+def test_messages_of_openai_contain_the_images(tmp_path: Path) -> None:
+    """The first question of the guide to vision fine-tuning is a text alone, and the second is an image alone."""
+    names = write_images(tmp_path)
+
+    def row(url: str, **more: Any) -> dict[str, Any]:
+        messages = [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": "What colour is this?"},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]},
+        ]
+        outputs = {"preferred_output": said("Red."), "non_preferred_output": said("Blue.")}
+        return {"input": {"messages": messages}, **outputs, **more}
+
+    def said(text: str) -> list[dict[str, str]]:
+        return [{"role": "assistant", "content": text}]
+
+    bad = BadRows(None, 1.0)
+    rows = [
+        row(names[0]),
+        row("https://example.org/a.png"),
+        row("data:image/png;base64,###"),
+        row(names[0], preferred_output=said("a") + said("b")),
+        row(names[0], preferred_output=[{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]),
+    ]
+    (pair,) = pairs_of(write_lines(tmp_path / "x.jsonl", rows), bad)
+    assert pair.history == (Turn("system", "Be brief."), Turn("user", "What colour is this?"))
+    assert (pair.prompt, pair.image_ids, pair.chosen, pair.rejected) == ("", ("red",), "Red.", "Blue.")
+    assert bad.reasons == {
+        "image is a URL, not a path (download the images first)": 1,
+        "the data URL of an image is not valid Base64": 1,
+        "preferred_output and non_preferred_output must contain one message each": 1,
+        "tool calls are not supported: remove rows with tool_calls": 1,
+    }
+
+
 # ------------------------------------------------------------------------------------------------------- conversations
 
 
@@ -340,6 +399,70 @@ def test_rows_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) -
     list(read_pairs(path, lambda file, row, reason: audited.append(reason), layout=Layout("trl")))
     only_training = ("missing image", "unreadable image", "image is a URL", "no prompt")  # the audit reads texts only
     assert audited == [reason for reason in listed if not reason.startswith(only_training)]
+
+
+def test_columns_that_are_not_used_are_named_once_per_file(tmp_path: Path, capsys: Output) -> None:
+    names = write_images(tmp_path)
+    row = {"images": names[:1], "prompt": QUESTION, "chosen": "a", "rejected": "b", "ds_name": "x"}
+    path = write_lines(tmp_path / "used.jsonl", [row])
+    pairs_of(path)
+    assert "not used" not in capsys.readouterr().out
+    path = write_lines(tmp_path / "more.jsonl", [row, {**row, "margin": 0.5}, {**row, "score": 1, "objects": {}}])
+    pairs_of(path)
+    assert capsys.readouterr().out.count(f"data: {path}: these columns are not used: margin, score, objects\n") == 1
+    columns = {"chosen": "good", "rejected": "bad"}  # the columns of the file with the format's names are not used
+    path = write_lines(tmp_path / "renamed.jsonl", [{**row, "good": "c", "bad": "d"}])
+    assert pairs_of(path, columns=columns)[0].chosen == "c"
+    assert f"data: {path}: these columns are not used: chosen, rejected\n" in capsys.readouterr().out
+    folder = LAYOUTS["LLaMA-Factory"][0](tmp_path / "factory")
+    rows = [{**row, "margin": 1} for row in json.loads((folder / "mine.json").read_text())]
+    (folder / "mine.json").write_text(json.dumps(rows))
+    pairs_of(folder)
+    assert "mine.json: these columns are not used: margin\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("MMPR", "own tables")])
+def test_layouts_have_only_columns_without_use_for_training(layout: str, tmp_path: Path, capsys: Output) -> None:
+    pairs_of(LAYOUTS[layout][0](tmp_path))
+    line = next((line for line in capsys.readouterr().out.splitlines() if "these columns are not used: " in line), "")
+    expected = {
+        "RLAIF-V": "origin_split, idx",
+        "RLHF-V": "origin_split, idx",
+        "POVID": "id",
+        "VLFeedback": "id, models",
+        "LLaVA-RLHF": "id",
+    }
+    assert line.rpartition(": ")[2] == expected.get(layout, "")
+
+
+def test_the_audit_and_training_read_the_same_rows_of_a_mixed_file(tmp_path: Path) -> None:
+    images = {"images": write_images(tmp_path)[:1]}
+    user, reply = {"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "c"}
+    rows = [
+        {**images, "prompt": "q", "chosen": "c", "rejected": "r"},
+        {**images, "messages": [user, reply], "rejected_response": "r"},
+        {**images, "question": "q", "chosen": "c", "rejected": "r", "ds_name": "x"},
+        {**images, "conversations": [user], "output_1": "r", "output_2": "c", "preference": 2},
+        {**images, "prompt": "q", "chosen": "c"},
+        {"text": "not a pair"},
+    ]
+    path = write_lines(tmp_path / "x.jsonl", rows)
+    trained, audited = BadRows(None, 1.0), BadRows(None, 1.0)
+    pairs = pairs_of(path, trained)
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs] == [("q", "c", "r")] * 4
+    assert [pair.source for pair in pairs] == ["trl:x", "ms-swift:x", "rlaif-v:x", "llava-rlhf:x"]
+    again = list(read_pairs(path, audited.reject))
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in again] == [("q", "c", "r")] * 4
+    assert trained.reasons == audited.reasons == {"no rejected": 1, "no chosen": 1}
+
+
+def test_one_row_in_a_json_file_and_lines_that_are_not_json(tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    (tmp_path / "x.json").write_text(json.dumps(row, indent=2))
+    assert [pair.chosen for pair in pairs_of(tmp_path / "x.json")] == ["a"]
+    (tmp_path / "x.jsonl").write_text(f"{row}\n{row}\n")
+    with pytest.raises(SourceError, match=r"none of the 2 rows can be used.*x\.jsonl, row 1: not JSON"):
+        pairs_of(tmp_path / "x.jsonl")
 
 
 def test_objects_of_ms_swift_are_refused(tmp_path: Path) -> None:

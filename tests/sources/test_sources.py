@@ -140,7 +140,7 @@ def test_empty_data_set_missing_file_and_wrong_column_are_named(tmp_path: Path) 
     with pytest.raises(SourceError, match="unknown source 'cocoa'"):
         list(read("cocoa", tmp_path))
     write_jsonl(tmp_path / "none.jsonl", [{"image": "gone.png", "caption": "x"}])
-    with pytest.raises(SourceError, match=r"none of the 1 rows .*none.jsonl, row 1: missing image"):
+    with pytest.raises(SourceError, match=r"only row cannot be used. The error is: .*none.jsonl, row 1: missing image"):
         list(read("image_folder", tmp_path / "none.jsonl"))
 
 

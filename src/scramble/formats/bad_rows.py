@@ -8,7 +8,10 @@ from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
+from scramble.console import counted
 from scramble.storage.files import writing
+
+_SHOWN = 8  # number of reasons that a message lists
 
 _CAPTION_FAULT = re.compile("(row without|empty) caption|caption is .*")
 
@@ -39,8 +42,8 @@ class BadRows:
     counted. Use the object as a context manager, or call :meth:`close`.
 
     Attributes:
-        images_key, caption_key, columns_key: the configuration keys for the image folder, the caption column, and the
-            names of all columns, which error messages suggest. The reader of the input sets the keys that it supports.
+        images_key, caption_key: the configuration keys for the image folder and the caption column, which error
+            messages suggest. The reader of the input sets the keys that it supports.
     """
 
     def __init__(self, path: str | Path | None = None, max_fraction: float = 0.05) -> None:
@@ -49,7 +52,7 @@ class BadRows:
         self.used = 0
         self.reasons: Counter[str] = Counter()
         self.first = ""
-        self.images_key = self.caption_key = self.columns_key = ""
+        self.images_key = self.caption_key = ""
         self._file = None
         if self.path is not None:
             with writing(self.path):
@@ -60,6 +63,13 @@ class BadRows:
     def rejected(self) -> int:
         """The number of rejected rows."""
         return self.reasons.total()
+
+    @property
+    def counts(self) -> str:
+        """The most frequent reasons with their counts, as text."""
+        shown = [f"{count} x {kind}" for kind, count in self.reasons.most_common(_SHOWN)]
+        more = len(self.reasons) - len(shown)
+        return ", ".join([*shown, *([counted(more, "other reasons")] if more else [])])
 
     def use(self, rows: int = 1) -> None:
         """Count used rows."""
@@ -87,10 +97,12 @@ class BadRows:
         Raises SourceError if no row is usable or too many rows were rejected.
         """
         total = self.used + self.rejected
-        listed = f" {self.path} lists all errors." if self.path else ""
+        listed = f" {self.path} lists all errors." if self.path and self.rejected > 1 else ""
         if total == 0:
             raise SourceError(f"{source}: the data set is empty: choose a data set with rows")
-        counts = ", ".join(f"{count} x {kind}" for kind, count in self.reasons.most_common())
+        counts = self.counts
+        if self.used == 0 and total == 1:
+            raise SourceError(f"{source}: the only row cannot be used. The error is: {self.first}. {self._fix()}")
         if self.used == 0:
             several = f" ({counts})" if len(self.reasons) > 1 else ""
             raise SourceError(
@@ -116,10 +128,7 @@ class BadRows:
         if self.caption_key and captions.total() > self.rejected / 2:
             key = ", or to a key of a column of dictionaries (column.key)" if "dict" in " ".join(captions) else ""
             return f"Set {self.caption_key} to the column of the captions{key}"
-        unknown = sum(rows for kind, rows in self.reasons.items() if "known format: the nearest is" in kind)
-        if self.columns_key and unknown > self.rejected / 2:
-            return f"Set the names of your columns ({self.columns_key}.<needed>=<your column>)"
-        return "Fix the rows"
+        return "Fix the row" if self.rejected == 1 else "Fix the rows"
 
     def close(self) -> None:
         if self._file is not None:

@@ -107,7 +107,7 @@ def clean_captions(values: Any) -> list[str]:
     parsed.
     """
     if isinstance(values, str):
-        values = _parse_list(values)
+        values = parse_list(values, "caption")
     if isinstance(values, Iterable) and not isinstance(values, str | bytes | dict):
         captions = [
             text for value in values for text in (clean_captions if isinstance(value, str) else _single_caption)(value)
@@ -136,6 +136,23 @@ def image_name(value: Any) -> str:
     if len(value) > _LONGEST_PATH:
         raise RecordError("image is a string that is too long for a path (write the images to files first)")
     return clean_text(value, "image")
+
+
+def image_fields(value: Any) -> tuple[bytes | None, str | None]:
+    """Return the bytes and path in an image field: bytes, a path, a dictionary with both, or a list with one of these.
+
+    Raises RecordError if the field has neither bytes nor a path.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bytes):
+        return value or None, None
+    if isinstance(value, dict):
+        data, path = value.get("bytes"), value.get("path")
+        if isinstance(data, bytes) and data:
+            return data, path if isinstance(path, str) else None
+        value = path
+    return None, image_name(value)
 
 
 def clean_id(value: Any) -> str:
@@ -169,11 +186,14 @@ def _single_caption(value: Any) -> list[str]:
     return [clean_caption(value)]
 
 
-def _parse_list(text: str) -> Any:
-    """Parse a list (or another JSON value in brackets) that is stored as a string. Return other strings stripped."""
+def parse_list(text: str, what: str) -> Any:
+    """Parse a list (or another JSON value in brackets) that is stored as a string. Return other strings stripped.
+
+    Raises RecordError, which refers to the text as ``what``, for bytes, a dictionary, and a list that cannot be parsed.
+    """
     text = text.strip()
     if _WRITTEN_OTHER.fullmatch(text):
-        raise RecordError("caption is a dictionary or bytes, stored as a string")
+        raise RecordError(f"{what} is a dictionary or bytes, stored as a string")
     if (text[:1], text[-1:]) not in (("[", "]"), ("{", "}"), ("(", ")")):
         return text
     with suppress(ValueError, RecursionError):
@@ -186,4 +206,4 @@ def _parse_list(text: str) -> Any:
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         if len(value) == sum(token.type == tokenize.STRING for token in tokens):
             return value
-    raise RecordError("caption is a list stored as a string that cannot be parsed")
+    raise RecordError(f"{what} is a list stored as a string that cannot be parsed")

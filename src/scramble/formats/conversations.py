@@ -1,12 +1,14 @@
 """Parses conversations in rows of other projects. The messages have the keys of OpenAI or ShareGPT.
 
 A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the position of
-an image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``).
+an image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``). A part of the type
+``image_url`` contains an image as a data URL, or the path of an image.
 """
 
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,8 @@ from scramble.formats.bad_rows import FormatError
 from scramble.records import Turn
 
 IMAGE = "<image>"
-ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names; all other names are OpenAI's
+# ShareGPT's names, and OpenAI's newer name of the system prompt. All other roles have the names of chat templates.
+ROLES = {"human": "user", "gpt": "assistant", "developer": "system"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,8 @@ def _message(value: Any, what: str) -> ChatMessage:
     role, content = (value.get(key) for key in keys)
     if not isinstance(role, str):
         raise FormatError(f"{what}: a turn has neither the key 'role' nor the key 'from'")
+    if value.get("tool_calls"):
+        raise FormatError("tool calls are not supported: remove rows with tool_calls")
     role = ROLES.get(role, role)
     if not isinstance(content, list):
         return _plain_message(role, require_string(content, what))
@@ -159,5 +164,19 @@ def _message(value: Any, what: str) -> ChatMessage:
     # Arrow fills missing fields of a part with None.
     texts = [require_string(part.get("text") or "", what) for part in content if part.get("type") == "text"]
     places = [part for part in content if part.get("type") in ("image", "image_url")]
-    images = tuple(part["image"] for part in places if part.get("image") not in (None, ""))
+    images = tuple(image for part in places if (image := _image(part)) not in (None, ""))
     return ChatMessage(role, "".join(texts), len(places), images)
+
+
+def _image(part: Mapping[str, Any]) -> Any:
+    """Return the image that a typed part contains, or None. An image in a data URL is decoded."""
+    image = part.get("image")
+    if image in (None, "") and part.get("image_url"):
+        image = part["image_url"]
+        image = image.get("url") if isinstance(image, Mapping) else image
+    if not isinstance(image, str) or not image.startswith("data:"):
+        return image
+    try:
+        return base64.b64decode("".join(image.partition(";base64,")[2].split()), validate=True)
+    except ValueError as error:
+        raise FormatError("the data URL of an image is not valid Base64") from error

@@ -10,19 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from scramble.formats import mmpr
-from scramble.formats.bad_rows import FormatError, SourceError
+from scramble.formats.bad_rows import BadRows, FormatError, SourceError
 from scramble.formats.checks import exists
-from scramble.formats.csv_file import csv_names, csv_rows
+from scramble.formats.csv_file import COLUMN_KEYS, csv_names, csv_rows, require_columns
 from scramble.formats.dataset_info import INFO, DataSetEntry, find_info, read_entry
 from scramble.formats.hf_tables import ARROW, HubTable, LocalTable, files_of_split, is_table_folder, open_local
 from scramble.formats.readers import ANSWERS
-from scramble.storage.files import StoreError, read_json
+from scramble.storage.files import BLANK, StoreError, read_json
 from scramble.storage.jsonl import json_lines, json_values
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_TABLES = (".csv", ".tsv")
 DATA_SUFFIXES = (*JSON_SUFFIXES, *TEXT_TABLES, ".parquet", *ARROW)
 _IMAGE_COLUMNS = ("image", "images", "filename", "image_path")
+# Sets of columns with the answers of a pair. A row of preference data has the columns of one set.
+PAIR_COLUMNS = (
+    *ANSWERS,
+    ("output_1", "output_2"),
+    ("preferred_output", "non_preferred_output"),
+    ("rejected_conversations",),
+    ("rejected_messages",),
+)
 
 OnBadRow = Callable[[str | Path, int | str, str], None]
 """A function that is called with the file, the row's number or key, and the reason why the row cannot be used."""
@@ -157,74 +165,134 @@ def refuse(path: str | Path, row: int | str, reason: str) -> None:
 
 
 def read_rows(
-    path: Path, on_bad: OnBadRow = refuse, columns: Mapping[str, str] | None = None
+    path: Path,
+    on_bad: OnBadRow = refuse,
+    columns: Mapping[str, str] | None = None,
+    needs: Sequence[Sequence[str]] = PAIR_COLUMNS,
 ) -> Iterator[tuple[int, Any]]:
     """Yield the number (from 1) and content of each row of a JSON, JSONL, CSV, parquet or arrow file.
 
-    ``on_bad`` is called for rows that cannot be read. JSON files contain a list of rows or one row per line,
-    regardless of their suffix. For a CSV file, the number is the line number, and ``columns`` (see
-    :class:`scramble.formats.layout.Layout`) helps to find the delimiter. The columns are not renamed.
+    JSON files contain a list of rows, one row per line, or a single row, regardless of their suffix. The number of a
+    row of a JSONL or CSV file is its line number. The columns are not renamed.
+
+    Args:
+        on_bad: called for rows that cannot be read.
+        columns: see :class:`scramble.formats.layout.Layout`.
+        needs: sets of columns. A row has the columns of one set. In CSV files, these columns determine the delimiter.
 
     Raises SourceError if the file cannot be read.
     """
     if not path.is_file():
         raise FormatError(f"{path} does not exist: set the path to the data file or its folder")
+    columns = columns or {}
+    needs = [[columns.get(name, name) for name in needed] for needed in needs]
     try:
         if path.suffix.lower() in (".parquet", *ARROW):
             table = LocalTable(path, [path])
             yield from table.rows(table.columns)
         elif path.suffix.lower() in TEXT_TABLES:
-            yield from _table_rows(path, on_bad, columns or {})
+            yield from _table_rows(path, on_bad, columns, needs)
         else:
-            yield from _json_rows(path, on_bad)
+            yield from _json_rows(path, on_bad, needs)
     except StoreError as error:
         raise FormatError(str(error)) from error
 
 
-def _json_rows(path: Path, on_bad: OnBadRow) -> Iterator[tuple[int, Any]]:
+def object_rows(
+    path: Path, bad: BadRows, columns: list[str], named_by: str = COLUMN_KEYS
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and content of each row that is a JSON object, like :func:`read_rows`. Other rows are rejected.
+
+    Raises SourceError if the first row lacks one of ``columns``. For ``named_by`` see
+    :func:`scramble.formats.csv_file.require_columns`.
+    """
+    is_first = True
+    for number, row in read_rows(path, bad.reject, needs=[columns]):
+        if not isinstance(row, dict):
+            bad.reject(path, number, "not a JSON object", f"{type(row).__name__}; write one object per row")
+            continue
+        if is_first:
+            require_columns(path, columns, list(row), named_by=named_by)
+            is_first = False
+        yield number, row
+
+
+def rows_by_key(path: Path, columns: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return the content of a JSON file with an object that is not a single row, as in SugarCrepe; None for any other
+    file.
+    """
+    try:
+        if path.suffix.lower() != ".json" or not path.is_file() or _holds_lines(path):
+            return None
+        _, first = next(json_lines(path), (1, b""))
+        content = None if _opens_list(first) else read_json(path)
+    except StoreError:
+        return None  # the reader of the rows reports the error
+    needs = [[columns.get(name, name) for name in needed] for needed in PAIR_COLUMNS]
+    return content if isinstance(content, dict) and not _is_row(content, needs) else None
+
+
+def _json_rows(path: Path, on_bad: OnBadRow, needs: Sequence[Sequence[str]]) -> Iterator[tuple[int, Any]]:
     if not _holds_lines(path):
         content = read_json(path)
+        if isinstance(content, dict) and _is_row(content, needs):
+            content = [content]
         if not isinstance(content, list):
             raise FormatError(f"{path} does not contain a list of rows: write a JSON list, or one JSON object per line")
         yield from enumerate(content, 1)
         return
-    number = 0
-    for _, line in json_lines(path):
+    for number, line in json_lines(path):
         try:
             values = json_values(line)
         except ValueError as error:
-            number += 1
             on_bad(path, number, f"not JSON ({error})")
             continue
-        for value in values:
-            number += 1
-            yield number, value
+        yield from enumerate(values, number)  # a line has several values if carriage returns end rows
+
+
+def _is_row(content: Mapping[str, Any], needs: Sequence[Sequence[str]]) -> bool:
+    """Return whether a JSON object is a single row, and not rows by key or values by column. In a single row, a needed
+    column contains a string or a message.
+    """
+    values = [content[name] for needed in needs for name in needed if name in content]
+    return any(isinstance(value, str) or _is_message(value) for value in values)
+
+
+def _is_message(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, Mapping) and bool({"role", "from"} & set(first))
 
 
 def _holds_lines(path: Path) -> bool:
     """Return whether a JSON file has one row per line.
 
-    A ``.jsonl`` file has one row per line unless it starts with ``[``. Any other file has one row per line if its first
-    line is a JSON object and further lines follow.
+    A ``.jsonl`` file has one row per line unless its lines together are a list. Any other file has one row per line if
+    its first line is a JSON object and further lines follow.
     """
     lines = json_lines(path)
     _, first = next(lines, (1, b""))
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return not first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    is_jsonl, is_list = path.suffix.lower() in (".jsonl", ".ndjson"), _opens_list(first)
+    if next(lines, None) is None or (is_jsonl and not is_list):
+        return is_jsonl and not is_list
     try:
-        return all(isinstance(value, dict) for value in json_values(first)) and next(lines, None) is not None
+        return all(isinstance(value, dict) for value in json_values(first)) or is_jsonl
     except ValueError:
         return False
 
 
-def _table_rows(path: Path, on_bad: OnBadRow, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
+def _opens_list(line: bytes) -> bool:
+    return line.lstrip(BLANK).startswith(b"[")
+
+
+def _table_rows(
+    path: Path, on_bad: OnBadRow, columns: Mapping[str, str], needs: Sequence[Sequence[str]]
+) -> Iterator[tuple[int, Any]]:
     """Yield the rows of a table.
 
-    The columns of the answers, if any, determine the delimiter. The image column is used to find where a row begins.
+    The needed columns, if any, determine the delimiter. The image column is used to find where a row begins.
     """
     names = csv_names(path)
-    pairs = ([columns.get(name, name) for name in pair] for pair in ANSWERS)
-    answers = next((pair for pair in pairs if set(pair) <= names), [])
+    needed = next((one for one in needs if set(one) <= names), [])
     images = (columns.get(name, name) for name in _IMAGE_COLUMNS)
     image = next(([name] for name in images if name in names), [])
-    yield from csv_rows(path, [*image, *answers], lambda file, row, reason, line: on_bad(file, row, reason))
+    yield from csv_rows(path, [*image, *needed], lambda file, row, reason, line: on_bad(file, row, reason))

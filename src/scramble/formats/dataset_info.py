@@ -42,19 +42,22 @@ class DataSetEntry:
     columns: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The file's column name for each column name of the default layout."""
+        own = ("images", "videos", "audios", "system", "chosen", "rejected", PROVENANCE_COLUMN)
+        keys = dict(zip(own, own, strict=True))
+        if self.is_alpaca:
+            keys |= {"instruction": "prompt", "input": "query", "history": "history"}
+        else:
+            keys |= {"conversations": "messages"}
+        return {own: self.columns.get(key, own) for own, key in keys.items()}
+
     def sharegpt(self, row: Any) -> Any:
         """Return the row with the column names and message keys of the default layout."""
         if not isinstance(row, Mapping):
             return row
-        names = {
-            name: name for name in ("images", "videos", "audios", "system", "chosen", "rejected", PROVENANCE_COLUMN)
-        }
-        if self.is_alpaca:
-            names |= {"prompt": "instruction", "query": "input", "history": "history"}
-        else:
-            names |= {"messages": "conversations"}
-        columns = {own: self.columns.get(key, own) for key, own in names.items()}
-        values = {own: row[name] for own, name in columns.items() if name in row}
+        values = {own: row[name] for own, name in self.names.items() if name in row}
         if not self.is_alpaca:
             values |= {
                 key: self._turns(values[key]) for key in ("conversations", "chosen", "rejected") if key in values
@@ -68,7 +71,8 @@ class DataSetEntry:
         if not isinstance(value, Mapping) or not {role, content} <= set(value):
             return value  # the reader of the rows reports the error
         roles = {self.tags.get(tag, name): name for tag, name in ROLE_TAGS.items()}
-        return {"from": roles.get(value[role], value[role]), "value": value[content]}
+        sender = value[role]
+        return {"from": roles.get(sender, sender) if isinstance(sender, str) else sender, "value": value[content]}
 
 
 def find_info(path: Path) -> Path | None:

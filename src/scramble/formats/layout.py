@@ -28,9 +28,6 @@ class Layout:
     columns: Mapping[str, str] = field(default_factory=dict)
     section: str = ""
 
-    def __bool__(self) -> bool:
-        return self.format is not None or bool(self.columns)
-
     def renamed(self, row: Any) -> Any:
         """Return a row with the column names that the format expects."""
         return renamed(row, self.columns)
@@ -54,7 +51,7 @@ class Layout:
         """
         rows = [row for row in rows if isinstance(row, Mapping)]
         names = dict.fromkeys(str(name) for row in rows for name in row)
-        seen = ", ".join(names) or "none, because its rows are not JSON objects"
+        seen = f"{', '.join(names):.300}" or "none, because its rows are not JSON objects"
         for name, column in self.columns.items():
             if rows and not any(column in row for row in rows):
                 raise FormatError(self._no_column(file, rows, name, column, seen))
@@ -77,6 +74,21 @@ class Layout:
             f"{file}: the columns ({seen}) match no known format; {text}{how}. "
             f"The known formats are {', '.join(READABLE)}"
         )
+
+    def format_of_row(self, row: Any, usual: str) -> str:
+        """Return the format of a row with renamed columns, in a file whose first rows have the format ``usual``.
+
+        A row of another known format has that format. Any other row is returned as ``usual``, whose reader reports
+        what the row lacks.
+        """
+        if self.format is not None or not isinstance(row, Mapping):
+            return usual
+        if READABLE[usual].has_columns(row) and READABLE[usual].fits(row):
+            return usual
+        try:
+            return recognise(row)
+        except FormatError:
+            return usual
 
     def _no_column(self, file: object, rows: Sequence[Any], name: str, column: str, seen: str) -> str:
         text = f"{self.section}columns.{name}={column}: {file} has no column {column}"

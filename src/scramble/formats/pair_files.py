@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,13 +15,12 @@ from scramble.formats import mmpr
 from scramble.formats.bad_rows import FormatError, SourceError
 from scramble.formats.checks import exists
 from scramble.formats.conversations import ChatMessage
-from scramble.formats.data_files import DataFile, OnBadRow, find_data_files, read_rows, refuse
+from scramble.formats.data_files import DataFile, OnBadRow, find_data_files, read_rows, refuse, rows_by_key
 from scramble.formats.dataset_info import DataSetEntry
 from scramble.formats.layout import LOOK_AHEAD, Layout
-from scramble.formats.readers import ANSWERS, ParsedRow, parsed_pair
-from scramble.formats.recognise import parse_row, recognise
+from scramble.formats.readers import ParsedRow, parsed_pair
+from scramble.formats.recognise import READABLE, parse_row
 from scramble.records import PreferencePair, RecordError
-from scramble.storage.files import StoreError, read_json
 from scramble.storage.tables import read_table, table_path
 
 SUGARCREPE_KINDS = {"obj": "object", "att": "attribute", "rel": "relation"}
@@ -49,7 +48,7 @@ def read_pairs(
 
     Args:
         on_bad: called for each row that cannot be used; the row is then skipped. By default, such a row is an error.
-        layout: format and column names of data files. None detects the format of each row.
+        layout: format and column names of data files. None detects the format.
         names: assigns the ids of the images and records where the images are.
         split, name, revision: see :func:`scramble.formats.data_files.find_data_files`.
 
@@ -93,49 +92,69 @@ def refuse_settings(path: Path, content: str, settings: Mapping[str, Any]) -> No
         raise FormatError(f"{path} contains {content}: remove {' and '.join(keys)}")
 
 
+class PairFile:
+    """A data file of preference data and the format of its rows. The audit and training both read files in this way.
+
+    Attributes:
+        first: the first rows, unchanged.
+        format: the format of the first rows; None if the file has no rows.
+    """
+
+    def __init__(self, file: DataFile, entry: DataSetEntry | None, layout: Layout) -> None:
+        self._file, self._entry, self._layout = file, entry, layout
+        rows = file.rows(lambda *_: None, layout.columns)
+        self.first = [row for _, row in islice(rows, LOOK_AHEAD)]
+        self.format: str | None = None
+        if self.first:
+            self.format = layout.format_of(file, self.first) if entry is None else "llama-factory"
+
+    def rows(self, on_bad: OnBadRow) -> Iterator[tuple[int, str, Any]]:
+        """Yield the number, the format and the content of each row, with columns renamed to those of the format.
+
+        A file may contain rows of several formats. However, SCRAMBLe's release is read as a whole.
+        """
+        for number, row in self._file.rows(on_bad, self._layout.columns):
+            yield number, self._format_of(row), self._renamed(row)
+
+    def unused_columns(self) -> list[str]:
+        """Return the columns of the first rows that their formats do not use."""
+        columns, used = dict[str, None](), set[str]()
+        for row in self.first:
+            if isinstance(row, Mapping):
+                columns |= dict.fromkeys(map(str, row))
+                used |= self._used(row)
+        return [column for column in columns if column not in used]
+
+    def _renamed(self, row: Any) -> Any:
+        return self._layout.renamed(row) if self._entry is None else self._entry.sharegpt(row)
+
+    def _format_of(self, row: Any) -> str:
+        assert self.format is not None
+        if self._entry is not None or self.format == "scramble":
+            return self.format
+        return self._layout.format_of_row(self._layout.renamed(row), self.format)
+
+    def _used(self, row: Any) -> set[str]:
+        if self._entry is not None:
+            return set(self._entry.names.values())
+        names = self._layout.columns
+        return {names.get(column, column) for column in READABLE[self._format_of(row)].columns}
+
+
 def _file_pairs(
     file: DataFile, entry: DataSetEntry | None, on_bad: OnBadRow, names: ImageNames, layout: Layout
 ) -> Iterator[PreferencePair]:
-    path = file.path
-    content = _json(path) if path is not None and path.suffix.lower() == ".json" else None
-    rows: Iterator[tuple[int, Any]]
-    if isinstance(content, list):
-        rows = enumerate(content, 1)
-    elif isinstance(content, dict) and _is_row(layout.renamed(content)):  # a JSONL file with only one row
-        rows = iter([(1, content)])
-    elif path is not None and isinstance(content, dict):
-        refuse_settings(path, "rows by key", {"format": layout.format, "columns": layout.columns})
-        yield from _sugarcrepe_pairs(content, path, on_bad, names)
+    if file.path is not None and (content := rows_by_key(file.path, layout.columns)) is not None:
+        refuse_settings(file.path, "rows by key", {"format": layout.format, "columns": layout.columns})
+        yield from _sugarcrepe_pairs(content, file.path, on_bad, names)
         return
-    else:
-        rows = file.rows(on_bad, layout.columns)
-    first = list(islice(rows, LOOK_AHEAD)) if layout and entry is None else []
-    format = "llama-factory" if entry else layout.format_of(file, [row for _, row in first]) if first else None
-    for number, row in chain(first, rows):
+    for number, name, row in PairFile(file, entry, layout).rows(on_bad):
         try:
-            row = layout.renamed(row)
-            row = entry.sharegpt(row) if entry else row
-            pairs = [
-                _pair(parsed, names, file.folder, file.root) for parsed in parse_row(format or recognise(row), row)
-            ]
+            pairs = [_pair(parsed, names, file.folder, file.root) for parsed in parse_row(name, row)]
         except ROW_ERRORS as error:
             on_bad(str(file), number, layout.reason(reason_of(error)))
             continue
         yield from pairs
-
-
-def _is_row(content: Mapping[str, Any]) -> bool:
-    """Return whether a JSON object is a single row, and not rows by key or values by column. In a single row, an answer
-    is a string or a message.
-    """
-    answers = {name for pair in ANSWERS for name in pair} | {"rejected_conversations", "rejected_messages"}
-    values = [content[name] for name in answers & set(content)]
-    return any(isinstance(value, str) or _is_message(value) for value in values)
-
-
-def _is_message(value: Any) -> bool:
-    first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, Mapping) and bool({"role", "from"} & set(first))
 
 
 def _pair(parsed: ParsedRow, names: ImageNames, folder: Path | None, root: str = "") -> PreferencePair:
@@ -269,14 +288,6 @@ LONGEST = 300  # maximum number of characters of an id; a longer text is an enco
 
 def _digest(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
-
-
-def _json(path: Path) -> Any:
-    """Return the value in a JSON file, or None if the file is not valid JSON. The reader of the rows reports errors."""
-    try:
-        return read_json(path)
-    except StoreError:
-        return None
 
 
 def _is_own_table(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Parses rows of other projects' preference data: pure functions from a row to texts, conversation and images.
 
 The layouts follow the documentation of the projects: TRL's vision preference data, LLaMA-Factory's ranking data,
-ms-swift's RLHF data, MMPR, RLAIF-V, RLHF-V, VLFeedback, and SCRAMBLe's release, whose layout POVID shares.
+ms-swift's RLHF data, OpenAI's preference data, MMPR, RLAIF-V, RLHF-V, VLFeedback, LLaVA-RLHF, and SCRAMBLe's release,
+whose layout POVID shares.
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...]) -> PreferencePair
 
 ANSWERS = (("chosen", "rejected"), ("response", "rejected_response"), ("caption", "negative_caption"))
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
+CONTEXT = ("system", "history")  # columns of the Alpaca layout that precede the prompt
 IMAGE_NAMES = ("filename", "image_path", "image_id", "img_path")  # columns with an image's name or path
+OTHER_MEDIA = ("video", "videos", "audio", "audios")
+ORIGIN = ("origin_dataset", "ds_name")  # columns with the name of the data set that a row is from
 
 
 def from_answers(row: Row) -> ParsedRow:
@@ -254,6 +258,46 @@ def _number(value: Any) -> float | None:
         return None  # "N/A"
 
 
+def from_llava_rlhf(row: Row) -> ParsedRow:
+    """Parse a row of LLaVA-RLHF's human preferences.
+
+    ``preference`` is the number of the preferred output. ``conversations`` may end with an answer of LLaVA-Instruct,
+    which annotators did not compare. The answer is removed, as in LLaVA-RLHF's reward model. ``details`` contains
+    ``hallucination``: whether annotators saw a hallucination.
+    """
+    number = str(row["preference"]).removesuffix(".0")  # a column with an empty cell contains floats
+    if number not in ("1", "2"):
+        raise FormatError(f"preference is {row['preference']!r:.20}, but it must be 1 or 2")
+    messages = messages_of(row["conversations"], "conversations")
+    if messages[-1].role == "assistant":
+        messages.pop()
+    messages = _with_columns(row, messages)
+    outputs = [_output(row[name], name) for name in ("output_1", "output_2")]
+    chosen, rejected = outputs if number == "1" else reversed(outputs)
+    details = {"hallucination": row["hallucination"]} if isinstance(row.get("hallucination"), bool) else {}
+    return ParsedRow(messages, chosen, (rejected,), _images(row, messages), row.get(PROVENANCE_COLUMN), details=details)
+
+
+def _output(value: Any, what: str) -> str:
+    """Return the text of an output: a string, or a message of ShareGPT from any sender, such as the name of a model."""
+    return require_string(value.get("value") if isinstance(value, Mapping) else value, what).strip()
+
+
+def from_openai(row: Row) -> ParsedRow:
+    """Parse a row of OpenAI's preference data.
+
+    ``input`` contains ``messages``. ``preferred_output`` and ``non_preferred_output`` contain one message each. Images
+    are parts of messages.
+    """
+    given = row["input"]
+    messages = messages_of(given.get("messages") if isinstance(given, Mapping) else given, "input.messages")
+    before, chosen = answer_of(row["preferred_output"], "preferred_output")
+    others, rejected = answer_of(row["non_preferred_output"], "non_preferred_output")
+    if before or others:
+        raise FormatError("preferred_output and non_preferred_output must contain one message each")
+    return ParsedRow(messages, chosen, (rejected,), _images(row, messages), row.get(PROVENANCE_COLUMN))
+
+
 def from_scramble_release(row: Row) -> ParsedRow:
     """Parse a row of SCRAMBLe's release or of POVID."""
     parsed = release_row(dict(row))
@@ -265,7 +309,7 @@ def from_scramble_release(row: Row) -> ParsedRow:
 
 def images_of(row: Row) -> list[Any]:
     """Return the images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
-    for key in ("video", "videos", "audio", "audios"):
+    for key in OTHER_MEDIA:
         if row.get(key):
             raise FormatError(f"{key.removesuffix('s')} is not supported: remove the rows with a value in {key}")
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
@@ -288,7 +332,7 @@ def _with_columns(row: Row, messages: list[ChatMessage], prompt: str = "") -> li
     These columns are ``system``, ``history`` as (question, answer) pairs, and ``input`` or ``query``, which continues
     the text of ``instruction``.
     """
-    system, history = row.get("system"), row.get("history")
+    system, history = (row.get(name) for name in CONTEXT)
     if prompt == "instruction" and len(messages) == 1:
         more = next((row[name] for name in ("query", "input") if isinstance(row.get(name), str) and row[name]), "")
         last = messages[0]

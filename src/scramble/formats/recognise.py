@@ -6,13 +6,19 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from scramble.formats import readers
 from scramble.formats.bad_rows import FormatError
+from scramble.formats.provenance import PROVENANCE_COLUMN
 from scramble.formats.readers import ParsedRow, Row
 from scramble.formats.scramble import release_row
 from scramble.records import RecordError
+
+# Columns that rows of every format may have.
+SHARED = ("images", "image", *readers.IMAGE_NAMES, *readers.OTHER_MEDIA, *readers.ORIGIN, PROVENANCE_COLUMN)
+_TEXTS = (*chain(*readers.ANSWERS), *readers.PROMPTS, *readers.CONTEXT)
 
 
 @dataclass(frozen=True)
@@ -23,15 +29,22 @@ class RowFormat:
         needs: sets of columns; a row must have all columns of one set.
         read: parses a row.
         fits: decides whether a row with these columns has this format, if several formats have the same columns.
+        uses: further columns that the reader uses, except :data:`SHARED`.
     """
 
     needs: tuple[tuple[str, ...], ...]
     read: Callable[[Row], ParsedRow | list[ParsedRow]]
     fits: Callable[[Row], bool] = lambda row: True
+    uses: tuple[str, ...] = ()
 
     def has_columns(self, row: Collection[str]) -> bool:
         """Return whether a row has all columns of one of the sets."""
         return any(set(needed) <= set(row) for needed in self.needs)
+
+    @property
+    def columns(self) -> set[str]:
+        """All columns that the reader uses."""
+        return {*SHARED, *self.uses, *chain(*self.needs)}
 
 
 def _is_release(row: Row) -> bool:
@@ -56,25 +69,43 @@ def _has_prompt(row: Row) -> bool:
 
 # The order matters: the first format that fits a row is used.
 READABLE: dict[str, RowFormat] = {
-    "scramble": RowFormat((("conversations", "rejected_conversations"),), readers.from_scramble_release, _is_release),
+    "scramble": RowFormat(
+        (("conversations", "rejected_conversations"),),
+        readers.from_scramble_release,
+        _is_release,
+        uses=("id", "kind", "rule"),
+    ),
     "povid": RowFormat((("conversations", "rejected_conversations"),), readers.from_scramble_release),
     "ms-swift": RowFormat(
-        tuple(("messages", name) for name in ("rejected_response", "rejected_messages")), readers.from_ms_swift
+        tuple(("messages", name) for name in ("rejected_response", "rejected_messages")),
+        readers.from_ms_swift,
+        uses=("rejected_images", *readers.CONTEXT),
+    ),
+    "llava-rlhf": RowFormat(
+        (("conversations", "output_1", "output_2", "preference"),),
+        readers.from_llava_rlhf,
+        uses=("hallucination", *readers.CONTEXT),
     ),
     "llama-factory": RowFormat(
-        (("conversations", "chosen", "rejected"), ("instruction", "chosen", "rejected")), readers.from_llama_factory
+        (("conversations", "chosen", "rejected"), ("instruction", "chosen", "rejected")),
+        readers.from_llama_factory,
+        uses=_TEXTS,
     ),
+    "openai": RowFormat((("input", "preferred_output", "non_preferred_output"),), readers.from_openai),
     "vlfeedback": RowFormat((("prompt", "completions"),), readers.from_vlfeedback),
     "rlhf-v": RowFormat((("text",),), readers.from_rlhf_v, _is_rlhf_v),
     "rlaif-v": RowFormat(
         (("question", "chosen", "rejected", "ds_name"), ("question", "chosen", "rejected", "origin_dataset")),
         readers.from_answers,
+        uses=_TEXTS,
     ),
     "mmpr": RowFormat(
         (("question", "chosen", "rejected"),), readers.from_mmpr, lambda row: isinstance(row["chosen"], str)
     ),
-    "trl": RowFormat((("prompt", "chosen", "rejected"), ("chosen", "rejected")), readers.from_trl, _has_prompt),
-    "answers": RowFormat(readers.ANSWERS, readers.from_answers),
+    "trl": RowFormat(
+        (("prompt", "chosen", "rejected"), ("chosen", "rejected")), readers.from_trl, _has_prompt, uses=_TEXTS
+    ),
+    "answers": RowFormat(readers.ANSWERS, readers.from_answers, uses=_TEXTS),
 }
 
 

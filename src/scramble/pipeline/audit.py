@@ -106,9 +106,8 @@ def audit(
     if note := sample_note(result):
         log.info(note)
     if bad.rejected:
-        counts = ", ".join(f"{count} x {reason}" for reason, count in bad.reasons.most_common())
         total = bad.rejected + bad.used
-        log.info(f"audit: skipped {bad.rejected} of {total} rows, which cannot be used ({counts}); see {bad.path}")
+        log.info(f"audit: skipped {bad.rejected} of {total} rows, which cannot be used ({bad.counts}); see {bad.path}")
     if not result["kinds"]["all"]["blind"]:
         log.info(
             f"audit: the text-only accuracies are missing, because they need {MIN_PAIRS} pairs of {FOLDS} images or "
@@ -136,7 +135,6 @@ def _read(
     with ExitStack() as stack:
         bad = stack.enter_context(BadRows(rejected, max_fraction=1.0))
         stack.callback(lambda: None if bad.rejected else _remove(rejected))
-        bad.columns_key = "columns"
 
         def singles() -> Iterator[PreferencePair]:
             for pair in read(bad.reject):

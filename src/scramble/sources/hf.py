@@ -16,7 +16,15 @@ from typing import Any
 
 from scramble.console import counted
 from scramble.formats.bad_rows import BadRows, SourceError
-from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_name, load_image, verify_image
+from scramble.formats.checks import (
+    clean_captions,
+    clean_id,
+    exists,
+    find_image,
+    image_fields,
+    load_image,
+    verify_image,
+)
 from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, require_columns
 from scramble.formats.data_files import JSON_SUFFIXES, is_hub_dataset_id
 from scramble.formats.hf_tables import HubTable, LocalTable, is_table_folder, open_local
@@ -197,31 +205,14 @@ def may_be_on_hub(path: str) -> bool:
     return is_hub_dataset_id(path if "/" in path else f"owner/{path}")
 
 
-def _fields(value: Any) -> tuple[bytes | None, str | None]:
-    """Return the bytes and path in an image field, which may be a list with one image.
-
-    Raises RecordError if the field has neither.
-    """
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, bytes):
-        return value or None, None
-    if isinstance(value, dict):
-        data, path = value.get("bytes"), value.get("path")
-        if isinstance(data, bytes) and data:
-            return data, path if isinstance(path, str) else None
-        value = path
-    return None, image_name(value)
-
-
 def _content(value: Any) -> str:
     """Return the key that rows of the same image share: the hash of the bytes, or the path."""
-    data, path = _fields(value)
+    data, path = image_fields(value)
     return hashlib.sha256(data).hexdigest() if data is not None else f"path {path}"
 
 
 def _load(value: Any, path: Path, embed: bool, verify: bool) -> ImageFile:
-    data, name = _fields(value)
+    data, name = image_fields(value)
     if data is not None:
         image = ImageFile(bytes=data, path=name)
         if verify:

@@ -1,4 +1,4 @@
-"""Reads images and their captions from a folder: a JSONL or CSV file of paths and captions, or a text file per
+"""Reads images and their captions from a folder: a JSON, JSONL or CSV file of paths and captions, or a text file per
 image.
 """
 
@@ -12,17 +12,16 @@ from typing import Any
 
 from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, clean_id, exists, find_image, image_fault, image_name, load_image
-from scramble.formats.csv_file import COLUMN_KEYS, CSV_SUFFIXES, csv_names, csv_rows, require_columns
+from scramble.formats.csv_file import CSV_SUFFIXES, csv_names, csv_rows
+from scramble.formats.data_files import JSON_SUFFIXES, object_rows, read_rows
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.caption_files import caption_rows, has_caption_files
 from scramble.sources.columns import IMAGE_COLUMNS, find_columns, matching, stored_column, value_at
-from scramble.storage.files import StoreError
-from scramble.storage.jsonl import json_lines, json_values
 
 log = logging.getLogger(__name__)
 
 FILE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
+_TABLES = (*CSV_SUFFIXES, ".jsonl", ".ndjson")
 
 
 def read(
@@ -43,7 +42,7 @@ def read(
     image's id is the value of ``id_column``, or the image's path as written.
 
     Args:
-        path: the file (``.jsonl``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
+        path: the file (``.jsonl``, ``.json``, or ``.csv``, ``.tsv`` or ``.txt`` with a header, see
             :mod:`scramble.formats.csv_file`), or a folder (:func:`find_input`).
         bad: collects rejected rows.
         images: the folder that the image paths are relative to; by default the file's folder, or the only sub-folder
@@ -117,9 +116,11 @@ def find_input(path: str | Path, image_column: str | None = None) -> Path:
         raise SourceError(f"{path} does not exist: set data.path to the caption file or its folder")
     files = [path / name for name in FILE_NAMES if (path / name).is_file()]
     if not files:
-        files = [file for file in sorted(path.iterdir()) if _is_table(file, image_column)]
+        files = [file for file in sorted(path.iterdir()) if _is_table(file, image_column, _TABLES)]
     if not files and has_caption_files(path):
         return path
+    if not files:  # a JSON file often contains other data, such as settings or annotations
+        files = [file for file in sorted(path.iterdir()) if _is_table(file, image_column, (".json",))]
     if not files and (below := inputs_below(path, image_column)):
         raise SourceError(
             f"{path} contains no captions, but its sub-folders do ({', '.join(below)}): set data.path to one of them "
@@ -144,9 +145,9 @@ def inputs_below(path: Path, image_column: str | None = None) -> list[str]:
     return sorted(names, key=lambda name: (name != "train", name))
 
 
-def _is_table(file: Path, image_column: str | None) -> bool:
-    """Return whether a file is a table with an image column."""
-    if file.suffix.lower() not in (*CSV_SUFFIXES, *JSONL_SUFFIXES) or not file.is_file():
+def _is_table(file: Path, image_column: str | None, suffixes: Collection[str] = (*_TABLES, ".json")) -> bool:
+    """Return whether a file has one of the suffixes and is a table with an image column."""
+    if file.suffix.lower() not in suffixes or not file.is_file():
         return False
     try:
         names = _names(file)
@@ -156,15 +157,11 @@ def _is_table(file: Path, image_column: str | None) -> bool:
 
 
 def _names(file: Path) -> Collection[str]:
-    """Return the names of a table's columns, from the first object of a JSONL file or from the header."""
+    """Return the names of a table's columns, from the first object of a JSON file or from the header."""
     if file.suffix.lower() in CSV_SUFFIXES:
         return csv_names(file)
-    with suppress(StoreError):  # the code that reads the rows reports the error
-        for _, line in json_lines(file):
-            with suppress(ValueError):
-                for row in json_values(line):
-                    if isinstance(row, dict):
-                        return list(row)
+    with suppress(SourceError):  # the code that reads the rows reports the error
+        return next((list(row) for _, row in read_rows(file, lambda *_: None, needs=()) if isinstance(row, dict)), [])
     return []
 
 
@@ -200,38 +197,10 @@ def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
 def _rows(file: Path, columns: list[str], bad: BadRows) -> Iterator[tuple[int, dict[str, Any]]]:
     if file.suffix.lower() in CSV_SUFFIXES:
         yield from csv_rows(file, columns, bad.reject)
-    elif file.suffix.lower() in JSONL_SUFFIXES:
-        yield from jsonl_rows(file, columns, bad)
+    elif file.suffix.lower() in JSON_SUFFIXES:
+        yield from object_rows(file, bad, columns[:1])
     else:
         raise SourceError(
-            f"{file} is not a caption file: set data.path to a .jsonl file with one object per line, or to a .csv, "
-            ".tsv or .txt table"
+            f"{file} is not a caption file: set data.path to a .jsonl or .json file with one object per row, or to a "
+            ".csv, .tsv or .txt table; data=hf reads parquet files"
         )
-
-
-def jsonl_rows(
-    file: Path, columns: list[str], bad: BadRows, named_by: str = COLUMN_KEYS
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number (from 1) and content of each row that is a JSON object.
-
-    For ``named_by`` see :func:`scramble.formats.csv_file.require_columns`. Raises SourceError if the first row lacks
-    the first column, or if the file is not text.
-    """
-    first = True
-    try:
-        for number, line in json_lines(file):
-            try:
-                values = json_values(line)
-            except ValueError as error:
-                bad.reject(file, number, "not JSON", f"{error}; write one object per line")
-                continue
-            for place, row in enumerate(values, number):  # a line has several values if carriage returns end rows
-                if not isinstance(row, dict):
-                    bad.reject(file, place, "not a JSON object", f"{type(row).__name__}; write one object per line")
-                    continue
-                if first:
-                    require_columns(file, columns[:1], list(row), named_by=named_by)
-                    first = False
-                yield place, row
-    except StoreError as error:
-        raise SourceError(str(error)) from error

@@ -5,6 +5,7 @@ trainer.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -77,6 +78,8 @@ class _Set:
 def _open(entry: mmpr.MmprSet, index: int, path: Path, root: str | Path | None, stack: ExitStack) -> _Set:
     lines = mmpr.LineFile(mmpr.resolve(entry.annotation, path, root))
     stack.callback(lines.close)
+    if len(lines) and re.match(rb"\s*\[\s*(\{|$)", lines[0]):
+        raise FormatError(f"{lines.path} is a JSON list, but the sets of MMPR are JSONL files: write one row per line")
     folder = mmpr.resolve(entry.root, path, root) if entry.root else lines.path.parent
     return _Set(entry, lines, folder, mmpr.used_rows(len(lines), entry.repeat_time, index))
 

@@ -9,18 +9,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from scramble.formats import mmpr as mmpr_meta
 from scramble.formats.bad_rows import BadRow, BadRows, SourceError
 from scramble.formats.checks import exists, find_image, image_fault, image_name, verify_image
-from scramble.formats.data_files import DataFile, DataFiles, find_data_files
-from scramble.formats.layout import LOOK_AHEAD, Layout
-from scramble.formats.pair_files import ROW_ERRORS, ImageNames, own_tables, reason_of, refuse_settings
+from scramble.formats.data_files import DataFile, find_data_files
+from scramble.formats.layout import Layout
+from scramble.formats.pair_files import ROW_ERRORS, ImageNames, PairFile, own_tables, reason_of, refuse_settings
 from scramble.formats.provenance import PROVENANCE_COLUMN
-from scramble.formats.readers import ParsedRow, Row, parsed_pair
+from scramble.formats.readers import ORIGIN, ParsedRow, Row, parsed_pair
 from scramble.formats.recognise import parse_row
 from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.sources import mmpr, scramble_release
@@ -155,20 +154,17 @@ class _Reader:
         opened = find_data_files(one.path, name=one.name, split=one.split, revision=one.revision)
         names, by_name = ImageNames(), dict[Path, str]()
         for file in opened.files:
-            first = [row for _, row in islice(file.rows(BadRows().reject, one.columns), LOOK_AHEAD)]
-            if not first:
-                continue
-            name = "llama-factory" if opened.entry is not None else one.layout.format_of(file, first)
-            log.info(f"data: {file} has the format {name}")
-            is_export = any(isinstance(row, Mapping) and PROVENANCE_COLUMN in row for row in first)
-            if name == "scramble" and file.path is not None and not is_export:
+            pairs = PairFile(file, opened.entry, one.layout)
+            _log_format(file, pairs)
+            is_export = any(isinstance(row, Mapping) and PROVENANCE_COLUMN in row for row in pairs.first)
+            if pairs.format == "scramble" and file.path is not None and not is_export:
                 given = scramble_release.bundles(
                     file.path, self._bad, columns=one.columns, images=one.images, **self._image_options()
                 )
                 unique = self._alone and len(opened.files) == 1
                 yield from given if unique else self._renamed(f"{number}/{file}", given)
                 continue
-            for place, row in _rows(file, one, opened, self._bad):
+            for place, name, row in pairs.rows(self._bad.reject):
                 yield from self._row(number, one, file, place, row, name, names, by_name)
 
     def _image_options(self) -> dict[str, Any]:
@@ -313,11 +309,11 @@ class _Reader:
         return pair if time == 1 else replace(pair, pair_id=f"{pair.pair_id}#{time}")
 
 
-def _rows(file: DataFile, one: PairInput, opened: DataFiles, bad: BadRows) -> Iterator[tuple[int, Any]]:
-    """Yield the number and content of each row, with columns renamed to the names that the row's format expects."""
-    for number, row in file.rows(bad.reject, one.columns):
-        row = one.layout.renamed(row)
-        yield number, row if opened.entry is None else opened.entry.sharegpt(row)
+def _log_format(file: DataFile, pairs: PairFile) -> None:
+    if pairs.format is not None:
+        log.info(f"data: {file} has the format {pairs.format}")
+    if unused := pairs.unused_columns():
+        log.info(f"data: {file}: these columns are not used: {', '.join(unused)}")
 
 
 def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:
@@ -326,7 +322,7 @@ def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -
     """
     if parsed.provenance:
         return pair
-    kind = next((row[key] for key in ("origin_dataset", "ds_name") if isinstance(row.get(key), str)), pair.kind)
+    kind = next((row[key] for key in ORIGIN if isinstance(row.get(key), str)), pair.kind)
     return replace(pair, kind=kind or pair.kind, source=source)
 
 

@@ -1,18 +1,28 @@
-"""Reads a JSONL file of questions with answers, about one image, several images, or none."""
+"""Reads a file of questions with answers, about one image, several images, or none."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scramble.formats.bad_rows import BadRows, FormatError, SourceError
-from scramble.formats.checks import clean_id, clean_text, find_image, image_fault, image_name, load_image
+from scramble.formats.bad_rows import BadRow, BadRows, FormatError, SourceError
+from scramble.formats.checks import (
+    clean_id,
+    clean_text,
+    find_image,
+    image_fault,
+    image_fields,
+    load_image,
+    parse_list,
+    verify_image,
+)
+from scramble.formats.data_files import object_rows
 from scramble.formats.readers import without_placeholders
-from scramble.records import ImageRecord, Question, RecordError
+from scramble.records import ImageFile, ImageRecord, Question, RecordError
 from scramble.sources.bundles import Bundle
-from scramble.sources.image_folder import jsonl_rows
 
 
 def bundles(
@@ -26,65 +36,88 @@ def bundles(
     """Stream the questions of a file, each with its images.
 
     A row has ``question`` and ``answer`` (a text or number, not needed for DropoutNTP). Optional fields are ``image``
-    or ``images`` (a path or a list of paths), ``answers`` (all accepted answers), ``choices`` (options in letter
-    order), ``kind`` and ``id``. A ``kind`` is the name of a grading rule, or a free label, which the default rule
-    grades. Image placeholders in the question are removed, because the images precede the question.
+    or ``images`` (a path, encoded bytes, or a list of these), ``answers`` (all accepted answers), ``choices`` (options
+    in letter order), ``kind`` and ``id``. A ``kind`` is the name of a grading rule, or a free label, which the default
+    rule grades. Image placeholders in the question are removed, because the images precede the question.
 
     Args:
-        path: the ``.jsonl`` file.
+        path: the file, in any format that :func:`scramble.formats.data_files.read_rows` reads. In a CSV file, lists are
+            stored as JSON text.
         images: the folder that image paths are relative to; by default the file's folder.
 
     Raises:
-        SourceError: the file is missing or not JSONL.
+        SourceError: the file cannot be read, or has no column ``question``.
     """
     bad.images_key = "data.images"
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        raise SourceError(f"{file} {what}: set data.path to a JSONL file with questions")
+        raise SourceError(f"{file} {what}: set data.path to a file with questions")
     folder = Path(images) if images is not None else file.parent
+    source = f"questions:{file.name}"
     seen: set[str] = set()
-    for number, row in jsonl_rows(file, ["question"], bad, named_by=""):
+    for number, row in object_rows(file, bad, ["question"], named_by=""):
         try:
-            question = _question(row, number)
+            fields = [image_fields(value) for value in _image_values(row)]
+            question = _question(row, number, tuple(_image_id(data, name) for data, name in fields))
+            if question.question_id in seen:
+                raise BadRow("duplicate id", question.question_id)
+            files = [_image_file(data, name, folder, embed, verify) for data, name in fields]
+        except BadRow as error:
+            bad.reject(file, number, error.kind, error.detail)
+            continue
         except (RecordError, FormatError) as error:
             bad.reject(file, number, str(error))
-            continue
-        if question.question_id in seen:
-            bad.reject(file, number, "duplicate id", question.question_id)
-            continue
-        records = []
-        for name in question.image_ids:
-            image_file = find_image(folder, name)
-            try:
-                image = load_image(image_file, embed=embed, verify=verify)
-            except RecordError as error:
-                bad.reject(file, number, image_fault(image_file), str(error))
-                break
-            records.append(ImageRecord(name, image, source=f"questions:{file.name}"))
-        if len(records) < len(question.image_ids):
             continue
         seen.add(question.question_id)
         bad.use()
         key = question.image_ids[0] if question.image_ids else question.question_id
+        records = [
+            ImageRecord(name, image, source=source) for name, image in zip(question.image_ids, files, strict=True)
+        ]
         yield Bundle(key, tuple(records), questions=(question,))
 
 
-def _question(row: dict[str, Any], number: int) -> Question:
-    names: Any = next((row[key] for key in ("image", "images") if not _absent(row.get(key))), [])
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+def _image_values(row: dict[str, Any]) -> list[Any]:
+    values: Any = next((row[key] for key in ("image", "images") if not _is_absent(row.get(key))), [])
+    if isinstance(values, str) and values.lstrip().startswith("["):
+        values = parse_list(values, "image")
+    values = values if isinstance(values, list) else [values]
+    if not all(isinstance(value, str | bytes | dict) for value in values):
         raise RecordError("image is neither a path nor a list of paths")
+    return values
+
+
+def _image_id(data: bytes | None, name: str | None) -> str:
+    """Return the id of an image: its path, or a hash of its bytes, because embedded images may have equal names."""
+    return str(name) if data is None else hashlib.sha256(data).hexdigest()[:16]
+
+
+def _image_file(data: bytes | None, name: str | None, folder: Path, embed: bool, verify: bool) -> ImageFile:
+    """Return an image. Raises BadRow if the image cannot be found or decoded."""
+    try:
+        if data is None:
+            return load_image(find_image(folder, str(name)), embed=embed, verify=verify)
+        image = ImageFile(data, name)
+        if verify:
+            verify_image(image)
+    except RecordError as error:
+        kind = "unreadable image" if data is not None else image_fault(find_image(folder, str(name)))
+        raise BadRow(kind, str(error)) from error
+    return image
+
+
+def _question(row: dict[str, Any], number: int, image_ids: tuple[str, ...]) -> Question:
     text = row.get("question")
     if not isinstance(text, str) or not text.strip():
         raise RecordError("row without question")
     return Question(
         question_id=f"{number:07d}" if row.get("id") in (None, "") else clean_id(row["id"]),
-        image_ids=tuple(image_name(name) for name in names),
-        question=without_placeholders(clean_text(text.strip(), "question"), len(names)),
+        image_ids=image_ids,
+        question=without_placeholders(clean_text(text.strip(), "question"), len(image_ids)),
         answer=_text(row.get("answer"), "answer"),
-        kind="" if row.get("kind") is None else _text(row["kind"], "kind"),
-        answers=tuple(_text(value, "answers") for value in _list(row, "answers") if not _absent(value)),
+        kind=_text(row.get("kind"), "kind"),
+        answers=tuple(_text(value, "answers") for value in _list(row, "answers") if not _is_absent(value)),
         choices=_choices(row),
     )
 
@@ -99,20 +132,21 @@ def _choices(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(choices)
 
 
-def _absent(value: Any) -> bool:
+def _is_absent(value: Any) -> bool:
     """Return whether a cell is empty, or contains a table's notation for a missing value."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _list(row: dict[str, Any], key: str) -> list[Any]:
-    values = [] if _absent(row.get(key)) else row[key]
+    values = [] if _is_absent(row.get(key)) else row[key]
+    values = parse_list(values, key) if isinstance(values, str) else values
     if not isinstance(values, list):
         raise RecordError(f"{key} is not a list")
     return values
 
 
 def _text(value: Any, key: str) -> str:
-    if _absent(value):
+    if _is_absent(value):
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)  # pandas converts whole numbers to floats if a column has an empty cell
