@@ -25,7 +25,8 @@ def main(cfg: DictConfig) -> None:
     folder, shard = values["run"]["data"], parse_shard(values["shard"])
     settings = {"data": values["data"], "pairs": values["pairs"], "seed": values["data_seed"]}
     if shard is None:
-        generate(folder, **settings)
+        new_model = None if cfg.model.new is None else plain_sections(cfg, "model")["model"]
+        generate(folder, **settings, new_model=new_model)
     else:
         generate_shard(folder, shard=shard, **settings)
 

@@ -26,8 +26,10 @@ def main(cfg: DictConfig) -> None:
     run, show = values.pop("run"), values.pop("show_batch")
     del values["seed"]  # trainer.seed and run.arm refer to it
     data, pairs, data_seed = values.pop("data"), values.pop("pairs"), values.pop("data_seed")
-    check_model_files(run["dir"], run["arm"], values["model"])
-    generate(run["data"], data=data, pairs=pairs, seed=data_seed)
+    model = values["model"]
+    check_model_files(run["dir"], run["arm"], model)
+    new_model = None if model["new"] is None else model
+    generate(run["data"], data=data, pairs=pairs, seed=data_seed, new_model=new_model)
     if show:
         show_batch(run["dir"], run["data"], model=values["model"], trainer=values["trainer"])
     else:

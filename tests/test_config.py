@@ -22,7 +22,7 @@ from scramble.config.field_checks import ConfigError, hints
 from scramble.config.keys import known_keys
 from scramble.config.overrides import expand_home, expand_home_in_values, faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
-from scramble.config.validation import check_root
+from scramble.config.validation import check_root, wrap_single_values
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -105,6 +105,15 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("train", "trainer.report_to=[wandbb]", "did you mean wandb"),
         ("train", "trainer.optim=adamw_8bit", "pip install bitsandbytes"),
         ("train", "trainer.optim=adamv", "there is no such optimizer; did you mean"),
+        ("train", "trainer.optim=adamw", "did you mean adamw_torch or adamw_torch_fused or "),
+        ("train", "trainer.optim=adam", "did you mean adamw_torch or "),
+        ("train", "trainer.optim=lion", "did you mean lion_8bit or lion_32bit?"),
+        ("train", "trainer.optim=AdamW", "did you mean adamw_torch or "),
+        ("train", "trainer.lr_scheduler_type=cosine_schedule_with_warmup", "(did you mean cosine?)"),
+        ("train", "trainer.lr_scheduler_type=wsd", "(did you mean warmup_stable_decay?)"),
+        ("train", "trainer.eval_strategy=epochs", "(did you mean epoch?)"),
+        ("train", "++trainer.log_level=warnings", "(did you mean warning?)"),
+        ("train", "++trainer.ddp_backend=ncl", "(did you mean nccl?)"),
         ("train", "++trainer.padding_free=true", "trainer.padding_free=true must be false: a trie shares tokens"),
         ("train", "++trainer.rpo_alpha=1", "trainer.rpo_alpha: there is no such key; use trainer.loss_type"),
         ("train", "++trainer.epochs=2", "use trainer.num_train_epochs"),
@@ -182,6 +191,46 @@ def test_a_setting_that_cannot_work_is_named_with_what_is_allowed(
     monkeypatch.setenv("NETRC", "/nonexistent")
     clauses = actual(root, override)
     assert any(clause in one for one in clauses) if clause else clauses == []
+
+
+@pytest.mark.parametrize(
+    ("root", "key", "value"),
+    [
+        ("train", "trainer.loss_type", "sigmoid"),
+        ("train", "trainer.loss_weights", 0.5),
+        ("train", "trainer.tables", "pairs"),
+        ("train", "peft.modules_to_save", "lm_head"),
+        ("train", "peft.target_parameters", "mlp.experts.gate_up_proj"),
+        ("train", "trainer.watch.benchmarks", "world_vqa"),
+        ("generate", "data.question_kinds", "colour"),
+        ("generate", "pairs.kinds", "swap-object"),
+        ("evaluate", "baselines", "sft"),
+    ],
+)
+def test_a_list_may_be_given_as_a_single_value(root: str, key: str, value: Any) -> None:
+    overrides = ["trainer.watch={benchmarks: [world_vqa]}"] if "watch" in key else []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(root, overrides=[*overrides, f"++{key}={value}"])
+    wrap_single_values(cfg, root)
+    assert OmegaConf.select(cfg, key) == [value]
+    assert not [clause for clause in check_root(cfg, root, ()) if "must be a list" in clause]
+
+
+@pytest.mark.parametrize("value", ["tensorboard", "q_proj"])
+def test_a_text_in_place_of_a_list_that_has_its_own_meaning_is_kept(value: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides=[f"trainer.report_to={value}", f"+peft.target_modules={value}"])
+    wrap_single_values(cfg, "train")
+    assert cfg.trainer.report_to == cfg.peft.target_modules == value
+
+
+def test_a_single_value_of_the_wrong_kind_is_reported() -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", overrides=["trainer.loss_type=sigmod", "trainer.loss_weights=high"])
+    wrap_single_values(cfg, "train")
+    kind, weight = check_root(cfg, "train", ())
+    assert kind.startswith("trainer.loss_type=sigmod must be one of ") and kind.endswith("(did you mean sigmoid?)")
+    assert weight == "trainer.loss_weights=high must be a number, or null"
 
 
 @pytest.mark.parametrize(

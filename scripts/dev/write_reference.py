@@ -33,7 +33,9 @@ INTRODUCTION = """\
 Every key can be set on the command line (`trainer.beta=0.05`). A file of a configuration group is selected by its name
 (`data=coco`), and an experiment is added with a plus (`+experiment=molmo_dpo`). `--help` prints the keys of a script
 with the values that result from the other arguments, for example `python scripts/train.py data=coco --help`. Unknown
-keys and invalid values are rejected with an error message before any work starts.
+keys and invalid values are rejected with an error message before any work starts. A list may be given as a single value
+(`trainer.loss_type=sigmoid`). An option of TRL's scripts, such as `--num_train_epochs 3`, is answered with the argument
+to write instead (`trainer.num_train_epochs=3`).
 
 **required** means that a key has no default. `${...}` stands for the value of another key. If the default of a key is
 in parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`). If
@@ -68,6 +70,9 @@ SENTENCES = {
     "lower.",
     "lora_dropout": "Dropout of the adapter's inputs. Answers that share a token also share its dropout mask.",
     "target_modules": "Layers with an adapter, as in PEFT. null selects all linear layers of the language model.",
+    "modules_to_save": "Further modules that are trained as a whole and saved with the adapter, as in PEFT.",
+    "target_parameters": "Parameters with an adapter that are not linear layers, such as fused experts, as in PEFT.",
+    "llm_int8_skip_modules": "Modules that are not quantised. null selects tower, projector and head.",
     "init_lora_weights": "Initial weights of the adapter, as in PEFT.",
     "watch.benchmarks": "Benchmarks that are scored on the validation split during training.",
     "watch.limit": "Maximum number of items per benchmark during training.",

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
 from scramble.config.field_checks import ConfigError
+from scramble.config.flags import check_options
 from scramble.config.keys import is_optional
 from scramble.config.overrides import expand_home, expand_home_in_values, explained, split_options
 from scramble.config.record import complete, plain_section, remember
 from scramble.config.roots import ROOTS
-from scramble.config.validation import check_root, missing_keys, no_value, validate, without_hydra
+from scramble.config.validation import check_root, missing_keys, no_value, validate, without_hydra, wrap_single_values
 from scramble.console import log_heading, log_to_run, log_to_terminal
 from scramble.pipeline.provenance import COMMAND, remember_command
 from scramble.project import shipped_values
@@ -55,6 +56,7 @@ def stage_main(root: str, *sections: str, log_file: bool = True) -> Callable[[Ma
             from hydra.core.hydra_config import HydraConfig
 
             with errors_as_messages():
+                wrap_single_values(cfg, root)
                 if not HydraConfig.initialized():  # a job, whose configuration the launching process has completed
                     run(cfg, [])
                     return
@@ -135,6 +137,7 @@ def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[S
     with errors_as_messages():
         root, sections = main.root, main.sections  # type: ignore[attr-defined]
         for cfg in configs:
+            wrap_single_values(cfg, root)
             expand_home_in_values(cfg)
         completions = [complete(cfg, root, changed) for cfg, changed in zip(configs, overrides, strict=True)]
         # Report a fault only once, even if several points share it.
@@ -187,8 +190,10 @@ def start(main: Callable[..., None]) -> None:
         run_resolved(main, sys.argv[2])
         return
     remember_command(sys.argv)
-    options, overrides = split_options(sys.argv[1:])
     root = Path(sys.argv[0]).stem
+    with errors_as_messages():
+        check_options(sys.argv[1:], root)
+    options, overrides = split_options(sys.argv[1:])
     sys.argv[1:] = [*options, *(addable(expand_home(argument), root) for argument in overrides)]
     with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
         if help_flags := {"--help", "-h"} & set(sys.argv[1:]):

@@ -159,6 +159,12 @@ def test_fields_that_a_stage_fills_in_may_be_given(field: str, tmp_path: Path, m
     assert getattr(seen[-1], field) == "mine"
 
 
+@pytest.mark.parametrize(("field", "value"), [("loss_type", "ipo"), ("loss_weights", 0.5), ("tables", "pairs")])
+def test_a_single_value_is_a_list_of_one(field: str, value: Any) -> None:
+    args: Any = PreferenceConfig(**{field: value})
+    assert getattr(args, field) == [value] and list(args.losses.values()) == [0.5 if field == "loss_weights" else 1.0]
+
+
 def test_lora_is_a_section_of_its_own() -> None:
     [fault] = composed(peft={"r": 4})[0]
     assert fault == "trainer.peft: there is no such key; use the section peft (peft.r, peft.lora_alpha; peft=null " + (

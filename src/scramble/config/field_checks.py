@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -76,10 +76,10 @@ class Section:
     """Base class of settings classes."""
 
     @classmethod
-    def further(cls) -> Mapping[str, Any]:
+    def further(cls, names: Collection[str]) -> Mapping[str, Any]:
         """Return the annotations of additional fields.
 
-        This method is called only if a key is not a field of the dataclass.
+        This method is called only if there are keys that are not fields of the dataclass; ``names`` lists these keys.
         """
         return {}
 
@@ -124,19 +124,30 @@ def as_override(value: Any) -> str:
 
 
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """Return the valid names whose initials are ``name``. If there are none, return the most similar valid names.
+    """Return the valid names that were probably meant by ``name``, without regard to case.
 
-    The names are compared without regard to case, and the most similar name comes first.
+    The first of these that exist are returned: names with the initials ``name``, names that start with ``name`` in
+    their order (``adamw_torch`` for ``adamw``), names whose words are all in ``name`` (``cosine`` for
+    ``cosine_schedule_with_warmup``), and the most similar names.
     """
-    valid = sorted(set(valid))
-    initials = [v for v in valid if "_" in v and "".join(word[:1] for word in v.split("_")) == name]
-    by_lower = {v.lower(): v for v in valid}
-    return initials or [by_lower[low] for low in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=0.6)]
+    by_lower = {each.lower(): each for each in _in_order(valid)}
+    low, words = name.lower(), set(name.lower().split("_"))
+    initials = [v for v in by_lower if "_" in v and "".join(word[:1] for word in v.split("_")) == low]
+    starts = [v for v in by_lower if len(low) > 2 and v.startswith(low)]
+    parts = [v for v in by_lower if len(words) > 1 and words.issuperset(v.split("_"))]
+    parts.sort(key=len, reverse=True)
+    similar = difflib.get_close_matches(low, by_lower, n=most, cutoff=0.6)
+    return [by_lower[v] for v in (initials or starts or parts or similar)[:most]]
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Return names in their order, or sorted if they have none."""
+    return sorted(names) if isinstance(names, Set) else list(names)
 
 
 def hint(name: str, valid: Iterable[str]) -> str:
     """Return a suggestion for an unknown name, with the most similar valid names or all valid names."""
-    valid = list(valid)
+    valid = _in_order(valid)
     close = near(str(name), valid)
     return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(sorted(valid))}"
 
@@ -150,6 +161,19 @@ def key_in_section_hint(name: str, valid: Iterable[str], at: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- checking
+
+
+def one_or_list(value: Any, kind: Any) -> Any:
+    """Return a list of one value for a single value of a key whose annotation needs a list, else the value itself."""
+    is_single = isinstance(value, str | int | float) and value != MISSING
+    return [value] if is_single and accepts_list(kind) and check(value, kind, "") else value
+
+
+def accepts_list(kind: Any) -> bool:
+    """Return whether an annotation allows a list."""
+    if get_origin(kind) in (Annotated, Union, UnionType):
+        return any(accepts_list(each) for each in get_args(kind))
+    return get_origin(kind) is list
 
 
 def check(value: Any, kind: Any, at: str) -> list[str]:
@@ -259,8 +283,8 @@ def _check_section(value: Any, cls: type[Section], at: str, extra_keys: tuple[st
     if not isinstance(value, Mapping):
         keys = " or ".join(join(at, name) for name in fields)
         return [f"{at}={as_override(value)} must be a group of settings; set {keys}"]
-    if any(name not in fields for name in value):
-        fields = {**cls.further(), **fields}
+    if unknown := [str(name) for name in value if name not in fields]:
+        fields = {**cls.further(unknown), **fields}
     instead = cls.renamed()
     messages = [
         f"{join(at, name)}: there is no such key; "

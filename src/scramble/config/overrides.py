@@ -15,7 +15,7 @@ from scramble.config.field_checks import ConfigError, hint
 from scramble.config.help import SHARED_KEYS
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
-from scramble.config.validation import check_root
+from scramble.config.validation import check_root, wrap_single_values
 from scramble.project import CONFIGS, choices_of
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
             cfg = compose(root, accepted)
         except (HydraException, OmegaConfBaseException) as error:
             return [*messages, _first_lines(error)]
+        wrap_single_values(cfg, root)
         return [*messages, *check_root(cfg, root, ())]
 
 
@@ -180,6 +181,11 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
             ), []
         return None, choices
     return None, [argument]
+
+
+def is_valid(argument: str) -> bool:
+    """Return whether Hydra can parse an override that is not a sweep."""
+    return _parsed(argument, is_sweep=False)[0] is None
 
 
 def _is_structure(key: str, value: str) -> bool:

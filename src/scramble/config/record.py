@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from scramble.config.existing_runs import is_run, new_run
 from scramble.config.field_checks import ConfigError
+from scramble.config.help import with_defaults
 from scramble.project import CONFIGS, shipped_values
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys
@@ -37,15 +38,18 @@ MAKERS = ("generate", "train", "study")
 
 
 def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:
-    """Call :func:`recall`, then choose the benchmarks or the arm, unless the command line names them.
+    """Call :func:`recall`, and choose the pairs, the benchmarks or the arm, unless the command line names them.
 
-    For data other than the embedded world, the held-out pairs are the only benchmark. ``share`` and ``export`` use the
-    run's only arm.
+    Data that contains only pairs can be used only with ``pairs=given``, although an experiment or ``debug=tiny`` may
+    set another method. For data other than the embedded world, the held-out pairs are the only benchmark. ``share`` and
+    ``export`` use the run's only arm.
 
     Returns the line that :func:`recall` returns, a line that announces a new run, or None.
     """
     if not _has_folders(cfg):
         return None  # validation reports missing values later
+    if _contains_only_pairs(cfg) and not any(key.partition(".")[0] == "pairs" for key in _keys(overrides)):
+        cfg.pairs = _given_pairs()
     line = recall(cfg, root, overrides)
     if root == "evaluate" and cfg.data.kind != "world" and not _set_keys(overrides, "benchmark", root):
         from omegaconf import OmegaConf
@@ -59,6 +63,22 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
     if line is None and root in MAKERS and not is_run(Path(cfg.run.dir)):
         return new_run(Path(cfg.run.dir))
     return line
+
+
+def _contains_only_pairs(cfg: DictConfig) -> bool:
+    """Return whether the data contains pairs and no captions. The format ``scramble`` also contains captions."""
+    data = cfg.get("data") or {}
+    return data.get("kind") == "pairs" and data.get("format") != "scramble" and cfg.pairs.method != "given"
+
+
+def _given_pairs() -> DictConfig:
+    """Return the section ``pairs`` of ``pairs=given``."""
+    from omegaconf import OmegaConf
+
+    files = with_defaults(CONFIGS / "pairs" / "given.yaml")
+    section: Any = OmegaConf.merge(*map(OmegaConf.load, files))
+    del section["defaults"]
+    return section
 
 
 def recall(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None:

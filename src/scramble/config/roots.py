@@ -17,7 +17,18 @@ from typing import Annotated, Any, Literal
 from scramble.config.data_sections import EngineSection, Method
 from scramble.config.evaluation_sections import Benchmarks, JudgeSection, benchmark_faults, protocol_faults
 from scramble.config.existing_runs import arm_faults, baseline_faults, methods, no_run
-from scramble.config.field_checks import NOT_EMPTY, Bound, PositiveInt, Section, Text, Whole, as_override, check, hints
+from scramble.config.field_checks import (
+    NOT_EMPTY,
+    Bound,
+    PositiveInt,
+    Section,
+    Text,
+    Whole,
+    as_override,
+    check,
+    hints,
+    one_or_list,
+)
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.requirements import data_faults, key_faults, wandb_faults
 from scramble.config.sections import (
@@ -311,9 +322,11 @@ class Study(Train):
             yield "scripts/study.py needs Optuna: run `pip install 'scramble[study]'`"
         space: Mapping[str, Any] = self.study["space"] or {}  # type: ignore[index]
         keys = known_keys({name: getattr(self, name) for name in hints(type(self))}, type(self))
-        if any(key not in keys for key in space):
-            keys |= {f"trainer.{name}": kind for name, kind in Trainer.further().items()}
-            keys |= {f"peft.{name}": kind for name, kind in Peft.further().items()}
+        classes: dict[str, type[Section]] = {"trainer": Trainer, "peft": Peft}
+        for section, cls in classes.items():
+            names = [key.removeprefix(f"{section}.") for key in space if key.startswith(f"{section}.")]
+            if unknown := [name for name in names if name not in hints(cls)]:
+                keys |= {f"{section}.{name}": kind for name, kind in cls.further(unknown).items()}
         for key, choice in space.items():
             if key not in keys:
                 yield f"study.space: the configuration has no key {key}; {key_hint(key, keys)}"
@@ -321,7 +334,8 @@ class Study(Train):
             values = choice if isinstance(choice, list) else [choice["low"], choice["high"]]
             if isinstance(choice, Mapping) and keys[key] is not None and choice.get("int"):
                 values = [int(value) for value in values]
-            yield from (message for value in values for message in check(value, keys[key] or Any, key))
+            kind = keys[key] or Any
+            yield from (message for value in values for message in check(one_or_list(value, kind), kind, key))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import enum
 import importlib.util
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -32,6 +32,7 @@ from scramble.config.field_checks import (
     between,
     hint,
 )
+from scramble.config.library_fields import PEFT, QUANTIZATION, TRAINER, field_names
 from scramble.training.fields import (
     PEFT_REFUSED,
     PEFT_RENAMED,
@@ -161,15 +162,18 @@ class Trainer(Section):
     seed: Annotated[int, between(0, 2**32 - 1)]
 
     @classmethod
-    def further(cls) -> Mapping[str, Any]:
+    def further(cls, names: Collection[str]) -> Mapping[str, Any]:
         """Return the remaining fields of ``PreferenceConfig``. A refused field must keep its default."""
+        known = [name for name in field_names(TRAINER) if name != "peft"]  # a separate section
+        if not_all_in(known, names):
+            return dict.fromkeys(known, Any)
         from scramble.training.config import PreferenceConfig
 
         # With backend=trl, PreferenceConfig accepts TRL's own options, and checks them itself.
         fields = _foreign_fields(
             PreferenceConfig, {name: why for name, why in REFUSED_FIELDS.items() if name not in TRL_OPTIONS}
         )
-        del fields["peft"]  # a separate section
+        del fields["peft"]
         return fields
 
     @classmethod
@@ -285,14 +289,18 @@ class Peft(Section):
     r: PositiveInt
     lora_alpha: PositiveInt
     lora_dropout: Fraction = 0.0
-    target_modules: Text | list[Text] | None = None
+    target_modules: Text | list[Text] | None = None  # a text is a regular expression, or one of PEFT's own words
+    modules_to_save: list[Text] | None = None
+    target_parameters: list[Text] | None = None
     # Other initialisations (pissa, olora, loftq, ...) change the base model's weights, so that the adapter would not
     # match the released model.
     init_lora_weights: bool | Literal["gaussian", "orthogonal"] = True
 
     @classmethod
-    def further(cls) -> Mapping[str, Any]:
+    def further(cls, names: Collection[str]) -> Mapping[str, Any]:
         """Return the remaining fields of ``LoraConfig``."""
+        if not_all_in(known := field_names(PEFT), names):
+            return dict.fromkeys(known, Any)
         from peft import LoraConfig
 
         return _foreign_fields(LoraConfig, PEFT_REFUSED)
@@ -318,10 +326,13 @@ class Quantization(Section):
 
     load_in_4bit: bool = False
     load_in_8bit: bool = False
+    llm_int8_skip_modules: list[Text] | None = None
 
     @classmethod
-    def further(cls) -> Mapping[str, Any]:
+    def further(cls, names: Collection[str]) -> Mapping[str, Any]:
         """Return the remaining fields of ``BitsAndBytesConfig``."""
+        if known := field_names(QUANTIZATION):
+            return dict.fromkeys(known, Any)
         from transformers import BitsAndBytesConfig
 
         parameters = inspect.signature(BitsAndBytesConfig.__init__).parameters
@@ -336,10 +347,24 @@ class Quantization(Section):
 # ------------------------------------------------------------------------------------------- fields of other libraries
 
 
+def not_all_in(known: Collection[str], names: Collection[str]) -> bool:
+    """Return whether a name is not a known field. The types of the other fields, which only the slow import of the
+    library provides, are then checked after the key has been corrected.
+    """
+    return bool(known) and not set(names) <= set(known)
+
+
 @cache
 def _further(cls: type) -> dict[str, Any]:
     kinds = get_type_hints(cls)
-    return {field.name: _kind(kinds[field.name]) for field in dataclasses.fields(cls) if field.init}
+    return {field.name: _field_kind(field, kinds[field.name]) for field in dataclasses.fields(cls) if field.init}
+
+
+def _field_kind(field: dataclasses.Field[Any], annotation: Any) -> Any:
+    choices = field.metadata.get("choices")
+    if choices is None:
+        return _kind(annotation)
+    return Literal.__getitem__((*choices, *(() if field.default is not None else (None,))))  # built at run time
 
 
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scramble.config.field_checks import ConfigError, check, hints
+from scramble.config.field_checks import ConfigError, accepts_list, check, hints, one_or_list
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
 from scramble.project import choices_of
@@ -38,6 +38,25 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     from omegaconf import OmegaConf
 
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def wrap_single_values(cfg: DictConfig, root: str) -> None:
+    """Replace each single value of a list-valued key by a list of this value, in place.
+
+    transformers, TRL and PEFT also accept a single value for most of their lists (``trainer.loss_type=sigmoid``).
+    """
+    from omegaconf import OmegaConf, open_dict
+
+    values: Any = OmegaConf.to_container(without_hydra(cfg), resolve=False)
+    for key, kind in known_keys(values, ROOTS[root]).items():
+        at, _, name = key.rpartition(".")
+        section = OmegaConf.select(cfg, at, throw_on_resolution_failure=False) if at else cfg
+        if not accepts_list(kind) or not OmegaConf.is_dict(section) or name not in section:
+            continue
+        value = None if OmegaConf.is_interpolation(section, name) else section[name]
+        if (wrapped := one_or_list(value, kind)) is not value:
+            with open_dict(section):
+                section[name] = wrapped
 
 
 def check_root(cfg: DictConfig, root: str, sections: Sequence[str]) -> list[str]:

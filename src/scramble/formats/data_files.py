@@ -18,6 +18,7 @@ from scramble.formats.hf_tables import ARROW, HubTable, LocalTable, files_of_spl
 from scramble.formats.readers import ANSWERS
 from scramble.storage.files import BLANK, StoreError, read_json
 from scramble.storage.jsonl import json_lines, json_values
+from scramble.storage.similar_paths import did_you_mean, looks_local
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_TABLES = (".csv", ".tsv")
@@ -111,7 +112,9 @@ def find_data_files(
             )
         return DataFiles(_data_files(files))
     if not is_hub_dataset_id(path):
-        raise SourceError(f"data.path={path} does not exist: use a data file, its folder, a pattern or a hub id")
+        raise SourceError(
+            f"data.path={path} does not exist: use a data file, its folder, a pattern or a hub id{did_you_mean(path)}"
+        )
     return DataFiles([DataFile(hub=HubTable(path, split, name, revision))])
 
 
@@ -137,7 +140,8 @@ def is_hub_dataset_id(path: str) -> bool:
     """Return whether a path that does not exist can be a data set on the hub: ``owner/name``."""
     owner, _, name = path.partition("/")
     is_file = Path(name).suffix.lower() in (*DATA_SUFFIXES, ".tar")
-    return bool(owner.strip(".~")) and bool(name) and "/" not in name and not is_file and not is_pattern(path)
+    is_id = bool(owner.strip(".~")) and bool(name) and "/" not in name and not is_file and not is_pattern(path)
+    return is_id and not looks_local(path)
 
 
 def _in_folder(folder: Path, split: str) -> list[Path]:

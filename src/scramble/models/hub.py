@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scramble.models.family import ModelError
+from scramble.storage.similar_paths import did_you_mean, looks_local
 
 # Hub ids that need remote code, and the ids of the same models with native classes (None if there is no such id).
 REMOTE_CODE: tuple[tuple[str, str | None], ...] = (
@@ -71,8 +73,21 @@ def is_folder(path: str, key: str = "model.path") -> bool:
     if not is_hub_id(path):
         raise ModelError(
             f"{key}={path}: there is no such folder, and hub ids have the form owner/name: correct the path or the id"
+            f"{did_you_mean(path)}"
+        )
+    if looks_local(path) and not _is_cached(path):
+        raise ModelError(
+            f"{key}={path}: the folder {Path(path).parent} exists and does not contain {Path(path).name}: correct the "
+            f"path{did_you_mean(path)}"
         )
     return False
+
+
+def _is_cached(path: str) -> bool:
+    """Return whether the hub's cache contains a model."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(path, "config.json"), str)
 
 
 def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
@@ -194,13 +209,14 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
     if has(hub.RepositoryNotFoundError):
         return ModelError(
             f"the hub has no model {path}, or the model is private: correct {key}, or log in with 'hf auth login'"
+            f"{did_you_mean(path)}"
         )
     unanswered = any(isinstance(link, hub.HTTPError) and not isinstance(link, hub.HfHubHTTPError) for link in chain)
     if unanswered or has(hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError, TimeoutError):
         return ModelError(
             f"{at} could not be downloaded (no connection) and is not in the cache: on a machine with a connection run "
             f"'hf download {path}{f' --revision {revision}' if revision else ''} --local-dir FOLDER', then set "
-            f"{key}=FOLDER"
+            f"{key}=FOLDER{did_you_mean(path)}"
         )
     if has(hub.EntryNotFoundError):
         return ModelError(f"{at} lacks a required file ({one_line(error)}): choose another model or revision")
@@ -285,6 +301,18 @@ def adapter_weights(adapter: str) -> Path:
         raise explain(error, adapter, key="model.adapter") from error
     except errors.EntryNotFoundError as error:
         raise ModelError(f"adapter {adapter} {PICKLE}") from error
+
+
+def num_adapter_weights(adapter: str) -> int:
+    """Return the number of weights of an adapter in a folder or on the hub. Raises ModelError; see
+    :func:`adapter_weights` and :func:`tensor_names`.
+    """
+    from safetensors import safe_open
+
+    file = adapter_weights(adapter)
+    names = tensor_names(file)
+    with safe_open(file, framework="pt") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
 
 
 def one_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import nn
 from scramble.models.family import Family, ModelError
 from scramble.models.hub import is_folder
 from scramble.models.loading import empty_model, identify, load_config
+from scramble.models.vlm import VLM
 
 GIB = 1 << 30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -100,7 +101,7 @@ def preflight(
     revision: str | None = None,
     dtype: str = "auto",
     quantization: Mapping[str, Any] | None = None,
-    lora_r: int | None = 32,
+    num_adapter_weights: Callable[[VLM], int] | None = None,
     train_vision: bool = False,
     batch_tokens: int = 4096,
     gradient_checkpointing: bool = False,
@@ -110,14 +111,16 @@ def preflight(
 
     Args:
         path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
-        lora_r: rank of LoRA; None trains the whole language model.
+        num_adapter_weights: a function that returns the number of trained weights of an adapter, given the model
+            without weights (:func:`scramble.training.trainable.num_new_weights`); None trains the whole language model.
         train_vision: whether the tower and the projector are also trained (without LoRA).
         batch_tokens: tokens per forward pass and GPU, including image tokens and padding.
         gradient_checkpointing: whether layers are recomputed in the backward pass.
         available: bytes of memory per GPU; None uses :func:`memory_per_device`.
 
     Raises:
-        ModelError: an id or a config is invalid; see :func:`scramble.models.load_vlm`.
+        ModelError: an id or a config is invalid (see :func:`scramble.models.load_vlm`), or the adapter does not match
+            the model.
     """
     family = identify(path, revision)
     config = load_config(path, revision)
@@ -130,7 +133,12 @@ def preflight(
     quantised = sum(m.weight.numel() for m in layers) if quantization else 0
     quantised_bytes = 1.0 if (quantization or {}).get("load_in_8bit") else NF4_BYTES
     memory: dict[str, float] = {"weights": (parameters - quantised) * weight_bytes + quantised * quantised_bytes}
-    trained, memory["gradients and optimizer"] = _trained(model, family, layers, lora_r, train_vision, weight_bytes)
+    if num_adapter_weights is None:
+        trained = _num_trained(model, family, train_vision)
+        memory["gradients and optimizer"] = trained * weight_bytes * 3.0  # gradient and two moments, in the dtype
+    else:
+        trained = num_adapter_weights(VLM(model, None, family, path, revision))
+        memory["gradients and optimizer"] = trained * 4 * 4.0  # float32 in PEFT: weight, gradient, two moments
     text = config.get_text_config()
     memory["activations"] = _activations(text, layers, batch_tokens * weight_bytes, gradient_checkpointing)
     memory["attention mask"] = batch_tokens**2 * (1.0 + weight_bytes)
@@ -146,7 +154,7 @@ def preflight(
         download=download,
         disk_free=_free_disk(),
         gated=gated,
-        advice=_advice(lora_r, bool(quantization), gradient_checkpointing, weight_bytes),
+        advice=_advice(num_adapter_weights is not None, bool(quantization), gradient_checkpointing, weight_bytes),
     )
 
 
@@ -163,25 +171,10 @@ def memory_per_device() -> float | None:
         return None
 
 
-def _trained(
-    model: nn.Module,
-    family: Family,
-    layers: list[nn.Linear],
-    lora_r: int | None,
-    train_vision: bool,
-    weight_bytes: int,
-) -> tuple[int, float]:
-    """Return the number of trained parameters, and the bytes of their gradients and optimizer states.
-
-    With LoRA, the bytes also include the adapter's weights.
-    """
-    if lora_r is not None:
-        count = sum(lora_r * (m.in_features + m.out_features) for m in layers)
-        return count, count * 4 * 4.0  # adapters are float32 in PEFT: weight, gradient, two moments
-    count = _count(model)
-    if not train_vision:
-        count -= sum(_count(model.get_submodule(path)) for path in family.vision)
-    return count, count * weight_bytes * 3.0  # gradient and two moments in the weights' dtype
+def _num_trained(model: nn.Module, family: Family, train_vision: bool) -> int:
+    """Return the number of parameters that are trained without an adapter."""
+    frozen = () if train_vision else family.vision
+    return _count(model) - sum(_count(model.get_submodule(path)) for path in frozen)
 
 
 def _activations(text: Any, layers: list[nn.Linear], batch_bytes: int, gradient_checkpointing: bool) -> float:
@@ -220,13 +213,13 @@ def _on_the_hub(path: str, revision: str | None, size: float) -> tuple[bool | No
     return bool(info.gated), float(weights or size)
 
 
-def _advice(lora_r: int | None, quantized: bool, gradient_checkpointing: bool, weight_bytes: int) -> tuple[str, ...]:
+def _advice(has_adapter: bool, quantized: bool, gradient_checkpointing: bool, weight_bytes: int) -> tuple[str, ...]:
     ways = []
     if weight_bytes == 4:
         ways.append("model.dtype=bfloat16")
     if not gradient_checkpointing:
         ways.append("trainer.gradient_checkpointing=true")
-    if lora_r is None:
+    if not has_adapter:
         ways.append("LoRA instead of all weights (peft.r=32)")
     ways.append(
         "fewer pairs per forward pass (trainer.per_device_train_batch_size) or fewer image tiles (model.max_tiles)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from scramble.console import counted, show_table
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import content_key
+from scramble.storage.similar_paths import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -71,6 +72,7 @@ def audit(
         if path is not None and not may_exist(str(path)):
             raise FormatError(
                 f"{path} does not exist: set {key}=... to a file of pairs, a folder, a file pattern, or a hub id"
+                f"{did_you_mean(path)}"
             )
     if images is not None and not Path(images).expanduser().is_dir():
         raise FormatError(f"images={images} is not a folder: set images=<folder that the image paths are relative to>")

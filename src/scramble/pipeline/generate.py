@@ -13,6 +13,7 @@ from scramble.console import counted
 from scramble.pipeline import StageError, is_main_process
 from scramble.pipeline.images import make_images
 from scramble.pipeline.inputs import input_keys, model_keys
+from scramble.pipeline.new_model import make_model
 from scramble.pipeline.stage import run_stage
 from scramble.records import SPLITS, ImageRecord, PreferencePair
 from scramble.storage.files import STAGE_FILE, read_json, stage_status, write_json
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MANY_STEPS = 3  # images, captions, negatives; the counts of more steps are logged on a separate line
+# Limits if the model that answers questions is new: its random answers often end only at the maximum length.
+FEW = {"samples": 2, "limit": 16, "max_tokens": 512}
 # The fix if a step leaves no pairs.
 EMPTY_STEP_FIXES = {
     "filtered": "relax pairs.filters (train/skipped.jsonl lists the dropped pairs)",
@@ -34,7 +37,14 @@ EMPTY_STEP_FIXES = {
 }
 
 
-def generate(folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def generate(
+    folder: str | Path,
+    *,
+    data: Mapping[str, Any],
+    pairs: Mapping[str, Any],
+    seed: int,
+    new_model: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Generate a data set folder: images, captions, questions and 2x2 items by split, and preference pairs.
 
     Args:
@@ -42,31 +52,42 @@ def generate(folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str,
         data: ``kind`` (``world`` or a source of :mod:`scramble.sources`) and its options.
         pairs: ``method`` and its options, see :mod:`scramble.pairs.registry`.
         seed: seed of scenes, splits and the choice of negatives.
+        new_model: ``path``, ``family`` and ``new`` of a model that does not exist yet (``debug=tiny``). If the pairs
+            are made from this model's answers, it is created as soon as the texts of the images are known.
 
     Returns:
         The stage's summary: counts per split, skipped captions by reason, rejected rows, text-only accuracies.
     """
-    config = {
-        "data": dict(data),
-        "pairs": dict(pairs),
-        "seed": seed,
-        "inputs": input_keys(data) | model_keys(pairs),
-    }
+    inputs = input_keys(data) | model_keys(pairs)
+    if new_model is not None:
+        inputs.pop(new_model["path"], None)  # the model may have been created since, from the data itself
+    config = {"data": dict(data), "pairs": dict(pairs), "seed": seed, "inputs": inputs}
     if not is_main_process():
         wait_for(Path(folder) / STAGE_FILE, lambda: stage_status(folder) == "finished")
-    summary, how = run_stage(folder, config, partial(_make_data_set, data=data, pairs=pairs, seed=seed))
+    work = partial(_make_data_set, data=data, pairs=pairs, seed=seed, new_model=new_model)
+    summary, how = run_stage(folder, config, work)
     if is_main_process():
         _report(Path(folder), summary, data["kind"], reused=how == "reused")
     return summary
 
 
-def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def _make_data_set(
+    folder: Path,
+    *,
+    data: Mapping[str, Any],
+    pairs: Mapping[str, Any],
+    seed: int,
+    new_model: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     from scramble.pairs.registry import GivenPairs, make_method
 
-    _check_models(pairs, "pairs")
+    _check_models(pairs, None if new_model is None else new_model["path"])
     with make_method(pairs, seed=seed) as method:
         method.prepare()
     counts = make_images(folder, data, seed)
+    if new_model is not None and any(path == new_model["path"] for path, _, _ in _models(pairs, "pairs")):
+        make_model(new_model["path"], folder, new_model["family"], new_model["new"], seed)
+        pairs = _few_answers(pairs)
     summary = {"rejected_rows": counts.pop("rejected_rows", 0), "splits": counts}
     for split in _splits(folder):
         with make_method(pairs, seed=seed) as method:
@@ -78,20 +99,39 @@ def _make_data_set(folder: Path, *, data: Mapping[str, Any], pairs: Mapping[str,
     return summary
 
 
-def _check_models(settings: Mapping[str, Any], key: str) -> None:
-    """Raise ModelError if the configuration of a model that makes or scores pairs in this process cannot be read.
-
-    The check runs before the images are generated, which takes longer.
-    """
+def _models(settings: Mapping[str, Any], key: str) -> Iterator[tuple[str, str | None, str]]:
+    """Yield the path, the revision and the key of each model that makes or scores pairs in this process."""
     for name, value in settings.items():
         if not isinstance(value, Mapping):
             continue
         in_process = value.get("kind") in ("transformers", "vllm") or ("kind" not in value and value.get("new") is None)
         if in_process and "path" in value:
+            yield value["path"], value.get("revision"), f"{key}.{name}.path"
+        yield from _models(value, f"{key}.{name}")
+
+
+def _few_answers(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a method and its parts with the limits for a new model."""
+    limited = dict(pairs)
+    if "options" in pairs and "engine" in pairs:
+        options = dict(pairs["options"] or {})
+        few = {name: min(options[name] or most, most) for name, most in FEW.items() if name in options}
+        limited["options"] = options | few
+    if "parts" in pairs:
+        limited["parts"] = {name: _few_answers(part) for name, part in pairs["parts"].items()}
+    return limited
+
+
+def _check_models(pairs: Mapping[str, Any], new_path: str | None = None) -> None:
+    """Raise ModelError if the configuration of a model other than the new model cannot be read.
+
+    The check runs before the images are generated, which takes longer.
+    """
+    for path, revision, key in _models(pairs, "pairs"):
+        if path != new_path:
             from scramble.models.hub import find_config
 
-            find_config(value["path"], value.get("revision"), f"{key}.{name}.path")
-        _check_models(value, f"{key}.{name}")
+            find_config(path, revision, key)
 
 
 def _splits(folder: Path) -> Iterator[Path]:
@@ -140,7 +180,7 @@ def generate_shard(
                 f"shard={shard[0]}/{shard[1]}: the method {pairs['method']} uses no model, so its work cannot be "
                 "divided into shards: omit shard"
             )
-        _check_models(pairs, "pairs")
+        _check_models(pairs)
         method.prepare()
     folder = Path(folder)
     # The first shard makes the images, and the other shards wait for it.

@@ -13,6 +13,7 @@ from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
 from scramble.pipeline.train import needs, option_defaults, trainer_content
 from scramble.storage.files import STAGE_FILE, read_json, stage_status
 from scramble.storage.hashing import differing_keys
+from scramble.storage.similar_paths import did_you_mean
 from scramble.training.checkpoint_paths import newest_step
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,9 @@ def _check_paths(data: Mapping[str, Any]) -> None:
         value = data.get(key)
         # Scene graphs name their files relative to data.path.
         if isinstance(value, str) and not Path(value).exists() and not (key != "path" and (path / value).exists()):
-            raise StageError(f"data.{key}={value} does not exist: set data.{key} to an existing file or folder")
+            raise StageError(
+                f"data.{key}={value} does not exist: set data.{key} to an existing file or folder{did_you_mean(value)}"
+            )
 
 
 def _check_pair_paths(data: Mapping[str, Any]) -> None:
@@ -78,7 +81,9 @@ def _check_pair_paths(data: Mapping[str, Any]) -> None:
     for at, one in (mix or {"data": data}).items():
         path = str(one["path"])
         if not may_exist(path):
-            raise StageError(f"{at}.path={path} does not exist: set {at}.path to an existing file or folder")
+            raise StageError(
+                f"{at}.path={path} does not exist: set {at}.path to an existing file or folder{did_you_mean(path)}"
+            )
         if one.get("images") is not None and not Path(one["images"]).expanduser().is_dir():
             raise StageError(f"{at}.images={one['images']} is not a folder: set {at}.images to an existing folder")
 

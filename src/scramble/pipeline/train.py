@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +187,21 @@ def needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[st
     """Estimate memory and disk for training from the model's configuration. Raises ModelError if the configuration
     cannot be read.
     """
+    from scramble.models.hub import num_adapter_weights
     from scramble.models.preflight import preflight
+    from scramble.training.trainable import num_new_weights
 
+    num_adapter: Callable[[Any], int] | None = None
+    if peft is not None:
+        num_adapter = partial(num_new_weights, peft=peft, vision=trainer.get("train_vision") == "lora")
+    elif adapter := model.get("adapter"):
+        num_adapter = lambda _: num_adapter_weights(adapter)  # noqa: E731
     return preflight(
         model["path"],
         revision=model.get("revision"),
         dtype=model.get("dtype") or "auto",
         quantization=model.get("quantization"),
-        lora_r=None if peft is None else peft.get("r"),
+        num_adapter_weights=num_adapter,
         train_vision=trainer.get("train_vision") is True,
         gradient_checkpointing=trainer["gradient_checkpointing"],
     )

@@ -10,6 +10,7 @@ from scramble.formats.bad_rows import BadRows, SourceError
 from scramble.formats.checks import clean_captions, find_image, image_fault, image_name, load_image
 from scramble.records import ImageRecord, RecordError
 from scramble.storage.files import StoreError, read_json
+from scramble.storage.similar_paths import did_you_mean
 
 
 def read(
@@ -125,7 +126,7 @@ def _layout(path: Path, split: str, images: str | Path | None) -> tuple[Path, Pa
     if not file.is_file():
         raise SourceError(
             f"{file} does not exist: set data.path to COCO's root folder or to a captions_*.json, and data.split to "
-            "the name of a split in this folder"
+            f"the name of a split in this folder{did_you_mean(file)}"
         )
     if images is None:
         name = file.stem.removeprefix("captions_")

@@ -32,6 +32,7 @@ from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.sources.columns import find_columns, stored_column, value_at
 from scramble.sources.image_folder import inputs_below
 from scramble.sources.shards import Shards
+from scramble.storage.similar_paths import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def _open(
         if not may_be_on_hub(str(path)):
             raise SourceError(
                 f"data.path={path} does not exist: use a parquet or arrow file, a folder, .tar files (shards/*.tar) or "
-                "a hub id"
+                f"a hub id{did_you_mean(path)}"
             )
         return HubTable(str(path), split, name, revision, streaming=streaming)
     for key, value in (("name", name), ("revision", revision)):

@@ -17,6 +17,7 @@ from scramble.formats.data_files import JSON_SUFFIXES, object_rows, read_rows
 from scramble.records import ImageRecord, RecordError
 from scramble.sources.caption_files import caption_rows, has_caption_files
 from scramble.sources.columns import IMAGE_COLUMNS, find_columns, matching, stored_column, value_at
+from scramble.storage.similar_paths import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def find_input(path: str | Path, image_column: str | None = None) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise SourceError(f"{path} does not exist: set data.path to the caption file or its folder")
+        raise SourceError(f"{path} does not exist: set data.path to the caption file or its folder{did_you_mean(path)}")
     files = [path / name for name in FILE_NAMES if (path / name).is_file()]
     if not files:
         files = [file for file in sorted(path.iterdir()) if _is_table(file, image_column, _TABLES)]

@@ -23,6 +23,7 @@ from scramble.records import ImageRecord, PreferencePair, RecordError
 from scramble.sources.bundles import Bundle
 from scramble.sources.image_loader import ImageLoader
 from scramble.storage.jsonl import json_values
+from scramble.storage.similar_paths import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def bundles(
     """
     path = Path(path) / mmpr.META if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise SourceError(f"{path} does not exist: set data.path to the meta.json or its folder")
+        raise SourceError(f"{path} does not exist: set data.path to the meta.json or its folder{did_you_mean(path)}")
     with ExitStack() as stack:
         sets = [_open(one, index, path, root, stack) for index, one in enumerate(mmpr.read_meta(path))]
         _log_ignored_settings(sets)

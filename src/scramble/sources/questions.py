@@ -23,6 +23,7 @@ from scramble.formats.data_files import object_rows
 from scramble.formats.readers import without_placeholders
 from scramble.records import ImageFile, ImageRecord, Question, RecordError
 from scramble.sources.bundles import Bundle
+from scramble.storage.similar_paths import did_you_mean
 
 
 def bundles(
@@ -52,7 +53,7 @@ def bundles(
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        raise SourceError(f"{file} {what}: set data.path to a file with questions")
+        raise SourceError(f"{file} {what}: set data.path to a file with questions{did_you_mean(file)}")
     folder = Path(images) if images is not None else file.parent
     source = f"questions:{file.name}"
     seen: set[str] = set()

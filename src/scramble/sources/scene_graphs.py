@@ -15,6 +15,7 @@ from scramble.scenegraphs import GraphError
 from scramble.scenegraphs.files import read_graphs
 from scramble.sources.bundles import Bundle
 from scramble.storage.files import StoreError, read_json
+from scramble.storage.similar_paths import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,16 @@ def bundles(
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder: set data.path to the folder with graphs, questions and images")
+        raise SourceError(
+            f"{folder} is not a folder: set data.path to the folder with graphs, questions and images"
+            f"{did_you_mean(path)}"
+        )
     for key, name in (("graphs", graphs), ("questions", questions)):
         if name is not None and not (folder / name).is_file():
-            raise SourceError(f"{folder / name} does not exist: set data.{key} to the file, relative to data.path")
+            raise SourceError(
+                f"{folder / name} does not exist: set data.{key} to the file, relative to data.path"
+                f"{did_you_mean(folder / name)}"
+            )
     questions_of = {} if questions is None else _questions(folder / questions, bad)
     files = _files(folder / images if images else folder)
     with_graph: set[str] = set()

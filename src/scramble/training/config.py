@@ -200,8 +200,9 @@ class PreferenceConfig(DPOConfig):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.loss_type, str):
-            self.loss_type = [self.loss_type]
+        for name in ("loss_type", "loss_weights", "tables"):
+            if isinstance(value := getattr(self, name), str | int | float):
+                setattr(self, name, [value])
         self.losses = resolve_loss_weights(self.loss_type, self.loss_weights)  # weight by name of the loss
         check_settings(self)
         self._binds_micro_batch = self.per_device_train_batch_size is not None or depend_on_micro_batch(

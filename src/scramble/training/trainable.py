@@ -111,14 +111,30 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0, *, vision: bool =
         raise ModelError(f"peft: {' '.join(str(error).split())}") from error
 
 
+def num_new_weights(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> int:
+    """Return the number of weights that :func:`add_lora` trains. The model needs no weights (device ``meta``).
+
+    Raises:
+        ModelError: see :func:`lora_config`.
+    """
+    from peft import get_peft_model
+
+    config = lora_config(vlm, peft, vision=vision)
+    try:
+        model = get_peft_model(vlm.model, config, low_cpu_mem_usage=True)  # an adapter on the meta device
+    except (TypeError, ValueError, ImportError) as error:
+        raise ModelError(f"peft: {' '.join(str(error).split())}") from error
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
 def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> Any:
     """Return the ``LoraConfig`` of a new adapter on the language model.
 
     Args:
         vlm: the base model, without adapter.
         peft: fields of :class:`peft.LoraConfig`. ``target_modules`` defaults to the family's targets. ``all-linear``
-            selects the same targets, and a list names layers of the language model. ``target_parameters`` names
-            parameters that are not linear layers, such as the experts of a mixture.
+            selects the same targets, and a list, or a single name such as ``q_proj``, names layers of the language
+            model. ``target_parameters`` names parameters that are not linear layers, such as the experts of a mixture.
         vision: whether to adapt vision tower and projector as well: all their linear layers by default, or the layers
             that the regular expression ``target_modules`` matches.
 
@@ -131,7 +147,12 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
     if fault := unknown_field(LoraConfig, peft, PEFT_RENAMED):
         raise ModelError(f"peft: {fault}")
     fields = {"bias": "none", **peft}
+    for name in ("modules_to_save", "target_parameters"):
+        if isinstance(fields.get(name), str):  # PEFT would take its characters for names
+            fields[name] = [fields[name]]
     targets, parameters = fields.get("target_modules"), list(fields.get("target_parameters") or ())
+    if isinstance(targets, str) and targets in _layer_names(vlm.backbone):
+        targets = [targets]  # as a regular expression, which PEFT matches with whole names, it would match nothing
     only_parameters = targets == [] and bool(parameters)
     if targets in (None, "all-linear"):
         fields["target_modules"] = vlm.family.lora_targets
@@ -168,13 +189,18 @@ def _in_decoder(backbone: Backbone, names: Sequence[str]) -> str:
     linear = [f".{name}" for name, module in backbone.decoder.named_modules() if isinstance(module, nn.Linear)]
     for name in names:
         if not any(layer.endswith(f".{name}") for layer in linear) and "experts" not in name:
-            present = dict.fromkeys(layer.rpartition(".")[2] for layer in linear)
             raise ModelError(
                 f"peft.target_modules: the language model has no linear layer {name}: choose from its linear layers "
-                f"{', '.join(present)}"
+                f"{', '.join(_layer_names(backbone))}"
             )
     decoder = next(name for name, module in backbone.model.named_modules() if module is backbone.decoder)
     return rf"{re.escape(decoder)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
+
+
+def _layer_names(backbone: Backbone) -> list[str]:
+    """Return the last parts of the names of the language model's linear layers (``q_proj``), without repetitions."""
+    linear = (name for name, module in backbone.decoder.named_modules() if isinstance(module, nn.Linear))
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
 
 
 def _linear_in_vision(backbone: Backbone) -> list[str]:
