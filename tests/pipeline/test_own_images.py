@@ -133,7 +133,12 @@ def test_the_log_says_that_too_few_images_were_not_refined(folder: Path, tmp_pat
         ("train", ("+debug=tiny", "+trainer.lerning_rate=1", "run.dir={tmp}"), "did you mean trainer.learning_rate"),
         ("train", ("data=image_folder", "model.path=x"), "data.path"),
         ("train", ("data=scramble_release", "pairs=given"), "set either data.path=... or"),
-        ("train", ("data=pairs", "+experiment=molmo_dpo", "data.path=x"), "set pairs=given"),
+        ("train", ("data=pairs", "pairs=rules", "data.path=x"), "set pairs=given"),
+        ("train", ("data=pairs", "+experiment=molmo_dpo", "+debug=tiny", "data.path=x"), "data.path=x does not exist"),
+        ("train", ("data=pairs", "data.path=data/exampel"), "data.path=data/exampel does not exist: use a data file, "),
+        ("train", ("data=pairs", "data.path=data/exampel"), "; did you mean data/example?"),
+        ("train", ("data=hf", "data.path=data/exampel"), "; did you mean data/example?"),
+        ("train", ("model=internvl3_1b", "model.path=data/tiny_internvll"), "; did you mean data/tiny_internvl?"),
         (
             "train",
             ("data=pairs", "data.path=x", "data.mix=[{{path: y, weight: 1}}]"),
