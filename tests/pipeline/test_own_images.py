@@ -135,7 +135,11 @@ def test_the_log_says_that_too_few_images_were_not_refined(folder: Path, tmp_pat
         ("train", ("data=scramble_release", "pairs=given"), "set either data.path=... or"),
         ("train", ("data=pairs", "pairs=rules", "data.path=x"), "set pairs=given"),
         ("train", ("data=pairs", "+experiment=molmo_dpo", "+debug=tiny", "data.path=x"), "data.path=x does not exist"),
-        ("train", ("data=pairs", "data.path=data/exam_ple"), "data.path=data/exam_ple does not exist: use a data file, "),
+        (
+            "train",
+            ("data=pairs", "data.path=data/exam_ple"),
+            "data.path=data/exam_ple does not exist: use a ",
+        ),
         ("train", ("data=pairs", "data.path=data/exam_ple"), "; did you mean data/example?"),
         ("train", ("data=hf", "data.path=data/exam_ple"), "; did you mean data/example?"),
         ("train", ("model=internvl3_1b", "model.path=data/tiny_internvll"), "; did you mean data/tiny_internvl?"),
