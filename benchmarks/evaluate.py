@@ -65,7 +65,7 @@ def make(shape: str, count: int, pixels: int, data: str | None) -> Any:
         for n in range(count):
             for k, text in enumerate(captions[n]):
                 items.append(
-                    Item(CaptionChoice(f"{n}/{k}", str(n), (text, swap_two_words(text, k)), 0, "swap"), "captions")
+                    Item(CaptionChoice(f"{n}/{k}", (str(n),), (text, swap_two_words(text, k)), 0, "swap"), "captions")
                 )
     else:
         for n in range(count):

@@ -181,6 +181,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         ("study", "study.space={trainer.lr: [1]}", "the configuration has no key trainer.lr"),
         ("study", "study.space={trainer.beta: [-1]}", "trainer.beta=-1 must be above 0"),
         ("reproduce", "table=mpo_main", ""),
+        ("chat", "+prompt=hello", "prompt: there is no such key; did you mean text?"),
         ("audit", "seed=x", "seed=x must be a whole number"),
     ],
 )

@@ -5,11 +5,13 @@ message.
 from __future__ import annotations
 
 import logging
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from scramble.console import LOG_FILE, log_to_run, log_to_terminal, show_table
+from scramble import console
+from scramble.console import LOG_FILE, counter, log_to_run, log_to_terminal, show_table, track
 from scramble.reporting.table import Column, Table
 
 log = logging.getLogger("scramble.somewhere")
@@ -86,3 +88,18 @@ def test_only_the_widest_columns_of_a_wide_table_are_broken(capsys: pytest.Captu
     )
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "group/swap-object" in line]
     assert "2700" in row and "dpo_trie" in row
+
+
+def test_progress_is_logged_if_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line per 30 s. The clock advances by 13 s per call: at the start, and then for each item."""
+    clock = count(step=13)
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    update = counter("pope")
+    for done in range(1, 5):
+        update(1000 * done, 9000)
+    assert capsys.readouterr().out == "pope: 3,000 of 9,000 done after 39 s\n"
+    assert list(track("abcd", "reading rows")) == ["a", "b", "c", "d"]
+    assert list(track(iter("abcd"), "reading rows")) == ["a", "b", "c", "d"]
+    assert capsys.readouterr().out == "reading rows: 2 of 4 done after 39 s\nreading rows: 2 done after 39 s\n"

@@ -176,7 +176,8 @@ def evaluate(
         and ``standard_error``, ``low`` and ``high`` are None for fewer than 10 items.
 
     Raises:
-        EvaluationError: a benchmark, option or protocol is unknown, or a benchmark's data is missing or damaged.
+        EvaluationError: a benchmark, option or protocol is unknown, or a benchmark's data is missing or damaged,
+            or ``out`` contains scores of other data, another protocol or another model.
 
     Examples:
         >>> import scramble

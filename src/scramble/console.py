@@ -1,7 +1,8 @@
 """Provides tables, progress bars, and logging handlers for the terminal and for ``log.txt``.
 
 Library code logs through ``logging.getLogger(__name__)``. Scripts call :func:`log_to_terminal` and :func:`log_to_run`
-once. Progress bars are shown only if standard error is a terminal.
+once. Progress bars are shown only if standard error is a terminal. Otherwise, progress is logged every
+:data:`PROGRESS_SECONDS` seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +20,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LOG_FILE = "log.txt"
+PROGRESS_SECONDS = 30.0
+"""Without a terminal, progress is logged every this many seconds."""
 LONG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 PACKAGE = logging.getLogger("scramble")
 log = logging.getLogger(__name__)
@@ -168,25 +172,51 @@ def _width(renderable: Any) -> Any:
 
 
 def track(items: Iterable[T], what: str) -> Iterator[T]:
-    """Iterate over items with a progress bar, which is shown only on a terminal."""
+    """Iterate over items with a progress bar, or with log lines if there is no terminal."""
+    if not sys.stderr.isatty():
+        return _with_lines(items, what)
     from tqdm.auto import tqdm
 
-    return iter(tqdm(items, desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2))
+    return iter(tqdm(items, desc=what, leave=False, delay=2))
+
+
+def _with_lines(items: Iterable[T], what: str) -> Iterator[T]:
+    update, total = _progress_lines(what), len(items) if isinstance(items, Sized) else None
+    for done, item in enumerate(items):
+        update(done, total)
+        yield item
 
 
 def counter(what: str) -> Callable[[int, int], None]:
     """Return a function that updates a progress bar from (done, total).
 
-    The bar is shown only on a terminal.
+    Without a terminal, the function logs a line every :data:`PROGRESS_SECONDS` seconds instead.
     """
+    if not sys.stderr.isatty():
+        return _progress_lines(what)
     from tqdm.auto import tqdm
 
-    bar = tqdm(desc=what, disable=not sys.stderr.isatty(), leave=False, delay=2)
+    bar = tqdm(desc=what, leave=False, delay=2)
 
     def update(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
         if done >= total:
             bar.close()
+
+    return update
+
+
+def _progress_lines(what: str) -> Callable[[int, int | None], None]:
+    """Return a function that logs (done, total) every :data:`PROGRESS_SECONDS` seconds."""
+    start = last = time.monotonic()
+
+    def update(done: int, total: int | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PROGRESS_SECONDS:
+            last = now
+            of_total = "" if total is None else f" of {total:,}"
+            log.info(f"{what}: {done:,}{of_total} done after {now - start:,.0f} s")
 
     return update

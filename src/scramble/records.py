@@ -147,6 +147,11 @@ def conversation(prompt: str, num_images: int, history: Sequence[Turn]) -> tuple
     return (*history, Turn("user", prompt, num_images - sum(turn.num_images for turn in history)))
 
 
+def conversation_text(prompt: str, history: Sequence[Turn]) -> str:
+    """Return the prompt after one line ``role: text`` per turn of ``history``."""
+    return "\n".join([*(f"{turn.role}: {turn.text}" for turn in history), prompt])
+
+
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
     """A preferred (chosen) and a rejected answer to the same prompt about the same images.

@@ -718,33 +718,23 @@ def test_a_config_for_every_benchmark():
     assert {p.stem for p in (root / "benchmark").glob("*.yaml")} == set(BENCHMARKS)
 
 
-def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Each rejected answer counts as one pair. Conversations and pairs without an image cannot be scored."""
+def test_heldout_pairs_are_scored_under_their_own_prompts(tmp_path: Path) -> None:
+    """Each rejected answer counts as one pair."""
     write_table(tmp_path, ImageRecord, [ImageRecord("i", ImageFile(bytes=b"x"))])
     turns = (Turn("user", "Hello.", 1), Turn("assistant", "Hello."))
-    conversation = PreferencePair("c", ("i",), "Which?", "red", "blue", "qa", history=turns)
     pairs = [
         PreferencePair("a", ("i",), "Which colour?", "red", "blue", "qa"),
         PreferencePair("b", ("i",), "Describe.", "a circle", "a square", "swap", other_rejected=("a line",)),
-        conversation,
+        PreferencePair("c", ("i",), "Which?", "red", "blue", "qa", history=turns),
         PreferencePair("d", (), "Describe.", "a circle", "a square", "swap"),
     ]
     write_table(tmp_path, PreferencePair, pairs)
-    with caplog.at_level("INFO", logger="scramble"):
-        benchmark = load_benchmark("heldout_pairs", tmp_path)
-    (message,) = caplog.messages
-    assert message.startswith(
-        f"heldout_pairs: 2 of 5 pairs of {tmp_path} are not scored, because these pairs are conversations"
-    )
+    benchmark = load_benchmark("heldout_pairs", tmp_path)
     asked = [query for item in benchmark.items for query in queries(item, resolve("default", benchmark), benchmark)]
-    assert [(query.prompt, query.candidates) for query in asked] == [
-        ("Which colour?", ("red", "blue")),
-        ("Describe.", ("a circle", "a square")),
-        ("Describe.", ("a circle", "a line")),
+    assert [(query.prompt, query.candidates, query.image_ids, query.history) for query in asked] == [
+        ("Which colour?", ("red", "blue"), ("i",), ()),
+        ("Describe.", ("a circle", "a square"), ("i",), ()),
+        ("Describe.", ("a circle", "a line"), ("i",), ()),
+        ("Which?", ("red", "blue"), ("i",), turns),
+        ("Describe.", ("a circle", "a square"), (), ()),
     ]
-    write_table(tmp_path, PreferencePair, [conversation])
-    with pytest.raises(
-        EvaluationError,
-        match=r"no pair of .* can be scored, because all 1 pairs are conversations or do not have exactly one image",
-    ):
-        load_benchmark("heldout_pairs", tmp_path)

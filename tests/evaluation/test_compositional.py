@@ -87,7 +87,7 @@ def test_sugarcrepe_pp_equals_the_original() -> None:
     rows, aggregate = golden("sugarcrepe_pp")
     outcomes = []
     for n, row in enumerate(rows):
-        choice = CaptionChoice(str(n), str(n), ("p1", "p2", "negative"), 0, row["subset"])
+        choice = CaptionChoice(str(n), (str(n),), ("p1", "p2", "negative"), 0, row["subset"])
         item = Item(choice, "captions", details={"true_captions": 2})
         outcomes.append(scored(item, [[row["cos_p1"], row["cos_p2"], row["cos_neg"]]]))
         assert outcomes[-1].values == {
@@ -202,10 +202,8 @@ def test_questions_about_a_set_of_two() -> None:
     result = outcome(item, replies, named_protocol("colorswap"))
     assert result.values == {"text": 1.0, "image": 0.0, "group": 0.0} and result.details["unread"] == 1
     assert table([result], "bivlc")["text"] == 100
-    one_image = Item(CaptionChoice("c", "i", ("a", "b")), "captions")
-    with pytest.raises(
-        EvaluationError, match="item c has one image, but protocol vismin asks about sets of two images"
-    ):
+    one_image = Item(CaptionChoice("c", ("i",), ("a", "b")), "captions")
+    with pytest.raises(EvaluationError, match=r"item c does not consist of two images with a caption each, .*vismin"):
         queries(one_image, named_protocol("vismin"), made)
 
 

@@ -21,7 +21,7 @@ from scramble.records import Question, TwoByTwoItem
 SCHEMAS = Path(__file__).parents[1] / "golden" / "every_eval_ever"
 ITEMS = {
     "quads": Item(TwoByTwoItem("q", ("a red cup", "a blue cup"), ("x", "y")), "quad"),
-    "choice": Item(CaptionChoice("c", "x", ("a red cup", "a blue cup")), "captions"),
+    "choice": Item(CaptionChoice("c", ("x",), ("a red cup", "a blue cup")), "captions"),
     "question": Item(Question("1", ("x",), "Is it red?", "yes", "colour"), "yes_no"),
 }
 REPLIES = {

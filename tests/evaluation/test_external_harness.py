@@ -98,8 +98,10 @@ def test_one_task_may_be_named_without_a_list(tmp_path, capsys):
     assert f"run `sh '{script}'` in" in capsys.readouterr().out
 
 
-def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "20260101_000000") -> None:
-    """Write the two files of one task in lmms-eval's layout."""
+def write_lmms_eval(
+    folder: Path, name: str, right: list[int], date: str = "20260101_000000", total: int = 1500
+) -> None:
+    """Write the two files of one task in lmms-eval's layout. ``total`` is the number of all items of the task."""
     accuracy = sum(right) / len(right)
     table = {
         "alias": "mmstar",
@@ -112,7 +114,7 @@ def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "2026
     }
     content = {
         "results": {"mmstar": table},
-        "n-samples": {"mmstar": {"original": 1500, "effective": len(right)}},
+        "n-samples": {"mmstar": {"original": total, "effective": len(right)}},
         "versions": {"mmstar": "Yaml"},
         "git_hash": "abc",
         "model_name": name,
@@ -122,6 +124,16 @@ def write_lmms_eval(folder: Path, name: str, right: list[int], date: str = "2026
     rows = [{"doc_id": k, "target": "A", "average": r, "judged": {"score": r}} for k, r in enumerate(right)]
     lines = [json.dumps(row) for row in reversed(rows)]
     (folder / f"{date}_samples_mmstar.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_a_trial_of_a_few_items_does_not_replace_the_result_of_all_items(tmp_path):
+    for folder, rights in (("both", ([1, 0], [1])), ("trial", ([1],))):
+        for number, right in enumerate(rights, 1):
+            write_lmms_eval(tmp_path / folder, "mpo", right, f"2026010{number}_000000", total=2)
+    results = {name: external_harness.read_results("lmms-eval", tmp_path / name, MODEL) for name in ("both", "trial")}
+    benchmarks = {name: result.benchmark for name, ((result, _),) in results.items()}
+    assert (benchmarks["both"]["items"], benchmarks["both"]["limit"]) == (2, None)
+    assert (benchmarks["trial"]["items"], benchmarks["trial"]["limit"]) == (1, 1)
 
 
 def test_lmms_eval_results_with_single_items(tmp_path):
@@ -154,7 +166,7 @@ def test_two_arms_in_one_table_with_a_paired_test(tmp_path):
     the difference is paired.
     """
     for arm, right in (("base", [0, 0, 0, 0, 0, 0, 1, 1]), ("mpo", [1] * 7 + [0])):
-        write_lmms_eval(tmp_path / "harness" / arm, arm, right)
+        write_lmms_eval(tmp_path / "harness" / arm, arm, right, total=8)
         ((result, outcomes),) = external_harness.read_results(
             "lmms-eval", tmp_path / "harness" / arm, MODEL | {"name": arm}
         )

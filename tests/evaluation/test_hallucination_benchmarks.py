@@ -80,7 +80,7 @@ def test_from_published_files_to_scores(
     with OpenAIServer("m", server.url) as engine, ReplyStore(tmp_path / "judge") as store:
         grader = judge.Judge(engine, store, gradings=2)
         replies = tmp_path / "unjudged"
-        made = evaluate(vlm, [benchmark], protocol, tmp_path / "judged", judge=grader, replies=replies, **settings)[0]
+        made = evaluate(vlm, [benchmark], protocol, tmp_path / "judged", judge=grader, replies=[replies], **settings)[0]
     assert set(EXPECTED[name]) <= set(made.scores)
     assert all(0 <= score["value"] <= 100 for score in made.scores.values())
     if name not in JUDGED:

@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from scramble.evaluation import responses
+from scramble.evaluation.answering import Answerer, LazyBackend
 from scramble.evaluation.benchmarks import load_benchmark
 from scramble.evaluation.items import EvaluationError
 from scramble.evaluation.prompts import QueryEncoder
 from scramble.evaluation.protocols import named_protocol, queries
-from scramble.evaluation.runner import answer, evaluate, identify, score_replies
+from scramble.evaluation.runner import evaluate, identify, score_replies
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.paired import compare, compare_seeds
 from scramble.records import ImageFile, Question, RecordError
@@ -172,16 +173,15 @@ def test_any_number_of_processes_gives_the_same_scores(world, vlm, model_id, tmp
 def test_the_progress_of_each_share_reaches_its_total(world, vlm, model_id, tmp_path):
     benchmark, calls = load_benchmark("world_winoground", world), []
     for rank in range(3):
-        answer(
-            vlm,
-            [benchmark],
-            "world",
-            tmp_path,
-            model_id=model_id,
-            batch_tokens=64,
+        answerer = Answerer(
+            LazyBackend(vlm, 64, False),
+            model_id.key,
+            limit=None,
             process=(rank, 3),
+            test_groups=0,
             progress=lambda name: lambda finished, total: calls.append((finished, total)),
         )
+        answerer.answer(benchmark, named_protocol("world"), tmp_path / "world_winoground")
     last = [(finished, total) for finished, total in calls if finished == total]
     assert len(last) == 3 and sum(total for _, total in last) == 72
     scored = evaluate(refuse, [benchmark], "world", tmp_path, model_id=model_id)[0]
@@ -340,10 +340,11 @@ def test_the_batch_check_reaches_the_terminal_only_where_it_finds_a_difference(
     from scramble.pipeline.evaluate import _report_self_test
 
     with caplog.at_level("DEBUG", logger="scramble"):
-        for difference, texts in ((9.5e-7, 0), (0.25, 0), (0.0, 2)):
-            _report_self_test("base: pope", {"max_logprob_difference": difference, "texts_differ": texts})
+        for difference, differ in ((9.5e-7, 0), (0.25, 0), (0.0, 2)):
+            test = {"max_logprob_difference": difference, "texts": 12, "texts_differ": differ}
+            _report_self_test("base: pope", test)
         _report_self_test("base: pope", None)
     assert [record.levelname for record in caplog.records] == ["DEBUG", "INFO", "INFO"]
     assert caplog.messages[0] == (
-        "base: pope: batch-invariance check: max log-prob difference 9.5e-07 nats, 0 generations differ"
+        "base: pope: batch-invariance check: max log-prob difference 9.5e-07 nats, 0 of 12 generations differ"
     )

@@ -84,7 +84,7 @@ def test_caption_scores_by_hand(kind, replies, expected):
 
 
 def test_prompts_of_the_named_protocols():
-    item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
+    item = Item(CaptionChoice("c", ("i",), ("a cat", "a dog")), "captions")
     item_queries = {
         name: queries(item, named_protocol(name), benchmark([item]))[0].prompt for name in ("scramble", "vqascore_3.0")
     }
@@ -165,7 +165,7 @@ def test_pairs_and_natural_bench_units():
 
 
 def test_macro_and_micro_differ():
-    items = [Item(CaptionChoice(str(k), str(k), ("t", "f"), 0, "a" if k < 3 else "b"), "captions") for k in range(4)]
+    items = [Item(CaptionChoice(str(k), (str(k),), ("t", "f"), 0, "a" if k < 3 else "b"), "captions") for k in range(4)]
     protocol = named_protocol("standard")
     outcomes = []
     for k, item in enumerate(items):
@@ -180,7 +180,7 @@ def test_macro_and_micro_differ():
 
 
 def test_a_tie_between_captions_is_right_only_in_the_authors_scorer():
-    item = Item(CaptionChoice("c", "i", ("a cat", "a dog")), "captions")
+    item = Item(CaptionChoice("c", ("i",), ("a cat", "a dog")), "captions")
     even = {f"c/0/{k}": QueryReply((-1.0, -2.0), (1, 1)) for k in (0, 1)}
     values = {name: outcome(item, even, named_protocol(name)) for name in ("standard", "scramble")}
     assert {name: o.values["accuracy"] for name, o in values.items()} == {"standard": 0, "scramble": 1}

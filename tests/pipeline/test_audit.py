@@ -53,6 +53,28 @@ def test_each_file_has_an_audit_of_its_own(here: Path, capsys: pytest.CaptureFix
         audit(here / "b" / "pairs.jsonl", here / "data")
 
 
+def test_each_split_and_each_setting_has_an_audit_of_its_own(here: Path) -> None:
+    (here / "pairs").mkdir()
+    for name, count in (("train", 40), ("test", 30), ("held_out", 20)):
+        (here / "pairs" / f"{name}.jsonl").write_text(lines(count))
+    audit(here / "pairs")
+    audit(here / "pairs", split="test")
+    audit(here / "pairs" / "train.jsonl", held_out=here / "pairs" / "held_out.jsonl")
+    audits = sorted((here / "runs" / "audits").glob("*/audit.json"))
+    records = [json.loads(file.read_text()) for file in audits]
+    assert [file.parent.name[:-9] for file in audits] == ["pairs", "pairs-test", "train"]
+    assert [(record["pairs"], record["settings"]) for record in records] == [
+        (40, {}),
+        (30, {"split": "test"}),
+        (40, {"held_out": str(here / "pairs" / "held_out.jsonl")}),
+    ]
+    assert "<title>Audit of pairs, split test</title>" in audits[1].with_name("audit.html").read_text()
+    audit(here / "pairs", split="test")  # replaces its own audit
+    assert len(list((here / "runs" / "audits").iterdir())) == 3
+    with pytest.raises(StoreError, match=r"other settings \(split \(test -> None\)\): choose another folder \(out="):
+        audit(here / "pairs", audits[1].parent)
+
+
 def test_images_of_one_name_are_many_images(here: Path) -> None:
     (here / "x.jsonl").write_text(lines(60))
     result = audit("x.jsonl")

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from scramble.config.existing_runs import held_out_faults
+from scramble.evaluation.scoring.results import Result, write
 from scramble.pipeline import StageError
 from scramble.pipeline.plan import plan
+from scramble.storage.files import write_json
 
 from .conftest import Run
 
@@ -56,3 +59,30 @@ def test_a_dry_run_checks_that_the_data_exist(tmp_path: Path) -> None:
         plan_data(kind="gqa", path=str(tmp_path), graphs="graphs.json", questions="questions.json")
     with pytest.raises(StageError, match=r"^data.path=captions.parquet does not exist: set data"):
         plan_data(kind="hf", path="captions.parquet")
+
+
+def test_a_dry_run_of_an_evaluation_refuses_to_replace_other_scores(tmp_path: Path, script: Run) -> None:
+    run = f"run.dir={tmp_path / 'run'}"
+    script("generate", "data=world_tiny", run)
+    place = tmp_path / "run" / "evaluation" / "base" / "world_vqa"
+    benchmark = {"name": "world_vqa", "version": "v", "scoring": "plain", "items": 1, "limit": None}
+    write(place, Result(benchmark, {"path": "x", "key": "1"}, {"name": "world"}, {}, {}), [])
+    names = "benchmark=[world_winoground,world_vqa]"
+    refused = script("evaluate", run, names, "dry_run=true", status=1).stderr
+    assert refused.startswith(f"error: {place} contains scores, which the new scores would replace, but the data vers")
+    planned = script("evaluate", run, names, "dry_run=true", "folder=second").stdout
+    assert f"base is scored on world_winoground, world_vqa; the results are written to {tmp_path}/run/second" in planned
+
+
+@pytest.mark.parametrize(("status", "words"), [("failed", "failed: fix"), ("stopped", "is not finished: wait")])
+def test_an_evaluation_on_unfinished_data_is_refused(tmp_path: Path, status: str, words: str) -> None:
+    """The message names the log file with the error or the command."""
+    data = tmp_path / "data"
+    write_json(data / "stage.json", {"status": status, "config": {}})
+    (message,) = held_out_faults(tmp_path, data)
+    assert f"{data} {words}" in message and str(tmp_path / "log.txt") in message
+    write_json(data / "stage.json", {"status": "finished", "config": {}, "summary": {}})
+    assert list(held_out_faults(tmp_path, data)) == []
+    assert list(held_out_faults(tmp_path, tmp_path / "other")) == [
+        f"{tmp_path / 'other'} contains no data set: run scripts/generate.py with these settings"
+    ]

@@ -208,7 +208,7 @@ def test_right_candidates() -> None:
     assert targets(Item(replace(record, answer="B", choices=("cat", "dog")), "letter")) == [1]
     assert targets(Item(record, "closed", details={"candidates": ["No", "Yes"]})) == [1]
     assert targets(Item(record, "free")) == []
-    assert targets(Item(CaptionChoice("c", "i", ("a", "b", "c"), target=2), "captions")) == [2]
+    assert targets(Item(CaptionChoice("c", ("i",), ("a", "b", "c"), target=2), "captions")) == [2]
 
 
 def test_swapped_phrases_are_marked_alike() -> None:

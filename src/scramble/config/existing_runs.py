@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from scramble.config.field_checks import hint, near
+from scramble.console import LOG_FILE
 from scramble.storage.arm_names import method_of
+from scramble.storage.files import stage_status
 
 DEBUG_FOLDERS = {"debug": "+debug=tiny", "short": "+debug=short"}  # run.dir in configs/debug
 
@@ -60,6 +62,19 @@ def no_run(folder: Path) -> str:
         )
     )
     return f"there is no run {folder}; {listed}"
+
+
+def held_out_faults(run: Path, data: Path) -> Iterator[str]:
+    """Yield an error message if the data set of a run, whose held-out part is evaluated, does not exist or is not
+    finished.
+    """
+    if not data.is_dir():
+        no_data = f"{data} contains no data set: run scripts/generate.py with these settings"
+        yield no_data if run.is_dir() else no_run(run)
+    elif (status := stage_status(data)) == "failed":
+        yield f"generating {data} failed: fix the error that is recorded in {run / LOG_FILE}, and repeat the command"
+    elif status not in (None, "finished"):
+        yield f"{data} is not finished: wait, or repeat the command that is recorded in {run / LOG_FILE}"
 
 
 def is_run(folder: Path) -> bool:

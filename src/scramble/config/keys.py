@@ -125,6 +125,8 @@ def key_hint(name: str, keys: Iterable[str]) -> str:
         return f"write +{name}=..."
     if group == "wandb" or name == "wandb":
         return "use trainer.report_to=[wandb] with the environment variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY"
+    if name in ("prompt", "question", "message") and "text" in keys:  # scripts/chat.py
+        return "did you mean text?"
     if name.endswith(".options.shard"):
         return "write shard=i/n, as in scripts/generate.py shard=0/4"
     # The section recommended contains defaults of other settings; suggest those settings instead.

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from scramble.config.data_sections import EngineSection, Method
 from scramble.config.evaluation_sections import Benchmarks, JudgeSection, benchmark_faults, protocol_faults
-from scramble.config.existing_runs import arm_faults, baseline_faults, methods, no_run
+from scramble.config.existing_runs import arm_faults, baseline_faults, held_out_faults, methods, no_run
 from scramble.config.field_checks import (
     NOT_EMPTY,
     Bound,
@@ -193,12 +193,8 @@ class Evaluate(Root):
         others = [Path(path).parent.name if Path(path).name == "adapter" else Path(path).name for path in adapters]
         roots = [(options or {}).get("root") for options in self.benchmark.values()]
         data = Path(self.run["data"])  # type: ignore[index]
-        if not data.is_dir() and any(root and Path(root).is_relative_to(data) for root in roots):
-            yield (
-                no_run(run)
-                if not run.is_dir()
-                else f"{data} contains no data set: run scripts/generate.py with these settings"
-            )
+        if any(root and Path(root).is_relative_to(data) for root in roots):
+            yield from held_out_faults(run, data)
         yield from baseline_faults(self.baselines, {*methods([run]), *map(method_of, (*arms, *others))} - {"all"})
 
 

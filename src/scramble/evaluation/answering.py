@@ -74,8 +74,10 @@ class Answerer:
     test_groups: int
     progress: Callable[[str], Progress] | None
 
-    def answer(self, benchmark: Benchmark, protocol: Protocol, folder: Path) -> Work:
-        """Answer this process's share of a benchmark's queries, and append the replies to the files in ``folder``."""
+    def answer(self, benchmark: Benchmark, protocol: Protocol, *folders: Path) -> Work:
+        """Answer this process's share of the queries of a benchmark that have no reply in ``folders``, and append the
+        replies to the files in the first folder.
+        """
         items, images = limit_items(benchmark.items, self.limit), benchmark.images
         report = self.progress(benchmark.name) if self.progress else None
         all_queries = [query for item in items for query in queries(item, protocol, benchmark)]
@@ -84,28 +86,56 @@ class Answerer:
         unique: dict[str, Query] = {}
         for query in all_queries:
             unique.setdefault(responses.query_key(self.model_key, query, benchmark.image_hashes), query)
-        stored = self._stored(folder)
+        stored = self._stored(folders)
         missing = {query.query_id: key for key, query in unique.items() if key not in stored}
         if not missing:
             return work
         backend = self.backend()
-        backend.check(query for query in unique.values() if query.query_id in missing)
-        groups = responses.group_by_images(unique.values(), benchmark.image_hashes)
+        refusals = backend.check(query for query in unique.values() if query.query_id in missing or query.history)
+        accepted = [query for query in unique.values() if query.query_id not in refusals]
+        groups = responses.group_by_images(accepted, benchmark.image_hashes)
         readable = (group for group in groups if not _broken_images([group], images))
         first = list(islice(readable, max(1, self.test_groups)))
-        size = backend.chunk_size(first[0], images) if first else len(groups)
+        size = backend.chunk_size(first[0], images) if first else max(1, len(groups))
         if first and self.test_groups and self.process[0] == 0:
             work.self_test = backend.self_test(first, images)
+        if refusals and self.process[0] == 0:
+            self._store_refusals(refusals, unique, missing, benchmark, folders[0])
         chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
         rank, processes = self.process
-        self._store_replies(chunks[rank::processes], missing, benchmark, folder, work, report)
+        self._store_replies(chunks[rank::processes], missing, benchmark, folders[0], work, report)
         return work
 
-    def _stored(self, folder: Path) -> set[str]:
+    def _store_refusals(
+        self,
+        refusals: Mapping[str, str],
+        unique: Mapping[str, Query],
+        missing: Mapping[str, str],
+        benchmark: Benchmark,
+        folder: Path,
+    ) -> None:
+        """Store the reasons why the model cannot be asked some of the queries, so that their items have no score."""
+        first, reason = next(iter(refusals.items()))
+        log.warning(
+            f"{benchmark.name}: {len(refusals)} of {len(unique)} queries are not scored (first: {first}): {reason}"
+        )
+        with JsonLines(folder / self._file_name) as file:
+            file.extend(
+                responses.row(missing[query.query_id], query, QueryReply(refusal=refusals[query.query_id]))
+                for query in unique.values()
+                if query.query_id in refusals and query.query_id in missing
+            )
+
+    @property
+    def _file_name(self) -> str:
+        rank, processes = self.process
+        return "responses.jsonl" if processes == 1 else f"responses-{rank}.jsonl"
+
+    def _stored(self, folders: Sequence[Path]) -> set[str]:
         """Return the keys of the stored replies that need not be computed again."""
         return {
             key
-            for key, reply in responses.read(folder).items()
+            for key, reply in responses.read(*folders).items()
             if reply.token_logprobs or not reply.logprobs or not self.backend.token_logprobs
         }
 
@@ -122,17 +152,22 @@ class Answerer:
 
         Raises RecordError after the last chunk if images cannot be decoded.
         """
-        rank, processes = self.process
-        name = "responses.jsonl" if processes == 1 else f"responses-{rank}.jsonl"
         share = [query.query_id for chunk in chunks for group in chunk for query in group]
-        already_stored = sum(query_id not in missing for query_id in share)
+        already_stored = done = sum(query_id not in missing for query_id in share)
         broken: dict[str, str] = {}
-        with JsonLines(folder / name) as file:
+
+        def advance(group: Sequence[Query]) -> None:
+            nonlocal done
+            done += sum(query.query_id in missing for query in group)
+            if report:
+                report(done, len(share))
+
+        with JsonLines(folder / self._file_name) as file:
             for chunk in chunks:
                 if not any(query.query_id in missing for group in chunk for query in group):
                     continue
                 started = time.perf_counter()
-                replies = _replies(self.backend(), chunk, benchmark.images, broken)
+                replies = _replies(self.backend(), chunk, benchmark.images, broken, advance)
                 work.times["model_seconds"] += time.perf_counter() - started
                 rows = [
                     responses.row(missing[query.query_id], query, reply)
@@ -141,8 +176,7 @@ class Answerer:
                 ]
                 file.extend(rows)
                 work.times["scored_now"] += len(rows)
-                if report:
-                    report(already_stored + work.times["scored_now"], len(share))
+                done = already_stored + work.times["scored_now"]
         if broken:
             image, fault = next(iter(broken.items()))
             raise RecordError(
@@ -157,14 +191,15 @@ def _replies(
     chunk: Sequence[Sequence[Query]],
     images: Mapping[str, ImageFile],
     broken: dict[str, str],
+    advance: Callable[[Sequence[Query]], None],
 ) -> list[tuple[Query, QueryReply]]:
     """Return the queries of a chunk whose images can be decoded, with their replies. Images that cannot be decoded are
-    added to ``broken``.
+    added to ``broken``. ``advance`` is called with each group that is answered.
 
     Images are decoded again only after an error, because decoding takes a noticeable share of the time on a fast GPU.
     """
     try:
-        return _paired(chunk, backend.reply(chunk, images))
+        return _paired(chunk, backend.reply(chunk, images), advance)
     except (EvaluationError, RecordError):
         faults = _broken_images(chunk, images)
         if not faults:
@@ -173,13 +208,19 @@ def _replies(
         log.warning(f"image {image_id!r} cannot be used ({fault}); questions about this image are skipped")
     broken |= faults
     readable = [group for group in chunk if faults.keys().isdisjoint(group[0].image_ids)]
-    return _paired(readable, backend.reply(readable, images)) if readable else []
+    return _paired(readable, backend.reply(readable, images), lambda group: None) if readable else []
 
 
 def _paired(
-    groups: Sequence[Sequence[Query]], replies: Iterable[Sequence[QueryReply]]
+    groups: Sequence[Sequence[Query]],
+    replies: Iterable[Sequence[QueryReply]],
+    advance: Callable[[Sequence[Query]], None],
 ) -> list[tuple[Query, QueryReply]]:
-    return [pair for group, answers in zip(groups, replies, strict=True) for pair in zip(group, answers, strict=True)]
+    pairs: list[tuple[Query, QueryReply]] = []
+    for group, answers in zip(groups, replies, strict=True):
+        pairs += zip(group, answers, strict=True)
+        advance(group)
+    return pairs
 
 
 def _broken_images(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from scramble.records import LETTERS, ImageFile, Question, RecordError, TwoByTwoItem
+from scramble.records import LETTERS, ImageFile, Question, RecordError, Turn, TwoByTwoItem
 
 
 class EvaluationError(ValueError):
@@ -40,18 +40,21 @@ AnswerStyle = Literal["quad", "captions", "yes_no", "letter", "short", "closed",
 
 @dataclass(frozen=True, slots=True)
 class CaptionChoice:
-    """One image and several captions, of which ``captions[target]`` is true.
+    """Several captions of an image, of which ``captions[target]`` is true, or several answers to a prompt about any
+    number of images.
 
-    ``prompt`` is the question that the captions answer. If it is None, the benchmark's caption prompt is used. If the
-    benchmark has no caption prompt, the protocol's caption prompt is used.
+    ``prompt`` is the question that the captions answer, and ``history`` contains the turns before it. If ``prompt`` is
+    None, the benchmark's caption prompt is used. If the benchmark has no caption prompt, the protocol's caption prompt
+    is used.
     """
 
     item_id: str
-    image_id: str
+    image_ids: tuple[str, ...]
     captions: tuple[str, ...]
     target: int = 0
     kind: str = ""
     prompt: str | None = None
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,14 @@ class Item:
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        return (self.record.image_id,) if isinstance(self.record, CaptionChoice) else self.record.image_ids
+        return self.record.image_ids
+
+    @property
+    def image_sets(self) -> tuple[tuple[str, ...], ...]:
+        """The images with which each caption is scored: one image of a 2x2 item at a time, otherwise all images."""
+        if isinstance(self.record, TwoByTwoItem):
+            return tuple((image_id,) for image_id in self.record.image_ids)
+        return (self.record.image_ids,)
 
     @property
     def kind(self) -> str:
@@ -154,7 +164,8 @@ class Query:
     candidates, the model generates an answer.
 
     ``score_end`` is true if the end-of-turn token counts as part of an answer. ``image_px`` is the side length in
-    pixels of the square to which images are resized first. If it is None, images are not resized.
+    pixels of the square to which images are resized first. If it is None, images are not resized. ``history`` contains
+    the turns before the prompt. Images that are not in ``history`` precede the prompt.
     """
 
     query_id: str
@@ -164,19 +175,21 @@ class Query:
     score_end: bool = True
     max_new_tokens: int = 0
     image_px: int | None = None
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class QueryReply:
     """The model's reply to a query: the log-probability (nats, summed over tokens) and token count of each candidate,
     or the generated text. ``token_logprobs`` contains the (token, log-probability) pairs of each candidate, if they
-    were requested.
+    were requested. ``refusal`` is the reason why the model cannot be asked.
     """
 
     logprobs: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()
     text: str | None = None
     token_logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
+    refusal: str = ""
 
 
 @runtime_checkable
@@ -186,14 +199,16 @@ class ModelBackend(Protocol):
     (:class:`scramble.evaluation.backends.server.EngineBackend`).
     """
 
-    def check(self, queries: Iterable[Query]) -> None:
-        """Raise EvaluationError if the model cannot process a query. The message names the item. This method is called
+    def check(self, queries: Iterable[Query]) -> Mapping[str, str]:
+        """Return the reasons why the model cannot be asked some of the queries, by query id. This method is called
         before :meth:`reply`.
+
+        Raises EvaluationError, which names the item, if the query must be corrected.
         """
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:
-        """Yield the replies to each group of queries, in order. The queries of a group have the same images, image size
-        and kind.
+        """Yield the replies to each group of queries, in order. The queries of a group have the same images, image
+        size, history and kind.
         """
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:

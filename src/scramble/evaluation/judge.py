@@ -29,6 +29,7 @@ from scramble.evaluation import judge_extraction, judge_tasks
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.judge_extraction import fill, question_of
 from scramble.evaluation.protocols import Protocol
+from scramble.evaluation.scoring.earlier import NOT_GRADED_YET
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.grading import final_answers
 from scramble.grading.parsers import YES_NO
@@ -142,14 +143,14 @@ def grading(items: Sequence[Item], protocol: Protocol, judge: Judge | None) -> d
     """
     record = {}
     if task := next((item.details["judge"] for item in items if "judge" in item.details), None):
-        record["grading"] = "none yet (the answers need a judge)" if judge is None else _task_record(task, judge)
+        record["grading"] = NOT_GRADED_YET if judge is None else _task_record(task, judge)
     elif text := next((item.details["grading"] for item in items if "grading" in item.details), None):
         record["grading"] = text
     elif any(item.style == "free" and "rule" not in item.details for item in items):
         if protocol.free_grader == "contains":
             record["grading"] = "by rule (parts of the ground truth contained in the answer), no judge"
         elif judge is None:
-            record["grading"] = "none yet (the answers need a judge)"
+            record["grading"] = NOT_GRADED_YET
         else:
             how = f"temperature {judge.temperature:g}, {_label(judge, 'grading')}"
             record["grading"] = f"{judge.gradings} gradings by {judge.engine.model}, {how}"

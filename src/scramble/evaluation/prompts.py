@@ -57,7 +57,7 @@ class QueryEncoder(PromptEncoder):
     def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[PromptRow]:
         """Return one row (prompt and answer) for each candidate of each query on one image set, in order."""
         rows = []
-        prompts = self.prompts([query.prompt for query in queries], images)
+        prompts = self.prompts([query.prompt for query in queries], images, queries[0].history)
         for query, prompt in zip(queries, prompts, strict=True):
             for candidate in query.candidates:
                 ids, mask = self.answer(candidate, query.score_end)

@@ -20,7 +20,7 @@ from scramble.evaluation.items import Benchmark, CaptionChoice, EvaluationError,
 from scramble.evaluation.scoring.metrics import TIE_POLICIES, TiePolicy
 from scramble.grading import parsers, reasoned_answers, two_choices, vqa_accuracy
 from scramble.project import CONFIGS
-from scramble.records import LETTERS, Question, TwoByTwoItem
+from scramble.records import LETTERS, Question, Turn, TwoByTwoItem
 
 CAPTION_SCORES = ("yes", "yes_minus_no", "caption", "caption_mean", "caption_debiased", "two_choice", "replies")
 FORMS = ("generate", "likelihood")
@@ -162,12 +162,13 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
         return _two_choices(item, item.record, protocol)
     result = [
         query
-        for n, image_id in enumerate(item.image_ids)
-        for query in _caption_queries(f"{item.item_id}/{n}", (image_id,), item.record, protocol, benchmark)
+        for n, image_ids in enumerate(item.image_sets)
+        for query in _caption_queries(f"{item.item_id}/{n}", image_ids, item.record, protocol, benchmark)
     ]
     if protocol.caption_score == "caption_debiased":
         prompt = _caption_prompt(item.record, protocol, benchmark)
-        result.append(Query(f"{item.item_id}/blind", (), prompt, captions, True, image_px=None))
+        history = tuple(dataclasses.replace(turn, num_images=0) for turn in _history(item.record))
+        result.append(Query(f"{item.item_id}/blind", (), prompt, captions, True, history=history))
     return result
 
 
@@ -177,8 +178,8 @@ def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Pro
     """
     if not isinstance(record, TwoByTwoItem):
         raise EvaluationError(
-            f"item {item.item_id} has one image, but protocol {protocol.name} asks about sets of two images and two "
-            "captions: choose another protocol"
+            f"item {item.item_id} does not consist of two images with a caption each, about which protocol "
+            f"{protocol.name} asks: choose another protocol"
         )
     values = {f"{{caption_{n}}}": caption for n, caption in enumerate(record.captions)}
     text = _filled(protocol.caption_question, values)
@@ -197,6 +198,10 @@ def _caption_prompt(record: TwoByTwoItem | CaptionChoice, protocol: Protocol, be
     if isinstance(record, CaptionChoice) and record.prompt is not None:
         return record.prompt
     return protocol.caption_prompt if benchmark.caption_prompt is None else benchmark.caption_prompt
+
+
+def _history(record: TwoByTwoItem | CaptionChoice) -> tuple[Turn, ...]:
+    return record.history if isinstance(record, CaptionChoice) else ()
 
 
 def _caption_queries(
@@ -231,7 +236,8 @@ def _caption_queries(
             )
             for k, order in enumerate(orders)
         ]
-    return [Query(prefix, image_ids, _caption_prompt(record, protocol, benchmark), captions, True, image_px=px)]
+    prompt, history = _caption_prompt(record, protocol, benchmark), _history(record)
+    return [Query(prefix, image_ids, prompt, captions, True, image_px=px, history=history)]
 
 
 def _question_query(item: Item, record: Question, protocol: Protocol) -> Query:

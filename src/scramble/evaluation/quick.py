@@ -31,7 +31,9 @@ def quick_scores(
     queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}
     groups = group_by_images(chain.from_iterable(queries_of.values()), benchmark.image_hashes)
     backend = LocalBackend(vlm, batch_tokens)
-    backend.check(query for group in groups for query in group)
+    refusals = backend.check(query for group in groups for query in group)
+    items = tuple(item for item in items if not any(query.query_id in refusals for query in queries_of[item.item_id]))
+    groups = [left for group in groups if (left := [query for query in group if query.query_id not in refusals])]
     replies = {
         query.query_id: reply
         for group, answered in zip(groups, backend.reply(groups, benchmark.images), strict=True)

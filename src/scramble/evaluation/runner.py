@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scramble.evaluation.judge import Judge, grading, judged_scores
 from scramble.evaluation.protocols import Protocol, queries, resolve
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.aggregation import rates, scores
+from scramble.evaluation.scoring.earlier import check_earlier
 from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.storage.files import read_json
@@ -28,7 +29,8 @@ from scramble.storage.hashing import content_key, file_key
 class ModelId:
     """The identity of the evaluated model. ``key`` is a content key of the weights, the processor and the adapter. For
     a model behind an engine, ``engine`` is the kind of engine, and ``key`` is a content key of the model's name. If the
-    name is a local folder, the key covers the content of this folder too.
+    name is a local folder, the key covers the content of this folder too. ``settings`` are the loading options that can
+    change scores.
     """
 
     path: str
@@ -38,6 +40,7 @@ class ModelId:
     name: str = ""
     dtype: str = "auto"
     engine: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def identify(
@@ -56,7 +59,9 @@ def identify(
     """
     adapter_content = None if adapter is None else _content(adapter, None, "adapter")
     key = content_key([_content(path, revision, "model.path"), adapter_content, dtype, settings or {}])
-    return ModelId(str(path), key, revision, None if adapter is None else str(adapter), name, dtype)
+    return ModelId(
+        str(path), key, revision, None if adapter is None else str(adapter), name, dtype, settings=dict(settings or {})
+    )
 
 
 def identify_served(engine: Engine, kind: str, *, name: str = "") -> ModelId:
@@ -109,7 +114,7 @@ def evaluate(
     test_groups: int = 4,
     environment: Mapping[str, Any] | None = None,
     progress: Callable[[str], Progress] | None = None,
-    replies: str | Path | None = None,
+    replies: Sequence[str | Path] = (),
 ) -> list[Result]:
     """Score a model on benchmarks. Replies and results are written below ``out_folder/<benchmark>/``.
 
@@ -131,29 +136,32 @@ def evaluate(
         test_groups: number of image groups in the batch-invariance self-test; 0 skips it.
         environment: package versions and hardware, to be recorded in the result.
         progress: function that returns the progress callback of a benchmark, given the benchmark's name.
-        replies: folder of the stored replies, with one sub-folder ``<benchmark>/`` per benchmark (default:
-            ``out_folder``).
+        replies: folders of stored replies, each with one sub-folder ``<benchmark>/`` per benchmark (default:
+            ``out_folder``). New replies are written to the first folder.
 
     Returns:
         One result per benchmark, in order. Only rank 0 writes the results.
     Raises:
+        EvaluationError: a folder contains other scores (:func:`check_earlier_results`).
         EvaluationError, RecordError: an item or image cannot be used; the message names the item or image. Replies that
             were received earlier remain stored.
     """
     backend = LazyBackend(model, batch_tokens, token_logprobs)
     answerer = Answerer(backend, model_id.key, limit, process, test_groups, progress)
+    if process[0] == 0:
+        check_earlier_results(benchmarks, protocol, out_folder, model_id=model_id, limit=limit, judge=judge)
     scored = []
     for benchmark in benchmarks:
         resolved = resolve(protocol, benchmark)
         folder = Path(out_folder) / benchmark.name
-        replies_folder = folder if replies is None else Path(replies) / benchmark.name
+        stored = [Path(each) / benchmark.name for each in replies or [out_folder]]
         started = time.perf_counter()
-        work = answerer.answer(benchmark, resolved, replies_folder)
+        work = answerer.answer(benchmark, resolved, *stored)
         wait()
         result, outcomes = score_replies(
             benchmark,
             resolved,
-            replies_folder,
+            *stored,
             model_id=model_id,
             limit=limit,
             judge=judge if process[0] == 0 else None,
@@ -161,59 +169,49 @@ def evaluate(
         )
         seconds = time.perf_counter() - started
         result.times = {**work.times, "other_seconds": seconds - work.times["model_seconds"]}
-        result.self_test = (
-            work.self_test or _earlier_self_test(folder, model_id) or _earlier_self_test(replies_folder, model_id)
-        )
+        earlier = (_earlier_self_test(each, model_id) for each in (folder, *stored))
+        result.self_test = work.self_test or next(filter(None, earlier), None)
         if process[0] == 0:
             results.write(folder, result, outcomes)
         scored.append(result)
     return scored
 
 
-def answer(
-    model: Model | Callable[[], Model],
+def check_earlier_results(
     benchmarks: Sequence[Benchmark],
     protocol: Protocol | str | Mapping[str, Any],
-    replies: str | Path,
+    out_folder: str | Path,
     *,
-    model_id: ModelId,
+    model_id: ModelId | None = None,
     limit: int | None = None,
-    batch_tokens: int | None = None,
-    token_logprobs: bool = False,
-    process: tuple[int, int] = (0, 1),
-    wait: Callable[[], None] = lambda: None,
-    progress: Callable[[str], Progress] | None = None,
+    judge: Judge | None = None,
 ) -> None:
-    """Compute and store the replies of one share of the work, without scores. When all shares are finished,
-    :func:`evaluate` computes the scores.
-
-    The arguments and errors have the same meaning as in :func:`evaluate`.
+    """Raise EvaluationError if :func:`evaluate`, called with these arguments, would replace scores that were measured
+    in another way (:func:`scramble.evaluation.scoring.earlier.check_earlier`). Models are compared if ``model_id`` is
+    given.
     """
-    backend = LazyBackend(model, batch_tokens, token_logprobs)
-    answerer = Answerer(backend, model_id.key, limit, process, test_groups=0, progress=progress)
     for benchmark in benchmarks:
-        answerer.answer(benchmark, resolve(protocol, benchmark), Path(replies) / benchmark.name)
-        wait()
+        header = _header(benchmark, resolve(protocol, benchmark), model_id, limit, judge)
+        check_earlier(Path(out_folder) / benchmark.name, header)
 
 
 def score_replies(
     benchmark: Benchmark,
     protocol: Protocol | str | Mapping[str, Any],
-    folder: str | Path,
-    *,
+    *folders: str | Path,
     model_id: ModelId,
     limit: int | None = None,
     judge: Judge | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> tuple[Result, list[Outcome]]:
-    """Score stored replies without the model, for example with a different parser, normaliser, tie policy or caption
-    score for the same prompts.
+    """Score the replies in folders without the model, for example with a different parser, normaliser, tie policy or
+    caption score for the same prompts.
 
     Raises EvaluationError if a reply is missing, for example because the protocol has different prompts.
     """
     resolved = resolve(protocol, benchmark)
     items = limit_items(benchmark.items, limit)
-    stored = responses.read(folder)
+    stored = responses.read(*folders)
     outcomes = []
     for item in items:
         replies: dict[str, QueryReply] = {}
@@ -221,7 +219,7 @@ def score_replies(
             key = responses.query_key(model_id.key, query, benchmark.image_hashes)
             if key not in stored:
                 raise EvaluationError(
-                    f"{benchmark.name}: {folder} has no reply to {query.query_id} under protocol {resolved.name}: "
+                    f"{benchmark.name}: {folders[0]} has no reply to {query.query_id} under protocol {resolved.name}: "
                     "run the model with this protocol first"
                 )
             replies[query.query_id] = stored[key]
@@ -233,6 +231,16 @@ def score_replies(
         metric = name.partition("/")[0]
         score["chance"] = benchmark.chance.get(name, benchmark.chance.get(metric))
         score["human"] = benchmark.human.get(name)
+    result = _header(benchmark, resolved, model_id, limit, judge)
+    result.scores, result.rates, result.environment = table, rates(outcomes), dict(environment or {})
+    return result, outcomes
+
+
+def _header(
+    benchmark: Benchmark, protocol: Protocol, model_id: ModelId | None, limit: int | None, judge: Judge | None
+) -> Result:
+    """Return a result without scores: what is measured, and how."""
+    items = limit_items(benchmark.items, limit)
     data = {
         "name": benchmark.name,
         "version": benchmark.version,
@@ -240,9 +248,8 @@ def score_replies(
         "items": len(items),
         "limit": limit,
     }
-    settings = dataclasses.asdict(resolved) | grading(items, resolved, judge)
-    model = dataclasses.asdict(model_id)
-    return Result(data, model, settings, table, rates(outcomes), environment=dict(environment or {})), outcomes
+    settings = dataclasses.asdict(protocol) | grading(items, protocol, judge)
+    return Result(data, {} if model_id is None else dataclasses.asdict(model_id), settings, {}, {})
 
 
 def _with_tokens(scored: Outcome, replies: Mapping[str, QueryReply]) -> Outcome:

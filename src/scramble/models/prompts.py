@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from scramble.models.family import Family, Prompt
+from scramble.records import Turn
 from scramble.trie.build import common_prefix
 
 
@@ -32,39 +33,47 @@ class PromptEncoder:
         """
         return list(self.family.encode_completion(self.processor, text))
 
-    def prompts(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[Prompt]:
-        """Encode texts as prompts about the same images.
+    def prompts(
+        self, texts: Sequence[str], images: Sequence[Image.Image], history: Sequence[Turn] = ()
+    ) -> list[Prompt]:
+        """Encode texts as prompts about the same images, after the turns of ``history``.
 
         If the family has a trie, all prompts share one object of image inputs. Raises ModelError if a text contains a
         control token.
         """
         first, *others = dict.fromkeys(texts)
-        prompts = {first: self.family.encode_prompt(self.processor, first, images)}
+        prompts = {first: self.family.encode_prompt(self.processor, first, images, history)}
         if others and images and self.family.has_trie:
-            prompts.update(zip(others, self._with_images_of(first, prompts[first], others, images), strict=True))
+            shared = self._with_images_of(first, prompts[first], others, images, history)
+            prompts.update(zip(others, shared, strict=True))
         else:
-            prompts.update((text, self.family.encode_prompt(self.processor, text, images)) for text in others)
+            prompts.update((text, self.family.encode_prompt(self.processor, text, images, history)) for text in others)
         return [prompts[text] for text in texts]
 
     def _with_images_of(
-        self, first: str, prompt: Prompt, texts: Iterable[str], images: Sequence[Image.Image]
+        self,
+        first: str,
+        prompt: Prompt,
+        texts: Iterable[str],
+        images: Sequence[Image.Image],
+        history: Sequence[Turn],
     ) -> Iterator[Prompt]:
         """Yield the prompts of ``texts``.
 
         They reuse the image tokens and image inputs of ``prompt``, which is the prompt of ``first``.
         """
-        ids = self.family.unexpanded_ids(self.processor, first, len(images))
+        ids = self.family.unexpanded_ids(self.processor, first, len(images), history)
         # The end of the images divides both lists of ids: the same ids follow, and different ids may precede.
         head = common_prefix(ids, prompt.input_ids)
         tail = min(common_suffix(ids, prompt.input_ids), len(ids) - head)
         start, expanded = ids[: len(ids) - tail], prompt.input_ids[: len(prompt.input_ids) - tail]
         for text in texts:
-            ids = self.family.unexpanded_ids(self.processor, text, len(images))
+            ids = self.family.unexpanded_ids(self.processor, text, len(images), history)
             full = expanded + ids[len(start) :] if ids[: len(start)] == start else None
             if self._can_insert is None:
-                self._can_insert = full == self.family.encode_prompt(self.processor, text, images).input_ids
+                self._can_insert = full == self.family.encode_prompt(self.processor, text, images, history).input_ids
             if full is None or not self._can_insert:
-                full = self.family.encode_prompt(self.processor, text, images).input_ids
+                full = self.family.encode_prompt(self.processor, text, images, history).input_ids
             yield Prompt(full, prompt.images)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scramble.console import counted, show_table
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
-from scramble.storage.hashing import content_key
+from scramble.storage.hashing import content_key, differing_keys
 from scramble.storage.similar_paths import did_you_mean
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def audit(
 
     Args:
         pairs: a data set of pairs, see :func:`scramble.formats.read_pairs`.
-        out: output folder; by default a folder in :data:`AUDITS` that is unique to this data set.
+        out: output folder; by default a folder in :data:`AUDITS` that is unique to this data set and these settings.
         held_out: a data set with pairs of other images, on which the classifiers of the transfer accuracy are fitted.
         format, columns: format and column names of the rows; see :class:`scramble.formats.layout.Layout`.
         images: folder that image paths are relative to, for the images on the page; None means the folder of the file.
@@ -58,10 +58,10 @@ def audit(
 
     Raises:
         FormatError: if the data set does not exist, or no row can be used.
-        StoreError: if ``out`` contains the audit of other pairs.
+        StoreError: if ``out`` contains an audit of other pairs or with other settings.
     """
     from scramble.formats import FormatError, read_pairs
-    from scramble.formats.data_files import may_exist
+    from scramble.formats.data_files import is_pattern, may_exist
     from scramble.formats.layout import Layout
     from scramble.formats.pair_files import ImageNames, own_tables
     from scramble.pairs.audit.audit import audit_pairs, sample_note
@@ -81,8 +81,20 @@ def audit(
     if own is not None and source.is_dir() and own != source:
         log.info(f"audit: {source} is a data folder of this project, and its split {own} is audited")
         source = own
-    folder = _folder(source) if out is None else Path(out)
-    _check_owner(folder, source)
+    has_splits = own is None and not source.is_file() and not is_pattern(str(source))
+    given = {
+        "split": split if has_splits and split != "train" else None,
+        "name": name,
+        "revision": revision,
+        "format": format,
+        "columns": {key: column for key, column in (columns or {}).items() if key != column},
+        "held_out": None if held_out is None else _identity(Path(held_out).expanduser()),
+        "seed": seed,
+    }
+    settings = {key: value for key, value in given.items() if value}
+    audited = {"file": _identity(source), "settings": settings}
+    folder = _folder(_identity(source), settings) if out is None else Path(out)
+    _check_owner(folder, audited)
     layout, names = Layout(format, columns or {}), ImageNames()
     read = partial(read_pairs, source, layout=layout, names=names, split=split, name=name, revision=revision)
     usable, bad = _read(source, read, folder / "rejected_rows.jsonl", seed)
@@ -93,11 +105,11 @@ def audit(
         read_others = partial(read_pairs, held_out, layout=other_layout)
         others = _read(held_out, read_others, folder / "rejected_rows_held_out.jsonl", seed)[0].items
     result = audit_pairs(usable.items, held_out=others, total=usable.total, seed=seed)
-    write_json(folder / "audit.json", {"file": _identity(source), "rejected_rows": bad.rejected, **result})
+    write_json(folder / "audit.json", {**audited, "rejected_rows": bad.rejected, **result})
     names.wanted = {name for pair in shown_pairs(usable.items, seed) for name in pair.image_ids[:1]} & names.embedded
     _read_wanted(read, names)
     opener = _Images(names, own, source, None if images is None else Path(images).expanduser())
-    title = f"Audit of {source.name}"
+    title = f"Audit of {source.name}{f', split {split}' if has_splits else ''}"
     write_audit_page(folder / "audit.html", result, usable.items, open_image=opener.open, title=title, seed=seed)
     if images is not None and not opener.opened:
         log.warning(
@@ -221,22 +233,27 @@ def _identity(source: Path) -> str:
     return str(source.resolve() if source.exists() or is_pattern(str(source)) else source)
 
 
-def _folder(source: Path) -> Path:
-    """Return the folder in :data:`AUDITS` for the audit of a data set. The name includes a hash of the path, because
-    many files are called pairs.jsonl.
+def _folder(file: str, settings: Mapping[str, Any]) -> Path:
+    """Return the folder in :data:`AUDITS` for an audit. The name includes a hash of the path, because many files are
+    called pairs.jsonl, and of the settings that are not the default.
     """
-    identity = _identity(source)
-    stem = re.sub(r"[*?]", "_", Path(identity).stem)
-    return AUDITS / f"{stem}-{content_key(identity)[:8]}"
+    stem = re.sub(r"[*?]", "_", Path(file).stem)
+    parts = [stem, settings["split"]] if "split" in settings else [stem]
+    return AUDITS / "-".join([*parts, content_key(file, *([settings] if settings else []))[:8]])
 
 
-def _check_owner(folder: Path, source: Path) -> None:
-    """Raise StoreError if the folder contains the audit of a data set other than ``source``."""
+def _check_owner(folder: Path, audited: Mapping[str, Any]) -> None:
+    """Raise StoreError if the folder contains an audit of another data set, or with other settings."""
     if not (folder / "audit.json").exists():
         return
-    owner = read_json(folder / "audit.json").get("file", "other pairs")
-    if owner != _identity(source):
+    record = read_json(folder / "audit.json")
+    if (owner := record.get("file", "other pairs")) != audited["file"]:
         raise StoreError(f"{folder} contains the audit of {owner}: choose another folder (out=...)")
+    # Audits of earlier versions do not contain the settings.
+    if changed := differing_keys(record.get("settings", audited["settings"]), audited["settings"]):
+        raise StoreError(
+            f"{folder} contains an audit with other settings ({', '.join(changed)}): choose another folder (out=...)"
+        )
 
 
 def recorded_text_only_accuracy(data: Path) -> dict[str, float]:

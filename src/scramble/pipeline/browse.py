@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def browse(
     sources = gather(data_folders)
     site = folders[0] / "report" / "browser" if publish is None else Path(publish)
     relocated = {name: _relocate(options, data, list(data_folders.values())) for name, options in benchmarks.items()}
-    loaded, reasons = _load({k: v for k, v in relocated.items() if k in sources.folders} if items != 0 else {})
+    loaded, reasons = _load(relocated if items != 0 else {}, sources.folders)
     reasons = write_site(
         site,
         sources,
@@ -102,9 +102,11 @@ def _relocate(options: Mapping[str, Any], data: str | Path | None, data_folders:
     return {**options, "root": str(next((path for path in roots if path.is_dir()), roots[0]))}
 
 
-def _load(benchmarks: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Benchmark], dict[str, str]]:
-    """Return the benchmarks by name, and the reasons why other benchmarks cannot be read. The items of these other
-    benchmarks are shown without texts and images.
+def _load(
+    benchmarks: Mapping[str, Mapping[str, Any]], with_results: Collection[str]
+) -> tuple[dict[str, Benchmark], dict[str, str]]:
+    """Return the benchmarks with results by name, and the reasons why other benchmarks with results cannot be read. The
+    items of these other benchmarks are shown without texts and images.
     """
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.items import EvaluationError
@@ -112,8 +114,10 @@ def _load(benchmarks: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Benchm
     loaded: dict[str, Benchmark] = {}
     reasons: dict[str, str] = {}
     for name, options in benchmarks.items():
-        try:
-            loaded[name] = load_benchmark(name, **options)
-        except (EvaluationError, RecordError, StoreError) as error:
-            reasons[name] = str(error)
+        if names := [other for other in with_results if other == name or other.startswith(f"{name}-")]:
+            try:
+                benchmark = load_benchmark(name, **options)
+                loaded[benchmark.name] = benchmark
+            except (EvaluationError, RecordError, StoreError) as error:
+                reasons |= dict.fromkeys(names, str(error))
     return loaded, reasons

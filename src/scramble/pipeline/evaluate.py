@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REPLIES = "evaluation"
+"""Results folder whose replies the other results folders of the run reuse, for example for another protocol with the
+same prompts.
+"""
 BATCH_TOLERANCE = 1e-2
 """Log-probability differences between batch sizes are reported if they exceed this number of nats. In float32,
 differences stay below 1e-4; in bfloat16, they may be larger.
@@ -56,7 +60,8 @@ def evaluate(
 ) -> dict[str, list[Result]]:
     """Score arms on benchmarks and print a table that compares the arms.
 
-    Results are written to ``<run>/<folder>/<arm>/<benchmark>/``. Replies that are already on disk are reused.
+    Replies and results are written to ``<run>/<folder>/<arm>/<benchmark>/``. Replies that this folder or
+    ``<run>/evaluation`` already contains are reused.
 
     Args:
         run: the run folder.
@@ -79,30 +84,27 @@ def evaluate(
             exported. ``every_eval_ever`` is written to ``<run>/every_eval_ever``, or to
             ``<run>/every_eval_ever-limit<limit>`` if there is a limit.
         baselines: arms with which the printed table compares the other arms.
-        folder: name of the results folder; use another one for a second protocol on the same benchmarks.
+        folder: name of the results folder; use another one for other data or a second protocol of the same benchmarks.
         shard: (index, count). With a shard, only the replies for this share of the items are generated, and nothing is
             scored. When all shards are done, a run without ``shard`` finds every reply on disk.
 
     Returns:
         The results of each arm, in the order of ``benchmarks``. With a shard, the dictionary is empty.
+
+    Raises:
+        EvaluationError: a results folder contains scores of other data, another protocol or another model.
     """
     from scramble.evaluation import runner
+    from scramble.evaluation.answering import Answerer, LazyBackend
     from scramble.evaluation.benchmarks import load_benchmark
     from scramble.evaluation.external.export_predictions import check_formats
+    from scramble.evaluation.protocols import resolve
 
-    run, place = Path(run), results_folder(folder, limit)
+    run, place = Path(run), Path(run) / results_folder(folder, limit)
     check_formats(export_predictions)
     process, wait = runner.data_parallel()
     if shard is not None:
         process = (shard[0] * process[1] + process[0], shard[1] * process[1])
-    options: dict[str, Any] = {
-        "limit": limit,
-        "batch_tokens": batch_tokens,
-        "token_logprobs": token_logprobs,
-        "process": process,
-        "wait": wait,
-        "progress": counter,
-    }
     versions = environment()
     results: dict[str, list[Result]] = {}
     if is_main_process() and engine is None:
@@ -117,22 +119,37 @@ def evaluate(
             models = list(_local(run, model, arms, adapter))
         loaded = [load_benchmark(name, **settings) for name, settings in benchmarks.items()]
         grader = _judge(stack, run, judge or {}) if is_main_process() and shard is None else None
-        for answers, identity in models:
+        if is_main_process() and shard is None:
+            for _, identity in models:
+                runner.check_earlier_results(
+                    loaded, protocol, place / identity.name, model_id=identity, limit=limit, judge=grader
+                )
+        for model_or_loader, identity in models:
             arm = identity.name
-            out, replies = run / place / arm, run / folder / arm
+            out, replies = place / arm, list(dict.fromkeys((run / folder / arm, run / REPLIES / arm)))
             if shard is not None:
-                runner.answer(answers, loaded, protocol, replies, model_id=identity, **options)
+                backend = LazyBackend(model_or_loader, batch_tokens, token_logprobs)
+                answerer = Answerer(backend, identity.key, limit, process, test_groups=0, progress=counter)
+                for benchmark in loaded:
+                    answerer.answer(
+                        benchmark, resolve(protocol, benchmark), *(each / benchmark.name for each in replies)
+                    )
                 continue
             results[arm] = runner.evaluate(
-                answers,
+                model_or_loader,
                 loaded,
                 protocol,
                 out,
-                replies=replies,
                 model_id=identity,
+                limit=limit,
+                batch_tokens=batch_tokens,
+                token_logprobs=token_logprobs,
                 judge=grader,
+                process=process,
+                wait=wait,
                 environment=versions,
-                **options,
+                progress=counter,
+                replies=replies,
             )
             if is_main_process():
                 for benchmark, result in zip(loaded, results[arm], strict=True):
@@ -145,11 +162,11 @@ def evaluate(
             "without shard to score the replies"
         )
     elif is_main_process():
-        _print_scores(run / place, list(results), [benchmark.name for benchmark in loaded], baselines)
+        _print_scores(place, list(results), [benchmark.name for benchmark in loaded], baselines)
         if limit is not None:
             log.info(
-                f"limit={limit}: the results for the first items are in {run / place} and are not included in reports; "
-                "omit limit to score all items"
+                f"limit={limit}: the results for the first items are in {place} and are not included in reports; omit "
+                "limit to score all items"
             )
     return results
 
@@ -293,9 +310,11 @@ def _report_self_test(what: str, test: Mapping[str, Any] | None) -> None:
     if test is None:
         return
     difference, texts = test["max_logprob_difference"], test["texts_differ"]
+    count = f" of {test['texts']}" if "texts" in test else ""  # results of earlier versions do not have the number
     log.log(
         logging.INFO if difference > BATCH_TOLERANCE or texts else logging.DEBUG,
-        f"{what}: batch-invariance check: max log-prob difference {difference:.1e} nats, {texts} generations differ",
+        f"{what}: batch-invariance check: max log-prob difference {difference:.1e} nats, {texts}{count} generations "
+        "differ",
     )
 
 

@@ -147,17 +147,28 @@ def _epochs(number: float) -> str:
 
 
 def _plan_scores(values: Mapping[str, Any]) -> None:
+    from scramble.evaluation.benchmarks import load_benchmark
+    from scramble.evaluation.runner import check_earlier_results
     from scramble.pipeline.evaluate import arms_of, results_folder
 
-    run, benchmarks = Path(values["run"]["dir"]), list(values["benchmark"])
+    run, names = Path(values["run"]["dir"]), []
     folder = run / results_folder(values["folder"], values["limit"])
     if values["engine"] is not None:
         arms = [values["arms"]] if isinstance(values["arms"], str) else values["arms"]
     else:
         arms = list(arms_of(run, values["model"], values["arms"], values["adapter"]))
+    for name, options in values["benchmark"].items():
+        if (options or {}).get("root") is None:  # on the hub, from which a plan downloads nothing
+            names.append(name)
+            continue
+        benchmark = load_benchmark(name, **options)
+        names.append(benchmark.name)
+        # A judge is not opened for a plan, so who graded the answers cannot be compared.
+        for arm in arms if values["judge"]["engine"] is None else ():
+            check_earlier_results([benchmark], values["protocol"], folder / arm, limit=values["limit"])
     for arm in arms:
-        scored = [name for name in benchmarks if (folder / arm / name / "result.json").is_file()]
-        unscored = [name for name in benchmarks if name not in scored]
+        scored = [name for name in names if (folder / arm / name / "result.json").is_file()]
+        unscored = [name for name in names if name not in scored]
         if unscored:
             log.info(f"plan: {arm} is scored on {', '.join(unscored)}; the results are written to {folder / arm}")
         if scored:

@@ -30,12 +30,15 @@ class LocalBackend:
         self.batch_tokens = batch_tokens or default_batch_tokens(vlm.backbone.head.weight.device)
         self.encoder = QueryEncoder(vlm.family, vlm.processor, vlm.family.max_length(vlm.backbone.model.config))
 
-    def check(self, queries: Iterable[Query]) -> None:
-        refused = []
+    def check(self, queries: Iterable[Query]) -> dict[str, str]:
+        """Return the reasons why the chat template does not accept some of the queries, by query id."""
+        family, processor = self.vlm.family, self.vlm.processor
+        queries, refused = list(queries), []
         for query in queries:
             try:
-                for text in (query.prompt, *query.candidates):
-                    self.vlm.family.check_text(self.vlm.processor, text)
+                family.check_text(processor, query.prompt, query.history)
+                for text in query.candidates:
+                    family.check_text(processor, text)
             except ModelError as error:
                 refused.append(f"item {query.query_id}: {error}")
         if refused:
@@ -43,6 +46,13 @@ class LocalBackend:
                 f"{refused[0]}, or remove the item from the benchmark's file"
                 f"{f' (number of affected queries: {len(refused)})' if len(refused) > 1 else ''}"
             )
+        refusals = {}
+        for query in (query for query in queries if query.history):
+            try:
+                family.render_prompt(processor, query.prompt, len(query.image_ids), query.history)
+            except ModelError as error:
+                refusals[query.query_id] = str(error)
+        return refusals
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:
         likelihood = [group for group in groups if group[0].candidates]
@@ -85,7 +95,7 @@ class LocalBackend:
         batch: list[tuple[list[Prompt], list[int]]] = []
         for group in groups:
             opened = open_images(group[0].image_ids, images, group[0].image_px)
-            prompts = self.encoder.prompts([query.prompt for query in group], opened)
+            prompts = self.encoder.prompts([query.prompt for query in group], opened, group[0].history)
             for query, prompt in zip(group, prompts, strict=True):
                 self.encoder.check_length(len(prompt.input_ids) + query.max_new_tokens, query)
             row = (prompts, [query.max_new_tokens for query in group])
@@ -99,7 +109,7 @@ class LocalBackend:
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
         """Return the number of groups per chunk: 64 for short prompts, fewer for long prompts, at least 1."""
         opened = open_images(group[0].image_ids, images, group[0].image_px)
-        prompt = self.encoder.prompts([group[0].prompt], opened)[0]
+        prompt = self.encoder.prompts([group[0].prompt], opened, group[0].history)[0]
         return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
@@ -107,8 +117,8 @@ class LocalBackend:
 
         Returns:
             A dictionary with the number of image groups (``groups``), the maximum difference in nats between the
-            log-probabilities of a candidate (``max_logprob_difference``), and the number of generated replies that
-            differ (``texts_differ``).
+            log-probabilities of a candidate (``max_logprob_difference``), the number of generated replies (``texts``),
+            and the number of these that differ (``texts_differ``).
         """
         together = list(self.reply(groups, images))
         alone = [next(self.reply([group], images)) for group in groups]
@@ -117,6 +127,7 @@ class LocalBackend:
         return {
             "groups": len(groups),
             "max_logprob_difference": max(differences, default=0.0),
+            "texts": sum(a.text is not None for a, _ in pairs),
             "texts_differ": sum(a.text != b.text for a, b in pairs),
         }
 

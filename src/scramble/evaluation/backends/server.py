@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from scramble.engines import Engine, Message, ReplyStore, Request
 from scramble.engines.request import encoded
 from scramble.evaluation.items import EvaluationError, Query, QueryReply
 from scramble.evaluation.prompts import open_images
 from scramble.pixels import png_bytes
-from scramble.records import ImageFile
+from scramble.records import ImageFile, conversation
 
 
 class EngineBackend:
@@ -23,7 +24,7 @@ class EngineBackend:
     def __init__(self, engine: Engine, store: ReplyStore) -> None:
         self.engine, self.store = engine, store
 
-    def check(self, queries: Iterable[Query]) -> None:
+    def check(self, queries: Iterable[Query]) -> dict[str, str]:
         """Raise EvaluationError for a query that asks for likelihoods. Texts are not checked for control tokens,
         because the engine encodes the texts.
         """
@@ -34,9 +35,10 @@ class EngineBackend:
                     "choose a generative protocol (protocol=standard for questions), or omit engine=... to run the "
                     "model in this process"
                 )
+        return {}
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:
-        """Yield the replies to each group of queries, in order. Images precede the text.
+        """Yield the replies to each group of queries, in order. Images precede the text of their turn.
 
         Raises:
             EvaluationError: the server rejects a query; the message names the query's id.
@@ -74,4 +76,7 @@ def _requests(groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]
             for name, image in zip(group[0].image_ids, opened, strict=True)
         )
         for query in group:
-            yield Request((Message("user", query.prompt, sent),), max_tokens=query.max_new_tokens)
+            files = iter(sent)
+            turns = conversation(query.prompt, len(sent), query.history)
+            messages = (Message(turn.role, turn.text, tuple(islice(files, turn.num_images))) for turn in turns)
+            yield Request(tuple(messages), max_tokens=query.max_new_tokens)

@@ -49,7 +49,7 @@ def load_sugarcrepe(root: str | Path, *, images: str | Path | None = None, parti
             where = f"{split} entry {key}"
             (file,) = ids("sugarcrepe", entry, where, "filename")
             true, false = texts("sugarcrepe", entry, where, "caption", "negative_caption")
-            items.append(Item(CaptionChoice(f"{split}/{key}", file, (true, false), 0, split), "captions"))
+            items.append(Item(CaptionChoice(f"{split}/{key}", (file,), (true, false), 0, split), "captions"))
     files = item_images("sugarcrepe", images or root, items)
     is_partial = any(count.startswith("partial") for count in counts.values())
     version = f"sugarcrepe-partial-{len(items)}" if is_partial else f"sugarcrepe-swap_obj-{counts['swap_obj']}"
@@ -71,7 +71,7 @@ def load_aro(root: str | Path, *, images: str | Path | None = None, partial: boo
             image_id = f"{image}#{x},{y},{width},{height}"
             crops[image_id] = (image, box)
         kind = str(row.get("relation_name") or "_".join(map(str, _attributes(row, where))))
-        items.append(Item(CaptionChoice(str(number), image_id, (true, false), 0, kind), "captions"))
+        items.append(Item(CaptionChoice(str(number), (image_id,), (true, false), 0, kind), "captions"))
     sources = [str(row["image_path"]) for row in rows]
     files: Mapping[str, ImageFile] = folder_images("aro", images or path.parent, sources)
     if crops:

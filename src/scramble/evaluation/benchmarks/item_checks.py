@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from scramble.evaluation.items import EvaluationError, Item
 from scramble.evaluation.scoring.answer_rules import check_rule
-from scramble.records import Question
+from scramble.records import Question, TwoByTwoItem
 
 log = logging.getLogger(__name__)
 
@@ -57,4 +57,5 @@ def _has_equal_sides(item: Item) -> bool:
     captions = [" ".join(caption.split()) for caption in item.record.captions]
     true = item.details.get("true_captions", 1)  # two true captions may be equal
     has_equal = bool(set(captions[:true]) & set(captions[true:])) if true > 1 else len(set(captions)) < len(captions)
-    return has_equal or len(set(item.image_ids)) < len(item.image_ids)
+    # A conversation may show an image twice.
+    return has_equal or (isinstance(item.record, TwoByTwoItem) and len(set(item.image_ids)) < len(item.image_ids))

@@ -37,6 +37,7 @@ from scramble.evaluation.benchmarks.data import (
 )
 from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
+from scramble.evaluation.benchmarks.versions import changed_options
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.records import LETTERS, Question
 
@@ -70,7 +71,7 @@ def load(
     name = f"mathverse-{problem_version.lower().replace(' ', '-')}-788"
     return Benchmark(
         "mathverse",
-        check_count("mathverse", len(items), {788: name}, partial),
+        check_count("mathverse", len(items), {788: name}, partial) + changed_options(query=(query, "query_wo")),
         check_items("mathverse", items),
         images,
         "plain",

@@ -32,6 +32,7 @@ from scramble.evaluation.benchmarks.data import check_count, check_option, find_
 from scramble.evaluation.benchmarks.embedded import RowImages
 from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import read_items
+from scramble.evaluation.benchmarks.versions import changed_options
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading import objects
 from scramble.language.spacy_pipeline import DEFAULT_PIPELINE, PipelineError
@@ -81,6 +82,8 @@ def load(
         partial,
     )
     version = f"{check_count('object_halbench', len(items), {300: 'object_halbench-300'}, partial)}-{extraction}"
+    if extraction == "judge":
+        version += changed_options(pipeline=(pipeline, DEFAULT_PIPELINE))
     files = pictures.find("object_halbench", Path(images or path.parent))
     return Benchmark("object_halbench", version, check_items("object_halbench", items), files, "object_halbench")
 

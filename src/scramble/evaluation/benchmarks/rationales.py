@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.benchmarks.versions import changed_options
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading import rationales
 from scramble.records import ImageRecord, Question
@@ -20,6 +21,7 @@ from scramble.storage.image_table import ImageTable
 from scramble.storage.tables import read_table, table_path
 
 MAX_NEW_TOKENS = 160
+ENGLISH_MAX_NEW_TOKENS = 512
 
 
 def load_world(root: str | Path, *, prompt: str = rationales.ASK, max_new_tokens: int = MAX_NEW_TOKENS) -> Benchmark:
@@ -34,14 +36,15 @@ def load_world(root: str | Path, *, prompt: str = rationales.ASK, max_new_tokens
                 f"world_rationales: question {item.item_id!r} has no answer in its scene graph. This benchmark "
                 "needs data of the embedded world: for real images, set benchmark=[rationales]"
             )
-    return _benchmark("world_rationales", root, items)
+    changed = changed_options(prompt=(prompt, rationales.ASK), max_new_tokens=(max_new_tokens, MAX_NEW_TOKENS))
+    return _benchmark("world_rationales", root, items, changed)
 
 
 def load(
     root: str | Path,
     *,
     prompt: str = rationales.ASK,
-    max_new_tokens: int = 512,
+    max_new_tokens: int = ENGLISH_MAX_NEW_TOKENS,
     pipeline: str | None = None,
 ) -> Benchmark:
     """Load the questions of a split about images with scene graphs. The rationales are judged by a parser for English.
@@ -51,7 +54,12 @@ def load(
             used.
     """
     details = {"language": "english", "max_new_tokens": max_new_tokens, "pipeline": pipeline}
-    return _benchmark("rationales", root, _items("rationales", root, prompt, details))
+    changed = changed_options(
+        prompt=(prompt, rationales.ASK),
+        max_new_tokens=(max_new_tokens, ENGLISH_MAX_NEW_TOKENS),
+        pipeline=(pipeline, None),
+    )
+    return _benchmark("rationales", root, _items("rationales", root, prompt, details), changed)
 
 
 def _items(name: str, root: str | Path, prompt: str, details: dict[str, object]) -> tuple[Item, ...]:
@@ -77,6 +85,7 @@ def _items(name: str, root: str | Path, prompt: str, details: dict[str, object])
     )
 
 
-def _benchmark(name: str, root: str | Path, items: tuple[Item, ...]) -> Benchmark:
+def _benchmark(name: str, root: str | Path, items: tuple[Item, ...], changed: str) -> Benchmark:
     version = content_key(file_key(table_path(root, Question)), file_key(table_path(root, ImageRecord)))
-    return Benchmark(name, f"generated-{version}", items, ImageTable(root), "plain", default_protocol="world")
+    version = f"generated-{version}{changed}"
+    return Benchmark(name, version, items, ImageTable(root), "plain", default_protocol="world")

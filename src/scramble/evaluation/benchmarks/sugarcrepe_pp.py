@@ -38,7 +38,7 @@ def load(root: str | Path, *, images: str | Path | None = None, partial: bool = 
                 where = f"{split} entry {number}"
                 key, file = ids("sugarcrepe_pp", row, where, "id", "filename")
                 captions = texts("sugarcrepe_pp", row, where, "caption", "caption2", "negative_caption")
-                choice = CaptionChoice(f"{split}/{key}", file, tuple(captions), 0, split)
+                choice = CaptionChoice(f"{split}/{key}", (file,), tuple(captions), 0, split)
                 items.append(Item(choice, "captions", details={"true_captions": 2}))
         bad.finish(len(items) - before, partial)
         check_count(f"sugarcrepe_pp: {split}", len(items) - before, {count: ""}, partial)

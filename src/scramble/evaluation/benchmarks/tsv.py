@@ -1,9 +1,10 @@
 """Benchmarks in VLMEvalKit's TSV format: multiple choice, yes/no and open answers.
 
-The benchmark ``tsv`` reads any file in this format. ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or
-``free`` (graded by a judge). If this key is not set, the kind is ``choice`` for a file with the columns A and B,
-``yes_no`` for a file whose answers are all yes or no, and ``open`` for any other file. The following files have
-separate benchmark names, so that their scores can be compared with published scores:
+The benchmark ``tsv`` reads any file in this format, and its results are named after the file (``tsv-MyBench`` for
+``MyBench.tsv``). ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or ``free`` (graded by a judge). If this
+key is not set, the kind is ``choice`` for a file with the columns A and B, ``yes_no`` for a file whose answers are all
+yes or no, and ``open`` for any other file. The following files have separate benchmark names, so that their scores can
+be compared with published scores:
 
 | name | Paper | file | scores |
 |---|---|---|---|
@@ -44,7 +45,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from statistics import fmean
@@ -55,6 +56,7 @@ from scramble.evaluation.benchmarks.data import check_option
 from scramble.evaluation.benchmarks.item_checks import check_items
 from scramble.evaluation.benchmarks.rejected import RejectedRows
 from scramble.evaluation.benchmarks.tsv_rows import TsvFile, TsvRow, as_pandas, read_tsv
+from scramble.evaluation.benchmarks.versions import changed_options
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.grading.open_answers import VLMEVALKIT_RULES
 from scramble.records import LETTERS, Question
@@ -95,7 +97,8 @@ def load(
     cells: str = "text",
     partial: bool = False,
 ) -> Benchmark:
-    """Load a TSV file.
+    """Load a TSV file. The name of the benchmark contains the name of the file, so that the results of several files
+    are stored side by side.
 
     Args:
         root: the file, or a folder with one TSV file.
@@ -108,7 +111,9 @@ def load(
         cells: ``text``, or ``pandas`` to read cells as VLMEvalKit does.
         partial: skip rows that cannot be used.
     """
-    return load_tsv("tsv", root, images=images, kind=kind, metric=metric, cells=cells, partial=partial)
+    benchmark = load_tsv("tsv", root, images=images, kind=kind, metric=metric, cells=cells, partial=partial)
+    changed = changed_options(kind=(kind, None), metric=(metric, None), cells=(cells, "text"))
+    return replace(benchmark, name=f"tsv-{_file('tsv', root).stem}", version=benchmark.version + changed)
 
 
 def load_tsv(

@@ -84,7 +84,7 @@ def _controlled(kind: str, number: int, row: dict[str, Any], labels: str) -> Ite
     name = PurePosixPath(image).stem
     if kind == "controlled_a" and labels == "corrected" and name in SWAPPED:
         image = image.replace(name, SWAPPED[name])
-    choice = CaptionChoice(f"{kind}/{name}", image, tuple(captions), 0, kind)
+    choice = CaptionChoice(f"{kind}/{name}", (image,), tuple(captions), 0, kind)
     parts = name.split("_")
     preposition = next((known for known in PREPOSITIONS if f"_{known}_" in name), None)
     if preposition is None:
@@ -108,7 +108,7 @@ def _question(kind: str, number: int, row: list[Any]) -> Item:
     image, true, false = row
     of_coco = kind.startswith("coco") and re.fullmatch(r"\d{1,12}", str(image), re.ASCII)
     name = f"val2017/{int(image):012d}.jpg" if of_coco else f"vg_images/{image}.jpg"
-    choice = CaptionChoice(f"{kind}/{number}", name, (true, false), 0, kind)
+    choice = CaptionChoice(f"{kind}/{number}", (name,), (true, false), 0, kind)
     return Item(choice, "captions", tags=(f"{kind}/{_preposition(kind, true)}",))
 
 

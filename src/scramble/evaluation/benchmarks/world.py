@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scramble.evaluation.benchmarks.image_files import table_images
 from scramble.evaluation.benchmarks.item_checks import check_items
+from scramble.evaluation.benchmarks.versions import changed_options
 from scramble.evaluation.items import Benchmark, EvaluationError, Item
 from scramble.evaluation.scoring.metrics import TWO_BY_TWO_CHANCE
 from scramble.records import YES_NO_PROMPT, ImageRecord, Question, TwoByTwoItem
@@ -33,7 +34,7 @@ def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -
     ]
     return Benchmark(
         "world_winoground",
-        _version(root, TwoByTwoItem),
+        _version(root, TwoByTwoItem) + changed_options(caption_prompt=(caption_prompt, CAPTION_PROMPT)),
         check_items("world_winoground", items),
         table_images("world_winoground", root, items),
         "plain",

@@ -20,7 +20,7 @@ from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.models.hub import is_hub_id
-from scramble.records import Question
+from scramble.records import Question, conversation_text
 from scramble.storage.files import write_json, write_text
 
 SCHEMA_VERSION = "0.3.0"
@@ -48,7 +48,7 @@ def write(
 ) -> Path:
     """Write one result with its items below ``root``.
 
-    A later result of the same model, benchmark and protocol overwrites the files of the earlier result, so that a
+    A later result of the same model, data and protocol overwrites the files of the earlier result, so that a
     repeated evaluation does not count twice in an upload.
 
     Args:
@@ -59,8 +59,9 @@ def write(
     """
     benchmark, model_id = result.benchmark["name"], _model_id(result)
     evaluation_id = f"{benchmark}/{model_id}/{timestamp:.0f}"
-    described = [model_id, result.name, result.model.get("key"), benchmark, result.protocol["name"]]
-    digest = hashlib.sha256(json.dumps([*described, result.benchmark.get("limit")]).encode()).digest()
+    data = [benchmark, result.benchmark["version"], result.benchmark.get("limit")]
+    described = [model_id, result.name, result.model.get("key"), *data, result.protocol["name"]]
+    digest = hashlib.sha256(json.dumps(described).encode()).digest()
     folder = Path("data", benchmark, *model_id.split("/"))
     name = str(uuid.UUID(bytes=digest[:16], version=4))
     rows = [
@@ -200,5 +201,7 @@ def _input(item: Item) -> tuple[str, list[str] | None]:
     record = item.record
     if isinstance(record, Question):
         return record.question, list(record.choices) or None
-    prompt = record.prompt if isinstance(record, CaptionChoice) else None
+    prompt = ""
+    if isinstance(record, CaptionChoice):
+        prompt = conversation_text(record.prompt or "", record.history)
     return prompt or "Which caption describes the image?", list(record.captions)

@@ -183,7 +183,7 @@ def benchmark_of(harness: str, task: str) -> str:
 
 def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
     """Return the newest result of each task below a harness's output folder, with its outcomes per item where
-    available.
+    available. Results of all items take precedence over results of a part of the items.
 
     Args:
         model: the field ``model`` of the results (:mod:`scramble.evaluation.scoring.results`).
@@ -196,10 +196,18 @@ def read_results(harness: str, folder: str | Path, model: Arguments) -> list[tup
     newest: dict[str, tuple[Result, list[Outcome]]] = {}
     for path in files:
         if harness == "lmms-eval":
-            newest |= {pair[0].benchmark["name"]: pair for pair in _lmms_eval(path, model)}
+            for pair in _lmms_eval(path, model):
+                earlier = newest.get(pair[0].benchmark["name"])
+                # A trial with --limit does not replace the result of all items.
+                if _is_whole(pair[0]) or earlier is None or not _is_whole(earlier[0]):
+                    newest[pair[0].benchmark["name"]] = pair
         elif task := _vlmevalkit_task(path, str(model["name"])):
             newest[task] = (_vlmevalkit(path, task, model), [])
     return list(newest.values())
+
+
+def _is_whole(result: Result) -> bool:
+    return result.benchmark["limit"] is None
 
 
 def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]]]:
@@ -212,7 +220,9 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
         raise EvaluationError(f"{path} has no key 'results', so it is not a results file of lmms-eval: remove the file")
     pairs = []
     for task, table in values["results"].items():
-        count = ((values.get("n-samples") or {}).get(task) or {}).get("effective")
+        samples = (values.get("n-samples") or {}).get(task) or {}
+        count, total = samples.get("effective"), samples.get("original")
+        limit = count if count is not None and total is not None and count < total else None
         filters = Counter(key.partition(",")[0] for key in table)
         scores = {}
         for key, value in table.items():
@@ -226,7 +236,7 @@ def _lmms_eval(path: Path, model: Arguments) -> list[tuple[Result, list[Outcome]
         version = str((values.get("versions") or {}).get(task, "unknown"))
         environment = {"git_commit": values.get("git_hash")}
         outcomes = _samples(path, task, scores)
-        result = _result("lmms-eval", task, version, len(outcomes) or count, model, scores, environment)
+        result = _result("lmms-eval", task, version, len(outcomes) or count, model, scores, environment, limit)
         pairs.append((result, outcomes))
     return pairs
 
@@ -329,12 +339,13 @@ def _result(
     model: Arguments,
     scores: dict[str, dict[str, Any]],
     environment: dict[str, Any],
+    limit: int | None = None,
 ) -> Result:
     data = {
         "name": benchmark_of(harness, task),
         "version": f"{task} {version}",
         "items": count,
-        "limit": None,
+        "limit": limit,
         "scoring": "plain",
     }
     protocol = {"name": harness, "version": 1}

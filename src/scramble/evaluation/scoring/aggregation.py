@@ -31,8 +31,8 @@ class Units:
 
 
 UNGRADED = ("judge", "unscored")
-"""Statuses of outcomes that are excluded from all scores, because the answer needs a judge or the correct answer is not
-public.
+"""Statuses of outcomes that are excluded from all scores, because the answer needs a judge, the correct answer is not
+public, or the model cannot be asked.
 """
 
 

@@ -27,7 +27,7 @@ class Outcome:
         values: outcome by metric, in [0, 1].
         status: ``ok``, ``unparsed`` or ``refused`` (both wrong), ``judge`` (no rule can grade the answer), ``unread``
             (the judge's reply cannot be read, so the item is excluded from the scores) or ``unscored`` (the answer is
-            not public).
+            not public, or the model's chat template does not accept the conversation).
         ties: number of tied comparisons.
     """
 
@@ -47,6 +47,8 @@ class Outcome:
 def outcome(item: Item, replies: Mapping[str, QueryReply], protocol: Protocol) -> Outcome:
     """Score one item from the replies to its queries, given by query id."""
     check_rule(item)
+    if refusal := next((reply.refusal for reply in replies.values() if reply.refusal), ""):
+        return _outcome(item, {}, None, "", UNSCORED, details={"refusal": refusal})
     if isinstance(item.record, Question):
         return _outcome_of_question(item, item.record, replies[item.item_id], protocol)
     captions = item.record.captions
@@ -86,16 +88,16 @@ def _outcome_of_two_choices(item: Item, replies: Mapping[str, QueryReply], proto
 
 
 def caption_scores(item: Item, replies: Mapping[str, QueryReply], protocol: Protocol) -> np.ndarray:
-    """Return the scores (images, captions) of a 2x2 or caption-choice item under the protocol's caption score."""
+    """Return the scores (image sets, captions) of a 2x2 or caption-choice item under the protocol's caption score."""
     assert not isinstance(item.record, Question)
     count = len(item.record.captions)
-    return np.array([_scores_for_image(item, n, count, replies, protocol) for n in range(len(item.image_ids))])
+    return np.array([_scores_for_image(item, n, count, replies, protocol) for n in range(len(item.image_sets))])
 
 
 def _scores_for_image(
     item: Item, image: int, count: int, replies: Mapping[str, QueryReply], protocol: Protocol
 ) -> list[float]:
-    """Return the scores of an item's ``count`` captions for its image with index ``image``."""
+    """Return the scores of an item's ``count`` captions for its image set with index ``image``."""
     kind, prefix = protocol.caption_score, f"{item.item_id}/{image}"
     if kind in ("yes", "yes_minus_no"):
         rows = [replies[f"{prefix}/{c}"] for c in range(count)]

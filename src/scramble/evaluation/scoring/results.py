@@ -5,7 +5,8 @@
 ============== =====================================================================================================
 benchmark      ``name``, ``version`` of the data, ``items``, ``limit``, ``scoring``
 model          ``path``, ``revision``, ``adapter``, ``dtype``, ``key`` (content key of the model with its adapter),
-               ``name`` (shown in tables), ``engine`` (kind of the engine, or null for a model in this process)
+               ``name`` (shown in tables), ``engine`` (kind of the engine, or null for a model in this process),
+               ``settings`` (loading options that can change scores)
 protocol       all settings of the protocol, including name and version; ``grading`` and ``faithfulness`` (who graded
                the answers and the reasoning, for answers that a judge can grade)
 scores         by name: ``value``, ``standard_error``, ``low`` and ``high`` (95 % interval), all in percent
@@ -14,7 +15,7 @@ scores         by name: ``value``, ``standard_error``, ``low`` and ``high`` (95 
 rates          counts: ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unread``, ``unscored``;
                rates in [0, 1]: ``unparsed_rate``, ``refused_rate``
 self_test      comparison of batch size 1 with batch size n: ``groups``, ``max_logprob_difference`` (nats),
-               ``texts_differ``; or null
+               ``texts`` (number of generated replies), ``texts_differ``; or null
 environment    package versions, git commit, platform, hardware
 times          ``model_seconds``, ``other_seconds``, ``queries`` (number of all queries), ``scored_now`` (number of
                queries that this call answered; the other replies were stored)

@@ -8,6 +8,7 @@ A row contains the following keys. Keys without a value are omitted.
 ``kind``    kind of the item
 ``tags``    tags of the item
 ``images``  file names in the site's folder ``images``
+``prompt``  the prompt that the captions answer, with the turns before it
 ``captions`` texts; a text is a list of parts that are alternately unchanged and changed, for example
             ``["a ", "red", " cup"]``
 ``targets`` indices of the true captions or of the right candidates; absent for a 2x2 item
@@ -31,7 +32,7 @@ from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.hallucination import lower_is_better
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.formats.word_diff import word_edits
-from scramble.records import TwoByTwoItem
+from scramble.records import TwoByTwoItem, conversation_text
 from scramble.reporting.arms import RUN_SEPARATOR, split_run
 from scramble.reporting.browser.images import SiteImages
 from scramble.reporting.browser.sampling import sample
@@ -156,7 +157,10 @@ def _texts(item: Item) -> dict[str, Any]:
     if isinstance(record, (TwoByTwoItem, CaptionChoice)):
         true = 0 if isinstance(record, TwoByTwoItem) else record.target
         captions = marked_captions(record.captions, true)
-        return {"captions": captions} | ({} if isinstance(record, TwoByTwoItem) else {"targets": targets(item)})
+        if isinstance(record, TwoByTwoItem):
+            return {"captions": captions}
+        prompt = conversation_text(record.prompt or "", record.history)
+        return {"prompt": prompt, "captions": captions, "targets": targets(item)}
     texts: dict[str, Any] = {"question": record.question, "answer": record.answer}
     texts["options"] = [f"{letter}. {text}" for letter, text in item.options.items()]
     if candidates := scored_candidates(item):

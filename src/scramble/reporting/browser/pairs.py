@@ -24,7 +24,7 @@ from scramble.pairs.audit.text_only import (
     other_images,
     sampled,
 )
-from scramble.records import SPLITS, ImageRecord, PreferencePair
+from scramble.records import SPLITS, ImageRecord, PreferencePair, conversation_text
 from scramble.reporting.browser.images import SiteImages
 from scramble.reporting.browser.sampling import sample
 from scramble.reporting.pages.texts import marked
@@ -99,13 +99,12 @@ def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[Preferenc
 
 def _row(pair: PreferencePair, images: list[str]) -> dict[str, Any]:
     edits = pair.edits or word_edits(pair.chosen, pair.rejected)
-    history = [f"{turn.role}: {turn.text}" for turn in pair.history]
     row = {
         "id": pair.pair_id,
         "kind": pair.kind,
         "rule": pair.rule,
         "images": images,
-        "prompt": "\n".join([*history, pair.prompt]),
+        "prompt": conversation_text(pair.prompt, pair.history),
         "chosen": marked(pair.chosen, [edit.chosen for edit in edits]),
         "rejected": marked(pair.rejected, [edit.rejected for edit in edits]),
         "others": list(pair.other_rejected),

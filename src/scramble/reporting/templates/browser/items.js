@@ -79,7 +79,7 @@
       },
     ],
     searched: row => [
-      row.id, row.kind ?? '', ...(row.tags ?? []), ...(row.captions ?? []).map(parts => parts.join('')), row.question ?? '',
+      row.id, row.kind ?? '', ...(row.tags ?? []), ...(row.captions ?? []).map(parts => parts.join('')), row.question ?? row.prompt ?? '',
       ...(row.options ?? []), row.answer ?? '', ...row.results.map(r => r?.reply ?? ''),
     ],
     compare: ({ state }) => {
@@ -144,8 +144,11 @@
       ].filter(Boolean);
     }
     if (!row.captions || !row.targets) return [];
-    return row.captions.map((parts, place) =>
-      element('p', { class: row.targets.includes(place) ? 'caption chosen' : 'caption rejected' }, Browser.marked(parts)));
+    return [
+      row.prompt ? element('p', { class: 'question prompt' }, row.prompt) : null,
+      ...row.captions.map((parts, place) =>
+        element('p', { class: row.targets.includes(place) ? 'caption chosen' : 'caption rejected' }, Browser.marked(parts))),
+    ].filter(Boolean);
   }
 
   const nameOf = ({ name, colour }) => element('span', {}, element('i', { class: `dot c${colour}` }), name);

@@ -1,0 +1,67 @@
+"""Keep finished results: new scores replace the scores in a folder only if both were measured in the same way."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scramble.evaluation.items import EvaluationError
+from scramble.evaluation.scoring import results
+from scramble.evaluation.scoring.paired import not_comparable
+from scramble.evaluation.scoring.results import Result
+from scramble.storage.hashing import differing_keys
+
+NOT_GRADED_YET = "none yet (the answers need a judge)"
+"""Who graded the answers that only a judge can grade, in a result of an evaluation without a judge."""
+
+
+def check_earlier(folder: Path, new: Result) -> None:
+    """Raise EvaluationError if the folder contains scores of other data, of another protocol or of another model than
+    ``new``, a result whose scores need not be computed yet.
+
+    Scores of a part of the items (``limit``) may be replaced. Grading by a judge may replace grading by rules.
+    """
+    if not (folder / "result.json").is_file():
+        return
+    try:
+        old = results.read(folder)
+    except EvaluationError:  # another version of this project wrote the result, and the evaluation must be repeated
+        return
+    if old.benchmark["limit"] is not None:
+        return
+    free = _replaceable(old.protocol)
+    reason = _other_model(old.model, new.model) or not_comparable(_without(old, free), _without(new, free))
+    if reason is not None:
+        raise EvaluationError(
+            f"{folder} contains scores, which the new scores would replace, but {reason}: choose another results "
+            f"folder (folder=..., in Python out=...), or remove {folder / 'result.json'}"
+        )
+
+
+def _other_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Return how the selection of the model differs. Return None if only the weights differ, because training then has
+    replaced the weights of the old model, or if the new model is not given (``{}``).
+    """
+    if not new or old["key"] == new["key"]:
+        return None
+    names = ("path", "revision", "adapter", "dtype", "engine")
+    sides = [dict(side.get("settings", {})) | {name: side.get(name) for name in names} for side in (old, new)]
+    shared = sides[0].keys() & sides[1].keys()  # another version of this project may have other settings
+    before, after = ({key: side[key] for key in shared} for side in sides)
+    differences = differing_keys(before, after, "model.")
+    return f"the models differ: {', '.join(differences)}" if differences else None
+
+
+def _replaceable(protocol: Mapping[str, Any]) -> set[str]:
+    """Return the entries of the protocol that say who graded the answers, unless a judge graded them."""
+    grading = protocol.get("grading", NOT_GRADED_YET)
+    by_rule = grading == NOT_GRADED_YET or grading.endswith("no judge")
+    entries = {"grading": by_rule, "faithfulness": "faithfulness" not in protocol}
+    return {name for name, is_replaceable in entries.items() if is_replaceable}
+
+
+def _without(result: Result, entries: set[str]) -> Result:
+    protocol = {key: value for key, value in result.protocol.items() if key not in entries}
+    return dataclasses.replace(result, protocol=protocol)
