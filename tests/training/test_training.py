@@ -415,7 +415,7 @@ def test_rows_that_cannot_be_used_are_listed(
     ]
     options: dict[str, Any] = {"peft": LORA, "max_steps": 1, "global_batch_size": 2, "max_length": 200}
     with pytest.raises(
-        DataError, match=r"rejected 6 of 12 rows .*rejected_rows\.jsonl\. The first is long: \d+ tokens"
+        DataError, match=r"rejected 6 of 12 rows .*rejected_rows\.jsonl\)\. The first is long: \d+ tokens"
     ):
         fit(load_vlm(base), (good + bad, images), tmp_path, **options)
     fit(load_vlm(base), (good + bad, images), tmp_path, **options, max_rejected_fraction=0.5)
