@@ -147,7 +147,7 @@ def test_published_rows_without_a_run() -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     description = described("mpo_main")
-    with pytest.raises(StageError, match="size=small must be full or tiny"):
+    with pytest.raises(StageError, match="size must be 'full' or 'tiny', not 'small'"):
         make(description, tmp_path, size="small")
     reason = "only=dpo: there is no such run or objective: choose from the runs internvl and the objectives mpo, sft"
     with pytest.raises(StageError, match=reason):
