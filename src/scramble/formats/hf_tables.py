@@ -10,12 +10,14 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from scramble.formats.bad_rows import SourceError
 from scramble.storage.files import StoreError, read_json
+from scramble.storage.similar_paths import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -265,6 +267,8 @@ class HubTable:
 
         self.path = path
         try:
+            if streaming:  # a data set that was downloaded before needs no connection
+                _check_connection(path)
             rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
             features = rows.features or {}
             for column, feature in features.items():
@@ -274,6 +278,7 @@ class HubTable:
             raise SourceError(
                 f"data.path={path} cannot be opened as a data set ({typed_message(error)}): set it to a local file, a "
                 "folder, or a hub id that this machine can reach (gated data sets need HF_TOKEN)"
+                f"{did_you_mean(path)}"
             ) from error
         self._rows = rows
         self.columns = list(rows.column_names or features)
@@ -287,6 +292,18 @@ class HubTable:
             raise SourceError(
                 f"{self.path} cannot be read completely ({typed_message(error)}): run the command again"
             ) from error
+
+
+def _check_connection(path: str) -> None:
+    """Raise the error of the connection to the hub after one request, because ``load_dataset`` retries for half a
+    minute.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not constants.HF_HUB_OFFLINE:
+        with suppress(HfHubHTTPError):  # the hub has replied, so load_dataset reports what is wrong with the id
+            get_hf_file_metadata(hf_hub_url(path, "README.md", repo_type="dataset"), timeout=10)
 
 
 def _encoded(feature: Any) -> Any:
