@@ -460,10 +460,12 @@ def test_settings_of_a_protocol_need_no_plus() -> None:
         ("evaluate", "protocol.tie_polcy=half", "protocol.tie_polcy: there is no such key; did you mean protocol.tie_"),
         ("reproduce", "paths.cocoo=x", "paths.cocoo: there is no such key; did you mean"),
         ("audit", "data.columns.chosen=good", "did you mean columns.chosen?"),
+        ("train", "data.path=photos", "data.path: the embedded world has no such key: omit data.path, or select your"),
+        ("train", "+debug=tiny data.path=photos", "data.path: +debug=tiny selects the embedded world, which has no"),
         ("audit", "data.colums.chosen=good", "the keys of the configuration are path, split"),
     ],
 )
 def test_a_misspelt_key_is_reported_without_a_plus(root: str, argument: str, clause: str) -> None:
     script = Path(__file__).resolve().parents[1] / "scripts" / f"{root}.py"
-    done = subprocess.run([sys.executable, str(script), argument], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(script), *argument.split()], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and clause in done.stderr, done.stderr

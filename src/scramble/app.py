@@ -194,6 +194,7 @@ def start(main: Callable[..., None]) -> None:
     with errors_as_messages():
         check_options(sys.argv[1:], root)
     options, overrides = split_options(sys.argv[1:])
+    overrides.sort(key=lambda argument: argument.startswith("+debug="))  # last, because it overrides an experiment
     sys.argv[1:] = [*options, *(addable(expand_home(argument), root) for argument in overrides)]
     with errors_as_messages(), explained(root, sys.argv[1:], main.sections):  # type: ignore[attr-defined]
         if help_flags := {"--help", "-h"} & set(sys.argv[1:]):

@@ -64,3 +64,8 @@ def test_export_and_chat(tmp_path: Path, script: Run) -> None:
     assert f"model: {tmp_path / 'new_model'} with {tmp_path / 'train' / 'dpo-seed0' / 'adapter'}" in of_run
     assert of_run[-1] == named[-1] and named[-1].strip()
     assert f"model: {tmp_path / 'new_model'}" in script(*asked, "run.arm=base").stdout.splitlines()
+
+
+def test_the_order_of_debug_and_experiment_does_not_matter(tmp_path: Path, script: Run) -> None:
+    words = ("+experiment=molmo_dpo", "+debug=tiny", f"run.dir={tmp_path}", "dry_run=true")
+    assert script("train", *words).stdout == script("train", *words[1::-1], *words[2:]).stdout

@@ -11,6 +11,7 @@ from scramble.records import PreferencePair
 from scramble.storage.jsonl import read_jsonl
 from scramble.storage.tables import read_table
 from tests.pipeline.conftest import Run
+from tests.pipeline.test_own_images import draw
 from tests.sources.preference_layouts import LAYOUTS
 
 TWO_STEPS = (
@@ -47,3 +48,19 @@ def test_each_layout_trains(layout: str, tmp_path: Path, script: Run) -> None:
     script("train", "data=pairs", f"data.path='{path}'", "data.test_fraction=0", f"run.dir={run}", *TWO_STEPS)
     assert len(losses(run)) == 2 and all(loss == loss for loss in losses(run))
     assert len(list(read_table(run / "data" / "train", PreferencePair))) >= 4
+
+
+def test_a_smoke_test_of_own_pairs_and_questions(tmp_path: Path, script: Run) -> None:
+    """With ``+debug=tiny``, own pairs need no ``pairs=given``, and a new model answers the questions of MPO."""
+    pairs = LAYOUTS["TRL, strings"][0](tmp_path / "in")
+    script("train", "data=pairs", f"data.path='{pairs}'", "+debug=tiny", f"run.dir={tmp_path / 'pairs'}")
+    assert len(losses(tmp_path / "pairs")) == 4
+    rows = [
+        {"image": f"{n}.png", "question": "What is shown?", "answer": draw(tmp_path / f"{n}.png", n)} for n in range(12)
+    ]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mpo = ("+experiment=mmpr_mpo", "data=questions", f"data.path={tmp_path / 'questions.jsonl'}", "pairs=mpo")
+    short = ("pairs.parts.correctness.options.max_tokens=8",)
+    for _ in range(2):  # the second command reuses the data, although the new model exists now
+        script("train", *mpo, *short, "+debug=tiny", f"run.dir={tmp_path / 'mpo'}")
+    assert len(losses(tmp_path / "mpo")) == 4

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from scramble.config.field_checks import ConfigError, hint
+from scramble.config.field_checks import ConfigError, hint, hints
 from scramble.config.help import SHARED_KEYS
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
+from scramble.config.source_sections import DataSection
 from scramble.config.validation import check_root, wrap_single_values
 from scramble.project import CONFIGS, choices_of
 
@@ -89,7 +90,7 @@ def faults(root: str, arguments: Sequence[str], sections: Collection[str] = ()) 
                 compose(root, [*accepted, text])
                 accepted.append(text)
             except (HydraException, OmegaConfBaseException, ValueError) as error:
-                messages.append(_refused(text, error, compose(root, accepted), root, sections))
+                messages.append(_refused(text, error, accepted, root, sections))
         try:
             cfg = compose(root, accepted)
         except (HydraException, OmegaConfBaseException) as error:
@@ -230,7 +231,9 @@ def _unknown_choice(argument: str) -> str | None:
     return None
 
 
-def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collection[str]) -> str:
+def _refused(text: str, error: Exception, accepted: Sequence[str], root: str, sections: Collection[str]) -> str:
+    """Return the error message for an override that Hydra rejects after the overrides ``accepted``."""
+    from hydra import compose
     from omegaconf import OmegaConf
 
     key = text.partition("=")[0].lstrip("+~")
@@ -238,9 +241,11 @@ def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collect
     if "Could not append" in message and "already at" in message:
         return f"{text}: {key} already exists, so omit the +"
     if "Could not override" in message or "Could not find" in message or "Could not delete" in message:
-        values: Any = OmegaConf.to_container(cfg, resolve=False)
+        values: Any = OmegaConf.to_container(compose(root, list(accepted)), resolve=False)
         values = values if isinstance(values, Mapping) else {}
         keys = known_keys(values, ROOTS[root])
+        if fault := _world_fault(key, values, accepted):
+            return fault
         if key in keys:  # Hydra requires a plus to add a key that no file sets
             return f"{text}: {key} is not set yet, so write {shlex.quote(f'+{text}')}"
         used = (
@@ -250,3 +255,15 @@ def _refused(text: str, error: Exception, cfg: Any, root: str, sections: Collect
         )
         return f"{key}: there is no such key; {key_hint(key, used)}"
     return f"{text}: {_first_lines(error)}"
+
+
+def _world_fault(key: str, values: Mapping[str, Any], accepted: Sequence[str]) -> str | None:
+    """Return the error message for a key of other data (``data.path``) if the data is the embedded world, or None."""
+    (data,) = DataSection.__metadata__
+    section, _, name = key.partition(".")
+    is_known = section == "data" and any(name in hints(cls) for cls in data.classes.values())
+    if not is_known or (values.get("data") or {}).get("kind") != "world":
+        return None
+    debug = next((text for text in accepted if text.startswith("+debug=")), None)
+    why = "the embedded world" if debug is None else f"{debug} selects the embedded world, which"
+    return f"{key}: {why} has no such key: omit {key}, or select your data, for example data=image_folder"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MANY_STEPS = 3  # images, captions, negatives; the counts of more steps are logged on a separate line
-# Limits if the model that answers questions is new: its random answers often end only at the maximum length.
+# Limits if the model that answers questions is new, because its random answers are long.
 FEW = {"samples": 2, "limit": 16, "max_tokens": 512}
 # The fix if a step leaves no pairs.
 EMPTY_STEP_FIXES = {
@@ -116,7 +116,8 @@ def _few_answers(pairs: Mapping[str, Any]) -> dict[str, Any]:
     if "options" in pairs and "engine" in pairs:
         options = dict(pairs["options"] or {})
         few = {name: min(options[name] or most, most) for name, most in FEW.items() if name in options}
-        limited["options"] = options | few
+        # Without top_k, each token ends an answer with nearly the same small probability.
+        limited["options"] = options | few | {"top_k": None}
     if "parts" in pairs:
         limited["parts"] = {name: _few_answers(part) for name, part in pairs["parts"].items()}
     return limited
