@@ -277,7 +277,7 @@ def test_all_bad_rows_are_listed_with_number_and_reason(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join([*good, *map(json.dumps, BAD.values()), '{"torn": "', *good[:1]]) + '\n{"prompt": "p", ')
     listed: list[tuple[int | str, str]] = []
-    pairs = list(read_pairs(path, lambda file, row, reason: listed.append((row, reason))))
+    pairs = list(read_pairs(path, lambda file, row, reason, detail: listed.append((row, reason))))
     assert [p.chosen for p in pairs] == [TEXTS[0][0], TEXTS[1][0], TEXTS[2][0], TEXTS[0][0]]
     assert listed[: len(BAD)] == list(enumerate(BAD, 4))
     torn = listed[len(BAD) :]
@@ -290,7 +290,7 @@ def test_bad_rows_of_a_table_are_listed_by_line(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("image,chosen,rejected\n0.jpg,A cat, a dog and a bus,x\n1.jpg,A cat,\n2.jpg,A cat,A dog\n")
     listed: list[tuple[int | str, str]] = []
-    (pair,) = read_pairs(path, lambda file, row, reason: listed.append((row, reason)))
+    (pair,) = read_pairs(path, lambda file, row, reason, detail: listed.append((row, reason)))
     assert pair.image_ids == ("2",)
     assert listed == [(2, "4 fields for 3 columns (put a text with ',' in double quotes)"), (3, "empty rejected")]
     path.write_text("image,good,bad\n0.jpg,A cat,A dog\n")

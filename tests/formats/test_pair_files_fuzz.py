@@ -185,7 +185,7 @@ def outcome(path: Path) -> tuple[list[Any], list[Any], str]:
     bad: list[Any] = []
     pairs: list[Any] = []
     try:
-        pairs.extend(read_pairs(path, lambda file, row, reason: bad.append((row, reason))))
+        pairs.extend(read_pairs(path, lambda file, row, reason, detail: bad.append((row, reason))))
     except (ValueError, RuntimeError) as error:
         assert type(error).__module__.startswith("scramble.") and "\n" not in str(error), repr(error)
         assert path.name in str(error) or "meta.json" in str(error)

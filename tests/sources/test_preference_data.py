@@ -396,7 +396,7 @@ def test_rows_that_cannot_be_used_are_listed_with_their_reason(tmp_path: Path) -
     ):
         pairs_of(path)
     audited: list[str] = []
-    list(read_pairs(path, lambda file, row, reason: audited.append(reason), layout=Layout("trl")))
+    list(read_pairs(path, lambda file, row, reason, detail: audited.append(reason), layout=Layout("trl")))
     only_training = ("missing image", "unreadable image", "image is a URL", "no prompt")  # the audit reads texts only
     assert audited == [reason for reason in listed if not reason.startswith(only_training)]
 

@@ -86,7 +86,9 @@ class BadRows:
         """
         self.reasons[kind] += rows
         reason = f"{kind}: {detail}" if detail else kind
-        self.first = self.first or f"{file}, row {row}: {' '.join(reason.split())[:300]}"  # for the error message
+        self.first = self.first or f"{file}, row {row}: {' '.join(reason.split())[:300]}".rstrip(
+            "."
+        )  # for the error message
         if self._file is not None:
             self._file.write(json.dumps({"file": str(file), "row": row, "reason": reason}, ensure_ascii=False) + "\n")
             self._file.flush()

@@ -33,8 +33,10 @@ PAIR_COLUMNS = (
     ("rejected_messages",),
 )
 
-OnBadRow = Callable[[str | Path, int | str, str], None]
-"""A function that is called with the file, the row's number or key, and the reason why the row cannot be used."""
+OnBadRow = Callable[[str | Path, int | str, str, str], None]
+"""A function that is called with the file, the row's number or key, and the reason why the row cannot be used. The last
+argument describes the fault in this row exactly, and can be empty.
+"""
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,11 @@ def _data_files(paths: Sequence[Path]) -> list[DataFile]:
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
-def refuse(path: str | Path, row: int | str, reason: str) -> None:
+def refuse(path: str | Path, row: int | str, reason: str, detail: str = "") -> None:
     """Raise FormatError for a row. This is the :data:`OnBadRow` of callers that do not accept bad rows."""
-    raise FormatError(f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}")
+    raise FormatError(
+        f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}{f': {detail}' if detail else ''}"
+    )
 
 
 def read_rows(
@@ -249,7 +253,7 @@ def _json_rows(path: Path, on_bad: OnBadRow, needs: Sequence[Sequence[str]]) -> 
         try:
             values = json_values(line)
         except ValueError as error:
-            on_bad(path, number, f"not JSON ({error})")
+            on_bad(path, number, "not JSON", f"{error}; write one object per line")
             continue
         yield from enumerate(values, number)  # a line has several values if carriage returns end rows
 
@@ -299,4 +303,4 @@ def _table_rows(
     needed = next((one for one in needs if set(one) <= names), [])
     images = (columns.get(name, name) for name in _IMAGE_COLUMNS)
     image = next(([name] for name in images if name in names), [])
-    yield from csv_rows(path, [*image, *needed], lambda file, row, reason, line: on_bad(file, row, reason))
+    yield from csv_rows(path, [*image, *needed], on_bad)

@@ -152,7 +152,7 @@ def _file_pairs(
         try:
             pairs = [_pair(parsed, names, file.folder, file.root) for parsed in parse_row(name, row)]
         except ROW_ERRORS as error:
-            on_bad(str(file), number, layout.reason(reason_of(error)))
+            on_bad(str(file), number, layout.reason(reason_of(error)), "")
             continue
         yield from pairs
 
@@ -173,7 +173,7 @@ def _mmpr_pairs(meta: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[Pre
                 (parsed,) = parse_row("mmpr", row)
                 pair = _pair(parsed, names, folder, one.root)
             except ROW_ERRORS as error:
-                on_bad(file, number, reason_of(error))
+                on_bad(file, number, reason_of(error), "")
                 continue
             if not parsed.provenance:
                 pair = replace(pair, pair_id=f"{one.name}/{number:07d}", kind=one.name, source="mmpr")
@@ -216,7 +216,7 @@ def _sugarcrepe_pairs(
             texts = (row["caption"], (row["negative_caption"],))
             pair = _pair(ParsedRow([ChatMessage("user", "caption:")], *texts, [row["filename"]]), names, path.parent)
         except ROW_ERRORS as error:
-            on_bad(path, key, f"not a SugarCrepe row (filename, caption, negative_caption): {reason_of(error)}")
+            on_bad(path, key, f"not a SugarCrepe row (filename, caption, negative_caption): {reason_of(error)}", "")
             continue
         yield replace(pair, pair_id=f"{path.stem}-{key}", kind=kind, rule="sugarcrepe", source="sugarcrepe")
 
