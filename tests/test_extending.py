@@ -1,4 +1,4 @@
-"""The steps of docs/extending.md work for a new family, pair method, generator, benchmark and loss."""
+"""The steps of docs/extending.md work for a new family, pair method, generator, benchmark, source and loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from scramble import world
 from scramble.config.data_sections import MethodSection
 from scramble.config.field_checks import check
+from scramble.config.source_sections import Real
 from scramble.evaluation import benchmarks
 from scramble.models import load_vlm
 from scramble.models.families import registry
@@ -24,8 +26,10 @@ from scramble.pairs.base import Caption, Negative, Skip
 from scramble.pairs.captions.assemble import caption_pairs
 from scramble.pairs.method import PairMethod, collect
 from scramble.pairs.registry import METHODS, make_method
+from scramble.pipeline.images import make_images
 from scramble.project import CONFIGS
-from scramble.records import ImageRecord, PreferencePair
+from scramble.records import ImageFile, ImageRecord, PreferencePair
+from scramble.sources import SOURCES, BadRows
 from scramble.storage.tables import read_table
 from scramble.training import losses
 
@@ -60,6 +64,13 @@ class ShoutSection(MethodSection):
     """The settings of :class:`ShoutMethod`."""
 
     mark: str = "!"
+
+
+@dataclass(frozen=True)
+class NamesSection(Real):
+    """The settings of a source that makes captions of file names."""
+
+    prefix: str
 
 
 class ShoutMethod(PairMethod):
@@ -99,6 +110,31 @@ def test_a_generator(tmp_path: Path) -> None:
     pairs, _ = collect(caption_pairs(images, Shout(), surface=False))
     assert len(pairs) == sum(len(image.captions) for image in images)
     assert {pair.kind for pair in pairs} == {"shout"} and all("!" in pair.rejected for pair in pairs)
+
+
+def test_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path, bad: BadRows, *, embed: bool, verify: bool, prefix: str) -> Iterator[ImageRecord]:
+        for number, file in enumerate(sorted(Path(path).iterdir()), 1):
+            if file.suffix == ".png":
+                bad.use()
+                yield ImageRecord(file.stem, ImageFile(file.read_bytes(), file.name), (prefix + file.stem,))
+            else:
+                bad.reject(file.name, number, "not a PNG file")
+
+    monkeypatch.setitem(SOURCES, "png_names", read)
+    # The section of a file in configs/data with "defaults: [_real, _self_]".
+    shared: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "_real.yaml"))
+    settings = shared | {"path": str(tmp_path / "in"), "prefix": "a ", "max_rejected": 0.5}
+    assert check(settings, NamesSection, "data") == []
+    (tmp_path / "in").mkdir()
+    for name, colour in (("cat", "red"), ("dog", "blue"), ("sheep", "green")):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    counts = make_images(tmp_path / "out", settings | {"kind": "png_names"}, seed=0)
+    splits = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    images = [image for split in splits for image in read_table(split, ImageRecord)]
+    assert {image.captions for image in images} == {("a cat",), ("a dog",), ("a sheep",)}
+    assert counts["rejected_rows"] == 1
 
 
 def test_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ class PairBatch:
     """A micro-batch: tries, and the indices of each example's answers among the sequences of the tries.
 
     Attributes:
-        tries: one trie per image.
+        tries: one trie per group of examples with the same images and the same start of the prompt.
         chosen_P: sequence index of each example's chosen answer.
         rejected_P: sequence index of each example's rejected answer; None if the objective has no rejected answers.
         ref_P2: reference log-probabilities (nats) of chosen and rejected answers; None if the objective needs no

@@ -34,7 +34,7 @@ from scramble.trie.score import iter_scores
 
 ITEMS_PER_LINE = 32
 
-Tries = tuple[list[TrieItem], list[list[int]]]  # as TrieCollator.items returns them
+GroupedItems = tuple[list[TrieItem], list[list[int]]]  # as TrieCollator.items returns them
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class StartingModel:
         return {"base": self.weights, "adapter": self.adapter, "precision": self.precision, "data": data.texts_key}
 
     def cache_parts(self, data: PairDataset) -> dict[str, str]:
-        """Return the digests of everything that a data set's reference log-probabilities depend on, by name."""
+        """Return the digests of model, data and precision that identify a reference cache, by name.
+
+        The versions of torch and transformers are not among them: another version changes only the rounding.
+        """
         return {
             "weights": self.weights,
             "adapter": self.adapter or "none",
@@ -145,7 +148,7 @@ def _fill(
 
 
 def _score_pairs(
-    backbone: Backbone, groups: Sequence[list[Example]], tries: Iterable[Tries], batch_tokens: int
+    backbone: Backbone, groups: Sequence[list[Example]], tries: Iterable[GroupedItems], batch_tokens: int
 ) -> Iterator[dict[str, tuple[float, float]]]:
     """Yield, for each trie, the log-probabilities of chosen and rejected answers by example id."""
     names: list[list[str]] = []

@@ -222,7 +222,7 @@ def trie_trainer(
     caches = Caches(vlm, args, start, out)
     has_router_loss = router_coefficient(caches.backbone, args.router_aux_loss_coef) != 0
 
-    def collator(data: PairDataset, with_rejected: bool) -> TrieCollator:
+    def prepare_collator(data: PairDataset, with_rejected: bool) -> TrieCollator:
         if args.feature_cache_dir is not None:
             caches.read_features(data, args.feature_cache_dir)
         reference = None
@@ -232,9 +232,9 @@ def trie_trainer(
             data.encoder.token_rules = replace(data.encoder.token_rules, last_tokens=True)
         return TrieCollator(data.encoder, with_rejected, reference, args.row_tokens)
 
-    train_collator = collator(train_set, needs_pairs(args.losses))
+    train_collator = prepare_collator(train_set, needs_pairs(args.losses))
     # A run that trains on chosen answers alone (sft) is also evaluated on the rejected answers of its held-out pairs.
-    eval_collator = None if eval_set is None else collator(eval_set, "pairs" in args.tables)
+    eval_collator = None if eval_set is None else prepare_collator(eval_set, "pairs" in args.tables)
     policy = Policy(vlm, caches.backbone, args.tower_tokens)
     trainer = PreferenceTrainer(policy, args, train_collator, train_set, eval_set, eval_collator, settings, callbacks)
     trainer.cache_seconds = caches.seconds

@@ -45,7 +45,7 @@ class RunTrainer(Trainer):
     For transformers, the run is one epoch of ``args.max_steps`` steps. A resumed run computes exactly what an
     uninterrupted run would have computed.
 
-    A subclass calls :meth:`plan` before ``Trainer.__init__`` and defines :meth:`prepare_batch` and
+    A subclass calls :meth:`init_run` before ``Trainer.__init__`` and defines :meth:`prepare_batch` and
     :meth:`evaluate_pairs`.
 
     Attributes:
@@ -57,8 +57,8 @@ class RunTrainer(Trainer):
         cache_seconds: seconds spent on building each cache before the first step.
     """
 
-    def plan(self, data: PairDataset, args: PreferenceConfig, settings: Mapping[str, Any]) -> None:
-        """Compute the order of the run's micro-batches, which depends only on the data's shape and the seed."""
+    def init_run(self, data: PairDataset, args: PreferenceConfig, settings: Mapping[str, Any]) -> None:
+        """Set the attributes, and compute the order of the micro-batches, which is the same when the run resumes."""
         self.settings = dict(settings)
         self.last_log: dict[str, float] = {}
         self.best_weights: Path | None = None

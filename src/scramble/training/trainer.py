@@ -73,7 +73,7 @@ class PreferenceTrainer(RunTrainer):
         self.shift = RewardShift(args.reward_shift, args.device)
         self.eval_collator = eval_collator
         self.router_coefficient = router_coefficient(policy.backbone, args.router_aux_loss_coef)
-        self.plan(train_dataset, args, settings or {})
+        self.init_run(train_dataset, args, settings or {})
         # Without held-out pairs the dataset is empty and not None. Transformers refuses to evaluate without a dataset,
         # but callbacks may score benchmarks at each evaluation.
         super().__init__(

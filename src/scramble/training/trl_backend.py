@@ -169,7 +169,7 @@ class TRLBackend(RunTrainer):
         settings: Mapping[str, Any],
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.plan(train_set, args, settings)
+        self.init_run(train_set, args, settings)
         # Pinned memory is useful only for copies to a GPU.
         args.dataloader_pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
         encoders = {"train": train_set.encoder} | ({} if eval_set is None else {"eval": eval_set.encoder})
