@@ -144,6 +144,10 @@ def test_too_few_pixels_or_too_many_objects_are_refused(tmp_path):
         build_world(tmp_path, styles={"poem": 1.0}, **ARGUMENTS)
 
 
+def test_no_caption_styles_means_the_default_styles(tmp_path):
+    assert build_world(tmp_path, styles=None, **ARGUMENTS)["train"]["images"] == ARGUMENTS["n_train"]
+
+
 def test_objects_never_overlap_and_the_share_of_look_alikes_is_configurable():
     def alike(share):
         rng = random.Random(0)

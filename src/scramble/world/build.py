@@ -45,7 +45,7 @@ def build_world(
     objects: tuple[int, int] = (2, 4),
     lookalikes: float = 0.0,
     captions_per_image: int = 3,
-    styles: Mapping[str, float] = CAPTION_STYLES,
+    styles: Mapping[str, float] | None = None,
     sized: float = SIZED,
     questions_per_image: int = 3,
     question_kinds: Sequence[str] = QUESTION_KINDS,
@@ -71,7 +71,7 @@ def build_world(
         objects: minimum and maximum number of objects in a scene.
         lookalikes: probability that an object gets the shape or colour of an earlier object.
         captions_per_image: number of different true captions per image.
-        styles: weights of the kinds of captions (see ``scramble.world.captions.CAPTION_STYLES``).
+        styles: weights of the kinds of captions; None means ``scramble.world.captions.CAPTION_STYLES``.
         sized: fraction of captions that mention sizes.
         questions_per_image: maximum number of questions per image. Some scenes do not allow every kind of question.
         question_kinds: the kinds of questions.
@@ -83,7 +83,7 @@ def build_world(
     Raises:
         WorldError: the arguments are invalid, or require more different scenes than exist.
     """
-    settings = _SceneSettings(image_size, objects, lookalikes, captions_per_image, styles, sized)
+    settings = _SceneSettings(image_size, objects, lookalikes, captions_per_image, styles or CAPTION_STYLES, sized)
     signatures: set[Any] = set()  # the signatures of the splits that have already been written
     counts: dict[str, Any] = {}
     # Draw the test split first, so that it does not depend on the number of training images.
