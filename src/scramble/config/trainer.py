@@ -222,7 +222,7 @@ class Trainer(Section):
         if weights is not None and len(weights) != len(losses):
             yield (
                 f"{at}.loss_weights={as_override(weights)} must contain one weight per loss of "
-                f"{at}.loss_type={as_override(losses)}"
+                f"{at}.loss_type={as_override(losses)}; {at}.loss_weights=null gives every loss weight 1"
             )
         if weights is not None and not any(weights):
             yield f"{at}.loss_weights={as_override(weights)} must contain a weight other than 0"
