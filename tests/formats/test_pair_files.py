@@ -327,6 +327,11 @@ def test_columns_of_a_table_may_have_other_names(tmp_path: Path, delimiter: str)
     [
         ("x.json", b"{}", "does not contain a list of rows|empty"),
         ("x.json", b'{"chosen": ["a"], "rejected": ["b"]}', "because the keys are columns: write a list of rows"),
+        (
+            "x.json",
+            b'{"chosen": {"0": "a"}, "rejected": {"0": "b"}}',
+            "because the keys are columns: write a list of rows",
+        ),
         ("x.json", b"[", "cannot read"),
         ("x.json", b"", "cannot read"),
         ("x.jsonl", '{"chosen": "Hüte", "rejected": "b"}\n'.encode("latin-1"), "not valid UTF-8"),

@@ -4,6 +4,7 @@ line.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -503,6 +504,17 @@ def test_all_images_missing_names_the_key_of_their_folder(tmp_path: Path) -> Non
         pairs_of(path)
     assert len(pairs_of(path, images=str(tmp_path / "a"))) == 6
     assert len(pairs_of(path, images=str(tmp_path / "a" / "images"))) == 6  # found by their names
+
+
+def test_images_may_be_data_urls(tmp_path: Path) -> None:
+    urls = [f"data:image/png;base64,{base64.b64encode(encoded(color)).decode()}" for color in COLORS]
+    texts = {"prompt": "What?", "chosen": "a", "rejected": "b"}
+    rows = [{"image": urls[0], **texts}, {"images": urls[1:3], **texts}, {"image": "data:image/png,x", **texts}]
+    bad = BadRows(None, 1.0)
+    bundles = list(read_bundles("pairs", write_lines(tmp_path / "x.jsonl", rows), bad))
+    contents = [[image.image.read() for image in bundle.images] for bundle in bundles]
+    assert contents == [[encoded("red")], [encoded("green"), encoded("blue")]]
+    assert bad.rejected == 1
 
 
 def test_two_paths_do_not_share_the_file_of_their_name(tmp_path: Path) -> None:

@@ -169,11 +169,16 @@ def _message(value: Any, what: str) -> ChatMessage:
 
 
 def _image(part: Mapping[str, Any]) -> Any:
-    """Return the image that a typed part contains, or None. An image in a data URL is decoded."""
+    """Return the image that a typed part contains, or None."""
     image = part.get("image")
     if image in (None, "") and part.get("image_url"):
         image = part["image_url"]
         image = image.get("url") if isinstance(image, Mapping) else image
+    return decoded_image(image)
+
+
+def decoded_image(image: Any) -> Any:
+    """Return the bytes of an image in a data URL (``data:image/png;base64,...``), or any other value unchanged."""
     if not isinstance(image, str) or not image.startswith("data:"):
         return image
     try:

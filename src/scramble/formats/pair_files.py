@@ -204,8 +204,11 @@ def _sugarcrepe_pairs(
     The kind is the file's name (``swap_obj.json`` is ``swap-object``), and the pair's id is the kind and the key.
     Source: Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
-    if content and not any(isinstance(row, Mapping) for row in content.values()):
-        columns = ", because the keys are columns" if {"chosen", "rejected"} <= set(content) else ""
+    is_by_column = {"chosen", "rejected"} <= set(
+        content
+    )  # pandas writes columns as mappings from row numbers to values
+    if is_by_column or (content and not any(isinstance(row, Mapping) for row in content.values())):
+        columns = ", because the keys are columns" if is_by_column else ""
         raise FormatError(
             f"{path}: the values of the keys ({', '.join(content):.200}) are not rows{columns}: write a list of rows"
         )

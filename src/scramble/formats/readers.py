@@ -19,6 +19,7 @@ from scramble.formats.conversations import (
     ChatMessage,
     answer_of,
     answers_of,
+    decoded_image,
     history_and_prompt,
     messages_of,
     require_string,
@@ -314,10 +315,10 @@ def images_of(row: Row) -> list[Any]:
             raise FormatError(f"{key.removesuffix('s')} is not supported: remove the rows with a value in {key}")
     images: Any = next((row[key] for key in ("images", "image") if row.get(key) not in (None, "", [])), [])
     if isinstance(images, (str, bytes, Mapping, int)) and not isinstance(images, bool):
-        return [images]
+        return [decoded_image(images)]
     if not isinstance(images, list):
         raise FormatError("the value of image is neither an image nor a list of images")
-    return list(images)
+    return [decoded_image(image) for image in images]
 
 
 def _images(row: Row, messages: Sequence[ChatMessage]) -> list[Any]:
