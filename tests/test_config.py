@@ -321,6 +321,15 @@ def test_engine_and_options_of_a_mix_are_those_of_its_parts() -> None:
         assert faults("generate", ["pairs=mpo_world", override]) == [clause]
 
 
+def test_options_of_a_benchmark_that_is_not_selected() -> None:
+    clause, *_ = faults("evaluate", ["benchmark.heldout_pairs.root=x"])
+    assert clause == (
+        "benchmark.heldout_pairs.root: there is no such key; select the benchmark with benchmark=[heldout_pairs]"
+    )
+    clause, *_ = faults("evaluate", ["benchmark=[pope]", "benchmark.pope.rot=x"])
+    assert "did you mean benchmark.pope.root?" in clause
+
+
 def test_a_key_that_moved_is_named() -> None:
     for root in ("generate", "train"):
         (clause,) = faults(root, ["pairs=correctness", "pairs.options.shard=[0,2]"])
