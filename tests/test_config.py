@@ -53,7 +53,8 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
         return set(get_args(literal))
 
     assert names(trainer.Loss) == set(LOSSES)
-    assert set(trainer.SMOOTHED) == {name for name, (_, options) in LOSSES.items() if "label_smoothing" in options}
+    assert set(trainer.SMOOTHED) == {name for name, loss in LOSSES.items() if "label_smoothing" in loss.options}
+    assert set(trainer.WITHOUT_REJECTED) == {name for name, loss in LOSSES.items() if not loss.needs_rejected}
     assert names(trainer.Scheduler) == {kind.value for kind in SchedulerType}
     assert names(sections.FamilyName) == {family.name for family in FAMILIES}
     assert names(sections.Dtype) == set(DTYPES) and names(sections.Attention) == set(ATTENTION)
@@ -319,15 +320,6 @@ def test_engine_and_options_of_a_mix_are_those_of_its_parts() -> None:
         ),
     ):
         assert faults("generate", ["pairs=mpo_world", override]) == [clause]
-
-
-def test_options_of_a_benchmark_that_is_not_selected() -> None:
-    clause, *_ = faults("evaluate", ["benchmark.heldout_pairs.root=x"])
-    assert clause == (
-        "benchmark.heldout_pairs.root: there is no such key; select the benchmark with benchmark=[heldout_pairs]"
-    )
-    clause, *_ = faults("evaluate", ["benchmark=[pope]", "benchmark.pope.rot=x"])
-    assert "did you mean benchmark.pope.root?" in clause
 
 
 def test_a_key_that_moved_is_named() -> None:

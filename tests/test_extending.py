@@ -161,9 +161,9 @@ def test_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     def squared(logps: losses.PairLogps, beta: float) -> torch.Tensor:
         return (beta * logps.margin - 1) ** 2
 
-    monkeypatch.setitem(losses.LOSSES, "squared", (squared, frozenset({"beta"})))
+    monkeypatch.setitem(losses.LOSSES, "squared", losses.LossFunction(squared, frozenset({"beta"})))
     weights = losses.resolve_loss_weights(["squared"], [2.0])
-    assert losses.needs_pairs(weights)
+    assert losses.needs_pairs(weights) and not losses.depend_on_micro_batch(weights, {})
     zeros, ones = torch.zeros(3), torch.ones(3)
     logps = losses.PairLogps(ones, zeros, zeros, zeros, ones, ones)
     means = losses.combine(weights, logps, {"beta": 0.5})

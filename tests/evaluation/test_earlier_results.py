@@ -67,9 +67,10 @@ def test_scores_are_replaced_only_if_measured_in_the_same_way(
     if not reason:
         assert message == ""
         return
-    assert message.startswith(f"{tmp_path} contains the scores of another evaluation: {reason}")
-    assert "choose another results folder (folder=... or, in Python, out=...)" in message
-    assert message.endswith(f"To replace them, remove {tmp_path / 'result.json'}")
+    assert message.startswith(f"{tmp_path} contains scores, which the new scores would replace, but {reason}")
+    assert message.endswith(
+        f"choose another results folder (folder=..., in Python out=...), or remove {tmp_path / 'result.json'}"
+    )
 
 
 def test_scores_of_another_version_of_the_software_may_be_replaced(tmp_path: Path) -> None:
@@ -87,9 +88,7 @@ def test_a_second_protocol_is_refused_before_the_model_is_called(
     options: dict[str, Any] = {"model_id": model_id, "test_groups": 0}
     evaluate(vlm, benchmarks[1:], "world", tmp_path, **options)
     before = (tmp_path / "world_winoground" / "result.json").read_bytes()
-    with pytest.raises(
-        EvaluationError, match=r"world_winoground contains the scores of another .*: the protocols differ \(capt"
-    ):
+    with pytest.raises(EvaluationError, match=r"world_winoground contains scores, .*, but the protocols differ \(capt"):
         evaluate(refuse, benchmarks, "world_yes", tmp_path, **options)
     assert (tmp_path / "world_winoground" / "result.json").read_bytes() == before
     changed = load_benchmark("world_winoground", world, caption_prompt="What is shown?")

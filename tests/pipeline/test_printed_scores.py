@@ -10,7 +10,7 @@ from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.outcomes import Outcome
 from scramble.evaluation.scoring.results import Result
-from scramble.pipeline.evaluate import _headline, _print_scores
+from scramble.pipeline.evaluate import _print_scores
 
 
 def write_result(folder: Path, right: int, protocol: str = "standard") -> None:
@@ -37,11 +37,3 @@ def test_each_arm_is_printed_with_the_baselines_that_were_evaluated(
     write_result(tmp_path / "sft-seed0", 15, protocol="other")  # cannot be compared
     both = printed()
     assert "25.0 ± 6.9" in both and "minus base" in both and "+25.0 [" in both and "sft" not in both
-
-
-def test_the_line_of_a_result_counts_replies_without_an_answer() -> None:
-    """Otherwise an accuracy of 0 could mean that no reply was parsed."""
-    statuses = ["ok", "unparsed", "unparsed", "refused"]
-    outcomes = [Outcome(str(n), "", "", (), "", {"accuracy": 0.0}, "a", "a", s) for n, s in enumerate(statuses)]
-    result = Result({"name": "tsv-A"}, {}, {"name": "standard"}, scores("plain", outcomes), rates(outcomes))
-    assert _headline(result) == "tsv-A accuracy 0.0 (n = 4, 2 unparsed, 1 refused, protocol standard)"

@@ -311,12 +311,3 @@ def test_embedded_images_of_questions(tmp_path: Path) -> None:
         ids = [bundle.questions[0].image_ids for bundle in bundles]
         assert ids[0] == ids[2] != ids[1] and ids[0] == (bundles[0].images[0].image_id,)
         assert bad.reasons == {"unreadable image": 1}
-
-
-def test_a_set_of_mmpr_that_is_a_json_list_is_named(tmp_path: Path) -> None:
-    rows = [{"question": "?", "chosen": "a", "rejected": "b"}] * 2
-    (tmp_path / "meta.json").write_text(json.dumps({"s": {"root": "", "annotation": "rows.json"}}))
-    for indent in (None, 1):
-        (tmp_path / "rows.json").write_text(json.dumps(rows, indent=indent))
-        with pytest.raises(SourceError, match=r"rows\.json is a JSON list, .*: write one row per line$"):
-            list(mmpr.bundles(tmp_path, BadRows()))

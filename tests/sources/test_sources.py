@@ -125,17 +125,6 @@ def test_too_many_bad_rows_stop_with_counts_and_the_first_of_them(tmp_path: Path
     assert len(list(read("image_folder", tmp_path, bad=BadRows(max_fraction=0.07)))) == 1
 
 
-def test_only_the_most_frequent_reasons_are_listed() -> None:
-    bad = BadRows(max_fraction=0.5)
-    for number in range(10):
-        bad.reject("x.jsonl", number, f"reason {number}", rows=10 - number)
-    assert bad.counts.startswith("10 x reason 0, 9 x reason 1, ") and bad.counts.endswith(
-        "3 x reason 7, 2 other reasons"
-    )
-    with pytest.raises(SourceError, match=r"none of the 55 rows can be used \(10 x reason 0.*, 2 other reasons\)\."):
-        bad.check("x.jsonl")
-
-
 def test_empty_data_set_missing_file_and_wrong_column_are_named(tmp_path: Path) -> None:
     (tmp_path / "captions.jsonl").write_text("")
     with pytest.raises(SourceError, match="the data set is empty"):

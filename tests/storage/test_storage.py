@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from scramble.storage.hashing import content_key, file_key
 from scramble.storage.image_table import ImageTable
 from scramble.storage.jsonl import JsonLines, read_jsonl
 from scramble.storage.tables import read_table, table_path, write_table
+from scramble.training.resume import changes_since_stage
 
 
 def png(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
@@ -248,20 +250,19 @@ def test_a_stage_is_reused_resumed_or_refused(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_repeats_its_default_does_not_change_a_stage(tmp_path: Path) -> None:
-    from scramble.pipeline.train import option_defaults
+    changes = partial(changes_since_stage, model={})
 
     def run(summary: int, **trainer: Any) -> tuple[dict[str, Any], str]:
         config = {"trainer": {"beta": 0.1, **trainer}, "peft": {"r": 8}}
-        return run_stage(tmp_path, config, lambda _: {"n": summary}, defaults=option_defaults)
+        return run_stage(tmp_path, config, lambda _: {"n": summary}, changes=changes)
 
     assert run(1) == ({"n": 1}, "done")
     assert run(2, adam_beta1=0.9, lr_scheduler_type="cosine") == ({"n": 1}, "reused")
     with pytest.raises(StoreError, match=r"different settings: trainer\.adam_beta1 \(0\.9 -> 0\.8\)\. Choose"):
         run(3, adam_beta1=0.8)
-    with pytest.raises(
-        StoreError, match=r"different settings: trainer\.beta"
-    ):  # a value in the record is not a default
-        run_stage(tmp_path, {"trainer": {}, "peft": {"r": 8}}, lambda _: {}, defaults=lambda: {"trainer": {"beta": 1}})
+    with pytest.raises(StoreError, match=r"different settings: trainer\.beta \(0\.2 -> 0\.1\)"):
+        run_stage(tmp_path / "other", {"trainer": {"beta": 0.2}, "peft": {"r": 8}}, lambda _: {}, changes=changes)
+        run_stage(tmp_path / "other", {"trainer": {}, "peft": {"r": 8}}, lambda _: {}, changes=changes)
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from trl import DPOConfig
 from scramble.config.validation import check_root
 from scramble.project import CONFIGS
 from scramble.training import PreferenceConfig, losses
-from scramble.training.fields import LOSS_FIELDS, OPERATION, REFUSED_FIELDS, RENAMED, TRL_OPTIONS, default_of
+from scramble.training.fields import LOSS_FIELDS, REFUSED_FIELDS, RENAMED, TRL_OPTIONS, default_of
+from scramble.training.resume import CHOICE_OF_RESULT, DEVICE, OPERATION
 
 FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
 
@@ -197,7 +198,8 @@ def test_a_field_that_does_not_exist_is_answered_with_the_nearest(field: str, ad
 
 def test_the_tables_of_fields_name_what_there_is() -> None:
     ours = {field.name for field in dataclasses.fields(PreferenceConfig)}
-    assert set(REFUSED_FIELDS) <= set(FIELDS) and ours >= OPERATION and not set(RENAMED) & ours
+    assert set(REFUSED_FIELDS) <= set(FIELDS) and not set(RENAMED) & ours
+    assert ours | {"watch"} >= OPERATION | DEVICE and CHOICE_OF_RESULT <= OPERATION
     assert set(ELSEWHERE) <= set(FIELDS) - set(REFUSED_FIELDS)
 
 
@@ -232,22 +234,8 @@ def test_warmup_steps_override_the_ratio() -> None:
     assert PreferenceConfig(use_cpu=True, warmup_ratio=0.0).warmup_steps == 0
 
 
-def test_settings_that_follow_from_the_number_of_processes_do_not_bind_a_run() -> None:
-    one, two = (PreferenceConfig(max_steps=2, global_batch_size=16) for _ in range(2))
-    two.per_device_train_batch_size = two.gradient_accumulation_steps = None
-    two._share_batch(2)  # as in a run of two processes
-    assert (one.per_device_train_batch_size, two.per_device_train_batch_size) == (16, 8)
-    assert one.settings() == two.settings()
-    given = PreferenceConfig(max_steps=2, global_batch_size=16, per_device_train_batch_size=4)
-    assert given.settings() == one.settings() | {"per_device_train_batch_size": 4}
-    sorted_pairs = PreferenceConfig(max_steps=2, global_batch_size=16, loss_type=["aot"])
-    assert sorted_pairs.settings()["per_device_train_batch_size"] == 16  # the loss sorts the pairs of a micro-batch
-    # Refused fields have no other value, but transformers and TRL replace some defaults when a config is created.
-    assert one.accelerator_config is not None and not set(one.settings()) & (set(REFUSED_FIELDS) - TRL_OPTIONS)
-
-
 def test_a_loss_that_trl_lacks_is_refused_for_trls_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(losses.LOSSES, "squared", (losses.ipo, frozenset({"beta"})))
+    monkeypatch.setitem(losses.LOSSES, "squared", losses.LOSSES["ipo"])
     assert PreferenceConfig(loss_type=["squared"]).losses == {"squared": 1.0}
     with pytest.raises(
         ValueError, match=r"backend=trl does not support trainer\.loss_type=squared, which is not a loss of TRL"
@@ -257,5 +245,5 @@ def test_a_loss_that_trl_lacks_is_refused_for_trls_backend(monkeypatch: pytest.M
 
 def test_options_of_losses_are_recorded_with_the_objective() -> None:
     """An option that is missing from LOSS_FIELDS would be lost in the second arm of a run."""
-    options = {option for _, read in losses.LOSSES.values() for option in read}
+    options = {option for loss in losses.LOSSES.values() for option in loss.options}
     assert options - {"shift"} <= set(LOSS_FIELDS)  # the trainer computes the shift

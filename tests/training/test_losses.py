@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scramble.training import losses
-from scramble.training.losses import LOSSES, PairLogps, combine, reads, resolve_loss_weights, weighted_sum
+from scramble.training.losses import LOSSES, SFT_MEANS, PairLogps, combine, reads, resolve_loss_weights, weighted_sum
 
 
 def logps(h_chosen: list[float], h_rejected: list[float], tokens: tuple[int, int] = (4, 2)) -> PairLogps:
@@ -103,7 +103,7 @@ def test_mpo_adds_up() -> None:
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"discopop"}))
 def test_every_loss_raises_the_margin_of_a_level_pair(name: str) -> None:
     """DiscoPOP is the exception: it is not convex and has the opposite slope at margin 0."""
-    function, keys = LOSSES[name]
+    function, keys = LOSSES[name].function, LOSSES[name].options
     h = torch.zeros(3, requires_grad=True)
     minus = torch.full((3,), -5.0)
     pairs = PairLogps(minus + h, minus - h, minus, minus, torch.full((3,), 4.0), torch.full((3,), 4.0))
@@ -111,6 +111,20 @@ def test_every_loss_raises_the_margin_of_a_level_pair(name: str) -> None:
     loss = function(pairs, **{k: v for k, v in options.items() if k in keys}).mean()
     (gradient,) = torch.autograd.grad(loss, h)
     assert torch.isfinite(gradient).all() and (gradient < 0).all(), name
+
+
+@pytest.mark.parametrize("sft_mean", SFT_MEANS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_table_says_which_losses_depend_on_the_other_pairs_of_a_micro_batch(name: str, sft_mean: str) -> None:
+    options = OPTIONS | {"beta": 0.5, "shift": 0.0, "sft_mean": sft_mean}
+    columns = ([-5.0, -8.0, -6.0], [-9.0, -4.0, -7.0], [-7.0, -7.0, -7.0], [-7.0, -7.0, -8.0], [4.0, 3, 7], [2.0, 5, 6])
+    pairs, *alone = (
+        PairLogps(*(torch.tensor(column[part]) for column in columns))  # type: ignore[arg-type]
+        for part in (slice(3), slice(1), slice(1, 2), slice(2, 3))
+    )
+    together, *singly = (combine({name: 1.0}, each, options)[name] for each in (pairs, *alone))
+    differs = not torch.isclose(together, torch.stack(singly).mean(), atol=1e-6)
+    assert differs == losses.depend_on_micro_batch([name], options)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 1.0])
@@ -241,7 +255,7 @@ def test_values_and_gradients_are_right_however_large_the_margin(name: str, beta
             h_chosen, h_rejected = margin * share, margin * (share - 1)
             pairs = logps([h_chosen], [h_rejected], TOKENS)
             chosen, rejected = pairs.policy_chosen.requires_grad_(), pairs.policy_rejected.requires_grad_()
-            function, keys = LOSSES[name]
+            function, keys = LOSSES[name].function, LOSSES[name].options
             options = OPTIONS | {"beta": beta}
             loss = function(pairs, **{key: options[key] for key in keys})
             gradients = torch.autograd.grad(loss.sum(), (chosen, rejected), allow_unused=True)

@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 def test_other_settings_are_refused(base: Path, data: Path, tmp_path: Path) -> None:
     fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4)
-    with pytest.raises(StoreError, match=r"different settings \(learning_rate was 1e-05, now 0.001\)"):
+    with pytest.raises(StoreError, match=r"different settings: learning_rate \(1e-05 -> 0.001\)\. Choose"):
         fit(load_vlm(base), data, tmp_path, peft=LORA, max_steps=2, global_batch_size=4, learning_rate=1e-3)
 
 
@@ -672,7 +672,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tiny: Path, data: Pat
     ("options", "message"),
     [
         ({"precompute_ref_log_probs": False}, "only with a new adapter"),
-        ({"tables": ["captions"]}, "only the loss 'sft' trains"),
+        ({"tables": ["captions"]}, r"\['sigmoid'\] needs rejected answers"),
         ({"tables": ["images"]}, "is empty or contains an unknown name: choose one or more of"),
         ({"peft": LORA, "train_vision": True}, "LoRA freezes the vision tower"),
         ({"peft": {"rank": 8}}, "peft: LoraConfig has no field rank; use peft.r$"),

@@ -26,10 +26,7 @@ def known_keys(values: Mapping[str, Any], cls: type[Section], at: str = "") -> d
             for entry, content in value.items():
                 keys[join(key, entry)] = None
                 section = _section_of(_kind_of_values(kind), content)  # the parts of a mix
-                if section is not None:
-                    keys |= known_keys(content, section, join(key, entry))
-                elif isinstance(content, Mapping):  # the options of a benchmark
-                    keys |= {join(join(key, entry), option): Any for option in content}
+                keys |= {} if section is None else known_keys(content, section, join(key, entry))
     return keys
 
 
@@ -130,8 +127,6 @@ def key_hint(name: str, keys: Iterable[str]) -> str:
         return "use trainer.report_to=[wandb] with the environment variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY"
     if name in ("prompt", "question", "message") and "text" in keys:  # scripts/chat.py
         return "did you mean text?"
-    if group.startswith("benchmark.") and group not in keys and (CONFIGS / f"{group.replace('.', '/')}.yaml").is_file():
-        return f"select the benchmark with benchmark=[{group.removeprefix('benchmark.')}]"
     if name.endswith(".options.shard"):
         return "write shard=i/n, as in scripts/generate.py shard=0/4"
     # The section recommended contains defaults of other settings; suggest those settings instead.

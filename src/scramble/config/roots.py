@@ -48,7 +48,7 @@ from scramble.config.sections import (
 )
 from scramble.config.source_sections import DataSection, PairFormat
 from scramble.config.study_section import Search
-from scramble.config.trainer import Peft, Positive, Trainer
+from scramble.config.trainer import WITHOUT_REJECTED, Peft, Positive, Trainer
 from scramble.storage.arm_names import method_of
 from scramble.training.fields import FLASH_ATTENTION_FAULT, vision_fault
 
@@ -107,7 +107,7 @@ class Train(Root):
         trainer, model, peft = dict(self.trainer), dict(self.model), self.peft  # type: ignore[call-overload]
         # If model.family is null, the family is known only when the model is loaded.
         uses_tries = trainer["backend"] == "trie" or (trainer["backend"] == "auto" and model["family"] is not None)
-        in_step = set(trainer["loss_type"]) != {"sft"} and not trainer["precompute_ref_log_probs"]
+        in_step = not set(trainer["loss_type"]) <= set(WITHOUT_REJECTED) and not trainer["precompute_ref_log_probs"]
         if in_step and (model["adapter"] or (peft is None and uses_tries)):  # TRL can load the reference model itself
             yield (
                 "trainer.precompute_ref_log_probs=false works only with a new adapter (peft.r), because disabling any "

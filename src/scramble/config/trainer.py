@@ -49,6 +49,7 @@ from scramble.training.fields import (
 # A test compares these names with the names in the code that reads them (tests/test_config.py).
 Loss = TrlLoss  # a loss that TRL lacks is added here: Literal[TrlLoss, "mine"]
 SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # the losses that use label_smoothing
+WITHOUT_REJECTED = ("sft",)  # the losses that need neither rejected answers nor a reference
 Scheduler = Literal[
     "linear",
     "cosine",
@@ -199,10 +200,10 @@ class Trainer(Section):
                 f"{at}.dataloader_prefetch_factor={self.dataloader_prefetch_factor} needs workers: set it to null, or "
                 f"set {at}.dataloader_num_workers above 0"
             )
-        if set(self.loss_type) != {"sft"} and set(self.tables) != {"pairs"}:
+        if not set(self.loss_type) <= set(WITHOUT_REJECTED) and set(self.tables) != {"pairs"}:
             yield (
-                f"{at}.tables={as_override(self.tables)} must be [pairs] unless {at}.loss_type=[sft], because other "
-                "tables contain no rejected answers"
+                f"{at}.tables={as_override(self.tables)} must be [pairs], because "
+                f"{at}.loss_type={as_override(self.loss_type)} needs rejected answers, which other tables lack"
             )
         yield from self._loss_faults(at)
         yield from self._saving_faults(at)

@@ -11,9 +11,10 @@ from typing import Any
 
 from scramble.launch.names import name_arm, slug, varying_overrides
 from scramble.pipeline.inputs import input_keys, model_keys
-from scramble.pipeline.train import model_content, trainer_content
+from scramble.pipeline.train import model_content
 from scramble.storage.files import STAGE_FILE, StoreError, read_json
 from scramble.storage.hashing import content_key, file_key
+from scramble.training.resume import stage_settings
 
 CONFIG_FILE, LOG_FILE, STATUS_FILE = "config.yaml", "log.txt", "status.json"
 
@@ -93,7 +94,7 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
     """
     parts: dict[str, Any] = {k: v for k, v in config.items() if k not in ("launcher", "show_batch", "dry_run")}
     if "trainer" in parts:
-        parts["trainer"] = trainer_content(config["trainer"])
+        parts["trainer"] = stage_settings(config["trainer"])
     parts["inputs"] = input_keys(config["data"])
     if "pairs" in parts:
         parts["inputs"] |= model_keys(parts["pairs"], folder_key)

@@ -299,10 +299,7 @@ def _judge(stack: ExitStack, run: Path, options: Mapping[str, Any]) -> Judge | N
 def _headline(result: Result) -> str:
     overall = [(name, score) for name, score in result.scores.items() if "/" not in name]
     shown = ", ".join(f"{name} {score['value']:.1f}" for name, score in overall) or "no score"
-    without_answer = [
-        f"{count} {what}" for what in ("unparsed", "refused", "unscored") if (count := result.rates[what])
-    ]
-    parts = [f"n = {result.rates['n']}", *without_answer, f"protocol {result.protocol['name']}"]
+    parts = [f"n = {result.rates['n']}", f"protocol {result.protocol['name']}"]
     if "grading" in result.protocol:
         parts.append(f"grading: {result.protocol['grading']}")
     return f"{result.benchmark['name']} {shown} ({', '.join(parts)})"

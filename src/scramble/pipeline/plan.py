@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scramble.console import counted
 from scramble.pipeline import StageError
-from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, other_settings
-from scramble.pipeline.train import needs, option_defaults, trainer_content
+from scramble.pipeline.stage import ANOTHER_ARM, ANOTHER_RUN, Changes, other_settings
+from scramble.pipeline.train import needs
 from scramble.storage.files import STAGE_FILE, read_json, stage_status
 from scramble.storage.hashing import differing_keys
 from scramble.storage.similar_paths import did_you_mean
 from scramble.training.checkpoint_paths import newest_step
+from scramble.training.resume import changes_since_stage, stage_settings
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +93,8 @@ def _check_pair_paths(data: Mapping[str, Any]) -> None:
 def _plan_arm(values: Mapping[str, Any]) -> None:
     run, trainer, model = values["run"], values["trainer"], values["model"]
     folder = Path(run["dir"]) / "train" / run["arm"]
-    config = {"objective": values["objective"], "trainer": trainer_content(trainer), "peft": values["peft"]}
-    stage = _stage(folder, config, ANOTHER_ARM, option_defaults)
+    config = {"objective": values["objective"], "trainer": stage_settings(trainer), "peft": values["peft"]}
+    stage = _stage(folder, config, ANOTHER_ARM, partial(changes_since_stage, model=model))
     if stage is not None and stage["status"] == "finished":
         log.info(f"plan: the arm {run['arm']} in {folder} is finished and will be reused")
         return
@@ -179,7 +181,7 @@ def _stage(
     folder: Path,
     config: Mapping[str, Any],
     instead: str = ANOTHER_RUN,
-    defaults: Callable[[], Mapping[str, Any]] = dict,
+    changes: Changes = differing_keys,
 ) -> Any:
     """Return the stage's record, or None if the stage has not started or has failed."""
     file = folder / STAGE_FILE
@@ -187,7 +189,7 @@ def _stage(
     if stage is None or stage["status"] == "failed":
         return None
     recorded = {key: stage["config"].get(key) for key in config}
-    if recorded != config and (changed := differing_keys(recorded, config, defaults=defaults())):
+    if recorded != config and (changed := changes(recorded, config)):
         raise StageError(other_settings(folder, changed, instead))
     return stage
 

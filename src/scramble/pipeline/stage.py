@@ -21,6 +21,8 @@ from scramble.storage.hashing import differing_keys, json_value
 from scramble.storage.locks import LOCK_FILE, locked
 from scramble.storage.tables import TABLE_NAMES
 
+Changes = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
+
 ANOTHER_RUN = "another run folder (name=... or run.dir=...)"
 ANOTHER_ARM = "another arm (run.arm=...)"
 
@@ -32,7 +34,7 @@ def run_stage(
     *,
     main: bool = True,
     instead: str = ANOTHER_RUN,
-    defaults: Callable[[], Mapping[str, Any]] = dict,
+    changes: Changes = differing_keys,
 ) -> tuple[dict[str, Any], str]:
     """Run ``work(folder)`` unless ``folder`` already holds its finished result for ``config``.
 
@@ -48,8 +50,8 @@ def run_stage(
         work: does the work in the folder and returns a summary.
         main: whether this process writes ``stage.json``, which only one process of a job may do.
         instead: what the error message suggests to choose for another configuration.
-        defaults: function that returns the values of settings that a configuration omits. The function is called only
-            if the folder's configuration is not literally the same.
+        changes: function of the recorded and the new configuration that returns the keys whose values differ. It is
+            called only if the two configurations are not literally the same.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.
@@ -60,9 +62,9 @@ def run_stage(
     folder = Path(folder)
     # No lock for a finished stage, so that read-only folders can be reused.
     if not main or stage_status(folder) == "finished":
-        return _do_stage(folder, config, work, main=main, instead=instead, defaults=defaults)
+        return _do_stage(folder, config, work, main=main, instead=instead, changes=changes)
     with locked(folder):
-        return _do_stage(folder, config, work, main=True, instead=instead, defaults=defaults)
+        return _do_stage(folder, config, work, main=True, instead=instead, changes=changes)
 
 
 def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
@@ -95,16 +97,12 @@ def _do_stage(
     *,
     main: bool,
     instead: str,
-    defaults: Callable[[], Mapping[str, Any]],
+    changes: Changes,
 ) -> tuple[dict[str, Any], str]:
     marker = folder / STAGE_FILE
     config = json.loads(json.dumps(config, default=json_value))
     record = read_json(marker) if marker.exists() else None
-    if (
-        record is not None
-        and record["config"] != config
-        and (changed := differing_keys(record["config"], config, defaults=defaults()))
-    ):
+    if record is not None and record["config"] != config and (changed := changes(record["config"], config)):
         if record["status"] != "failed":
             raise StoreError(other_settings(folder, changed, instead))
         record = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from scramble.storage.files import STAGE_FILE, stage_status, write_json
 from scramble.storage.hashing import file_key
 from scramble.storage.tables import read_table
 from scramble.training.checkpoint_paths import newest_step
-from scramble.training.fields import default_of, operation_fields
+from scramble.training.resume import changes_since_stage, stage_settings
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ def train_arm(
     config = {
         "model": model_content(model),
         "objective": dict(objective),
-        "trainer": trainer_content(trainer),
+        "trainer": stage_settings(trainer),
         "peft": None if peft is None else dict(peft),
         "data": file_key(data / STAGE_FILE),
     }
@@ -111,9 +109,8 @@ def train_arm(
         return "starts again (no checkpoint yet)" if step is None else f"resumes from the checkpoint of step {step}"
 
     with interrupt.resumable(lambda: f"the same command {resumes()}"):
-        summary, how = run_stage(
-            folder, config, work, main=is_main_process(), instead=ANOTHER_ARM, defaults=option_defaults
-        )
+        changes = partial(changes_since_stage, model=model)
+        summary, how = run_stage(folder, config, work, main=is_main_process(), instead=ANOTHER_ARM, changes=changes)
     if not is_main_process():
         return summary
     from scramble.console import counted
@@ -154,26 +151,6 @@ def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = f
     if model.get("new") is None and Path(model["path"]).is_dir():
         content["content"] = folder_key(model["path"])
     return content
-
-
-def trainer_content(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that affect the trained weights. :data:`scramble.training.fields.OPERATION` lists the other
-    settings.
-    """
-    free = operation_fields(bool(trainer.get("load_best_model_at_end")))
-    return {name: value for name, value in trainer.items() if name not in free and name != "watch"}
-
-
-def option_defaults() -> dict[str, Any]:
-    """Return the defaults of all options of trainer and adapter, as JSON values."""
-    from peft import LoraConfig
-
-    from scramble.training import PreferenceConfig
-
-    options = {"trainer": PreferenceConfig, "peft": LoraConfig}
-    values = {key: {each.name: default_of(cls, each.name) for each in fields(cls)} for key, cls in options.items()}
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return plain
 
 
 def log_needs(model: Mapping[str, Any], trainer: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from scramble.storage.files import StoreError, read_json, write_json, writing
 from scramble.storage.hashing import file_key
 from scramble.training.checkpoint_paths import checkpoint_path, working_path
+from scramble.training.resume import changes_since_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -36,27 +37,21 @@ def seal(folder: str | Path, step: int, settings: Mapping[str, Any]) -> Path:
     return final
 
 
-def newest(folder: str | Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> Path | None:
+def newest(folder: str | Path, settings: Mapping[str, Any]) -> Path | None:
     """Return the newest complete checkpoint, or None. A damaged checkpoint is skipped with a warning.
 
-    A setting that is missing from the checkpoint or from ``settings`` is assumed to have its default value. Settings
-    that are only in the checkpoint are ignored, because they were written by an earlier version, or computed from the
-    number of processes.
-
-    Raises StoreError if the checkpoint was written with different settings. The message names the settings that differ.
+    Raises StoreError if the checkpoint was written with different settings (:mod:`scramble.training.resume`). The
+    message names the settings that differ.
     """
     for path in sorted(Path(folder).glob("step-*"), reverse=True):
         fault = damage(path)
         if fault is not None:
             log.warning(f"checkpoint {path} is damaged ({fault}); the previous checkpoint is used, if there is one")
             continue
-        saved, current = {**defaults, **read_json(path / MANIFEST)["settings"]}, {**defaults, **settings}
-        changed = sorted(key for key in current if saved.get(key) != current[key])
-        if changed:
-            listed = ", ".join(f"{key} was {saved.get(key)!r}, now {current.get(key)!r}" for key in changed)
+        if changed := changes_since_checkpoint(read_json(path / MANIFEST)["settings"], settings):
             raise StoreError(
-                f"{path} was written with different settings ({listed}): choose another arm (run.arm=...) or remove "
-                f"{folder}"
+                f"{path} was written with different settings: {', '.join(changed)}. Choose another arm (run.arm=...; "
+                f"in Python, another out), restore the settings, or remove {folder}"
             )
         return path
     return None

@@ -71,7 +71,8 @@ def _check_contradictions(args: PreferenceConfig) -> None:
         )
     if pairs and set(tables) != {"pairs"}:
         raise ValueError(
-            f"trainer.tables={tables} must be [pairs], because only the loss 'sft' trains without rejected answers"
+            f"trainer.tables={tables} must be [pairs], because trainer.loss_type={list(args.losses)} needs rejected "
+            "answers"
         )
     choices = {"reward_shift": REWARD_SHIFTS, "sft_mean": SFT_MEANS, "f_divergence_type": F_DIVERGENCES}
     for name, allowed in choices.items():

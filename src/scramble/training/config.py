@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import sys
 from dataclasses import dataclass, field
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -16,15 +14,7 @@ from trl import DPOConfig
 from scramble.models.loading import no_checkpointing_warnings
 from scramble.training.checks import check_settings
 from scramble.training.dataloader import default_num_workers
-from scramble.training.fields import (
-    REFUSED_FIELDS,
-    RENAMED,
-    TRL_OPTIONS,
-    default_of,
-    operation_fields,
-    plain_value,
-    unknown_field,
-)
+from scramble.training.fields import RENAMED, unknown_field
 from scramble.training.losses import depend_on_micro_batch, resolve_loss_weights
 from scramble.trie.engine import TOWER_TOKENS
 
@@ -205,8 +195,9 @@ class PreferenceConfig(DPOConfig):
                 setattr(self, name, [value])
         self.losses = resolve_loss_weights(self.loss_type, self.loss_weights)  # weight by name of the loss
         check_settings(self)
-        self._binds_micro_batch = self.per_device_train_batch_size is not None or depend_on_micro_batch(
-            self.losses, self.sft_mean
+        # Whether a resumed run must keep its micro-batch size, which otherwise follows from the number of processes.
+        self.binds_micro_batch = self.per_device_train_batch_size is not None or depend_on_micro_batch(
+            self.losses, vars(self)
         )
         self._share_batch(int(os.environ.get("WORLD_SIZE", "1")))
         if not self.warmup_steps:
@@ -249,33 +240,3 @@ class PreferenceConfig(DPOConfig):
         self.per_device_train_batch_size, self.gradient_accumulation_steps = micro, batch // (micro * world)
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = micro
-
-    def settings(self) -> dict[str, Any]:
-        """Return the fields that affect the trained weights and differ from their defaults, as JSON values.
-
-        A run resumes only from a checkpoint with the same settings. Defaults are omitted, so that a run can resume its
-        checkpoints even if a new version of transformers has added fields.
-        """
-        return {name: value for name, value in _resume_settings(self).items() if value != defaults().get(name)}
-
-
-@cache
-def defaults() -> dict[str, Any]:
-    """Return the defaults of the settings that a checkpoint and a run must share, as JSON values."""
-    return _resume_settings(None) | {"backend": "trie"}
-
-
-def _resume_settings(args: PreferenceConfig | None) -> dict[str, Any]:
-    """Return the fields that affect the trained weights, or their defaults if ``args`` is None, as JSON values."""
-    free = operation_fields(args is None or args.load_best_model_at_end)
-    # Refused fields have only one value. transformers and TRL replace the defaults of some of them.
-    free |= set(REFUSED_FIELDS) - set(TRL_OPTIONS)
-    free |= {"backend"}  # ``train`` records the backend that was used instead
-    # These fields follow from the number of processes, which may differ when a run resumes.
-    free |= {"gradient_accumulation_steps"}
-    if args is None or not args._binds_micro_batch:
-        free |= {"per_device_train_batch_size"}
-    names = [f.name for f in dataclasses.fields(PreferenceConfig) if f.init and f.name not in free]
-    values = {name: default_of(PreferenceConfig, name) if args is None else getattr(args, name) for name in names}
-    plain: dict[str, Any] = json.loads(json.dumps(plain_value(values), default=str))
-    return plain

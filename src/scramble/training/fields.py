@@ -44,65 +44,6 @@ TrlLoss = Literal[
 ]
 TRL_LOSSES = get_args(TrlLoss)
 
-# Fields that do not affect the trained weights. They only determine how a run is executed, and what is written at which
-# time. A resumed run may change these fields, and runs that differ only in these fields count as the same run.
-OPERATION = frozenset(
-    {
-        "output_dir",
-        "run_name",
-        "project",
-        "report_to",
-        "disable_tqdm",
-        "debug",
-        "log_level",
-        "log_level_replica",
-        "log_on_each_node",
-        "logging_strategy",
-        "logging_steps",
-        "logging_first_step",
-        "save_strategy",
-        "save_steps",
-        "save_total_limit",
-        "eval_strategy",
-        "eval_steps",
-        "eval_delay",
-        "eval_on_start",
-        "per_device_eval_batch_size",
-        "log_entropy",
-        "peak_tflops",
-        "dataloader_num_workers",
-        "dataloader_prefetch_factor",
-        "dataloader_pin_memory",
-        "dataloader_multiprocessing_context",
-        "image_cache_mb",
-        "feature_cache_dir",
-        "reference_cache_dir",
-        "max_rejected_fraction",
-        "torch_empty_cache_steps",
-        "trackio_space_id",
-        "trackio_bucket_id",
-        "trackio_static_space_id",
-        "push_to_hub",
-        "hub_model_id",
-        "hub_token",
-        "hub_private_repo",
-        "hub_revision",
-        "hub_strategy",
-        "use_cpu",
-        "ddp_backend",
-        "ddp_timeout",
-        "ddp_bucket_cap_mb",
-        "ddp_find_unused_parameters",
-        "ddp_broadcast_buffers",
-        "ddp_static_graph",
-    }
-)
-
-# Fields that, with ``load_best_model_at_end``, determine which checkpoint is the result.
-CHOICE_OF_RESULT = frozenset(
-    {"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps"}
-)
-
 
 def default_of(cls: type, name: str) -> Any:
     """Return the default of a field of a dataclass."""
@@ -131,15 +72,6 @@ def unknown_field(cls: type, names: Iterable[str], renamed: Mapping[str, str]) -
     close = difflib.get_close_matches(name, fields, n=1)
     advice = f"; use {renamed[name]}" if name in renamed else f"; did you mean {close[0]}?" if close else ""
     return f"{cls.__name__} has no field {name}{advice}"
-
-
-def operation_fields(load_best_model_at_end: bool) -> frozenset[str]:
-    """Return the fields that do not affect the result of a run.
-
-    With ``load_best_model_at_end``, the fields in :data:`CHOICE_OF_RESULT` are excluded, because they determine which
-    checkpoint is the result.
-    """
-    return OPERATION - CHOICE_OF_RESULT if load_best_model_at_end else OPERATION
 
 
 # Fields of PEFT that are refused, with the reason. Their default values are accepted.
@@ -244,6 +176,13 @@ TRL_OPTIONS = frozenset(
 )
 
 BACKENDS = ("auto", "trie", "trl")
+
+
+def used_backend(requested: str, has_trie: bool) -> str:
+    """Return the backend that ``requested`` selects, given whether the model's family supports token tries."""
+    if requested != "auto":
+        return requested
+    return "trie" if has_trie else "trl"
 
 
 def trl_faults(values: Mapping[str, Any]) -> str | None:

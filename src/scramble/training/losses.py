@@ -16,8 +16,9 @@ TRL 1.16 is the tested reference for every name in :data:`LOSSES` (``bco_pair`` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -279,23 +280,45 @@ def _smoothed_logistic(z_P: Tensor, label_smoothing: float) -> Tensor:
     return -F.logsigmoid(z_P) * (1 - label_smoothing) - F.logsigmoid(-z_P) * label_smoothing
 
 
-# Losses by their TRL names, with the options that each loss reads in addition to the log-probabilities.
-LOSSES: dict[str, tuple[Callable[..., Tensor], frozenset[str]]] = {
-    "sigmoid": (sigmoid, frozenset({"beta"})),
-    "hinge": (hinge, frozenset({"beta"})),
-    "ipo": (ipo, frozenset({"beta"})),
-    "exo_pair": (exo_pair, frozenset({"beta", "label_smoothing"})),
-    "nca_pair": (nca_pair, frozenset({"beta"})),
-    "robust": (robust, frozenset({"beta", "label_smoothing"})),
-    "bco_pair": (bco_pair, frozenset({"beta", "shift"})),
-    "sppo_hard": (sppo_hard, frozenset({"beta"})),
-    "aot": (aot, frozenset({"beta", "label_smoothing"})),
-    "aot_unpaired": (aot_unpaired, frozenset({"beta", "label_smoothing"})),
-    "apo_zero": (apo_zero, frozenset({"beta"})),
-    "apo_down": (apo_down, frozenset({"beta"})),
-    "discopop": (discopop, frozenset({"beta", "discopop_tau"})),
-    "sigmoid_norm": (sigmoid_norm, frozenset({"beta"})),
-    "sft": (sft, frozenset({"sft_mean"})),
+@dataclass(frozen=True)
+class LossFunction:
+    """A loss and what it needs.
+
+    Attributes:
+        function: the function, which takes the log-probabilities and the values of ``options``.
+        options: names of the options that the function reads.
+        needs_rejected: whether the loss needs rejected answers and a reference.
+        mixes_pairs: function of the values of the options that returns whether the loss of a pair depends on the other
+            pairs of the micro-batch.
+    """
+
+    function: Callable[..., Tensor]
+    options: frozenset[str]
+    needs_rejected: bool = True
+    mixes_pairs: Callable[[Mapping[str, Any]], bool] = lambda _: False
+
+
+# Losses by their TRL names.
+LOSSES: dict[str, LossFunction] = {
+    "sigmoid": LossFunction(sigmoid, frozenset({"beta"})),
+    "hinge": LossFunction(hinge, frozenset({"beta"})),
+    "ipo": LossFunction(ipo, frozenset({"beta"})),
+    "exo_pair": LossFunction(exo_pair, frozenset({"beta", "label_smoothing"})),
+    "nca_pair": LossFunction(nca_pair, frozenset({"beta"})),
+    "robust": LossFunction(robust, frozenset({"beta", "label_smoothing"})),
+    "bco_pair": LossFunction(bco_pair, frozenset({"beta", "shift"})),
+    "sppo_hard": LossFunction(sppo_hard, frozenset({"beta"})),
+    "aot": LossFunction(aot, frozenset({"beta", "label_smoothing"}), mixes_pairs=lambda options: True),
+    "aot_unpaired": LossFunction(
+        aot_unpaired, frozenset({"beta", "label_smoothing"}), mixes_pairs=lambda options: True
+    ),
+    "apo_zero": LossFunction(apo_zero, frozenset({"beta"})),
+    "apo_down": LossFunction(apo_down, frozenset({"beta"})),
+    "discopop": LossFunction(discopop, frozenset({"beta", "discopop_tau"})),
+    "sigmoid_norm": LossFunction(sigmoid_norm, frozenset({"beta"})),
+    "sft": LossFunction(
+        sft, frozenset({"sft_mean"}), False, mixes_pairs=lambda options: options["sft_mean"] == "batch"
+    ),
 }
 
 
@@ -326,18 +349,18 @@ def resolve_loss_weights(loss_type: Sequence[str], loss_weights: Sequence[float]
 
 
 def needs_pairs(weights: Mapping[str, float]) -> bool:
-    """Return whether an objective has a preference loss, which needs rejected answers and a reference."""
-    return any(name != "sft" for name in weights)
+    """Return whether any loss of an objective needs rejected answers and a reference."""
+    return any(LOSSES[name].needs_rejected for name in weights)
 
 
 def reads(weights: Mapping[str, float], option: str) -> bool:
     """Return whether any loss of an objective reads ``option`` (``beta``, ``label_smoothing``, ``shift``, ...)."""
-    return any(option in LOSSES[name][1] for name in weights)
+    return any(option in LOSSES[name].options for name in weights)
 
 
-def depend_on_micro_batch(weights: Mapping[str, float], sft_mean: str) -> bool:
-    """Return whether the value of a loss depends on which pairs share a micro-batch."""
-    return not {"aot", "aot_unpaired"}.isdisjoint(weights) or ("sft" in weights and sft_mean == "batch")
+def depend_on_micro_batch(names: Iterable[str], options: Mapping[str, Any]) -> bool:
+    """Return whether the value of any of the losses depends on which pairs share a micro-batch."""
+    return any(LOSSES[name].mixes_pairs(options) for name in names)
 
 
 def combine(
@@ -353,8 +376,8 @@ def combine(
     """
     means = {}
     for name in weights:
-        function, keys = LOSSES[name]
-        losses_P = function(logps, **{key: options[key] for key in keys})
+        loss = LOSSES[name]
+        losses_P = loss.function(logps, **{key: options[key] for key in loss.options})
         means[name] = (losses_P if pair_weights_P is None else losses_P * pair_weights_P).mean()
     return means
 

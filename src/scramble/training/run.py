@@ -38,10 +38,11 @@ from scramble.training.data import Data, group_by_image
 from scramble.training.dataloader import Workers, explain_worker_failures
 from scramble.training.dataset import PairDataset
 from scramble.training.features import FeatureBackbone, cached_prompts, feature_parts
-from scramble.training.fields import trl_faults
+from scramble.training.fields import trl_faults, used_backend
 from scramble.training.losses import needs_pairs
 from scramble.training.policy import Policy, router_coefficient
 from scramble.training.reference import StartingModel, reference_logps
+from scramble.training.resume import checkpoint_settings
 from scramble.training.sampler import few_steps_warning, num_steps
 from scramble.training.trainable import check_model, select_trained_weights, turn_off_dropout
 from scramble.training.trainer import PreferenceTrainer
@@ -126,7 +127,7 @@ def train(
         ours.append(ProgressLines(out.name))
     if pairs:
         ours.append(Warnings(out / "warnings.jsonl", args.beta))
-    settings = start.settings(train_set) | args.settings() | ({"backend": backend} if backend != "trie" else {})
+    settings = start.settings(train_set) | checkpoint_settings(args, backend)
     with explain_worker_failures(lambda: "the same command reuses the cached part"):
         if backend == "trl":
             from scramble.training.trl_backend import trl_trainer  # this module takes seconds to import
@@ -185,9 +186,7 @@ def select_backend(args: PreferenceConfig, family: Family) -> str:
             f"trainer.backend=trie: the family {family.name} does not support token tries; use "
             "trainer.backend=trl or auto"
         )
-    backend = args.backend
-    if backend == "auto":
-        backend = "trie" if family.has_trie else "trl"
+    backend = used_backend(args.backend, family.has_trie)
     if backend == "trl" and (faults := trl_faults(vars(args))):
         reason = "" if args.backend == "trl" else f"models of type {family.name} do not support token tries. "
         raise ValueError(reason + faults)

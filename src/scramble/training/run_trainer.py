@@ -25,7 +25,7 @@ from scramble.models import VLM
 from scramble.storage.files import StoreError, read_json, write_json
 from scramble.training.checkpoint import newest, prune, seal
 from scramble.training.checkpoint_paths import checkpoint_path, working_path
-from scramble.training.config import PreferenceConfig, defaults
+from scramble.training.config import PreferenceConfig
 from scramble.training.data import group_by_image
 from scramble.training.dataloader import Workers, data_loader, unwrap
 from scramble.training.dataset import PairDataset
@@ -259,7 +259,7 @@ class RunTrainer(Trainer):
         Returns:
             The checkpoint's folder, or None if there is no checkpoint.
         """
-        checkpoint = newest(str(self.args.output_dir), self.settings, defaults())
+        checkpoint = newest(str(self.args.output_dir), self.settings)
         if checkpoint is None:
             return None
         self.args.eval_on_start = False  # the interrupted run has already logged this evaluation

@@ -67,7 +67,7 @@ class PreferenceTrainer(RunTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.losses = args.losses
-        loss_fields = {key for name in self.losses for key in LOSSES[name][1]} - {"shift"}
+        loss_fields = {key for name in self.losses for key in LOSSES[name].options} - {"shift"}
         self._loss_options = {key: getattr(args, key) for key in loss_fields}
         self.in_step_reference = needs_pairs(self.losses) and not args.precompute_ref_log_probs
         self.shift = RewardShift(args.reward_shift, args.device)

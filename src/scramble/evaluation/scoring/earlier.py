@@ -35,8 +35,8 @@ def check_earlier(folder: Path, new: Result) -> None:
     reason = _other_model(old.model, new.model) or not_comparable(_without(old, free), _without(new, free))
     if reason is not None:
         raise EvaluationError(
-            f"{folder} contains the scores of another evaluation: {reason}. To keep these scores, choose another "
-            f"results folder (folder=... or, in Python, out=...). To replace them, remove {folder / 'result.json'}"
+            f"{folder} contains scores, which the new scores would replace, but {reason}: choose another results "
+            f"folder (folder=..., in Python out=...), or remove {folder / 'result.json'}"
         )
 
 
