@@ -297,6 +297,15 @@ def test_question_files_may_be_lists_and_tables(tmp_path: Path, kind: str) -> No
     assert all(bundle.images[0].image.open().size == (40, 40) for bundle in bundles)
 
 
+def test_columns_of_questions_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options in columns of their own are not used."""
+    rows: list[dict[str, Any]] = [{"question": "Which?", "answer": "A", "id": n} for n in range(2)]
+    assert len(questions_of(tmp_path, *rows)[0]) == 2
+    assert "not used" not in capsys.readouterr().out
+    assert len(questions_of(tmp_path, rows[0], {**rows[1], "A": "one", "B": "two"})[0]) == 2
+    assert "q.jsonl: these columns are not used: A, B\n" in capsys.readouterr().out
+
+
 def test_embedded_images_of_questions(tmp_path: Path) -> None:
     """Embedded images with equal names are different images, and equal bytes are the same image."""
     images: list[Any] = [{"bytes": encoded(color), "path": "image.png"} for color in ("red", "blue", "red")]

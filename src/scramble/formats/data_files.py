@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from scramble.formats.readers import ANSWERS
 from scramble.storage.files import BLANK, StoreError, read_json
 from scramble.storage.jsonl import json_lines, json_values
 from scramble.storage.similar_paths import did_you_mean, looks_local
+
+log = logging.getLogger(__name__)
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT_TABLES = (".csv", ".tsv")
@@ -223,6 +226,12 @@ def object_rows(
             require_columns(path, columns, list(row), named_by=named_by)
             is_first = False
         yield number, row
+
+
+def log_unused_columns(file: object, columns: Iterable[str]) -> None:
+    """Log the columns of a file that are not used, if there are any."""
+    if names := ", ".join(dict.fromkeys(columns)):
+        log.info(f"data: {file}: these columns are not used: {names}")
 
 
 def rows_by_key(path: Path, columns: Mapping[str, str]) -> Mapping[str, Any] | None:

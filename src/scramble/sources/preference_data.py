@@ -15,7 +15,7 @@ from typing import Any, Literal
 from scramble.formats import mmpr as mmpr_meta
 from scramble.formats.bad_rows import BadRow, BadRows, SourceError
 from scramble.formats.checks import exists, find_image, image_fault, image_name, verify_image
-from scramble.formats.data_files import DataFile, find_data_files
+from scramble.formats.data_files import DataFile, find_data_files, log_unused_columns
 from scramble.formats.layout import Layout
 from scramble.formats.pair_files import ROW_ERRORS, ImageNames, PairFile, own_tables, reason_of, refuse_settings
 from scramble.formats.provenance import PROVENANCE_COLUMN
@@ -312,8 +312,7 @@ class _Reader:
 def _log_format(file: DataFile, pairs: PairFile) -> None:
     if pairs.format is not None:
         log.info(f"data: {file} has the format {pairs.format}")
-    if unused := pairs.unused_columns():
-        log.info(f"data: {file}: these columns are not used: {', '.join(unused)}")
+    log_unused_columns(file, pairs.unused_columns())
 
 
 def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:

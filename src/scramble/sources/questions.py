@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from scramble.formats.checks import (
     parse_list,
     verify_image,
 )
-from scramble.formats.data_files import object_rows
+from scramble.formats.data_files import log_unused_columns, object_rows
+from scramble.formats.layout import LOOK_AHEAD
 from scramble.formats.readers import without_placeholders
 from scramble.records import ImageFile, ImageRecord, Question, RecordError
 from scramble.sources.bundles import Bundle
 from scramble.storage.similar_paths import did_you_mean
+
+_COLUMNS = ("id", "image", "images", "question", "answer", "answers", "choices", "kind")
 
 
 def bundles(
@@ -57,7 +61,10 @@ def bundles(
     folder = Path(images) if images is not None else file.parent
     source = f"questions:{file.name}"
     seen: set[str] = set()
-    for number, row in object_rows(file, bad, ["question"], named_by=""):
+    rows = object_rows(file, bad, ["question"], named_by="")
+    first = list(islice(rows, LOOK_AHEAD))
+    log_unused_columns(file, (column for _, row in first for column in row if column not in _COLUMNS))
+    for number, row in chain(first, rows):
         try:
             fields = [image_fields(value) for value in _image_values(row)]
             question = _question(row, number, tuple(_image_id(data, name) for data, name in fields))
