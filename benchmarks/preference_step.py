@@ -136,7 +136,7 @@ def projects_of(args: argparse.Namespace) -> tuple[dict[str, str], dict[str, str
         if args.only_scramble or (args.sides and name not in args.sides):
             continue
         if python is None:
-            skipped[name] = f"set --{name}-python to a Python interpreter (see benchmarks/peer_runner.py)"
+            skipped[name] = f"--{name}-python is not set; see benchmarks/peer_runner.py"
         elif not Path(python).is_file():
             skipped[name] = f"--{name}-python={python} is not a file: set it to a Python interpreter"
         elif args.device != "cpu" or args.dtype != "float32":

@@ -479,5 +479,5 @@ def test_questions_without_a_scene_graph_are_counted_and_missing_files_named_by_
     output = " ".join(capsys.readouterr().out.split())
     assert "skipped 2 questions about images without a scene graph in graphs.json" in output
     for key in files:
-        with pytest.raises(SourceError, match=rf"gone.json does not exist: set data.{key} to the file"):
+        with pytest.raises(SourceError, match=rf"gone.json is not a file: set data.{key} to the path of the file"):
             list(scene_graphs.bundles(tmp_path, BadRows(), **{**files, key: "gone.json"}))

@@ -22,8 +22,8 @@ def make_model(path: str | Path, data: Path, family: str, new: Mapping[str, Any]
     """Write a new model of a family to ``path``, with a tokenizer built from the data's texts.
 
     ``new`` contains the sizes for :func:`scramble.models.tiny.save_tiny` and, under ``vision``, the options for
-    training tower and projector on the embedded world (:func:`scramble.world.tower.teach_vision`). All other weights
-    are random.
+    training the tower and the projector on the embedded world (:func:`scramble.world.tower.teach_vision`). All other
+    weights are random.
     """
     if not is_main_process():
         wait_for(path, Path(path).exists)  # the main process renames the finished folder into place

@@ -144,8 +144,8 @@ def check_model_files(run: str | Path, arm: str, model: Mapping[str, Any]) -> No
 
 
 def model_content(model: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, Any]:
-    """Return the model's settings. The settings of a local folder include its content key, so that a retrained base
-    counts as changed.
+    """Return the model's settings. If the model is loaded from a local folder, they include the content key of the
+    folder, so that a retrained base model counts as changed.
     """
     content = dict(model)
     if model.get("new") is None and Path(model["path"]).is_dir():

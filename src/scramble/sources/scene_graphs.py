@@ -58,7 +58,7 @@ def bundles(
     for key, name in (("graphs", graphs), ("questions", questions)):
         if name is not None and not (folder / name).is_file():
             raise SourceError(
-                f"{folder / name} does not exist: set data.{key} to the file, relative to data.path"
+                f"{folder / name} is not a file: set data.{key} to the path of the file, relative to data.path"
                 f"{did_you_mean(folder / name)}"
             )
     questions_of = {} if questions is None else _questions(folder / questions, bad)

@@ -319,6 +319,12 @@ OPTIMIZER_PACKAGES = {
     "rmsprop_bnb": "bitsandbytes",
     "adamw_bnb": "bitsandbytes",
 }
+# How to install packages that pip does not find under their own name.
+INSTALLATION = {
+    "optimi": "run `pip install torch-optimi`",
+    "apex": "install it from github.com/NVIDIA/apex (`apex` on PyPI is another project)",
+    "torchdistx": "install it from github.com/pytorch/torchdistx",
+}
 
 
 def optimizer_fault(name: str) -> str | None:
@@ -326,4 +332,5 @@ def optimizer_fault(name: str) -> str | None:
     package = next((package for pattern, package in OPTIMIZER_PACKAGES.items() if pattern in name), None)
     if package is None or importlib.util.find_spec(package) is not None:
         return None
-    return f"{name} needs a package that is not installed: run `pip install {package.replace('_', '-')}`"
+    source = INSTALLATION.get(package, f"run `pip install {package.replace('_', '-')}`")
+    return f"{name} needs the package {package}, which is not installed: {source}"

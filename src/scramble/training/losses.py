@@ -109,7 +109,7 @@ def sigmoid(logps: PairLogps, beta: float) -> Tensor:
 def hinge(logps: PairLogps, beta: float) -> Tensor:
     """Return the hinge loss max(0, 1 - beta m).
 
-    This is the calibration loss of SLiC-HF (2305.10425) on log-ratios, as in the variant hinge-norm of RSO (Liu et
+    This is the calibration loss of SLiC-HF (2305.10425) on log-ratios, as in the hinge-norm variant of RSO (Liu et
     al. 2023, 2309.06657).
 
     The loss has no unit. With beta = 0.5, m = 1 gives 0.5, and m = 4 gives 0.

@@ -99,7 +99,7 @@ def _without_punctuation(text: str) -> str:
 def lengths_and_tags(pairs: Sequence[PreferencePair]) -> np.ndarray:
     """Return the differences of lengths, and of the number and mean position of the words of each class (n, k).
 
-    The classes are derived from the shipped lexicon and from word endings, so no pipeline is needed.
+    The classes are derived from the shipped lexicon and from word endings, so no spaCy pipeline is needed.
     """
     import numpy as np
 
