@@ -28,7 +28,7 @@ def result(**changes: Any) -> Result:
     protocol: dict[str, Any] = {"name": "standard", "tie_policy": "wrong"}
     for key, value in changes.items():
         (benchmark if key in benchmark else model if key in model else protocol)[key] = value
-    return Result(benchmark, model, protocol, {}, {})
+    return Result(benchmark, model, protocol, {"accuracy": {"value": 50.0}}, {})
 
 
 def refused(tmp_path: Path, old: Result, new: Result) -> str:
@@ -71,6 +71,12 @@ def test_scores_are_replaced_only_if_measured_in_the_same_way(
     assert message.endswith(
         f"choose another results folder (folder=..., in Python out=...), or remove {tmp_path / 'result.json'}"
     )
+
+
+def test_any_protocol_may_replace_a_result_without_scores(tmp_path: Path) -> None:
+    """Answers that wait for a judge can be graded by rule (protocol.free_grader=contains)."""
+    assert refused(tmp_path, replace(result(), scores={}), result(tie_policy="half")) == ""
+    assert "the data versions differ" in refused(tmp_path, replace(result(), scores={}), result(version="w"))
 
 
 def test_scores_of_another_version_of_the_software_may_be_replaced(tmp_path: Path) -> None:

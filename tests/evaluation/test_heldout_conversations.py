@@ -137,3 +137,12 @@ def test_conversations_that_the_template_refuses_have_no_score(
     assert set(quick_scores(vlm, benchmark)) == {"accuracy"}
     refused = next(o for o in results.read_outcomes(tmp_path / "heldout_pairs") if o.item_id == "all")
     assert refused.details["refusal"].startswith("the chat template of strict")
+
+
+def test_a_protocol_with_its_own_question_warns(
+    split: Path, vlm: VLM, model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    benchmark = load_benchmark("heldout_pairs", split)
+    evaluate(vlm, [benchmark], "standard", tmp_path, model_id=identify(model_folder, dtype="float32"), test_groups=0)
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "protocol standard asks about each answer" in warning and "the conversations of 6 items" in warning

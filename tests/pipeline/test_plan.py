@@ -66,7 +66,7 @@ def test_a_dry_run_of_an_evaluation_refuses_to_replace_other_scores(tmp_path: Pa
     script("generate", "data=world_tiny", run)
     place = tmp_path / "run" / "evaluation" / "base" / "world_vqa"
     benchmark = {"name": "world_vqa", "version": "v", "scoring": "plain", "items": 1, "limit": None}
-    write(place, Result(benchmark, {"path": "x", "key": "1"}, {"name": "world"}, {}, {}), [])
+    write(place, Result(benchmark, {"path": "x", "key": "1"}, {"name": "world"}, {"accuracy": {"value": 50.0}}, {}), [])
     names = "benchmark=[world_winoground,world_vqa]"
     refused = script("evaluate", run, names, "dry_run=true", status=1).stderr
     assert refused.startswith(f"error: {place} contains scores, which the new scores would replace, but the data vers")

@@ -172,6 +172,16 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
     return result
 
 
+def ignored_conversations(benchmark: Benchmark, protocol: Protocol) -> int:
+    """Return the number of items with earlier turns, several images or no image, if the protocol asks its own question
+    about each answer.
+    """
+    if protocol.caption_score not in ("yes", "yes_minus_no", "two_choice"):
+        return 0
+    choices = (item.record for item in benchmark.items if isinstance(item.record, CaptionChoice))
+    return sum(bool(choice.history) or len(choice.image_ids) != 1 for choice in choices)
+
+
 def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Protocol) -> list[Query]:
     """Return queries that ask which caption fits each image and which image fits each caption. Captions and images are
     always listed in the item's order.

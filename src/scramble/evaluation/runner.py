@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from scramble.evaluation import responses
 from scramble.evaluation.answering import Answerer, LazyBackend, Model, Progress
 from scramble.evaluation.items import Benchmark, EvaluationError, QueryReply, limit_items
 from scramble.evaluation.judge import Judge, grading, judged_scores
-from scramble.evaluation.protocols import Protocol, queries, resolve
+from scramble.evaluation.protocols import Protocol, ignored_conversations, queries, resolve
 from scramble.evaluation.scoring import results
 from scramble.evaluation.scoring.aggregation import rates, scores
 from scramble.evaluation.scoring.earlier import check_earlier
@@ -23,6 +24,8 @@ from scramble.evaluation.scoring.outcomes import Outcome, outcome
 from scramble.evaluation.scoring.results import Result
 from scramble.storage.files import read_json
 from scramble.storage.hashing import content_key, file_key
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,11 @@ def evaluate(
         folder = Path(out_folder) / benchmark.name
         stored = [Path(each) / benchmark.name for each in replies or [out_folder]]
         started = time.perf_counter()
+        if (count := ignored_conversations(benchmark, resolved)) and process[0] == 0:
+            log.warning(
+                f"{benchmark.name}: protocol {resolved.name} asks about each answer as a caption of an image, and "
+                f"ignores the conversations of {count} items: omit protocol=... to score the answers in context"
+            )
         work = answerer.answer(benchmark, resolved, *stored)
         wait()
         result, outcomes = score_replies(

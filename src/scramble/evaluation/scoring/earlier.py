@@ -21,7 +21,8 @@ def check_earlier(folder: Path, new: Result) -> None:
     """Raise EvaluationError if the folder contains scores of other data, of another protocol or of another model than
     ``new``, a result whose scores need not be computed yet.
 
-    Scores of a part of the items (``limit``) may be replaced. Grading by a judge may replace grading by rules.
+    Scores of a part of the items (``limit``) may be replaced. Grading by a judge may replace grading by rules, and any
+    protocol may replace a result without scores.
     """
     if not (folder / "result.json").is_file():
         return
@@ -31,7 +32,7 @@ def check_earlier(folder: Path, new: Result) -> None:
         return
     if old.benchmark["limit"] is not None:
         return
-    free = _replaceable(old.protocol)
+    free = _replaceable(old.protocol) if old.scores else {*old.protocol, *new.protocol}
     reason = _other_model(old.model, new.model) or not_comparable(_without(old, free), _without(new, free))
     if reason is not None:
         raise EvaluationError(
