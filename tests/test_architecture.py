@@ -12,7 +12,7 @@ from pathlib import Path
 SRC = Path(__file__).resolve().parents[1] / "src"
 # Lowest level first. A package may import the packages on its left in the same line, and those in the lines above.
 LEVELS = (
-    ("pixels", "records", "interrupt", "console", "project", "storage"),
+    ("field_checks", "pixels", "records", "interrupt", "console", "project", "storage"),
     ("language", "grading"),
     ("trie", "world"),
     ("formats", "models", "engines", "scenegraphs", "sources"),

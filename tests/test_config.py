@@ -18,11 +18,12 @@ from omegaconf import OmegaConf
 from scramble.app import addable
 from scramble.config import data_sections, sections, source_sections, trainer
 from scramble.config.evaluation_sections import benchmark_faults
-from scramble.config.field_checks import ConfigError, hints
 from scramble.config.keys import known_keys
 from scramble.config.overrides import expand_home, expand_home_in_values, faults, quoted, split_options
 from scramble.config.roots import ROOTS as CLASSES
 from scramble.config.validation import check_root, wrap_single_values
+from scramble.field_checks import ConfigError, hints
+from scramble.training import settings
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -52,10 +53,10 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     def names(literal: Any) -> set[str]:
         return set(get_args(literal))
 
-    assert names(trainer.Loss) == set(LOSSES)
-    assert set(trainer.SMOOTHED) == {name for name, loss in LOSSES.items() if "label_smoothing" in loss.options}
-    assert set(trainer.WITHOUT_REJECTED) == {name for name, loss in LOSSES.items() if not loss.needs_rejected}
-    assert names(trainer.Scheduler) == {kind.value for kind in SchedulerType}
+    assert names(settings.Loss) == set(LOSSES)
+    assert set(settings.SMOOTHED) == {name for name, loss in LOSSES.items() if "label_smoothing" in loss.options}
+    assert set(settings.WITHOUT_REJECTED) == {name for name, loss in LOSSES.items() if not loss.needs_rejected}
+    assert names(settings.Scheduler) == {kind.value for kind in SchedulerType}
     assert names(sections.FamilyName) == {family.name for family in FAMILIES}
     assert names(sections.Dtype) == set(DTYPES) and names(sections.Attention) == set(ATTENTION)
     assert names(sections.CaptionStyle) == set(captions.CAPTION_STYLES)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from scramble import world
 from scramble.config.data_sections import MethodSection
-from scramble.config.field_checks import check
 from scramble.config.source_sections import Real
 from scramble.evaluation import benchmarks
+from scramble.field_checks import check
 from scramble.models import load_vlm
 from scramble.models.families import registry
 from scramble.models.families.llava import Llava

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from scramble.app import addable
-from scramble.config.field_checks import ConfigError
 from scramble.config.flags import OTHER_NAMES, check_options
 from scramble.config.library_fields import PEFT, QUANTIZATION, TRAINER, field_names
 from scramble.config.overrides import faults
+from scramble.field_checks import ConfigError
 from scramble.training.fields import PEFT_REFUSED, REFUSED_FIELDS
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"

@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from scramble.config.field_checks import ConfigError
 from scramble.config.record import complete, recall, remember
+from scramble.field_checks import ConfigError
 from scramble.project import CONFIGS
 from scramble.storage.files import read_json, write_json
 

@@ -16,11 +16,11 @@ import yaml
 from peft import LoraConfig
 
 import scramble
-from scramble.config.field_checks import hints
 from scramble.config.roots import ROOTS
 from scramble.evaluation.benchmarks import BENCHMARKS
 from scramble.evaluation.benchmarks.facts import facts
 from scramble.evaluation.protocols import protocol_names
+from scramble.field_checks import hints
 from scramble.project import CONFIGS, choices_of
 from scramble.training import PreferenceConfig
 from scramble.training.losses import LOSSES

@@ -18,7 +18,6 @@ import yaml
 
 from scramble.config.data_sections import EngineSection, Method, MethodSection
 from scramble.config.evaluation_sections import JudgeSection
-from scramble.config.field_checks import MISSING, Bound, Section, Variants, as_override, hints, join
 from scramble.config.help import comments_of, with_defaults
 from scramble.config.roots import ROOTS, Root
 from scramble.config.sections import Launcher, ModelSection, Objective, Recommended, Run
@@ -26,6 +25,7 @@ from scramble.config.source_sections import DataSection
 from scramble.config.trainer import Peft, Trainer
 from scramble.evaluation.benchmarks.facts import Facts, facts
 from scramble.evaluation.protocols import Protocol
+from scramble.field_checks import MISSING, Bound, Section, Variants, as_override, hints, join
 from scramble.project import CONFIGS, ROOT, choices_of
 
 NOTE = "<!-- Written by scripts/dev/write_reference.py. -->"
@@ -58,6 +58,14 @@ SENTENCES = {
     "device": "Device of the model. null selects the GPU if there is one.",
     "batch_size": "Number of texts per forward pass.",
     "new": "For tests: if this key is set, a tiny random model replaces the released model.",
+    "per_device_eval_batch_size": "Number of pairs per forward pass of an evaluation. null: as in training.",
+    "row_tokens": "Number of tokens per row of a batch. null: the length of the longest trie.",
+    "reference_batch_tokens": "Maximum number of tokens per batch when the reference log-probabilities are computed.",
+    "f_divergence_type": "Divergence that replaces the KL divergence in losses like DPO, as in TRL.",
+    "ld_alpha": "Weight of the tokens of an answer after the length of the shorter answer, as in TRL (LD-DPO).",
+    "push_to_hub": "Upload the result at the end of the run.",
+    "hub_model_id": "Repository of the upload (owner/name).",
+    "hub_strategy": "Only the result is uploaded, so end and every_save have the same effect.",
     "load_in_4bit": "Quantise the decoder's weights to 4 bits.",
     "load_in_8bit": "Quantise the decoder's weights to 8 bits.",
     "column": "Name of a column of the pairs, which contains a score or a computed value.",

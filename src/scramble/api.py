@@ -250,8 +250,8 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict
 
-    from scramble.config.field_checks import ConfigError, hint
     from scramble.config.overrides import expand_home_in_values
+    from scramble.field_checks import ConfigError, hint
 
     for group, name in choices.items():
         if name not in (available := choices_of(group)):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble import interrupt
-from scramble.config.field_checks import ConfigError
 from scramble.config.flags import check_options
 from scramble.config.keys import is_optional
 from scramble.config.overrides import expand_home, expand_home_in_values, explained, split_options
@@ -26,6 +25,7 @@ from scramble.config.record import complete, plain_section, remember
 from scramble.config.roots import ROOTS
 from scramble.config.validation import check_root, missing_keys, no_value, validate, without_hydra, wrap_single_values
 from scramble.console import log_heading, log_to_run, log_to_terminal
+from scramble.field_checks import ConfigError
 from scramble.pipeline.provenance import COMMAND, remember_command
 from scramble.project import shipped_values
 

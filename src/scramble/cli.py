@@ -13,7 +13,7 @@ from scramble.project import SCRIPTS
 
 def main() -> None:
     """Run the script named by the first argument with the remaining arguments."""
-    from scramble.config.field_checks import hint
+    from scramble.field_checks import hint
 
     scripts = {path.stem: path for path in sorted(SCRIPTS.glob("*.py"))}
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"

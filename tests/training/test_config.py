@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from transformers.training_args import OptimizerNames
 from trl import DPOConfig
 
 from scramble.config.validation import check_root
+from scramble.field_checks import hints
 from scramble.project import CONFIGS
 from scramble.training import PreferenceConfig, losses
 from scramble.training.fields import LOSS_FIELDS, REFUSED_FIELDS, RENAMED, TRL_OPTIONS, default_of
 from scramble.training.resume import CHOICE_OF_RESULT, DEVICE, OPERATION
+from scramble.training.settings import TrainerSettings
 
 FIELDS = [field.name for field in dataclasses.fields(DPOConfig) if field.init]
 
@@ -166,6 +171,42 @@ def test_a_single_value_is_a_list_of_one(field: str, value: Any) -> None:
     assert getattr(args, field) == [value] and list(args.losses.values()) == [0.5 if field == "loss_weights" else 1.0]
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"loss_type": ["sigmod"]}, r"loss_type=sigmod must be one of .* \(did you mean sigmoid\?\)"),
+        ({"loss_weights": [math.nan]}, "loss_weights=nan must be a finite number"),
+        ({"loss_type": []}, r"loss_type=\[\] must not be empty"),
+        ({"loss_weights": [0]}, r"loss_weights=\[0\] must contain a weight other than 0"),
+        ({"loss_weights": [1, 2]}, "must contain one weight per loss"),
+        ({"loss_type": ["sft", "sft"]}, "must not name a loss twice"),
+        ({"optim": "adamw"}, "there is no such optimizer; did you mean adamw_torch or "),
+        ({"load_best_model_at_end": True, "save_strategy": "no"}, "trainer.save_strategy=no must be 'steps'"),
+        ({"hub_strategy": "every"}, r"\(did you mean every_save\?\)"),
+        ({"hub_strategy": "checkpoint"}, "must be 'end', because only the result is uploaded"),
+        ({"push_to_hub": True}, "needs trainer.hub_model_id=owner/name"),
+        ({"ld_alpha": 2, "precompute_ref_log_probs": False}, "trainer.ld_alpha=2 must be from 0 to 1"),
+        ({"ld_alpha": 0.5}, "trainer.ld_alpha needs trainer.precompute_ref_log_probs=false"),
+        ({"f_divergence_type": "kl"}, "trainer.f_divergence_type=kl must be one of reverse_kl, "),
+        ({"row_tokens": 0, "beta": 0.0}, "2 settings are wrong: .*beta=0.0 must be above 0; .*row_tokens=0 must be at"),
+        ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}, "=32 must equal .*=4 x .*=4, or null"),
+    ],
+)
+def test_python_and_the_command_line_have_the_same_rules(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        PreferenceConfig(**fields, use_cpu=True)
+    faults, _ = composed(**fields)
+    assert "; ".join(faults) == str(error.value).removeprefix(f"{len(faults)} settings are wrong: ")
+
+
+def test_values_of_other_types_are_accepted(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"feature_cache_dir": tmp_path, "seed": np.int64(3), "tables": ("pairs",)}
+    args = PreferenceConfig(**fields, optim=OptimizerNames.SGD, beta=np.float64(0.5), report_to=None, max_grad_norm=0)
+    assert args.seed == 3 and args.max_grad_norm == 0
+    plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "eval_loss"}
+    assert PreferenceConfig(**plateau).metric_for_best_model == "eval_loss"  # type: ignore[arg-type]
+
+
 def test_lora_is_a_section_of_its_own() -> None:
     [fault] = composed(peft={"r": 4})[0]
     assert fault == "trainer.peft: there is no such key; use the section peft (peft.r, peft.lora_alpha; peft=null " + (
@@ -224,7 +265,10 @@ def test_several_processes_share_the_global_batch(monkeypatch: pytest.MonkeyPatc
     args._share_batch(world=4)
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (4, 2)
     args.gradient_accumulation_steps = 3
-    with pytest.raises(ValueError, match=r"3 x .*=4 x 4 processes do not equal trainer.global_batch_size=32"):
+    with pytest.raises(
+        ValueError,
+        match=r"=32 must equal launcher.num_processes=4 x .*=4 x trainer.gradient_accumulation_steps=3, or null",
+    ):
         args._share_batch(world=4)
 
 
@@ -236,6 +280,7 @@ def test_warmup_steps_override_the_ratio() -> None:
 
 def test_a_loss_that_trl_lacks_is_refused_for_trls_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(losses.LOSSES, "squared", losses.LOSSES["ipo"])
+    monkeypatch.setitem(hints(TrainerSettings), "loss_type", list[Literal["ipo", "squared"]])
     assert PreferenceConfig(loss_type=["squared"]).losses == {"squared": 1.0}
     with pytest.raises(
         ValueError, match=r"backend=trl does not support trainer\.loss_type=squared, which is not a loss of TRL"

@@ -146,22 +146,6 @@ def test_objectives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss_type", "loss_weights", "message"),
-    [
-        (["sigmod"], None, "unknown loss 'sigmod'"),
-        (["sigmoid"], [math.nan], "weight of loss 'sigmoid' must be finite, not nan"),
-        ([], None, "needs a weight other than 0"),
-        (["sigmoid"], [0], "needs a weight other than 0"),
-        (["sigmoid", "sft"], [1.0], "one weight per loss"),
-        (["sft", "sft"], None, "must not name a loss twice"),
-    ],
-)
-def test_bad_objectives_are_named(loss_type: list[str], loss_weights: list[float] | None, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        resolve_loss_weights(loss_type, loss_weights)
-
-
-@pytest.mark.parametrize(
     ("divergence", "alpha", "expected"),
     [
         ("reverse_kl", 0.5, 0.693147),

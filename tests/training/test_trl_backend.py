@@ -292,7 +292,7 @@ def test_options_that_only_trl_has(llava: Path, data: Path, tmp_path: Path) -> N
             r"set trainer\.feature_cache_dir=null trainer\.row_tokens=null trainer\.reward_shift=none "
             r"trainer\.sft_mean=batch$",
         ),
-        ({"backend": "other"}, "trainer.backend=other does not exist: choose one of auto, trie, trl"),
+        ({"backend": "other"}, "trainer.backend=other must be one of auto, trie, trl"),
         ({"pad_to_multiple_of": 8}, r"pad_to_multiple_of=8: a trie .*; trainer\.backend=trl supports this field$"),
         ({"backend": "trl", "padding_free": True}, r"padding_free=true"),
     ],

@@ -7,19 +7,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from scramble.config.field_checks import (
-    NOT_EMPTY,
-    Bound,
-    PositiveInt,
-    Section,
-    Share,
-    Text,
-    Variants,
-    Whole,
-    as_override,
-    at_least,
-    between,
-)
 from scramble.config.pair_step_sections import PairSteps, ScorerSection
 from scramble.config.sections import (
     ORDERED,
@@ -35,6 +22,19 @@ from scramble.config.sections import (
     Split,
     Temperature,
     TopP,
+)
+from scramble.field_checks import (
+    NOT_EMPTY,
+    Bound,
+    PositiveInt,
+    Section,
+    Share,
+    Text,
+    Variants,
+    Whole,
+    as_override,
+    at_least,
+    between,
 )
 
 # -------------------------------------------------------------------------------------------------------------- engines

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from scramble.config.data_sections import EngineSection
-from scramble.config.field_checks import (
+from scramble.config.sections import Temperature
+from scramble.field_checks import (
     NOT_EMPTY,
     PositiveInt,
     Section,
@@ -25,7 +26,6 @@ from scramble.config.field_checks import (
     hints,
     key_in_section_hint,
 )
-from scramble.config.sections import Temperature
 
 # The annotation of a benchmark's option, by the type of its default. Options with the default None or without a default
 # are paths or other texts.

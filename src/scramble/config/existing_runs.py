@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from scramble.config.field_checks import hint, near
 from scramble.console import LOG_FILE
+from scramble.field_checks import hint, near
 from scramble.storage.arm_names import method_of
 from scramble.storage.files import stage_status
 

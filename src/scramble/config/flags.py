@@ -7,11 +7,11 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from scramble.config.field_checks import ConfigError, Section, as_override, hints
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.library_fields import PEFT, QUANTIZATION, TRAINER, field_names
 from scramble.config.overrides import VALUED_OPTIONS, is_valid, quoted
 from scramble.config.roots import ROOTS
+from scramble.field_checks import ConfigError, Section, as_override, hints
 from scramble.project import CONFIGS, choices_of
 from scramble.training.fields import PEFT_REFUSED, PEFT_RENAMED, REFUSED_FIELDS, RENAMED
 

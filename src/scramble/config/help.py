@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scramble.config.field_checks import as_override, join
 from scramble.config.keys import is_optional, known_keys
 from scramble.config.roots import ROOTS
 from scramble.config.validation import without_hydra
+from scramble.field_checks import as_override, join
 from scramble.project import CONFIGS, choices_of
 
 WIDTH = 120

@@ -7,7 +7,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from scramble.config.field_checks import Section, Variants, hints, join, near
+from scramble.field_checks import Section, Variants, hints, join, near
 from scramble.project import CONFIGS
 
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from scramble.config.field_checks import ConfigError, hint, hints
 from scramble.config.help import SHARED_KEYS
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
 from scramble.config.source_sections import DataSection
 from scramble.config.validation import check_root, wrap_single_values
+from scramble.field_checks import ConfigError, hint, hints
 from scramble.project import CONFIGS, choices_of
 
 if TYPE_CHECKING:

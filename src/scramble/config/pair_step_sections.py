@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from scramble.config.field_checks import PositiveInt, Section, Text, hint, hints
 from scramble.config.sections import Device, Dtype
+from scramble.field_checks import PositiveInt, Section, Text, hint, hints
 
 Probability = Literal["grammar", "plausibility"]  # scores in [0, 1]
 # Columns that need no model.

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scramble.config.existing_runs import is_run, new_run
-from scramble.config.field_checks import ConfigError
 from scramble.config.help import with_defaults
+from scramble.field_checks import ConfigError
 from scramble.project import CONFIGS, shipped_values
 from scramble.storage.files import STAGE_FILE, StoreError, read_json, write_json
 from scramble.storage.hashing import differing_keys

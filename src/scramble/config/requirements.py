@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from scramble.config.field_checks import join
+from scramble.field_checks import join
 from scramble.storage.files import STAGE_FILE
 
 

@@ -8,6 +8,7 @@ The YAML files in ``configs/`` contain the values and describe the settings. The
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,18 +18,6 @@ from typing import Annotated, Any, Literal
 from scramble.config.data_sections import EngineSection, Method
 from scramble.config.evaluation_sections import Benchmarks, JudgeSection, benchmark_faults, protocol_faults
 from scramble.config.existing_runs import arm_faults, baseline_faults, held_out_faults, methods, no_run
-from scramble.config.field_checks import (
-    NOT_EMPTY,
-    Bound,
-    PositiveInt,
-    Section,
-    Text,
-    Whole,
-    as_override,
-    check,
-    hints,
-    one_or_list,
-)
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.requirements import data_faults, key_faults, wandb_faults
 from scramble.config.sections import (
@@ -48,9 +37,22 @@ from scramble.config.sections import (
 )
 from scramble.config.source_sections import DataSection, PairFormat
 from scramble.config.study_section import Search
-from scramble.config.trainer import WITHOUT_REJECTED, Peft, Positive, Trainer
+from scramble.config.trainer import Peft, Trainer
+from scramble.field_checks import (
+    NOT_EMPTY,
+    Bound,
+    PositiveInt,
+    Section,
+    Text,
+    Whole,
+    as_override,
+    check,
+    hints,
+    one_or_list,
+)
 from scramble.storage.arm_names import method_of
 from scramble.training.fields import FLASH_ATTENTION_FAULT, vision_fault
+from scramble.training.settings import WITHOUT_REJECTED, Positive, batch_fault
 
 
 @dataclass(frozen=True)
@@ -123,20 +125,13 @@ class Train(Root):
             yield fault
         if uses_tries and model["attn_implementation"] == "flash_attention_2":
             yield FLASH_ATTENTION_FAULT
-        yield from _shared_batch(dict(self.launcher), trainer)
+        num_processes = dict(self.launcher).get("num_processes") or int(os.environ.get("WORLD_SIZE", "1"))
+        if fault := batch_fault(trainer, num_processes):
+            yield fault
         if not self.starts_elsewhere():
             yield from wandb_faults(trainer["report_to"])
             yield from _trainer_faults(trainer, peft)
         yield from self.data_faults()
-
-
-def _shared_batch(launcher: Mapping[str, Any], trainer: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an error message if the processes that the launcher starts cannot share the global batch equally."""
-    processes, batch = launcher.get("num_processes") or 1, trainer["global_batch_size"]
-    micro = trainer["per_device_train_batch_size"] or 1
-    if batch is not None and batch % (processes * micro):
-        times = f" x trainer.per_device_train_batch_size={micro}" if micro > 1 else ""
-        yield f"trainer.global_batch_size={batch} must be a multiple of launcher.num_processes={processes}{times}"
 
 
 def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from scramble.config.field_checks import (
+from scramble.config.trainer import Quantization
+from scramble.field_checks import (
     NOT_EMPTY,
     Bound,
     PositiveInt,
@@ -19,8 +20,8 @@ from scramble.config.field_checks import (
     as_override,
     between,
 )
-from scramble.config.trainer import NotNegative, Positive, Quantization
 from scramble.project import choices_of
+from scramble.training.settings import NotNegative, Positive
 
 FamilyName = Literal[
     "internvl",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from scramble.config.field_checks import (
+from scramble.config.sections import ORDERED, CaptionStyle, NotNegative, QuestionKind
+from scramble.field_checks import (
     Bound,
     PositiveInt,
     Section,
@@ -17,7 +18,6 @@ from scramble.config.field_checks import (
     as_override,
     at_least,
 )
-from scramble.config.sections import ORDERED, CaptionStyle, NotNegative, QuestionKind
 from scramble.formats.recognise import READABLE
 
 

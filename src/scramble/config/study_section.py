@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scramble.config.field_checks import PositiveInt, Section, Text, as_override, check
+from scramble.field_checks import PositiveInt, Section, Text, as_override, check
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """Defines the sections ``trainer``, ``peft`` and ``model.quantization`` with fields of TRL, PEFT and transformers.
 
-The fields that ``configs/`` sets are defined here, so that values can be checked without importing torch. All other
-fields of :class:`scramble.training.config.PreferenceConfig` (which derives from ``trl.DPOConfig``), ``peft.LoraConfig``
-and ``transformers.BitsAndBytesConfig`` are looked up in those classes, which are imported only if such a field is set.
+The fields that ``configs/`` sets are defined here and in :mod:`scramble.training.settings`, so that values can be
+checked without importing torch. All other fields of :class:`scramble.training.config.PreferenceConfig` (which derives
+from ``trl.DPOConfig``), ``peft.LoraConfig`` and ``transformers.BitsAndBytesConfig`` are looked up in those classes,
+which are imported only if such a field is set.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib.util
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -18,21 +18,16 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from scramble.config.field_checks import (
+from scramble.config.library_fields import PEFT, QUANTIZATION, TRAINER, field_names
+from scramble.field_checks import (
     NOT_EMPTY,
     Bound,
     PositiveInt,
     Section,
-    Share,
     Text,
-    Whole,
-    above,
     as_override,
-    at_least,
-    between,
     hint,
 )
-from scramble.config.library_fields import PEFT, QUANTIZATION, TRAINER, field_names
 from scramble.training.fields import (
     PEFT_REFUSED,
     PEFT_RENAMED,
@@ -40,60 +35,9 @@ from scramble.training.fields import (
     REFUSED_FIELDS,
     RENAMED,
     TRL_OPTIONS,
-    TrlLoss,
     default_of,
-    optimizer_fault,
-    trl_faults,
 )
-
-# A test compares these names with the names in the code that reads them (tests/test_config.py).
-Loss = TrlLoss  # a loss that TRL lacks is added here: Literal[TrlLoss, "mine"]
-SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")  # the losses that use label_smoothing
-WITHOUT_REJECTED = ("sft",)  # the losses that need neither rejected answers nor a reference
-Scheduler = Literal[
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-    "reduce_lr_on_plateau",
-    "cosine_with_min_lr",
-    "cosine_warmup_with_min_lr",
-    "warmup_stable_decay",
-    "greedy",
-]
-# The package that transformers' callback needs, for each value of trainer.report_to.
-REPORTERS = {
-    "wandb": "wandb",
-    "tensorboard": "tensorboard",
-    "mlflow": "mlflow",
-    "trackio": "trackio",
-    "comet_ml": "comet_ml",
-    "swanlab": "swanlab",
-    "clearml": "clearml",
-    "neptune": "neptune",
-    "dvclive": "dvclive",
-    "codecarbon": "codecarbon",
-    "azure_ml": "azureml",
-    "flyte": "flytekit",
-}
-
-Positive = Annotated[float, above(0)]
-Fraction = Annotated[float, between(0, 1, with_most=False)]
-NotNegative = Annotated[float, at_least(0)]
-Steps = Annotated[
-    float,
-    Bound(
-        lambda value: value > 0 and (value < 1 or value == int(value)),
-        "must be a whole number above 0, or a fraction of the run below 1",
-    ),
-]
-WholeRun = Annotated[
-    int, Bound(lambda value: value == -1 or value > 0, "must be above 0, or -1 to use num_train_epochs")
-]
-Strategy = Literal["no", "steps", "epoch"]
+from scramble.training.settings import Fraction, TrainerSettings
 
 
 @dataclass(frozen=True)
@@ -113,54 +57,10 @@ class WatchSection(Section):
 
 
 @dataclass(frozen=True)
-class Trainer(Section):
-    """Settings of :class:`scramble.training.config.PreferenceConfig`."""
+class Trainer(TrainerSettings):
+    """The section ``trainer``: settings of the trainer, and the benchmarks that are scored during training."""
 
-    backend: Literal["auto", "trie", "trl"]
-    num_train_epochs: Positive
-    max_steps: WholeRun
-    global_batch_size: PositiveInt | None
-    per_device_train_batch_size: PositiveInt | None
-    gradient_accumulation_steps: PositiveInt | None
-    learning_rate: Positive
-    lr_scheduler_type: Scheduler
-    warmup_ratio: Share
-    warmup_steps: NotNegative
-    optim: Text
-    weight_decay: NotNegative
-    max_grad_norm: Positive
-    loss_type: Annotated[list[Loss], NOT_EMPTY]
-    loss_weights: list[float] | None
-    beta: Positive
-    label_smoothing: Fraction
-    reward_shift: Literal["earlier", "inclusive", "none"]
-    sft_mean: Literal["answer", "batch"]
-    bf16: bool
-    gradient_checkpointing: bool
-    max_length: PositiveInt | None
-    max_rejected_fraction: Share
-    group_by_image: bool
-    precompute_ref_log_probs: bool
-    tables: Annotated[list[Literal["pairs", "captions", "questions", "rationales"]], NOT_EMPTY]
-    loss_on_history: bool
-    caption_prompt: Text
-    train_vision: bool | Literal["lora"]
-    tower_tokens: PositiveInt | None
-    feature_cache_dir: Text | None
-    image_cache_mb: Whole
-    dataloader_num_workers: Whole | None
-    dataloader_prefetch_factor: PositiveInt | None
-    logging_steps: Steps
-    report_to: Text | list[Text]
-    eval_strategy: Strategy
-    eval_steps: Steps | None
-    save_strategy: Strategy | Literal["best"]
-    save_steps: Steps
-    save_total_limit: PositiveInt | None
-    load_best_model_at_end: bool
-    metric_for_best_model: Text | None
-    watch: WatchSection | None
-    seed: Annotated[int, between(0, 2**32 - 1)]
+    watch: WatchSection | None = None
 
     @classmethod
     def further(cls, names: Collection[str]) -> Mapping[str, Any]:
@@ -184,103 +84,9 @@ class Trainer(Section):
 
     def faults(self, at: str) -> Iterator[str]:
         """Check that the settings do not contradict each other."""
-        if self.backend == "trl" and (fault := trl_faults(vars(self))):
-            yield fault
-        micro, batch, steps = self.per_device_train_batch_size, self.global_batch_size, self.gradient_accumulation_steps
-        if micro is not None and batch is not None and batch % (micro * (steps or 1)):
-            times = f" x {at}.gradient_accumulation_steps={steps}" if steps else ""
-            yield (
-                f"{at}.global_batch_size={batch} must be a multiple of "
-                f"{at}.per_device_train_batch_size={micro}{times}, or null to be computed automatically"
-            )
-        if self.feature_cache_dir is not None and self.train_vision:
-            yield f"{at}.feature_cache_dir needs a frozen vision tower: set {at}.train_vision=false"
-        if self.dataloader_prefetch_factor is not None and self.dataloader_num_workers == 0:
-            yield (
-                f"{at}.dataloader_prefetch_factor={self.dataloader_prefetch_factor} needs workers: set it to null, or "
-                f"set {at}.dataloader_num_workers above 0"
-            )
-        if not set(self.loss_type) <= set(WITHOUT_REJECTED) and set(self.tables) != {"pairs"}:
-            yield (
-                f"{at}.tables={as_override(self.tables)} must be [pairs], because "
-                f"{at}.loss_type={as_override(self.loss_type)} needs rejected answers, which other tables lack"
-            )
-        yield from self._loss_faults(at)
-        yield from self._saving_faults(at)
-        if self.optim != "adamw_torch_fused":
-            yield from _optimizer_faults(self.optim, f"{at}.optim")
-        for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to:
-            package = REPORTERS.get(name)
-            if package is None and name not in ("none", "all"):
-                yield f"{at}.report_to={name}: there is no such choice; {hint(name, [*REPORTERS, 'none', 'all'])}"
-            elif package is not None and importlib.util.find_spec(package) is None:
-                yield f"{at}.report_to={name} needs a package that is not installed: run `pip install {package}`"
-
-    def _loss_faults(self, at: str) -> Iterator[str]:
-        losses, weights, smoothing = self.loss_type, self.loss_weights, self.label_smoothing
-        if not isinstance(losses, list | tuple):
-            return  # reported already
-        if weights is not None and len(weights) != len(losses):
-            yield (
-                f"{at}.loss_weights={as_override(weights)} must contain one weight per loss of "
-                f"{at}.loss_type={as_override(losses)}; {at}.loss_weights=null gives every loss weight 1"
-            )
-        if weights is not None and not any(weights):
-            yield f"{at}.loss_weights={as_override(weights)} must contain a weight other than 0"
-        if len(set(losses)) != len(losses):
-            yield f"{at}.loss_type={as_override(losses)} must not name a loss twice"
-        if smoothing and not set(losses) & set(SMOOTHED):
-            yield (
-                f"{at}.label_smoothing={smoothing} must be 0, because none of the losses {', '.join(losses)} uses "
-                "label smoothing"
-            )
-        if "robust" in losses and smoothing >= 0.5:
-            yield f"{at}.label_smoothing={smoothing} must be below 0.5 for the loss 'robust'"
-        if "exo_pair" in losses and not smoothing:
-            yield f"{at}.label_smoothing=0 must be above 0 for the loss 'exo_pair', whose paper recommends 1e-3"
-
-    def _saving_faults(self, at: str) -> Iterator[str]:
-        best, choosing = self.load_best_model_at_end, self.load_best_model_at_end or self.save_strategy == "best"
-        if choosing and self.eval_strategy == "no":
-            yield f"{at}.eval_strategy=no must be 'steps' or 'epoch', because evaluations determine the best checkpoint"
-        if choosing and self.save_strategy == "no":
-            yield f"{at}.save_strategy=no must be '{self.eval_strategy}', because the best checkpoint must be saved"
-        if self.save_strategy == "best" and self.metric_for_best_model is None:
-            yield f"{at}.save_strategy=best needs {at}.metric_for_best_model, for example eval_loss"
-        if self.metric_for_best_model is not None and not best and self.save_strategy != "best":
-            yield f"{at}.metric_for_best_model={self.metric_for_best_model} needs {at}.load_best_model_at_end=true"
-        if best and self.eval_strategy != self.save_strategy and self.save_strategy != "best":
-            yield (
-                f"{at}.load_best_model_at_end=true needs {at}.save_strategy={self.eval_strategy} (as "
-                f"{at}.eval_strategy), not {self.save_strategy}"
-            )
-        elif (
-            best
-            and self.save_strategy == "steps"
-            and self.eval_steps
-            and not _is_multiple(self.save_steps, self.eval_steps)
-        ):
-            yield (
-                f"{at}.load_best_model_at_end=true needs {at}.save_steps={self.save_steps:g} to be a multiple of "
-                f"{at}.eval_steps={self.eval_steps}"
-            )
+        yield from super().faults(at)
         if self.watch is not None and self.eval_strategy == "no":
             yield f"{at}.watch needs evaluations: set {at}.eval_strategy=steps"
-
-
-def _is_multiple(steps: float, of: float) -> bool:
-    """Return whether ``steps`` is a multiple of ``of``. Both are numbers of steps or fractions of the run."""
-    return abs(steps / of - round(steps / of)) < 1e-6
-
-
-def _optimizer_faults(optim: str, at: str) -> Iterator[str]:
-    from transformers.training_args import OptimizerNames
-
-    names = [name.value for name in OptimizerNames]
-    if optim not in names:
-        yield f"{at}={optim}: there is no such optimizer; {hint(optim, names)}"
-    elif fault := optimizer_fault(optim):
-        yield f"{at}={fault}"
 
 
 @dataclass(frozen=True)
@@ -369,7 +175,7 @@ def _field_kind(field: dataclasses.Field[Any], annotation: Any) -> Any:
 
 
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a mapping from fields to annotations for :func:`scramble.config.field_checks.check`.
+    """Return a mapping from fields to annotations for :func:`scramble.field_checks.check`.
 
     The annotation of a refused field allows only the default.
     """

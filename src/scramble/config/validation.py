@@ -9,9 +9,9 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scramble.config.field_checks import ConfigError, accepts_list, check, hints, one_or_list
 from scramble.config.keys import key_hint, known_keys
 from scramble.config.roots import ROOTS
+from scramble.field_checks import ConfigError, accepts_list, check, hints, one_or_list
 from scramble.project import choices_of
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from scramble.training.checks import check_settings
 from scramble.training.dataloader import default_num_workers
 from scramble.training.fields import RENAMED, unknown_field
 from scramble.training.losses import depend_on_micro_batch, resolve_loss_weights
+from scramble.training.settings import batch_fault
 from scramble.trie.engine import TOWER_TOKENS
 
 T = TypeVar("T")
@@ -193,8 +194,8 @@ class PreferenceConfig(DPOConfig):
         for name in ("loss_type", "loss_weights", "tables"):
             if isinstance(value := getattr(self, name), str | int | float):
                 setattr(self, name, [value])
-        self.losses = resolve_loss_weights(self.loss_type, self.loss_weights)  # weight by name of the loss
         check_settings(self)
+        self.losses = resolve_loss_weights(self.loss_type, self.loss_weights)  # weight by name of the loss
         # Whether a resumed run must keep its micro-batch size, which otherwise follows from the number of processes.
         self.binds_micro_batch = self.per_device_train_batch_size is not None or depend_on_micro_batch(
             self.losses, vars(self)
@@ -221,22 +222,14 @@ class PreferenceConfig(DPOConfig):
 
     def _share_batch(self, world: int) -> None:
         """Compute the missing values among global batch size, micro-batch size and accumulation steps."""
+        if fault := batch_fault(vars(self), world):
+            raise ValueError(fault)
         micro, steps = self.per_device_train_batch_size, self.gradient_accumulation_steps
         if self.global_batch_size is None:
             micro, steps = micro or 8, steps or 1
             self.global_batch_size = micro * steps * world
         batch = self.global_batch_size
         micro = micro or max(1, batch // (world * (steps or 1)))
-        if batch % (micro * world):
-            raise ValueError(
-                f"trainer.global_batch_size={batch} is not a multiple of trainer.per_device_train_batch_size={micro} x "
-                f"{world} processes: change one of the two keys"
-            )
-        if steps is not None and steps != batch // (micro * world):
-            raise ValueError(
-                f"trainer.gradient_accumulation_steps={steps} x trainer.per_device_train_batch_size={micro} x {world} "
-                f"processes do not equal trainer.global_batch_size={batch}: set one of the three keys to null"
-            )
         self.per_device_train_batch_size, self.gradient_accumulation_steps = micro, batch // (micro * world)
         if self.per_device_eval_batch_size is None:
             self.per_device_eval_batch_size = micro

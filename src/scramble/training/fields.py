@@ -175,8 +175,6 @@ TRL_OPTIONS = frozenset(
     }
 )
 
-BACKENDS = ("auto", "trie", "trl")
-
 
 def used_backend(requested: str, has_trie: bool) -> str:
     """Return the backend that ``requested`` selects, given whether the model's family supports token tries."""
