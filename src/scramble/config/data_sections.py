@@ -71,7 +71,7 @@ class OpenAI(Section):
 
 @dataclass(frozen=True)
 class Transformers(Section):
-    """A transformers model that runs in this process."""
+    """A model that the command runs with transformers."""
 
     path: Text
     revision: Text | None = None
@@ -83,7 +83,7 @@ class Transformers(Section):
 
 @dataclass(frozen=True)
 class Vllm(Section):
-    """A model that vLLM runs in this process."""
+    """A model that the command runs with vLLM, without a server."""
 
     path: Text
     revision: Text | None = None
