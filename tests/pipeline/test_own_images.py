@@ -163,7 +163,7 @@ def test_the_log_says_that_too_few_images_were_not_refined(folder: Path, tmp_pat
         (
             "chat",
             ("prompt=x", "image=null"),
-            "no such key; the keys of the configuration are name, seed, run, model, launcher, dry_run, image, text, ",
+            "no such key; did you mean text?",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -43,7 +43,7 @@ def test_one_command_scores_base_and_adapters_and_compares_them(finished: Path) 
             assert f"{arm}: {benchmark} " in printed
     assert "batch-invariance" not in printed
     checks = [line for line in (finished / "log.txt").read_text().splitlines() if "batch-invariance check: " in line]
-    assert len(checks) == 6 and all(line.endswith(" nats, 0 generations differ") for line in checks)
+    assert len(checks) == 6 and all(line.endswith(" nats, 0 of 0 generations differ") for line in checks)
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
     group = {row[1]: row for row in cells if row[0] == "group"}
     assert group.keys() == {"base", "sft", "mpo"}
