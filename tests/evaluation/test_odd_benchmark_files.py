@@ -120,7 +120,8 @@ def test_a_file_that_is_no_image_is_named_before_the_model_is_loaded(content: by
         raise AssertionError("the model is loaded")
 
     with pytest.raises(
-        RecordError, match=r"image 'images/3.png' cannot be used \(image .*images/3.png.*\): download the image again"
+        RecordError,
+        match=r"image 'images/3.png' cannot be used \(image .*/3.png.*\): replace the file and repeat",
     ) as caught:
         evaluate(
             load, [load_benchmark("m3cot", root, **options)], "default", tmp_path / "out", model_id=ModelId("m", "k")

@@ -276,7 +276,8 @@ def test_broken_images_are_named_and_all_other_replies_stay(world, vlm, model_id
     broken = replace(benchmark, images=images)
     options: dict[str, Any] = {"model_id": model_id, "batch_tokens": 64}
     with pytest.raises(
-        RecordError, match=rf"2 of \d+ images cannot .*'{bad[0]}': .*cannot be decoded.*download the images"
+        RecordError,
+        match=rf"2 of \d+ images cannot .*'{bad[0]}': .*cannot be decoded.*replace the data that",
     ):
         evaluate(vlm, [broken], "world", tmp_path, **options)
     for image_id in bad:

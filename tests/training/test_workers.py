@@ -10,21 +10,23 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from scramble.models import VLM, load_vlm
-from scramble.records import ImageFile, PreferencePair, RecordError
+from scramble.records import ImageFile, ImageRecord, PreferencePair, RecordError
 from scramble.storage.image_table import ImageTable
-from scramble.storage.tables import read_table
+from scramble.storage.tables import read_table, write_table
 from scramble.training.callbacks import ScoreBenchmarks
 from scramble.training.collator import PairBatch, TrieCollator
 from scramble.training.data import Example, pair_examples
-from scramble.training.dataloader import IN_PROCESS, WorkerError, Workers, data_loader, results
+from scramble.training.dataloader import IN_PROCESS, WorkerError, Workers, data_loader, explain_worker_failures, results
 from scramble.training.encoder import Encoder
 from scramble.trie import transfer
 from tests.training.logs import rows
@@ -140,6 +142,38 @@ def test_an_image_that_cannot_be_decoded_is_named(vlm: VLM, data: Path, workers:
     with pytest.raises(RecordError, match=r"^example p2-0: .*photo\.png") as caught:
         next(batches)
     assert "\n" not in str(caught.value) and "worker" not in str(caught.value)
+
+
+def test_a_damaged_image_is_named_with_what_to_do(vlm: VLM, data: Path, tmp_path: Path) -> None:
+    table, examples = ImageTable(data), examples_of(data)
+    damaged = ImageFile(table["i2"].read()[:-60], "photo.png")
+    (tmp_path / "photo.png").write_bytes(damaged.read())
+
+    def message(images: Mapping[str, ImageFile]) -> str:
+        with pytest.raises(RecordError) as caught:
+            Encoder(vlm, images).prompt(examples[4])
+        return str(caught.value)
+
+    assert message({"i2": ImageFile(path=str(tmp_path / "photo.png"))}).endswith(
+        "); replace the file and repeat the command"
+    )
+    assert message({"i2": damaged}).endswith(
+        "; replace the data that contain the bytes of this image, and repeat the command"
+    )
+    write_table(tmp_path, ImageRecord, [ImageRecord("i2", damaged)])
+    stored = (
+        f"; its bytes are stored in {tmp_path / 'images.parquet'}: generate the data in another run folder (name=...)"
+    )
+    assert stored in message(ImageTable(tmp_path)) and "data.verify=true" in message(ImageTable(tmp_path))
+
+
+def test_an_error_in_a_worker_of_another_loader_is_one_line(vlm: VLM, data: Path) -> None:
+    """TRL computes the reference and evaluates with its own loaders."""
+    images = dict(ImageTable(data)) | {"i2": ImageFile(b"none", "photo.png")}
+    collator = TrieCollator(Encoder(vlm, images), with_rejected=True)
+    loader: DataLoader[Any] = DataLoader(examples_of(data), batch_size=8, collate_fn=collator, num_workers=1)  # type: ignore[arg-type]
+    with pytest.raises(RecordError, match=r"^example p2-0: .*photo\.png[^\n]*$"), explain_worker_failures(str):
+        list(loader)
 
 
 def test_a_worker_that_is_killed_ends_the_run_and_checkpoints_stay(tiny: Path, data: Path, tmp_path: Path) -> None:

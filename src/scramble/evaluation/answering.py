@@ -18,6 +18,7 @@ from scramble.evaluation import responses
 from scramble.evaluation.items import Benchmark, EvaluationError, ModelBackend, Query, QueryReply, limit_items
 from scramble.evaluation.protocols import Protocol, queries
 from scramble.records import ImageFile, RecordError
+from scramble.storage.image_table import replace_image
 from scramble.storage.jsonl import JsonLines
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ class Answerer:
             image, fault = next(iter(broken.items()))
             raise RecordError(
                 f"{benchmark.name}: {len(broken)} of {len(benchmark.image_hashes)} images cannot be used (first: "
-                f"{image!r}: {fault}): download the image{'s' * (len(broken) > 1)} again and repeat the command. The "
-                "replies about all other images are stored"
+                f"{image!r}: {fault}): {replace_image(benchmark.images, image)}. The replies about all other images "
+                "are stored"
             )
 
 

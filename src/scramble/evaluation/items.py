@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from scramble.records import LETTERS, ImageFile, Question, RecordError, Turn, TwoByTwoItem
+from scramble.storage.image_table import replace_image
 
 
 class EvaluationError(ValueError):
@@ -115,7 +116,8 @@ class _ImageHashes(dict[str, str]):
             file = replace(file, bytes=file.read())
             file.check()  # before the model is loaded
         except RecordError as error:
-            raise RecordError(f"image {image_id!r} cannot be used ({error}): download the image again") from error
+            fix = replace_image(self._images, image_id)
+            raise RecordError(f"image {image_id!r} cannot be used ({error}): {fix}") from error
         self[image_id] = file.sha256
         return self[image_id]
 

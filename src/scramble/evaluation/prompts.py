@@ -13,6 +13,7 @@ from scramble.models.prompts import PromptEncoder, common_suffix
 from scramble.models.rows import PromptRow, iter_row_scores
 from scramble.models.vlm import VLM
 from scramble.records import ImageFile, RecordError
+from scramble.storage.image_table import replace_image
 from scramble.trie.pack import TrieItem
 from scramble.trie.score import SequenceScore, iter_scores
 
@@ -112,6 +113,7 @@ def open_images(image_ids: Sequence[str], images: Mapping[str, ImageFile], px: i
         try:
             image = images[image_id].open()
         except RecordError as error:
-            raise RecordError(f"image {image_id!r} cannot be used ({error}): download the image again") from error
+            fix = replace_image(images, image_id)
+            raise RecordError(f"image {image_id!r} cannot be used ({error}): {fix}") from error
         opened.append(image if px is None else image.resize((px, px), Image.Resampling.BICUBIC))
     return opened

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,15 @@ from scramble.pipeline.images import make_images
 from scramble.pipeline.inputs import input_keys, model_keys
 from scramble.pipeline.new_model import make_model
 from scramble.pipeline.stage import run_stage
-from scramble.records import SPLITS, ImageRecord, PreferencePair
+from scramble.records import SPLITS, ImageRecord, PreferencePair, RecordError
 from scramble.storage.files import STAGE_FILE, read_json, stage_status, write_json
 from scramble.storage.jsonl import JsonLines
 from scramble.storage.locks import wait_for
 from scramble.storage.tables import open_table, read_table, table_path
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from scramble.pairs.audit.text_only import ImageSample
     from scramble.pairs.method import PairMethod
 
@@ -219,12 +222,18 @@ def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> 
     if note := sample_note(result):
         log.info(note)
     images = ImageTable(folder / "train")
+
+    def open_image(image_id: str) -> Image.Image | None:
+        with suppress(RecordError):  # damaged, which was not checked (data.verify=false)
+            return images[image_id].open()
+        return None
+
     write_json(folder / "audit.json", result)
     write_audit_page(
         folder / "audit.html",
         result,
         pairs.items,
-        open_image=lambda name: images[name].open(),
+        open_image=open_image,
         seed=seed,
         is_refined=is_refined,
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from scramble.records import ImageFile, ImageRecord
+from scramble.records import ImageFile, ImageRecord, RecordError
 from scramble.storage.files import StoreError
 from scramble.storage.tables import TABLE_NAMES, table_path
 
@@ -19,14 +19,17 @@ class ImageTable(Mapping[str, ImageFile]):
 
     Nothing is copied to the ``datasets`` library's cache, which may be read-only or on a small disk. Recently used
     decoded row groups remain in memory, up to ``GROUP_CACHE`` bytes. Processes and threads can share a table.
+
+    Attributes:
+        path: the parquet file.
     """
 
     GROUP_CACHE = 64 << 20  # bytes; enough for a small data set or a few row groups of photographs
 
     def __init__(self, folder: str | Path) -> None:
-        self._path = table_path(folder, ImageRecord)
-        if not self._path.exists():
-            raise StoreError(f"{self._path} is missing: first run scripts/generate.py, which writes it")
+        self.path = table_path(folder, ImageRecord)
+        if not self.path.exists():
+            raise StoreError(f"{self.path} is missing: first run scripts/generate.py, which writes it")
         self._open()
         self._index: dict[str, tuple[int, int]] = {}  # id -> (row group, row in the group)
         with self._reading():
@@ -40,7 +43,7 @@ class ImageTable(Mapping[str, ImageFile]):
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, Any] = OrderedDict()
         with self._reading():
-            self._file = pq.ParquetFile(self._path, memory_map=True)  # so that processes do not share a file position
+            self._file = pq.ParquetFile(self.path, memory_map=True)  # so that processes do not share a file position
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -51,10 +54,10 @@ class ImageTable(Mapping[str, ImageFile]):
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             fault = f"cannot be read as a table of {TABLE_NAMES[ImageRecord]} ({reason})"
-            raise StoreError(f"{self._path} {fault}: delete it and run scripts/generate.py again") from error
+            raise StoreError(f"{self.path} {fault}: delete it and run scripts/generate.py again") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_path": self._path, "_index": self._index}
+        return {"path": self.path, "_index": self._index}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -68,7 +71,7 @@ class ImageTable(Mapping[str, ImageFile]):
             return ImageFile(image["bytes"], image["path"])
         except (IndexError, KeyError, TypeError) as error:  # the file is damaged but can be opened
             raise StoreError(
-                f"{self._path} is damaged at image {image_id!r}: delete the file and run scripts/generate.py again"
+                f"{self.path} is damaged at image {image_id!r}: delete the file and run scripts/generate.py again"
             ) from error
 
     def _group(self, group: int) -> Any:
@@ -88,3 +91,16 @@ class ImageTable(Mapping[str, ImageFile]):
 
     def __len__(self) -> int:
         return len(self._index)
+
+
+def replace_image(images: Mapping[str, ImageFile], image_id: str) -> str:
+    """Return how to replace an image that cannot be decoded, for the end of an error message."""
+    with suppress(RecordError):  # a crop of a damaged image
+        if images[image_id].bytes is None:
+            return "replace the file and repeat the command"
+    if isinstance(images, ImageTable):
+        return (
+            f"its bytes are stored in {images.path}: generate the data in another run folder (name=...) with "
+            "data.verify=true, which leaves out damaged images"
+        )
+    return "replace the data that contain the bytes of this image, and repeat the command"

@@ -129,6 +129,11 @@ def unwrap(element: Mapping[str, Any]) -> Any:
     return element["batch"]
 
 
+def is_package_error(error: Exception) -> bool:
+    """Return whether the class of an error is defined in this package."""
+    return type(error).__module__.partition(".")[0] == "scramble"
+
+
 def _end_workers() -> None:
     """When the process exits, end the workers that are left because an error still refers to their loader.
 
@@ -145,7 +150,9 @@ def _end_workers() -> None:
 def explain_worker_failures(cost: Callable[[], str]) -> Iterator[None]:
     """Within the block, raise WorkerError if the operating system kills a worker; ``cost`` describes what is lost.
 
-    torch itself raises a RuntimeError from a signal handler, at any point in the main process.
+    torch itself raises a RuntimeError from a signal handler, at any point in the main process. If a worker of TRL's
+    loaders, which do not use :func:`data_loader`, raises an error of this package, torch adds the worker's traceback to
+    the message. The block raises this error with its original message.
     """
     try:
         try:
@@ -154,7 +161,10 @@ def explain_worker_failures(cost: Callable[[], str]) -> Iterator[None]:
             # Reading from a killed worker can fail before the signal arrives, so wait for the signal.
             time.sleep(SIGNAL_SECONDS)
             raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
+        if is_package_error(error) and "in DataLoader worker process" in str(error):
+            # The last line of the traceback is "module.RecordError: message".
+            raise type(error)(str(error).splitlines()[-1].partition(": ")[2]) from error
         match = re.search(r"DataLoader worker \(pid[^)]*\)[^.]*", str(error))
         if match is None:
             raise
@@ -176,7 +186,7 @@ class _ReturnErrors:
             return {"batch": self.work(element)}
         except Exception as error:
             # Any other error is a bug: raise it, because torch then includes the worker's traceback.
-            if get_worker_info() is None or type(error).__module__.partition(".")[0] != "scramble":
+            if get_worker_info() is None or not is_package_error(error):
                 raise
             return {"error": error}
 

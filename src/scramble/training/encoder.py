@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scramble.models import VLM, Prompt
 from scramble.models.earlier_answers import answer_spans
 from scramble.records import ImageFile, RecordError
+from scramble.storage.image_table import replace_image
 from scramble.training.data import Example, image_size
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Encoder:
@@ -71,17 +75,20 @@ class Encoder:
         if key in self._prompts:
             self._prompts.move_to_end(key)
             return self._prompts[key]
-        try:
-            images = [self.images[image_id].open() for image_id in example.image_ids]
-        except RecordError as error:
-            fix = "replace the file and repeat the command"  # which resumes from the last checkpoint
-            raise RecordError(f"example {example.example_id}: {error}; {fix}") from error
+        images = [self._open(example, image_id) for image_id in example.image_ids]
         prompt = self.family.encode_prompt(self.processor, example.prompt, images, example.history)
         self._prompts[key] = prompt
         self._free -= _num_bytes(prompt)
         while self._free < 0 and len(self._prompts) > 1:
             self._free += _num_bytes(self._prompts.popitem(last=False)[1])
         return prompt
+
+    def _open(self, example: Example, image_id: str) -> Image.Image:
+        try:
+            return self.images[image_id].open()
+        except RecordError as error:  # training resumes from the last checkpoint
+            fix = replace_image(self.images, image_id)
+            raise RecordError(f"example {example.example_id}: {error}; {fix}") from error
 
     def prompts(self, examples: Mapping[str, Example]) -> dict[str, Prompt]:
         """Return the encoded prompts of examples, under the same keys."""

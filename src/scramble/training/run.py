@@ -79,6 +79,7 @@ def train(
     Raises:
         DataError: no rows are usable, or too many are rejected.
         ModelError: LoRA targets, adapter or family do not match the model.
+        RecordError: an image cannot be decoded. The message names the example and the image.
         StoreError: ``out`` was created with different settings, a cache is damaged, or the disk is full.
         WorkerError: the operating system killed a data loading worker.
         NonFiniteError: a loss or gradient is NaN or infinite. The message names the step and its pairs.
