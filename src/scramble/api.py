@@ -117,7 +117,7 @@ def score(
     Raises:
         ValueError: an answer is empty, or ``answers`` is a single string.
         RecordError: the image cannot be read.
-        EvaluationError: the prompt and one of the answers have more tokens than the model has positions.
+        EvaluationError: the prompt and one of the answers together have more tokens than the model has positions.
         ModelError: the prompt or an answer contains a control token of the model.
 
     Examples:
@@ -245,7 +245,7 @@ def _compose(choices: Mapping[str, str], settings: Mapping[str, Mapping[str, Any
 
     ``choices`` selects the file of each group, and ``settings`` replaces values in these files.
 
-    Raises ConfigError for an unknown file, and for a required setting without a value.
+    Raises ConfigError if a choice is unknown, or if a required setting has no value.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf, open_dict

@@ -2,8 +2,8 @@
 
 Within :func:`deferred`, a signal is only recorded, and the trainer saves and stops after the current step. A second
 Ctrl-C ends the job without saving. Everywhere else, the first signal ends the job immediately; finished work is already
-on disk. The last line of the output says where the same command will resume. The exit status is :data:`EXIT_STOPPED`,
-which a batch script can distinguish from success and failure.
+on disk. The last line of the output says where the same command will resume. The exit status is :data:`EXIT_STOPPED`
+(:data:`EXIT_AT_ONCE` after a second Ctrl-C), which a batch script can distinguish from success and failure.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def listen() -> None:
     """Install the signal handlers. Outside the main thread, do nothing, because only the main thread receives signals.
 
     If SIGINT is already ignored, it remains ignored. Shells without job control ignore SIGINT in background jobs, so
-    that a Ctrl-C for another program does not reach these jobs.
+    that a Ctrl-C for another program does not end these jobs.
     """
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
@@ -66,7 +66,7 @@ def ignore_stop_signals() -> None:
 
     A batch system sends its signals to all processes of a job, but the parent finishes its step and saves before it
     ends its workers. The first SIGTERM is ignored. The second SIGTERM ends the worker, because the parent sends SIGTERM
-    to a worker that does not return.
+    to a worker that does not exit.
     """
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -86,7 +86,7 @@ def deferred(loss: MessageFunction = lambda: "work since the last checkpoint is 
 
 @contextmanager
 def resumable(message: MessageFunction) -> Iterator[None]:
-    """Within the block, end a stopped job with ``message``, which says where the same command will resume."""
+    """If a signal ends the job within the block, report ``message``, which says where the same command will resume."""
     global _resume
     previous, _resume = _resume, message
     try:

@@ -30,7 +30,7 @@ def shipped(path: str) -> str:
 
 
 def shipped_values(value: Any) -> Any:
-    """Apply :func:`shipped` to every string in plain values."""
+    """Apply :func:`shipped` to every string in nested dictionaries and lists."""
     if isinstance(value, dict):
         return {key: shipped_values(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -148,7 +148,7 @@ def conversation(prompt: str, num_images: int, history: Sequence[Turn]) -> tuple
 
 
 def conversation_text(prompt: str, history: Sequence[Turn]) -> str:
-    """Return the prompt after one line ``role: text`` per turn of ``history``."""
+    """Return one line ``role: text`` per turn of ``history``, followed by the prompt."""
     return "\n".join([*(f"{turn.role}: {turn.text}" for turn in history), prompt])
 
 
@@ -159,8 +159,8 @@ class PreferencePair:
     Attributes:
         image_ids: the images in the order of the conversation. Images that are not in ``history`` precede ``prompt``.
         prompt: the last turn of the user.
-        kind: kind of the rejected answer, by which audit and refinement group pairs (``swap-object``,
-            ``replace-attribute``, ...).
+        kind: kind of the rejected answer (``swap-object``, ``replace-attribute``, ...). The audit and the refinement
+            group the pairs by kind.
         rule: the source of the rejected text (a rule, or a prompt hash and a model).
         edits: the differences between the two texts.
         seed: seed with which the pair was selected among candidates.
@@ -205,8 +205,8 @@ class PreferencePair:
     def singles(self) -> Iterator[PreferencePair]:
         """Yield one pair per rejected answer.
 
-        The first pair has this pair's id and ``rejected``. The following pairs have the ids ``<id>/rejected2``, ... and
-        no edits.
+        The first pair keeps this pair's id, rejected text and edits. The ids of the following pairs are
+        ``<id>/rejected2``, ..., and these pairs have no edits.
         """
         if not self.other_rejected:
             yield self
@@ -220,8 +220,8 @@ class PreferencePair:
 def same_text(one: str, other: str) -> bool:
     """Return whether two texts differ at most in outer whitespace and in the Unicode normalisation of accents.
 
-    Many tokenizers normalise texts to NFC. Texts that differ only in these ways have the same tokens, so neither can be
-    preferred.
+    Such texts read the same, so neither can be preferred. Tokenizers that normalise texts to NFC even assign the same
+    tokens to both forms of an accent.
     """
     return unicodedata.normalize("NFC", one.strip()) == unicodedata.normalize("NFC", other.strip())
 

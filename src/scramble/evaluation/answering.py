@@ -149,7 +149,8 @@ class Answerer:
         work: Work,
         report: Progress | None,
     ) -> None:
-        """Answer the chunks of this process, and append the replies that are ``missing`` (keys of replies by query id).
+        """Answer the queries in this process's chunks, and append the replies whose queries are in ``missing``, which
+        maps query ids to keys of replies.
 
         Raises RecordError after the last chunk if images cannot be decoded.
         """

@@ -196,8 +196,8 @@ class QueryReply:
 
 @runtime_checkable
 class ModelBackend(Protocol):
-    """The interface to the evaluated model: a model in this process
-    (:class:`scramble.evaluation.backends.local.LocalBackend`) or behind an engine
+    """The interface to the evaluated model, which is loaded in the same process
+    (:class:`scramble.evaluation.backends.local.LocalBackend`) or runs behind an engine
     (:class:`scramble.evaluation.backends.server.EngineBackend`).
     """
 

@@ -71,7 +71,7 @@ class Judge:
         engine: engine of the judge; the replies are stored in ``store``.
         gradings: number of independent gradings of each free answer.
         faithfulness: whether to judge the statements of generated reasoning as well (needs ``protocol=cot``).
-        *_prompt: prompts, which must contain all fields of the default prompt.
+        *_prompt: prompts; each must contain all fields of its default prompt.
     """
 
     engine: Engine

@@ -65,7 +65,7 @@ Answer: {prediction}"""
 
 @dataclass(frozen=True)
 class JudgeTask:
-    """The judging of one benchmark's answers.
+    """How a judge grades the answers to one benchmark.
 
     Attributes:
         prompt: the default prompt.

@@ -30,8 +30,8 @@ FOLDER = CONFIGS / "protocol"
 
 @dataclass(frozen=True)
 class Protocol:
-    """All settings besides the model and the data that can change a score. ``configs/protocol/standard.yaml`` explains
-    each setting.
+    """All settings that can change a score, apart from the model and the data. ``configs/protocol/standard.yaml``
+    explains each setting.
     """
 
     name: str

@@ -145,7 +145,7 @@ def evaluate(
     Returns:
         One result per benchmark, in order. Only rank 0 writes the results.
     Raises:
-        EvaluationError: a folder contains other scores (:func:`check_earlier_results`).
+        EvaluationError: a folder contains scores that were measured in another way (:func:`check_earlier_results`).
         EvaluationError, RecordError: an item or image cannot be used; the message names the item or image. Replies that
             were received earlier remain stored.
     """

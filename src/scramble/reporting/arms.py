@@ -32,7 +32,7 @@ def _order(marker: Path) -> list[tuple[int, str]]:
 
 
 def finished_arms(run: str | Path) -> list[str]:
-    """Return the arms whose training is finished."""
+    """Return the names of the arms whose training is finished."""
     return [arm for arm, stage in arm_stages(run).items() if stage["status"] == "finished"]
 
 

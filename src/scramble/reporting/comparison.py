@@ -30,7 +30,8 @@ PARTS = {
     "unseen": "combinations of colour and shape that do not occur in training",
     "new-wording": "wordings that do not occur in training",
 }
-"""Parts of the embedded world's test set. A score name ends with the part (``group/swap-object/unseen``)."""
+"""Parts of the embedded world's test set. The name of a score on one part ends with the part
+(``group/swap-object/unseen``)."""
 
 Folders = Mapping[str, Mapping[str, Sequence[Path]]]
 """Result folders by benchmark and method, one folder per seed."""
@@ -63,8 +64,8 @@ class ScoreRow:
 
 
 def find_methods(evaluation: str | Path) -> dict[str, dict[str, list[Path]]]:
-    """Return the result folders in ``<run>/evaluation`` by benchmark and method. The arms ``<method>-seed<n>`` are
-    the seeds of a method. The base model counts as the method ``base``.
+    """Return the result folders in ``<run>/evaluation`` by benchmark and method. The arms ``<method>-seed<n>`` belong
+    to the same method. The base model counts as the method ``base``.
     """
     return by_method(results.find(evaluation))
 

@@ -198,7 +198,7 @@ def _shipped() -> str:
 
 @cache
 def _installed() -> tuple[str, ...]:
-    """Return the fonts of the system. Regular upright fonts come first."""
+    """Return the paths of the installed fonts. Regular upright fonts come first."""
     from matplotlib.font_manager import findSystemFonts
 
     def is_variant(file: str) -> bool:

@@ -27,8 +27,8 @@ PANELS: tuple[tuple[str, str], ...] = (
 def training_curves(
     arms: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, colours: Mapping[str, int]
 ) -> Path:
-    """Draw losses, reward margins, log-probabilities and benchmark scores over steps, with one line per arm. The seeds
-    of a method have the same colour and dashes.
+    """Draw losses, reward margins, log-probabilities and benchmark scores over steps, with one line per arm. The lines
+    of a method's seeds have the same colour and dashes.
 
     Lines that coincide remain visible, because lines that are drawn later are thinner or dashed (:data:`charts.LINES`).
 

@@ -212,9 +212,9 @@ def _against(baseline: str) -> str:
 
 
 def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
-    """Select the baselines and the best of the other methods, and count the omitted rows. At most ``count`` rows are
-    selected, or 3 if ``count`` is smaller. If rows are omitted, one row fewer is selected, because a note reports the
-    number of omitted rows.
+    """Select the baselines and the best of the other methods, and count the omitted rows. If there are more than
+    max(``count``, 3) rows, max(``count`` - 1, 3) of them are selected, because a note reports the number of omitted
+    rows.
     """
     if len(shown) <= max(count, 3):
         return list(shown), 0

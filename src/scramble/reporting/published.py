@@ -204,7 +204,10 @@ def not_as_published(row: ScoreRow, entry: Mapping[str, Any]) -> str:
 
 
 def _against(cell: ScoreCell, value: float) -> dict[str, Any]:
-    """Return a test of our score minus a published number, which is assumed to have the same standard error as ours."""
+    """Return a test of the difference between our score and a published number.
+
+    The published number is assumed to have the same standard error as our score.
+    """
     assert cell.standard_error is not None
     error = 2**0.5 * cell.standard_error
     difference = cell.value - value

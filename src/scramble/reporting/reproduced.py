@@ -30,7 +30,7 @@ class PaperColumn:
     """A column of the table.
 
     Attributes:
-        measured: our score; None if it is not measured at this size.
+        measured: our score; None if the benchmark is not run at the selected size (``tiny`` or ``full``).
         published: the paper's score; None if there is no published score.
         deviation: how our protocol differs from the paper's protocol. The value "" means that the protocols do not
             differ. With None, the names of the two protocols are compared.

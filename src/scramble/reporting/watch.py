@@ -40,8 +40,8 @@ class ArmProgress:
     Attributes:
         status: ``running``, ``finished``, ``failed``, ``stopped``, ``killed``, ``submitted``, ``new`` or
             ``unreadable`` (a file of the arm is damaged).
-        rows: log rows of training batches.
-        evaluation: last log row of held-out pairs.
+        rows: log rows with metrics of training batches.
+        evaluation: last log row with metrics of held-out pairs.
         total: total number of training steps; None if unknown.
         age: seconds since the last change of the arm's files.
         warnings: warnings of the training monitors, one line each.
@@ -67,8 +67,10 @@ class ArmProgress:
         return self.status in ("running", "submitted", "new") and (self.age or 0) < ABANDONED
 
     def seconds_left(self) -> float | None:
-        """Estimate how many seconds the remaining steps take, at the speed of the recent rows and without evaluations.
-        Return None if no estimate is possible.
+        """Estimate how many seconds the remaining steps take.
+
+        The estimate assumes the speed of the recent steps and excludes evaluations. It is None if the arm is not
+        active, if the total number of steps is unknown, or if there are too few rows.
         """
         recent = [row for row in self.rows if _is_finite(row.get("seconds"))][-RECENT:]
         if not self.is_active or self.total is None or len(recent) < 2:
@@ -148,7 +150,7 @@ def _total_steps(stage: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _jobs(run: Path) -> dict[str, dict[str, Any]]:
-    """Return the recorded status of each training job of a sweep by the name of its arm."""
+    """Return the recorded status of each training job of a sweep, keyed by the name of its arm."""
     jobs = {}
     for file in sorted(run.glob("jobs/*/config.yaml")):
         try:

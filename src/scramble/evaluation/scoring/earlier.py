@@ -14,12 +14,12 @@ from scramble.evaluation.scoring.results import Result
 from scramble.storage.hashing import differing_keys
 
 NOT_GRADED_YET = "none yet (the answers need a judge)"
-"""Who graded the answers that only a judge can grade, in a result of an evaluation without a judge."""
+"""Recorded as the grader if only a judge can grade the answers and the evaluation had no judge."""
 
 
 def check_earlier(folder: Path, new: Result) -> None:
     """Raise EvaluationError if the folder contains scores of other data, of another protocol or of another model than
-    ``new``, a result whose scores need not be computed yet.
+    ``new``. The scores of ``new`` need not be computed yet.
 
     Scores of a part of the items (``limit``) may be replaced. Grading by a judge may replace grading by rules, and any
     protocol may replace a result without scores.
@@ -42,8 +42,8 @@ def check_earlier(folder: Path, new: Result) -> None:
 
 
 def _other_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Return how the selection of the model differs. Return None if only the weights differ, because training then has
-    replaced the weights of the old model, or if the new model is not given (``{}``).
+    """Return how the selection of the model differs. Return None if the new model is not given (``{}``), or if only the
+    weights differ, because training has then replaced the old model's weights.
     """
     if not new or old["key"] == new["key"]:
         return None

@@ -84,7 +84,7 @@ def _read_in_all(sides: Sequence[Sequence[Sequence[Outcome]]]) -> list[list[list
 
 def _shared(sides: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
     """Return the names of the scores that all results contain. Results that were computed with an earlier version of
-    the code lack scores that were added later.
+    the code can lack scores that were added later.
     """
     return [name for name in sides[0][0] if all(name in table for side in sides for table in side)]
 

@@ -46,10 +46,11 @@ class SiteImages:
         return file.exists() and file.stat().st_size > 0
 
     def _write(self, name: str, data: bytes) -> None:
-        """Write a file and rename it, without waiting for the disk as :func:`~scramble.storage.files.atomic_path` does.
+        """Write a temporary file and rename it.
 
-        Waiting takes 6 ms per file, which is ten times as long as writing. A file that is lost in a crash is written
-        again the next time the site is written.
+        Unlike :func:`~scramble.storage.files.atomic_path`, this function does not wait until the file is on the disk.
+        Waiting would take 6 ms per file, which is ten times as long as writing. A file that is lost in a crash is
+        written again the next time the site is written.
         """
         with writing(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)

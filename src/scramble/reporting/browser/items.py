@@ -49,7 +49,7 @@ class ItemTable:
     """The rows of one benchmark.
 
     Attributes:
-        arms: name and method of the arm of each entry of ``results``. An arm is a seed of a method.
+        arms: name and method of the arm of each entry of ``results``. Each seed of a method is a separate arm.
         total: number of items of the benchmark that were evaluated.
         tokens: for each item id, a list with one entry per arm, which contains the log-probabilities of the tokens by
             query id. Empty if the runs did not store log-probabilities.
@@ -93,7 +93,7 @@ def item_table(
         benchmark: the benchmark, for texts and images. If ``benchmark`` is None, or if no arm was evaluated on its data
             version, the rows contain no texts and images.
         images: writer of the site's images, which receives the images of the items.
-        limit: maximum number of items. From a larger number, a random sample is drawn with a fixed seed.
+        limit: maximum number of items. If there are more, a random sample is drawn with a fixed seed.
         missing: why ``benchmark`` is None.
     """
     arms = {
@@ -184,7 +184,10 @@ def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
 
 
 def scored_candidates(item: Item) -> list[str]:
-    """Return the candidate answers of a question whose likelihoods can be compared. Free-form answers have none."""
+    """Return the candidate answers whose likelihoods can be compared.
+
+    The list is empty for a question with free-form answers.
+    """
     if item.style == "closed":
         return list(item.details["candidates"])
     if item.style == "yes_no":

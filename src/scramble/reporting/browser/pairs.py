@@ -54,7 +54,7 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
         name: name of the data set on the page.
         folder: the data set's folder.
         images: writer of the site's images, which receives the images of the pairs.
-        limit: maximum number of pairs per split. From a larger number, a random sample is drawn with a fixed seed.
+        limit: maximum number of pairs per split. If there are more, a random sample is drawn with a fixed seed.
     """
     splits = {split: folder / split for split in SPLITS if table_path(folder / split, PreferencePair).exists()}
     pairs = {split: list(read_table(path, PreferencePair)) for split, path in splits.items()}
@@ -79,8 +79,8 @@ def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) 
 def text_only_scores(pairs: Sequence[PreferencePair], others: Sequence[PreferencePair]) -> tuple[list[float], str]:
     """Return the log-odds with which a bigram classifier that does not see the images picks the chosen text.
 
-    The classifier is fitted on ``others``, which are pairs of other images. If there are too few of them,
-    the classifier is fitted out of fold on ``pairs``.
+    The classifier is fitted on ``others``, which are pairs about other images. If there are too few of them, the
+    classifier is fitted out of fold on ``pairs``.
 
     Returns:
         One score per pair, and a description of the pairs on which the classifier was fitted. There are no scores if

@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def sample(values: Sequence[T], limit: int | None) -> list[T]:
-    """Return at most ``limit`` values, or all if it is None, sampled with a fixed seed and in their original order."""
+    """Return at most ``limit`` values, sampled with a fixed seed, in their original order.
+
+    If ``limit`` is None, all values are returned.
+    """
     if limit is None or len(values) <= limit:
         return list(values)
     return [values[place] for place in sorted(random.Random(0).sample(range(len(values)), limit))]

@@ -152,7 +152,8 @@ def _write_data(
 ) -> None:
     """Write one script per table, and ``site.js`` with the data that the page needs at the start.
 
-    The files are scripts that call a function with data, because a page that is opened from disk may not fetch files.
+    The files are scripts that call a function with data, because browsers do not let a page that is opened from disk
+    fetch files.
     """
     for old in folder.glob("*.js"):
         if OWN_DATA.fullmatch(old.name):
