@@ -50,8 +50,8 @@ def make_pairs(
         method: name of a pair method in ``configs/pairs``. ``rules`` needs a spaCy pipeline. ``given`` uses the pairs
             of the source.
         seed: seed of the splits and of the choice of negatives.
-        data_settings: settings that override the source's file in ``configs/data``. For rows and paths, this file is
-            ``image_folder.yaml``, and ``{"test_fraction": 0.2}`` is an example of settings.
+        data_settings: settings that override the source's file in ``configs/data``, for example ``{"test_fraction":
+            0.2}``. For rows and paths, this file is ``image_folder.yaml``.
         method_settings: settings that override the method's file in ``configs/pairs``, for example ``{"per_caption":
             2}``.
 
@@ -160,13 +160,13 @@ def evaluate(
 
     Args:
         vlm: the model; ``load_vlm(path, adapter=...)`` loads a model with an adapter.
-        benchmarks: names in ``configs/benchmark``, or a mapping from each name to the folder of the benchmark's files
-            or to the benchmark's options. ``heldout_pairs`` and the benchmarks of the embedded world need the folder of
-            one split of a data set, for example ``{"heldout_pairs": "pairs/test"}``.
-        out: folder of the results. Choose ``<run>/<arm>`` to compare the arms of a run.
+        benchmarks: one or several names in ``configs/benchmark``, or a mapping from each name to the folder of the
+            benchmark's files or to the benchmark's options. ``heldout_pairs`` and the benchmarks of the embedded world
+            need the folder of one split of a data set, for example ``{"heldout_pairs": "pairs/test"}``.
+        out: folder of the results. ``scripts/report.py`` can compare the arms of a run if this is ``<run>/evaluation/<arm>``.
         protocol: name of a protocol in ``configs/protocol``, or ``{"name": ..., ...}`` with changed settings;
             ``default`` selects the benchmark's own protocol.
-        limit: maximum number of items per benchmark; groups of items are not split.
+        limit: maximum number of items per benchmark, exceeded if necessary to keep groups of items complete.
         batch_tokens: maximum number of positions in one forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
 
     Returns:

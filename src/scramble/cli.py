@@ -12,7 +12,7 @@ from scramble.project import SCRIPTS
 
 
 def main() -> None:
-    """Run the script named by the first argument with the remaining arguments."""
+    """Run the script that the first argument names, and pass it the remaining arguments."""
     from scramble.field_checks import hint
 
     scripts = {path.stem: path for path in sorted(SCRIPTS.glob("*.py"))}

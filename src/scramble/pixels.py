@@ -1,7 +1,7 @@
 """Converts any Pillow image to upright 8-bit RGB.
 
 Transparent images are composited onto white, as in the processors of Idefics3 and SmolVLM (``convert_to_rgb`` in
-transformers). Pillow's own conversion drops alpha, so a black drawing on a transparent background would become black on
+transformers). Pillow's own conversion drops alpha, so a black drawing on a transparent background can become black on
 black.
 
 Pillow's own conversion also clips values above 255 to white. Greyscale images with more than 8 bits are therefore

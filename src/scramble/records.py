@@ -102,7 +102,7 @@ class ImageRecord:
 
     Attributes:
         captions: true captions of the image.
-        graph: a scene graph as plain JSON (objects with attributes and boxes, relations), if the source has one.
+        graph: a scene graph as plain JSON (objects with attributes and boxes, and relations), if the source has one.
     """
 
     image_id: str
@@ -127,7 +127,7 @@ ROLES = ("system", "user", "assistant")
 class Turn:
     """A message of a conversation before the prompt.
 
-    ``num_images`` of the pair's images precede the text of the turn.
+    The next ``num_images`` images of the conversation precede the text of the turn.
     """
 
     role: str

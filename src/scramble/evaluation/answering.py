@@ -196,9 +196,11 @@ def _replies(
     advance: Callable[[Sequence[Query]], None],
 ) -> list[tuple[Query, QueryReply]]:
     """Return the queries of a chunk whose images can be decoded, with their replies. Images that cannot be decoded are
-    added to ``broken``. ``advance`` is called with each group that is answered.
+    added to ``broken``. ``advance`` is called after each group, but not again if the chunk is
+    repeated after an error.
 
-    Images are decoded again only after an error, because decoding takes a noticeable share of the time on a fast GPU.
+    Images are checked separately only after an error, because decoding takes a noticeable share of the time on a fast
+    GPU.
     """
     try:
         return _paired(chunk, backend.reply(chunk, images), advance)

@@ -205,7 +205,7 @@ class ModelBackend(Protocol):
         """Return the reasons why the model cannot be asked some of the queries, by query id. This method is called
         before :meth:`reply`.
 
-        Raises EvaluationError, which names the item, if the query must be corrected.
+        Raises EvaluationError, which names the item, if the backend rejects a query.
         """
 
     def reply(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> Iterator[list[QueryReply]]:

@@ -20,8 +20,8 @@ CONTENT = [field.name for field in dataclasses.fields(Query) if field.name not i
 
 
 def query_key(model_key: str, query: Query, image_hashes: Mapping[str, str]) -> str:
-    """Return the content key of a reply: a hash of the model and adapter, the prompt, the candidates, the settings and
-    the bytes of the images.
+    """Return the content key of a reply: a hash of the model and adapter, the prompt, the history, the candidates, the
+    settings and the bytes of the images.
     """
     # dataclasses.asdict copies every value, which takes most of the time of a repeated evaluation.
     values = {name: getattr(query, name) for name in CONTENT}

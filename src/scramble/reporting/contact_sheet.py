@@ -154,7 +154,8 @@ def _open(file: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _font_file(text: str) -> str:
-    """Return the first font that contains all characters of a text, or else the font that lacks the fewest of them.
+    """Return the path of the first font that contains all characters of a text, or else of the font that lacks the
+    fewest characters.
 
     The font that is included in matplotlib is tried first, and then the fonts of the system.
     """

@@ -53,7 +53,10 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class Headline:
-    """``benchmark`` and ``score`` identify the main score. ``title``, ``rows`` and ``notes`` are shown in order."""
+    """``benchmark`` and ``score`` identify the main score.
+
+    ``title``, ``rows`` and ``notes`` are shown in this order.
+    """
 
     benchmark: str
     score: str
@@ -68,7 +71,7 @@ def build(
     trained: Collection[str] = (),
     arm_notes: Sequence[str] = (),
 ) -> Headline:
-    """Build the headline of measured rows.
+    """Build the headline from measured rows.
 
     Args:
         rows: at least one row returned by :func:`scramble.reporting.comparison.compare`.

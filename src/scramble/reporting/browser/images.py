@@ -59,7 +59,8 @@ class SiteImages:
             temporary.replace(self.folder / name)
 
     def remove_unused(self) -> None:
-        """Remove images of an earlier site that the site no longer uses. Files with names of another form are kept."""
+        """Remove images of an earlier site that the site no longer uses. Files that were not written by this class are
+        kept."""
         for path in self.folder.glob("*"):
             if OWN_NAME.fullmatch(path.name) and path.name not in self._used:
                 path.unlink()
