@@ -163,7 +163,8 @@ def evaluate(
         benchmarks: one or several names in ``configs/benchmark``, or a mapping from each name to the folder of the
             benchmark's files or to the benchmark's options. ``heldout_pairs`` and the benchmarks of the embedded world
             need the folder of one split of a data set, for example ``{"heldout_pairs": "pairs/test"}``.
-        out: folder of the results. ``scripts/report.py`` can compare the arms of a run if this is ``<run>/evaluation/<arm>``.
+        out: folder of the results. To compare the arms of a run with ``scripts/report.py``, choose
+            ``<run>/evaluation/<arm>``.
         protocol: name of a protocol in ``configs/protocol``, or ``{"name": ..., ...}`` with changed settings;
             ``default`` selects the benchmark's own protocol.
         limit: maximum number of items per benchmark, exceeded if necessary to keep groups of items complete.

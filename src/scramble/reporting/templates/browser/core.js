@@ -4,7 +4,8 @@
 const Browser = {};
 
 (() => {
-  // Files in data/ are scripts that call Browser.receive, because a page that is opened from disk may not fetch files.
+  // Files in data/ are scripts that call Browser.receive, because browsers do not let a page
+  // that is opened from disk fetch files.
   const files = new Map();
 
   function file(name) {
