@@ -19,7 +19,9 @@ ConfigStore.instance().store(
 
 
 class ScrambleLauncher(Launcher):
-    """Composes all points; then ``inline`` runs them one by one in this process, other launchers in separate jobs."""
+    """Composes all points. ``inline`` then runs them one by one in the calling process. All other launchers start a
+    separate job for each point.
+    """
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config

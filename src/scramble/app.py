@@ -124,7 +124,7 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def start_sweep(main: Main, configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], folder: Path) -> None:
-    """Run the points of a sweep sequentially in this process, or with the configured launcher.
+    """Run the points of a sweep sequentially in the calling process, or with the configured launcher.
 
     All points are checked before the first point starts.
 

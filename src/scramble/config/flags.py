@@ -1,4 +1,4 @@
-"""Rewrites options that Hydra does not have, such as ``--num_train_epochs 3`` of TRL's scripts, as ``key=value``."""
+"""Suggests ``key=value`` arguments for options that Hydra does not have, such as TRL's ``--num_train_epochs 3``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _unknown_options(arguments: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _argument(name: str, values: Sequence[str], root: str) -> str:
-    """Return the argument for an option. Raises ConfigError, which explains why, if there is none."""
+    """Return the argument for an option. Raises ConfigError if there is none; the message explains why."""
     value = _value(values)
     key = _key(name, value, root)
     if key is None and name.startswith("no_") and not values:  # transformers' parser has --no_bf16 for --bf16
@@ -106,7 +106,9 @@ def _value(values: Sequence[str]) -> str:
 
 
 def _key(name: str, value: str, root: str) -> str | None:
-    """Return the key for an option, or None. Raises ConfigError if there is advice instead of a key."""
+    """Return the key for an option, or None if no key is known. Raises ConfigError if the option is not supported or if
+    it must be replaced with more than a key.
+    """
     keys = hints(ROOTS[root])
     if name in ("experiment", "debug") and value in choices_of(name):
         return f"+{name}"

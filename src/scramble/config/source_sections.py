@@ -54,7 +54,7 @@ class Real(Section):
     limit: PositiveInt | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Check that the fractions of the validation and test split sum to at most 1."""
+        """Check that the fractions of the validation and test splits sum to at most 1."""
         if self.val_fraction + self.test_fraction > 1:
             yield (
                 f"{at}.val_fraction={self.val_fraction:g} and {at}.test_fraction={self.test_fraction:g} must sum to "

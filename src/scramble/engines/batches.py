@@ -1,4 +1,4 @@
-"""Provides the base class of engines that run a model in this process, one batch of requests at a time."""
+"""Provides the base class of engines that run a model in the calling process, one batch of requests at a time."""
 
 from __future__ import annotations
 

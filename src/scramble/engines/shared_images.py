@@ -1,4 +1,4 @@
-"""Generates with a vision-text model in this process. Requests about the same image share the image features.
+"""Generates with a vision-text model in the calling process. Requests about the same image share the image features.
 
 In families with a trie, all requests about the same image are one row of
 :func:`scramble.models.generation.generate_ids`, so the vision tower and the projector run once per image, and a prompt

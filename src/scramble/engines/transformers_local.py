@@ -1,4 +1,4 @@
-"""Runs a text model of transformers, or a vision-text model that this project supports, in this process.
+"""Runs a text model of transformers, or a vision-text model that this project supports, in the calling process.
 
 Shape suffixes: B requests of a batch, L tokens of the prompt and the reply.
 """

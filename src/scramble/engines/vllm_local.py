@@ -1,4 +1,4 @@
-"""Runs vLLM in this process.
+"""Runs vLLM in the calling process.
 
 Use a separate environment (``pip install scramble[vllm]``), because vLLM pins the version of transformers.
 """

@@ -3,7 +3,7 @@
 Every reply is stored, so an interrupted grading run can resume.
 
 MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1. SCRAMBLe's paper repeats the grading five
-times and reports the mean with 1.96 standard errors over the repetitions. For MathVista, MathVerse and LogicVista, the
+times and reports the mean ± 1.96 standard errors over the repetitions. For MathVista, MathVerse and LogicVista, the
 judge extracts the final answer from the response (:mod:`scramble.evaluation.judge_extraction`). The faithfulness of a
 chain of thought is the share of its statements that the judge, which sees the image, calls true.
 :mod:`scramble.evaluation.judge_tasks` handles all other benchmarks that need a judge.

@@ -103,7 +103,7 @@ def _make_data_set(
 
 
 def _models(settings: Mapping[str, Any], key: str) -> Iterator[tuple[str, str | None, str]]:
-    """Yield the path, the revision and the key of each model that makes or scores pairs in this process."""
+    """Yield the path, the revision and the key of each model that makes or scores pairs in the calling process."""
     for name, value in settings.items():
         if not isinstance(value, Mapping):
             continue

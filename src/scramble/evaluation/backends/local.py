@@ -1,4 +1,4 @@
-"""Compute the replies of a model in this process. Likelihoods are computed with the token trie, and text is generated
+"""Compute the replies of a model without an engine. Likelihoods are computed with the token trie, and text is generated
 with shared prefixes.
 
 If the model family does not support tries, each row contains one sequence, and prompts are answered one at a time.

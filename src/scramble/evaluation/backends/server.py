@@ -1,4 +1,4 @@
-"""Generate the replies of a model behind an engine: an OpenAI-compatible server, or vLLM in this process."""
+"""Generate replies with an engine: an OpenAI-compatible server or in-process vLLM."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class EngineBackend:
     """Answers queries through an engine. Every reply is stored as soon as it arrives, so that an interrupted run loses
     at most the replies to requests in flight.
 
-    The engine applies its own chat template and image preprocessing. The results are comparable with the results of a
-    model in this process only if both use the same template and preprocessing.
+    The engine applies its own chat template and image preprocessing. The results are comparable with results without an
+    engine only if both use the same template and preprocessing.
     """
 
     def __init__(self, engine: Engine, store: ReplyStore) -> None:
@@ -32,8 +32,7 @@ class EngineBackend:
             if query.candidates:
                 raise EvaluationError(
                     f"item {query.query_id} asks for the likelihood of given answers, which an engine does not return: "
-                    "choose a generative protocol (protocol=standard for questions), or omit engine=... to run the "
-                    "model in this process"
+                    "choose a generative protocol (protocol=standard for questions), or omit engine=..."
                 )
         return {}
 

@@ -1,5 +1,5 @@
-"""Load benchmarks by name. The docstring of each module states the paper, the data version, the item counts, the chance
-and human accuracy, and the reference implementation with which the scores were compared.
+"""Load benchmarks by name. The docstring of each benchmark's module states the paper, the data, the item counts, the
+chance and human accuracy, and whether tests compare the scores with a reference implementation.
 """
 
 from __future__ import annotations

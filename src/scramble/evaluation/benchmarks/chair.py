@@ -1,8 +1,8 @@
 """CHAIR: COCO objects that a caption mentions but the image does not contain.
 
 Paper: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Data: COCO's ``instances_*.json`` and ``captions_*.json`` with
-the images; ``selection`` names the images. Papers often use 500 images of val2014, but not the same images. Counts:
-any. Chance: none. Human: not published. The default prompt is lmms-eval's prompt; papers use different prompts.
+the images; ``selection`` names the images. Papers often use 500 images of val2014, but not the same images. Counts: as
+selected. Chance: none. Human: not published. The default prompt is lmms-eval's prompt; papers use different prompts.
 
 Scores: ``chair_s`` is the share of captions with a hallucinated object, and ``chair_i`` is the share of object mentions
 that are hallucinated (lower is better for both). ``recall``, which is not in the paper, is the share of the image's

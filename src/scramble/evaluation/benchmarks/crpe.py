@@ -4,8 +4,8 @@ four rotations of its options.
 Paper: Wang et al., ECCV 2024 (The All-Seeing Project V2, arXiv 2402.19474). Data: ``crpe_relation.jsonl`` and
 ``crpe_exist.jsonl`` of ``OpenGVLab/CRPE``, the folder ``abnormal_images`` of this data set, and COCO's val2017 images.
 If one of the two JSONL files is missing, only the other is read. Counts: 7,576 rows about relations (four rotations of
-1,894 questions); not published for existence. The authors have changed the files without a version number, so the data
-version contains a hash. Chance: 25 per row; 0.39 per question under independent guesses. Human: not published.
+1,894 questions); not published for existence. The authors have changed the files without assigning version numbers, so
+the data version contains a hash. Chance: 25 per row; 0.39 per question under independent guesses. Human: not published.
 
 Scores: ``circular_accuracy`` is the share of questions whose four rotations are all answered correctly, by category
 (existence, subject, predicate, object). ``overall`` is the published number, the mean over subject, predicate and

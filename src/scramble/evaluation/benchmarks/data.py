@@ -176,7 +176,8 @@ def find_file(name: str, root: str | Path, *patterns: str) -> Path:
 def load_json(name: str, path: Path) -> Any:
     """Return the content of a JSON file, or the rows of a JSON lines file, regardless of the file's suffix.
 
-    Raises EvaluationError if the file is truncated or damaged. The message names the file and the damaged line.
+    Raises EvaluationError if the file is empty, truncated or damaged. The message names the file and, for a JSON lines
+    file, the damaged line.
     """
     try:
         return read_json(path)
@@ -386,9 +387,10 @@ def check_option(name: str, key: str, value: str, allowed: Sequence[str]) -> Non
 
 
 def check_count(name: str, count: int, versions: Mapping[int, str], partial: bool) -> str:
-    """Return the version of the data that has this number of items.
+    """Return the version of the data that has this number of items. If no counts are known, or ``partial`` accepts an
+    incomplete copy, the returned version contains the number.
 
-    Raises EvaluationError if no version has this number of items, unless ``partial`` allows an incomplete copy.
+    Raises EvaluationError for any other number.
     """
     if count in versions:
         return versions[count]

@@ -1,7 +1,7 @@
 """HallusionBench: yes/no questions about original and edited figures, and questions without a figure.
 
 Paper: Guan et al., CVPR 2024 (arXiv 2310.14566). Data: the repository's ``HallusionBench.json`` with its images.
-Counts: 1,129 questions, of which 951 have an image; 455 groups of the same question; 346 figures. Chance: aAcc 50.
+Counts: 1,129 questions, of which 951 have an image; 455 groups with the same question; 346 figures. Chance: aAcc 50.
 Human: not in the repository.
 
 | score | meaning |

@@ -1,5 +1,5 @@
-"""Provide the images of benchmarks. The images are files below a folder (found by the names in a benchmark's file),
-crops of these files, or the images of a data set folder.
+"""Provide the images of benchmarks: files below a folder (found by the names in a benchmark's file), crops of these
+images, or the images of a data set folder.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def item_images(name: str, folder: str | Path, items: Iterable[Item]) -> dict[st
 
 
 class _Files:
-    """The image files below a folder, indexed by all ends of their paths, with and without the suffix."""
+    """The image files below a folder, indexed by all ends of their paths, with and without the file extension."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

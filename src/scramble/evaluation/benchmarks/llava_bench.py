@@ -5,11 +5,11 @@ Paper: Liu et al., NeurIPS 2023 (arXiv 2304.08485). Data: ``liuhaotian/llava-ben
 (conv), detail and complex. Chance: none. Human: not published.
 
 Given a description of the image, a language model scores the reference answer and the model's answer from 1 to 10. The
-authors use gpt-4-0314, and MPO's authors use gpt-4-0613. ``score`` is the sum of the model's scores in percent of the
-sum of the references' scores. ``candidate`` and ``reference`` are the mean scores of the model and of the references,
-in percent of 10 points. Pairs of scores that cannot be parsed are excluded. Only ``official_score`` includes them and
-counts both scores as -1, as the authors' script does. ``reader`` selects the rule that parses the judge's reply:
-``llava`` (which VLMEvalKit also uses) or ``lmms_eval``. Without a judge, there is no score.
+authors use gpt-4-0314, and MPO's authors use gpt-4-0613. ``score`` is the sum of the model's scores as a percentage of
+the sum of the references' scores. ``candidate`` and ``reference`` are the mean scores of the model and of the
+references, as percentages of 10 points. Pairs of scores that cannot be parsed are excluded. Only ``official_score``
+includes them and counts both scores as -1, as the authors' script does. ``reader`` selects the rule that parses the
+judge's reply: ``llava`` (which VLMEvalKit also uses) or ``lmms_eval``. Without a judge, there is no score.
 
 Tests compare both rules and the official scores with the original code on recorded replies of a judge.
 """

@@ -12,7 +12,7 @@ official prompt: the question, then the options as ``(A) ...`` unless the pictur
 compares exact values.
 
 Tests compare extractions and outcomes with the official code on recorded replies. :mod:`scramble.grading.latex_value`
-computes the value of an expression instead of latex2sympy2. With both, all published replies have the same outcomes.
+replaces latex2sympy2 for computing the values of expressions. Both lead to the same outcomes for all published replies.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Paper: Yu et al., ICML 2024 (arXiv 2308.02490). Data: the official ``mm-vet.json`` and images, or VLMEvalKit's
 ``MMVet.tsv``. Counts: 218 questions. Chance: 0. Human: not published. A language model grades each answer from 0 to 1
-in steps of 0.1. SCRAMBLe's paper uses gpt-4-0613 and reports the mean of five gradings with 1.96 standard errors.
-Without a judge, the answers are not graded and there is no score.
+in steps of 0.1. SCRAMBLe's paper uses gpt-4-0613 and reports the mean of five gradings ± 1.96 standard errors. Without
+a judge, the answers are not graded and there is no score.
 
 The scores have not been compared with the reference implementation, which needs a judge.
 """

@@ -11,9 +11,9 @@ judge. It counts every occurrence of an object word in the response, as the orig
 
 | score | meaning |
 |---|---|
-| ``response_rate`` | share of hallucinating responses among responses with a COCO object (CHAIRs_refine) |
+| ``response_rate`` | share of responses with a hallucination among responses with a COCO object (CHAIRs_refine) |
 | ``mention_rate`` | share of hallucinated mentions (CHAIRi) |
-| ``chair_s`` | share of hallucinating responses among all responses |
+| ``chair_s`` | share of responses with a hallucination among all responses |
 | ``recall`` | share of the image's categories that are mentioned |
 
 Lower values are better, except for ``recall``.

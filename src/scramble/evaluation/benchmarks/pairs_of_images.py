@@ -43,8 +43,8 @@ def load_eqben_mini(root: str | Path, *, images: str | Path | None = None, parti
 
 
 def load_cola(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load COLA multi-object from its JSON list or the folder of the list. Images are matched by name below
-    ``images``.
+    """Load COLA multi-object from its JSON list, or from the folder that contains the list. Images are matched by name
+    below ``images``.
     """
     path = find_file("cola", root, "COLA_multiobjects_matching_benchmark.json", "*multiobject*.json")
     entries = load_json("cola", path)

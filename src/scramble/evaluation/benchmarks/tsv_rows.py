@@ -1,9 +1,9 @@
-"""Read TSV files as VLMEvalKit writes them: an ``index`` column, texts, and images as base64 text or paths.
+"""Read TSV files in VLMEvalKit's format: an ``index`` column, texts, and images as base64 text or paths.
 
 An image cell contains one of the following: an image in base64, a Python list of several images (``['...', '...']``),
-or, in at most 64 characters, the index of the row that contains the image. Files can be several gigabytes in size, so
-only the texts are kept in memory. When an image is needed, it is read from the file again. An image that occurs in
-several rows has one id.
+or the index (at most 64 characters) of the row that contains the image. Files can be several gigabytes in size, so only
+the texts are kept in memory. When an image is needed, it is read from the file again. An image that occurs in several
+rows has one id.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Name the options of a benchmark in the version of its data."""
+"""Record changed options of a benchmark in its data version."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from scramble.storage.hashing import content_key
 
 
 def changed_options(**options: tuple[object, object]) -> str:
-    """Return the end of a data version that names the options, given as (value, default), whose value is not the
-    default: ``-kind=open``. Texts such as prompts are replaced with a hash.
+    """Return the end of a data version, which names the options whose value is not the default, for example
+    ``-kind=open``. Each option is given as (value, default). Texts such as prompts are replaced with a hash.
     """
     changed = {name: value for name, (value, default) in options.items() if value != default}
     return "".join(f"-{name}={_short(str(value))}" for name, value in changed.items())

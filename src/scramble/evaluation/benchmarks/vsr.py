@@ -1,14 +1,13 @@
 """VSR, Visual Spatial Reasoning: is a statement about two objects true of the image?
 
 Paper: Liu et al., TACL 2023 (arXiv 2205.00363). Data: ``cambridgeltl/vsr_zeroshot`` or ``vsr_random`` as ``test.jsonl``
-of the repository's ``data/splits``, with COCO images. Counts of test: 2,195 statements in the random split, 1,222 in
-the zero-shot split (the README states 616). Chance: 50 (the accuracy of always answering "true" is 53.8 in the random
-split and 51.5 in the zero-shot split). Human: 95.4. The kind of an item is its relation, and its tag is the relation's
-category.
+of the repository's ``data/splits``, with COCO images. Counts of the test split: 2,195 statements in the random split,
+1,222 in the zero-shot split (the README states 616). Chance: 50 (the accuracy of always answering "true" is 53.8 in the
+random split and 51.5 in the zero-shot split). Human: 95.4. The kind of an item is its relation, and its tag is the
+relation's category.
 
-VSR contains only statements, so the question about a statement was written for this project. Tests compare the
-accuracies by relation and category with the original code on recorded predictions, and the parsing of replies with
-VLMEvalKit.
+VSR contains only statements, so the wording of the questions was chosen for this project. Tests compare the accuracies
+by relation and category with the original code on recorded predictions, and the parsing of replies with VLMEvalKit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What'sUp: captions that differ only in a spatial preposition, one of which is true.
+"""What'sUp: which of several captions that differ only in a spatial preposition is true?
 
 Paper: Kamath et al., EMNLP 2023 (arXiv 2310.19785). Data: ``controlled_images_dataset.json`` (A) and
 ``controlled_clevr_dataset.json`` (B) with their images, ``coco_qa_{one,two}_obj.json`` with COCO val2017 images, and

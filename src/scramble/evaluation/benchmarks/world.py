@@ -26,7 +26,8 @@ CAPTION_PROMPT = "Describe the image."
 def load_winoground(root: str | Path, *, caption_prompt: str = CAPTION_PROMPT) -> Benchmark:
     """Load the 2x2 items (``quads.parquet``) in a split's folder.
 
-    The tags of an item are its part, and its kind with its part. The scores are also computed for each tag.
+    The tags of an item are its part, and the combination of its kind and part. The scores are also computed for each
+    tag.
     """
     items = [
         Item(replace(quad, tags=()), "quad", tags=_parts(quad))

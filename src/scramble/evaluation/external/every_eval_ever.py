@@ -39,7 +39,7 @@ RANGES: dict[tuple[str, str], tuple[float | str, float | str]] = {
     ("mmhal", "official_score"): (0.0, POINTS),
 }
 """Lowest and highest values of the scores whose range is not 0 to 100. LLaVA-Bench's score is relative to the scores of
-reference answers, and its official variant counts scores that cannot be read as -1.
+reference answers, and in its official variant, scores that cannot be read count as -1.
 """
 
 

@@ -53,7 +53,7 @@ def is_unread(o: Outcome) -> bool:
 
 
 def ratios(scoring: str, outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """Return the scores that are not means of items: precision, recall, F1, macro averages over kinds, rates of
+    """Return the scores that are not means over items: precision, recall, F1, macro averages over kinds, rates of
     mentions.
 
     If some of the judge's replies could not be read, a score without any remaining item is omitted. Its value would be
@@ -122,7 +122,7 @@ def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Units]:
 
 
 def _circular(outcomes: Sequence[Outcome]) -> dict[str, Units]:
-    """Return the accuracy of all rows, and the share of questions that are answered correctly under every rotation of
+    """Return the accuracy over all rows, and the share of questions that are answered correctly under every rotation of
     the options (MMBench).
     """
     right = _grouped(outcomes)
@@ -255,7 +255,7 @@ _CONFUSION: dict[str, Callable[[Array], Array]] = {
 
 
 def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
-    """Return the scores of ``_CONFUSION`` for the answer "yes", overall and by category, and the mean F1 over
+    """Return the scores in ``_CONFUSION`` for the answer "yes", overall and by category, and the mean F1 over
     categories.
     """
     table: dict[str, Ratio] = {}
@@ -271,7 +271,7 @@ def _confusion_ratios(outcomes: Sequence[Outcome]) -> dict[str, Ratio]:
 
 def _confusion(o: Outcome) -> tuple[float, float, float, float]:
     """Return four numbers: 1 if an outcome is a true positive, 1 if it is a false positive, 1 if it is a false
-    negative, and 1.
+    negative, and the constant 1.
     """
     said, true = o.status == "ok" and o.prediction == "yes", o.target == "yes"
     return float(said and true), float(said and not true), float(true and not said), 1.0

@@ -22,7 +22,9 @@ def _letters(text: str, answer: str, options: Mapping[str, str]) -> crpe.Reading
 
 
 LETTER_RULES: dict[str, Callable[[str, str, Mapping[str, str]], crpe.Reading]] = {"letters": _letters, **crpe.RULES}
-"""Functions of a reply, the right letter and the options that return whether the reply is right, and its letter."""
+"""Functions that take a reply, the right letter and the options. They return whether the reply is right, and its
+letter.
+"""
 
 
 def _vqa(item: Item, record: Question, text: str, protocol: Protocol) -> tuple[float, str]:
@@ -56,7 +58,7 @@ ShortRule = Callable[[Item, Question, str, Protocol], tuple[float, str]]
 
 
 def _best_answer(rule: Callable[[str, str], float]) -> ShortRule:
-    """Return the rule that compares a reply with each accepted answer and keeps the highest score."""
+    """Return a rule that applies ``rule`` to a reply and each accepted answer, and returns the highest score."""
     return lambda item, record, text, protocol: (max(rule(text, answer) for answer in record.answers), text.strip())
 
 

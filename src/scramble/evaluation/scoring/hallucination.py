@@ -36,7 +36,7 @@ LOWER_IS_BETTER = frozenset(
         "rote_memorization_strict",
     )
 )
-"""Names of scores that count errors, so that a lower value is better."""
+"""Names of scores for which a lower value is better, because they count errors."""
 
 WITHOUT_DIRECTION = frozenset(
     (
@@ -58,7 +58,7 @@ def lower_is_better(score: str) -> bool:
 
 
 def has_direction(score: str) -> bool:
-    """Return whether a higher or a lower value of a score is better."""
+    """Return False if neither a higher nor a lower value of a score is better, and True otherwise."""
     return score.partition("/")[0] not in WITHOUT_DIRECTION
 
 
@@ -87,8 +87,8 @@ def mean_of(outcomes: Outcomes, name: str, part: Mask) -> Ratio:
 
 
 def _objects(outcomes: Outcomes) -> list[list[float]]:
-    """Return five numbers per outcome: mentions, hallucinated mentions, right categories, categories in the image, and
-    1. For an outcome without objects, all numbers are 0.
+    """Return five numbers per outcome: mentions, hallucinated mentions, mentioned categories of the image, all
+    categories of the image, and the constant 1. For an outcome without objects, all numbers are 0.
     """
     return [[*o.details["objects"], 1.0] if "objects" in o.details else [0.0] * 5 for o in outcomes]
 
@@ -160,7 +160,7 @@ def amber(outcomes: Outcomes) -> dict[str, Ratio]:
 
 def _no(o: Outcome) -> tuple[float, float, float, float]:
     """Return four numbers: 1 if the answer is "no" and right, 1 if the answer is "no", 1 if the correct answer is "no",
-    and 1.
+    and the constant 1.
     """
     answered, truth = o.prediction == "no", o.target == "no"
     return float(answered and truth), float(answered), float(truth), 1.0
@@ -195,7 +195,7 @@ def hallusionbench(outcomes: Outcomes) -> dict[str, Ratio]:
 
     The other scores of the authors are the share of figures with some wrong and some right answers
     (``f_inconsistent``), the share of figures with only wrong answers (``f_wrong``), and two measures of the bias
-    towards "yes". For replies that are graded by rule, the shares of the causes of errors are computed as well.
+    towards "yes". If the replies are graded by rule, the share of each cause among the errors is also computed.
     """
     table: dict[str, Ratio] = {}
     for suffix, part in parts(outcomes).items():
@@ -260,8 +260,8 @@ def _label(o: Outcome) -> int:
 def cause_of_error(
     category: str, is_original: bool, is_edited: bool, label: int, original: int, agree: bool
 ) -> str | None:
-    """Return the cause of one error by the authors' decision tree (``get_eval_pair_all``), or None if there is no
-    error.
+    """Determine the cause of an error with the authors' decision tree (``get_eval_pair_all``). Return None if there is
+    no error.
 
     Args:
         category: ``VD`` (the original figure is an image) or ``VS`` (the original question has no image).
@@ -330,7 +330,7 @@ def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
 def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:
     """Return the mean rating (points from 0 to 6) and the share of ratings below 3, overall and by question type.
 
-    The scores ``official_*`` count a rating that cannot be read as 0, as the authors' script does.
+    In the scores ``official_*``, a rating that cannot be read counts as 0, as in the authors' script.
     """
     names = ("score", "hallucination_rate", "official_score", "official_hallucination_rate")
     return {
@@ -339,11 +339,11 @@ def mmhal(outcomes: Outcomes) -> dict[str, Ratio]:
 
 
 def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Compute the mean score of the model (``candidate``) and of the reference answers (``reference``) in percent of 10
-    points, and ``score``, the quotient of the two.
+    """Compute the mean score of the model (``candidate``) and of the reference answers (``reference``) as percentages
+    of 10 points, and ``score``, the quotient of the two.
 
-    ``official_score`` counts both scores of a pair that cannot be read as -1 and rounds the means to three decimals, as
-    the authors' script does.
+    In ``official_score``, both scores of a pair count as -1 if the pair cannot be read, and the means are rounded to
+    three decimals, as in the authors' script.
     """
     table: dict[str, Ratio] = {}
     for suffix, part in parts(outcomes).items():
@@ -357,7 +357,7 @@ def llava_bench(outcomes: Outcomes) -> dict[str, Ratio]:
 
 def _pairs(outcomes: Outcomes, part: Mask) -> list[tuple[float, float, float]]:
     """Return three numbers per outcome: the scores of the model and of the reference (-0.1 if the pair cannot be read),
-    and 1. For an outcome outside the part, all numbers are 0.
+    and the constant 1. For an outcome outside the part, all numbers are 0.
     """
     return [
         (o.values.get("candidate", -0.1), o.values.get("reference", -0.1), 1.0) if included else (0.0, 0.0, 0.0)

@@ -120,12 +120,12 @@ def two_true_captions(scores: Sequence[float], tie_policy: TiePolicy = "wrong") 
 
 
 def choice(scores: Sequence[float], target: int, tie_policy: TiePolicy = "wrong") -> tuple[float, bool]:
-    """Return the outcome of candidate ``target``, which is 1 if it has the highest of ``scores`` and 0 otherwise, and
-    whether another candidate has the same highest score.
+    """Return the outcome of candidate ``target`` (1 if it has the highest of ``scores``, 0 if another candidate scores
+    higher), and whether it is tied with another candidate for the highest score.
 
-    Under the tie policy ``wrong``, the outcome of a tie for the highest score is 0 (SugarCrepe's strict ``>``). Under
-    ``half``, it is 1 / number of tied candidates. Under ``first``, it is 1 if ``target`` has the lowest index of the
-    tied candidates.
+    If ``target`` is tied, the outcome depends on the tie policy. Under ``wrong``, it is 0 (SugarCrepe's strict ``>``).
+    Under ``half``, it is 1 divided by the number of tied candidates. Under ``first``, it is 1 if ``target`` has the
+    lowest index of the tied candidates, and 0 otherwise.
     """
     _check_policy(tie_policy)
     values = _without_nan(scores, "choice scores")
@@ -180,12 +180,12 @@ def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[n
 
 
 def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
-    """Return We-Math's dimensions of one problem (1 or 0) from the outcomes of its steps and of the problem itself
-    (arXiv 2407.01284). ``score_*`` is 1 for mastery, 0.5 for inadequate generalization, and 0 for all other problems.
+    """Return for each of We-Math's dimensions (arXiv 2407.01284) whether it applies to a problem (1 or 0), given the
+    outcomes of the steps and of the problem itself. The returned ``score_*`` are 1 for mastery, 0.5 for inadequate
+    generalization, and 0 for all other problems.
 
-    Strict mastery needs a right answer to the problem and right answers to all steps. Loose mastery needs a right
-    answer to the problem and a right answer to at least one step. All other problems with a right answer are rote
-    memorization.
+    Strict mastery requires right answers to the problem and to all of its steps. Loose mastery requires right answers
+    to the problem and to at least one step. All other problems with a right answer count as rote memorization.
     """
     if not steps:
         raise MetricError("a problem without steps has no dimensions: pass the outcome of at least one step")

@@ -45,7 +45,7 @@ class Outcome:
 
 
 def outcome(item: Item, replies: Mapping[str, QueryReply], protocol: Protocol) -> Outcome:
-    """Score one item from the replies to its queries, given by query id."""
+    """Compute the outcome of an item. ``replies`` maps the ids of its queries to the replies."""
     check_rule(item)
     if refusal := next((reply.refusal for reply in replies.values() if reply.refusal), ""):
         return _outcome(item, {}, None, "", UNSCORED, details={"refusal": refusal})
@@ -156,7 +156,7 @@ def _outcome_of_question(item: Item, record: Question, reply: QueryReply, protoc
 
 
 def _reads_mark(protocol: Protocol) -> bool:
-    """Return whether the protocol asks for reasoning and reads the answer after the mark of a final answer."""
+    """Return whether the protocol asks for reasoning and reads the answer after the mark that introduces it."""
     return bool(protocol.cot_prefix) and protocol.cot_answer == "marked"
 
 

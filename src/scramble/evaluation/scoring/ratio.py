@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ratio:
-    """A score of ``n`` items that is not a mean of items. ``value`` maps weights (R, C) of the clusters to scores (R,)
-    in [0, 1].
+    """A score of ``n`` items that is not a mean over items. ``value`` maps weights (R, C) of the clusters to scores
+    (R,) in [0, 1].
     """
 
     clusters: tuple[str, ...]
@@ -64,5 +64,5 @@ def mean_over(outcomes: Sequence[Outcome], labels: Sequence[str]) -> Ratio:
 
 
 def summed_ratio(outcomes: Sequence[Outcome], rows: Sequence[tuple[float, float]]) -> Ratio:
-    """Return the sum of the first numbers divided by the sum of the second numbers."""
+    """Return the sum of the first numbers of ``rows`` divided by the sum of the second numbers."""
     return of_sums(outcomes, rows, lambda sums: divide(sums[:, 0], sums[:, 1]))

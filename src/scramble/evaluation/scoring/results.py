@@ -5,7 +5,7 @@
 ============== =====================================================================================================
 benchmark      ``name``, ``version`` of the data, ``items``, ``limit``, ``scoring``
 model          ``path``, ``revision``, ``adapter``, ``dtype``, ``key`` (content key of the model with its adapter),
-               ``name`` (shown in tables), ``engine`` (kind of the engine, or null for a model in this process),
+               ``name`` (shown in tables), ``engine`` (kind of the engine, or null without an engine),
                ``settings`` (loading options that can change scores)
 protocol       all settings of the protocol, including name and version; ``grading`` and ``faithfulness`` (who graded
                the answers and the reasoning, for answers that a judge can grade)
@@ -18,7 +18,7 @@ self_test      comparison of batch size 1 with batch size n: ``groups``, ``max_l
                ``texts`` (number of generated replies), ``texts_differ``; or null
 environment    package versions, git commit, platform, hardware
 times          ``model_seconds``, ``other_seconds``, ``queries`` (number of all queries), ``scored_now`` (number of
-               queries that this call answered; the other replies were stored)
+               queries that the last call answered; all other replies were already stored)
 source         ``scramble``, or the harness whose result file was read
 ============== =====================================================================================================
 

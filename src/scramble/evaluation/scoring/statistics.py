@@ -56,7 +56,9 @@ LEVEL = 0.95
 """Level of all confidence intervals."""
 
 MIN_ITEMS = 10
-"""With fewer items, no errors, intervals or p-values are shown, because the normal approximation does not hold."""
+"""Minimum number of items for which standard errors, intervals and p-values are shown. With fewer items, the normal
+approximation does not hold.
+"""
 
 
 def is_few(n: int | None) -> bool:
@@ -141,7 +143,7 @@ def paired_test(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable
 
 def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Hashable] | None = None) -> PairedTest:
     """Return the difference between two methods, each trained with S seeds, on the same N items. Seeds and items are
-    both treated as random.
+    both treated as random effects.
 
     Let d[s, n] be the difference on item n with seed s. In a crossed design, the variance of the mean of d is
     var_item / N + var_seed / S + var_residual / (S N). Its moment estimate is s2_items / N + s2_seeds / S -
@@ -150,7 +152,7 @@ def pooled_over_seeds(run: ArrayLike, baseline: ArrayLike, clusters: Sequence[Ha
 
     Args:
         run, baseline: outcomes (S, N); rows are paired by seed. A baseline (N,) or (1, N) is shared by all seeds.
-        clusters: labels of the N items. If labels are given, clusters are treated as random instead of items.
+        clusters: labels of the N items. If labels are given, the clusters are the random effects instead of the items.
     """
     run_SN = np.atleast_2d(np.asarray(run, dtype=np.float64))
     baseline_SN = np.atleast_2d(np.asarray(baseline, dtype=np.float64))
@@ -192,7 +194,7 @@ Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def bootstrap_ratio(score: Weighted, clusters: int, *, resamples: int = 1000) -> Estimate:
-    """Return a score that is not a mean of items, with the standard deviation and percentile interval over resampled
+    """Return a score that is not a mean over items, with the standard deviation and percentile interval over resampled
     clusters.
     """
     return _summary(score, clusters, _draws(score, clusters, resamples))
@@ -204,9 +206,9 @@ def paired_bootstrap(
     """Return the difference between two methods' scores, averaged over seeds, on the same clusters. The clusters of
     both methods are resampled together.
 
-    The p-value is twice the share of resampled differences that are at most zero, or at least zero, whichever share is
-    smaller. It is at least 2 / (resamples + 1). Seeds are not resampled, so the interval covers only the variation
-    between items.
+    Let k be the number of resampled differences that are at most zero, or the number that are at least zero, whichever
+    is smaller. The p-value is 2 (k + 1) / (resamples + 1), but at most 1. Seeds are not resampled, so the interval
+    covers only the variation between items.
     """
 
     def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -240,7 +242,7 @@ def _summary(score: Weighted, clusters: int, draws_R: NDArray[np.float64]) -> Es
 
 
 def unpaired(difference: float, standard_error: float) -> float:
-    """Return the two-sided p-value of a difference between two independent scores, with the normal approximation."""
+    """Return the two-sided p-value of a difference between two independent scores under the normal approximation."""
     if not standard_error > 0:
         return 1.0 if difference == 0 else float("nan")
     return float(2 * special.ndtr(-abs(difference) / standard_error))

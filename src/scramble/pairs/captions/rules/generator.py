@@ -45,9 +45,9 @@ class RuleGenerator:
         pipeline: name or folder of a spaCy pipeline with a tagger and a parser.
         rules: keys of :data:`RULES`.
         lexicon: folder of word lists. None uses the shipped lists.
-        processes: number of worker processes, each with its own pipeline. With 1, captions are parsed in this process.
-            Processes exchange captions and negatives, but no parses. At most ``2 * processes`` chunks are in flight, so
-            memory is bounded.
+        processes: number of worker processes, each with its own pipeline. With 1, captions are parsed in the calling
+            process. Processes exchange captions and negatives, but no parses. At most ``2 * processes`` chunks are in
+            flight, so memory is bounded.
         min_lift: minimum log-lift of a swapped noun in its new place
             (:meth:`scramble.pairs.captions.rules.plausibility.SelectionalTables.swap_lift`).
         min_replacement_lift: minimum log-lift of a new word in its place
