@@ -171,7 +171,7 @@ def _launch(configs: Sequence[DictConfig], overrides: Sequence[Sequence[str]], f
 
 
 def _resolved_values(cfg: DictConfig) -> dict[str, Any]:
-    """Return the whole configuration without Hydra's section, as plain values. Keys without a value remain ``???``."""
+    """Return the whole configuration without Hydra's section, as plain values. Missing values remain ``???``."""
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(without_hydra(cfg), resolve=True)

@@ -165,7 +165,7 @@ def _fit(table: Any, width: int) -> None:
 
 
 def _width(renderable: Any) -> Any:
-    """Return the ``minimum`` and ``maximum`` width of a rich object (a ``rich.measure.Measurement``)."""
+    """Return a ``rich.measure.Measurement`` with the ``minimum`` and ``maximum`` width of a rich object."""
     from rich.console import Console
 
     return Console(width=1000).measure(renderable)

@@ -27,7 +27,7 @@ MessageFunction = Callable[[], str]
 class Stopped(KeyboardInterrupt):
     """Raised when a signal requests a stop.
 
-    The class is not a subclass of Exception, so that error handlers do not catch it.
+    The class is not a subclass of Exception, so that ``except Exception`` does not catch it.
     """
 
     def __init__(self, message: str, status: int = EXIT_STOPPED) -> None:

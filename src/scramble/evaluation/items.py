@@ -217,8 +217,8 @@ class ModelBackend(Protocol):
         """Return the number of groups that are processed between two writes of replies, estimated from one group."""
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any] | None:
-        """Compare the replies to a few groups at batch size 1 and at batch size n, and return the differences. Return
-        None if the backend does not control the batch size.
+        """Compare the replies to a few groups at batch size 1 with the replies in a larger batch, and return the
+        differences. Return None if the backend does not control the batch size.
         """
 
 

@@ -56,7 +56,7 @@ class QueryEncoder(PromptEncoder):
         return texts
 
     def rows(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> list[PromptRow]:
-        """Return one row (prompt and answer) for each candidate of each query on one image set, in order."""
+        """Return one row (prompt and answer) for each candidate of each query about one set of images, in order."""
         rows = []
         prompts = self.prompts([query.prompt for query in queries], images, queries[0].history)
         for query, prompt in zip(queries, prompts, strict=True):
@@ -67,8 +67,8 @@ class QueryEncoder(PromptEncoder):
         return rows
 
     def trie_item(self, queries: Sequence[Query], images: Sequence[Image.Image]) -> TrieItem:
-        """Return one trie with all candidates of all queries on one image set. The sequences are in the order of the
-        queries.
+        """Return one trie with all candidates of all queries about one set of images. The sequences are in the order of
+        the queries.
         """
         rows = self.rows(queries, images)
         sequences = [[*row.prompt.input_ids, *row.completion] for row in rows]

@@ -73,7 +73,7 @@ def read(*folders: str | Path) -> dict[str, QueryReply]:
 
 
 def group_by_images(queries: Iterable[Query], image_hashes: Mapping[str, str]) -> list[list[Query]]:
-    """Group queries of the same kind and history on the same images, in order of first appearance.
+    """Group queries about the same images that have the same kind and history, in order of first appearance.
 
     Images with equal bytes count as the same image, because many data files repeat an image under a new id for each
     question.

@@ -179,8 +179,8 @@ def _missing(text: str, file: str) -> set[str]:
 
 @cache
 def _characters(file: str) -> frozenset[int]:
-    """Return the characters of a font. Return an empty set for a font that cannot be opened at this size, such as a
-    bitmap font of emoji.
+    """Return the characters of a font. Return an empty set for a font that cannot be opened at the sheet's font
+    size, such as a bitmap font of emoji.
     """
     from matplotlib.ft2font import FT2Font
 

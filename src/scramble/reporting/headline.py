@@ -75,7 +75,7 @@ def build(
 
     Args:
         rows: at least one row returned by :func:`scramble.reporting.comparison.compare`.
-        baselines: the baselines that were passed to this function, in the same order. On the main score, a method
+        baselines: the baselines that were passed to ``compare``, in the same order. On the main score, a method
             is compared with the last baseline for which it has a difference. Changes of other scores are relative to
             the first baseline for which any of these scores has a difference.
         trained: kinds of pairs that the arms were trained on; empty if the arms were trained on all kinds, or if the

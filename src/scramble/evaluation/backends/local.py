@@ -113,12 +113,12 @@ class LocalBackend:
         return max(1, min(64, 4 * self.batch_tokens // max(1, len(prompt.input_ids))))
 
     def self_test(self, groups: Sequence[Sequence[Query]], images: Mapping[str, ImageFile]) -> dict[str, Any]:
-        """Compare the replies at batch size 1 with the replies at batch size n on a few image groups.
+        """Compare the replies to a few image groups at batch size 1 with the replies in a larger batch.
 
         Returns:
             A dictionary with the number of image groups (``groups``), the maximum difference in nats between the
             log-probabilities of a candidate (``max_logprob_difference``), the number of generated replies (``texts``),
-            and the number of these that differ (``texts_differ``).
+            and the number of generated replies that differ (``texts_differ``).
         """
         together = list(self.reply(groups, images))
         alone = [next(self.reply([group], images)) for group in groups]

@@ -84,7 +84,7 @@ def item_table(
     limit: int | None = None,
     missing: str = "",
 ) -> ItemTable:
-    """Return the rows of all evaluated items of a benchmark, in the benchmark's order.
+    """Return the rows of a benchmark's evaluated items, in the benchmark's order.
 
     Args:
         name: name of the benchmark.
@@ -216,7 +216,7 @@ def is_right(outcome: Outcome) -> bool | None:
 
 
 def margin_of(scores: Sequence[Any], true: Sequence[int]) -> float | None:
-    """Return the score of the right answer minus the highest score of a wrong answer, in the unit of the scores.
+    """Return the lowest score of a right answer minus the highest score of a wrong answer, in the unit of the scores.
 
     The margin of a 2x2 table (images, captions) is the smallest margin of the four comparisons, so that an item with a
     positive margin is right. Return None if there is no target, or no wrong candidate.
