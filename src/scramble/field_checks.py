@@ -124,11 +124,11 @@ def as_override(value: Any) -> str:
 
 
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
-    """Return the valid names that were probably meant by ``name``, without regard to case.
+    """Return the valid names that the user probably meant by ``name``. Case is ignored.
 
-    The first of these that exist are returned: names with the initials ``name``, names that start with ``name`` in
-    their order (``adamw_torch`` for ``adamw``), names whose words are all in ``name`` (``cosine`` for
-    ``cosine_schedule_with_warmup``), and the most similar names.
+    The first of these groups that is not empty is returned: names with the initials ``name``; names that start with
+    ``name``, in the order of ``valid`` (``adamw_torch`` for ``adamw``); names whose words are all in ``name``
+    (``cosine`` for ``cosine_schedule_with_warmup``); the most similar names.
     """
     by_lower = {each.lower(): each for each in _in_order(valid)}
     low, words = name.lower(), set(name.lower().split("_"))
@@ -141,7 +141,7 @@ def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """Return names in their order, or sorted if they have none."""
+    """Return names in the order of the collection, or sorted if it is an unordered set."""
     return sorted(names) if isinstance(names, Set) else list(names)
 
 
@@ -164,7 +164,9 @@ def key_in_section_hint(name: str, valid: Iterable[str], at: str) -> str:
 
 
 def one_or_list(value: Any, kind: Any) -> Any:
-    """Return a list of one value for a single value of a key whose annotation needs a list, else the value itself."""
+    """Return a list of ``value`` if the annotation requires a list instead of this single value, else ``value``
+    itself.
+    """
     is_single = isinstance(value, str | int | float) and value != MISSING
     return [value] if is_single and accepts_list(kind) and check(value, kind, "") else value
 

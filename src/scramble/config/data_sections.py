@@ -138,7 +138,7 @@ class CaptionNegatives(MethodSection):
     surface: bool = True
 
     def faults(self, at: str) -> Iterator[str]:
-        """Check that the selection of captions by similarity has a model, and that only caption pairs are scored."""
+        """Check that a model is set if captions are selected by similarity, and that only caption pairs are scored."""
         yield from super().faults(at)
         if self.captions_per_image == "clip" and self.similarity is None:
             yield f"{at}.captions_per_image=clip needs a CLIP or SigLIP model: set {at}.similarity.path"
@@ -160,7 +160,7 @@ class WorldOptions(Section):
 
 @dataclass(frozen=True)
 class WorldMethod(CaptionNegatives):
-    """Swaps and replacements in the embedded world."""
+    """Swaps and replacements in captions of the embedded world."""
 
     options: WorldOptions | None = None
 
@@ -238,7 +238,9 @@ class SceneAlignOptions(Section):
     max_tokens: PositiveInt | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Check that a kind has a weight above 0, and that ``rewrite`` uses all options that are set."""
+        """Check that at least one kind has a weight above 0, that ``edits`` are valid, and that ``rewrite`` uses all
+        options that are set.
+        """
         if self.kinds is not None and not any(self.kinds.values()):
             yield f"{at}.kinds={as_override(self.kinds)} must contain at least one weight above 0"
         if self.edits is not None and (bad := [n for n in self.edits if not str(n).isdecimal() or int(n) < 1]):

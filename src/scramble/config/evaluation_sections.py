@@ -58,7 +58,7 @@ def benchmark_faults(benchmarks: Mapping[str, Mapping[str, Any] | None], at: str
 
 
 def protocol_faults(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield error messages for the name and the settings of a protocol."""
+    """Yield error messages for an unknown protocol and for invalid settings of a protocol."""
     from scramble.evaluation.items import EvaluationError
     from scramble.evaluation.protocols import Protocol, named_protocol, protocol_names
 
@@ -104,7 +104,7 @@ class JudgeSection(Section):
     object_halbench_prompt: Text | None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Check that there is a judge if it must judge faithfulness, and that the prompts are existing files."""
+        """Check that a judge is configured if faithfulness is judged, and that the prompts are existing files."""
         if self.faithfulness and self.engine is None:
             yield f"{at}.faithfulness=true needs a judge: set engine@{at}.engine=openai {at}.engine.model=..."
         for name in (field.name for field in dataclasses.fields(self) if field.name.endswith("_prompt")):

@@ -45,7 +45,7 @@ def no_run(folder: Path) -> str:
     """Return the message for a run folder that does not exist.
 
     If ``+debug=tiny`` or ``+debug=short`` created a run with this name, the message names this run. Otherwise the
-    message lists the existing runs with the most similar names, or all runs.
+    message lists the existing runs with similar names or, if there are none, all runs.
     """
     for place, choice in DEBUG_FOLDERS.items():
         if is_run(folder.parent / place / folder.name):
@@ -65,7 +65,7 @@ def no_run(folder: Path) -> str:
 
 
 def held_out_faults(run: Path, data: Path) -> Iterator[str]:
-    """Yield an error message if the data set of a run, whose held-out part is evaluated, does not exist or is not
+    """Yield an error message if the data set whose held-out part a script evaluates does not exist or is not
     finished.
     """
     if not data.is_dir():

@@ -147,7 +147,7 @@ def with_defaults(file: Path) -> list[Path]:
 
 
 def comments_of(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a YAML text, each with the comment above the key or in the same line."""
+    """Yield the keys of a YAML text, each with the comment above the key or on the same line."""
     path: list[tuple[int, str]] = []  # indentation and name of the mappings that contain a line
     pending: list[str] = []
     above: dict[int, str] = {}  # indentation -> comment of the following keys

@@ -75,8 +75,8 @@ def is_optional(key: str, cls: type) -> bool:
 
 @cache
 def _optional_keys(cls: type) -> frozenset[tuple[tuple[str, ...], bool]]:
-    """Return the optional keys as patterns, in which ``*`` matches any name. The second value of a pair states whether
-    every key below the pattern is optional, too.
+    """Return the optional keys as patterns, in which ``*`` matches any name. The second value of each pair states
+    whether every key below the pattern is also optional.
     """
     patterns = set(_patterns(cls, (), False, False))
     # A mapping of one variant that is a section in other variants (pairs.options) is not free.

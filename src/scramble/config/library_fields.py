@@ -30,7 +30,7 @@ QUANTIZATION: tuple[Source, ...] = (("transformers", "utils/quantization_config.
 
 @cache
 def field_names(sources: tuple[Source, ...]) -> tuple[str, ...]:
-    """Return the fields of classes in the order of their definition.
+    """Return the names of the fields of the classes ``sources``, in the order of their definition.
 
     The result is empty if a class is not where it is expected, which is possible with other versions of the libraries.
     """
@@ -44,7 +44,7 @@ def field_names(sources: tuple[Source, ...]) -> tuple[str, ...]:
 
 
 def _fields(package: str, file: str, cls: str) -> Iterator[str]:
-    """Yield the public fields of a dataclass, or the parameters of a class with a constructor."""
+    """Yield the names of a dataclass's public fields, or of the constructor's parameters for any other class."""
     spec = importlib.util.find_spec(package)
     path = Path(((spec and spec.submodule_search_locations) or [""])[0]) / file
     tree = ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")

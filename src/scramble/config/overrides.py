@@ -141,7 +141,9 @@ def expand_home(argument: str) -> str:
 
 
 def expand_home_in_values(cfg: DictConfig | ListConfig) -> None:
-    """Replace ``~/`` at the start of values of a composed configuration, which may be from a YAML file."""
+    """Replace ``~/`` at the start of all values of a composed configuration, because a YAML file may contain such
+    values.
+    """
     from omegaconf import DictConfig, ListConfig, OmegaConf
 
     keys: Iterable[Any] = range(len(cfg)) if isinstance(cfg, ListConfig) else [key for key in cfg if key != "hydra"]
@@ -198,7 +200,7 @@ def _is_structure(key: str, value: str) -> bool:
 
 
 def quoted(key: str, value: str) -> str:
-    """Return the argument that sets a key to exactly this text, quoted for Hydra and then for the shell."""
+    """Return the argument that sets a key to exactly the text ``value``, quoted for Hydra and then for the shell."""
     # Hydra requires quotes, and backslashes before quotes, to be escaped. OmegaConf would interpolate ${.
     text = re.sub(r'(\\*)"', lambda match: 2 * match[1] + '\\"', value)
     text = re.sub(r"(\\+)$", lambda match: 2 * match[1], text).replace("${", "\\${")
@@ -258,7 +260,7 @@ def _refused(text: str, error: Exception, accepted: Sequence[str], root: str, se
 
 
 def _world_fault(key: str, values: Mapping[str, Any], accepted: Sequence[str]) -> str | None:
-    """Return the error message for a key of other data (``data.path``) if the data is the embedded world, or None."""
+    """Return the error message for a key that only other data has (``data.path``) if the data is the embedded world."""
     (data,) = DataSection.__metadata__
     section, _, name = key.partition(".")
     is_known = section == "data" and any(name in hints(cls) for cls in data.classes.values())

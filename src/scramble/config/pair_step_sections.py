@@ -72,7 +72,9 @@ class PairSteps(Section):
     balance: Balance | None = None
 
     def faults(self, at: str) -> Iterator[str]:
-        """Check that benchmarks have a path or are on the hub, and that filters and balance name existing columns."""
+        """Check that benchmarks have a path or are on the hub, and that ``filters`` and ``balance`` name existing
+        columns.
+        """
         if self.exclude_benchmarks:
             yield from self._benchmark_faults(f"{at}.exclude_benchmarks", self.exclude_benchmarks)
         sections: dict[str, Any] = {"scores": self.scores or {}, "balance": self.balance or {}}  # checked mappings

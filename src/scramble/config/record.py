@@ -41,8 +41,8 @@ def complete(cfg: DictConfig, root: str, overrides: Sequence[str]) -> str | None
     """Call :func:`recall`, and choose the pairs, the benchmarks or the arm, unless the command line names them.
 
     Data that contains only pairs can be used only with ``pairs=given``, although an experiment or ``debug=tiny`` may
-    set another method. For data other than the embedded world, the held-out pairs are the only benchmark. ``share`` and
-    ``export`` use the run's only arm.
+    set another method. For data other than the embedded world, the held-out pairs are the only benchmark. If the run
+    has only one arm, ``share`` and ``export`` use this arm.
 
     Returns the line that :func:`recall` returns, a line that announces a new run, or None.
     """
@@ -172,11 +172,11 @@ def _has_folders(cfg: DictConfig) -> bool:
 
 
 def remember(cfg: DictConfig, root: str, overrides: Sequence[str]) -> None:
-    """Record the run's model, an objective from the command line, and a data folder outside the run in the run folder,
-    if this folder exists.
+    """Record the identity of a run in ``run.json``, if the run folder exists: the model, an objective that the command
+    line sets, and a data folder that the command line sets for training.
 
-    Model and objective are not changed after an arm has been trained. The script ``train`` always records the model.
-    The script ``generate`` records the model only if the command line sets it.
+    The recorded model and objective are not changed once the training of an arm has started. Until then, ``train``
+    always records the model, and ``generate`` records the model only if the command line sets it.
     """
     run = Path(cfg.run.dir) if "run" in cfg else Path()
     if root not in ("generate", "train") or not run.is_dir():
@@ -224,7 +224,7 @@ def _read(folder: Path, name: str = RECORD_FILE) -> dict[str, Any]:
 
 
 def _objectives(run: Path) -> list[Any]:
-    """Return the objectives of the run's arms, except for arms that failed."""
+    """Return the objectives of all arms of the run whose training has not failed."""
     stages = [_read(file.parent, STAGE_FILE) for file in sorted(run.glob(f"train/*/{STAGE_FILE}"))]
     configs = [stage["config"] for stage in stages if stage.get("status") in ("running", "stopped", "finished")]
     return [_objective(config["objective"], config["trainer"]) for config in configs]
@@ -242,8 +242,8 @@ def _composed(cfg: DictConfig, section: str) -> Any:
 
 
 def plain_section(cfg: DictConfig, section: str) -> Any:
-    """Return a section as plain values. Interpolations are resolved, and paths of files that the project includes are
-    replaced with existing paths.
+    """Return a section as plain values. Interpolations are resolved, and paths of files that ship with the project are
+    made valid in every working directory.
     """
     from omegaconf import Container, OmegaConf
 
@@ -254,8 +254,8 @@ def plain_section(cfg: DictConfig, section: str) -> Any:
 def _set_keys(overrides: Sequence[str], section: str, root: str) -> list[str]:
     """Return the keys of a section that the command line sets, or the section's name if the whole section is set.
 
-    ``experiment=...`` and ``debug=...`` set whole sections in scripts that generate or train. In scripts that only read
-    a run, these arguments set nothing, because the record of the run takes precedence.
+    In scripts that generate or train, ``experiment=...`` and ``debug=...`` count as setting the whole section. In all
+    other scripts, these arguments are ignored, because the record of the run takes precedence.
     """
     set_keys = []
     for override in overrides:
@@ -281,7 +281,7 @@ def _keys(overrides: Sequence[str]) -> set[str]:
 
 
 def _merged(section: str, recorded: Any, composed: Any, set_keys: Sequence[str]) -> tuple[Any, list[str]]:
-    """Return the value of the section, and the differences between the command line and the record."""
+    """Return the merged value of the section, and the differences between the command line and the record."""
     if not set_keys:
         return recorded, []
     if not isinstance(recorded, Mapping):

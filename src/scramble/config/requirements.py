@@ -23,8 +23,8 @@ def key_faults(value: Any, at: str) -> Iterator[str]:
 
 
 def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an error message for each requirement of generating the pairs that this machine does not meet. If the
-    folder already contains a data set, nothing is checked.
+    """Yield an error message for each condition of pair generation that this machine does not meet. If the folder
+    already contains a data set, nothing is checked.
     """
     if (folder / STAGE_FILE).is_file():
         return

@@ -74,7 +74,7 @@ class Root(Section):
     dry_run: bool
 
     def starts_elsewhere(self) -> bool:
-        """Return whether the work runs on different machines, which check their own environment."""
+        """Return whether the work runs on other machines, where the script checks the environment again."""
         return dict(self.launcher).get("kind") == "slurm"
 
     def data_faults(self) -> Iterator[str]:
@@ -137,8 +137,8 @@ class Train(Root):
 def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
     """Yield the error messages of :class:`PreferenceConfig`.
 
-    Importing this class takes seconds, so the check is skipped unless the configuration sets a field that configs/ does
-    not list, or a schedule other than ``cosine``, because transformers checks the options of schedules.
+    Importing this class takes seconds. The check is therefore skipped unless the configuration sets a field that
+    configs/ does not list, or a schedule other than ``cosine``, whose options transformers checks.
     """
     if not set(trainer) - set(hints(Trainer)) and trainer["lr_scheduler_type"] == "cosine":
         return

@@ -155,8 +155,8 @@ class Quantization(Section):
 
 
 def not_all_in(known: Collection[str], names: Collection[str]) -> bool:
-    """Return whether a name is not a known field. The types of the other fields, which only the slow import of the
-    library provides, are then checked after the key has been corrected.
+    """Return whether at least one of the names is not a known field. The types of all fields are then not checked until
+    the name has been corrected, because this check needs a slow import of the library.
     """
     return bool(known) and not set(names) <= set(known)
 
@@ -175,7 +175,7 @@ def _field_kind(field: dataclasses.Field[Any], annotation: Any) -> Any:
 
 
 def _foreign_fields(cls: type, refused: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a mapping from fields to annotations for :func:`scramble.field_checks.check`.
+    """Return a mapping from the fields of a library's class to annotations for :func:`scramble.field_checks.check`.
 
     The annotation of a refused field allows only the default.
     """

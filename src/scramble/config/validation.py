@@ -41,7 +41,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 
 def wrap_single_values(cfg: DictConfig, root: str) -> None:
-    """Replace each single value of a list-valued key by a list of this value, in place.
+    """Replace each single value of a list-valued key with a list of this value, in place.
 
     transformers, TRL and PEFT also accept a single value for most of their lists (``trainer.loss_type=sigmoid``).
     """

@@ -34,7 +34,7 @@ SATURATED = 5.0  # margin; at larger margins, the slope of the sigmoid loss is b
 
 
 def drop_rows_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Remove all rows after ``step``, the step of a checkpoint, from a log file, and return the remaining rows."""
+    """Remove all rows of a log file that are later than the checkpoint's ``step``, and return the remaining rows."""
     rows = [row for row in read_jsonl(path) if row["step"] <= step and step]
     if path.exists():
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -209,7 +209,9 @@ class ScoreBenchmarks(TrainerCallback):
 
 
 class DataFacts(TrainerCallback):
-    """Adds constant facts about the data set to the first evaluation of a run."""
+    """Adds values that do not change during training, such as statistics of the data set, to a run's first
+    evaluation.
+    """
 
     def __init__(self, numbers: Mapping[str, float]) -> None:
         self.numbers = dict(numbers)

@@ -40,7 +40,9 @@ class PairBatch:
         return _unpickled_batch, (self.tries, self._tensors(pickled), self.example_ids)
 
     def pin_memory(self) -> PairBatch:
-        """Copy the batch to page-locked memory, for asynchronous copies to the GPU. ``DataLoader`` calls it."""
+        """Copy the batch to page-locked memory, for asynchronous copies to the GPU. ``DataLoader`` calls this
+        method.
+        """
         return PairBatch(self.tries.pin_memory(), **self._tensors(Tensor.pin_memory), example_ids=self.example_ids)
 
     def _tensors(self, move: Callable[[Tensor], Any]) -> dict[str, Any]:

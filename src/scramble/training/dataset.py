@@ -16,7 +16,7 @@ from scramble.training.encoder import Encoder, check_examples
 
 @dataclass(frozen=True)
 class PairDataset(Sequence[Example]):
-    """The usable examples of a data set, which can be pickled and sent to ``DataLoader`` workers.
+    """The usable examples of a data set. The object can be pickled and sent to ``DataLoader`` workers.
 
     Attributes:
         examples: usable examples, in the order of the tables.
@@ -41,7 +41,7 @@ class PairDataset(Sequence[Example]):
     ) -> PairDataset:
         """Read the named tables, and write the rows that cannot be used to ``rejected_file``.
 
-        Raises DataError if no row is usable, or if more than ``args.max_rejected_fraction`` of the rows are rejected.
+        Raises DataError if no row is usable, or if too many rows are rejected (see ``args.max_rejected_fraction``).
         """
         rows, images = load_examples(data, tables, args.caption_prompt)
         encoder = Encoder(vlm, images, args.image_cache_mb * 1_000_000, args.loss_on_history)

@@ -143,7 +143,8 @@ def _num_bytes(prompt: Prompt) -> int:
 def check_examples(
     encoder: Encoder, examples: Iterable[Example], *, needs_rejected: bool, max_length: int
 ) -> tuple[list[Example], list[dict[str, str]]]:
-    """Return the usable examples, and ``{"id": ..., "reason": ...}`` for each rejected example, both in order.
+    """Return the usable examples, and ``{"id": ..., "reason": ...}`` for each rejected example, both in the original
+    order.
 
     Lengths are computed from image sizes and texts. Nothing is truncated; an example that is too long is rejected.
     """

@@ -157,7 +157,7 @@ def feature_parts(parts: Mapping[str, str], data: PairDataset) -> dict[str, str]
 def _check_space(
     folder: Path, by_images: Mapping[tuple[str, ...], Mapping[str, Example]], encoder: Encoder, feature_bytes: int
 ) -> None:
-    """Log the size of the cache, and raise StoreError if the disk has less free space."""
+    """Log the size of the cache, and raise StoreError if this size exceeds the free space on the disk."""
     tokens = 0
     for images in by_images:
         sizes = [image_size(encoder.images[image_id]) for image_id in images]

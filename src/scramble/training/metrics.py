@@ -1,6 +1,6 @@
 """Computes the metrics of a log row: averages over micro-batches and processes, and rates.
 
-Suffixes: P pairs of a micro-batch, M scored tokens.
+Suffixes of tensor names: P pairs of a micro-batch, M scored tokens.
 """
 
 from __future__ import annotations

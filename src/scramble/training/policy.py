@@ -1,7 +1,8 @@
-"""Defines the module that is trained. Its forward takes a batch of tries and returns log-probabilities.
+"""Defines the module that is trained. Its forward method takes a batch of tries and returns log-probabilities.
 
-Image encoding, reference and policy run inside one forward. DistributedDataParallel and FSDP hook into the forward of
-the module that they wrap, so they need exactly one call per micro-batch that uses every trained parameter.
+Image encoding, reference and policy run inside one call of this method. DistributedDataParallel and FSDP hook into the
+forward method of the module that they wrap, so they need exactly one call per micro-batch, and this call must use every
+trained parameter.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Policy(nn.Module):
         self._no_split_modules = sorted(set(getattr(self.model, "_no_split_modules", None) or ()) & present)
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the token embedding, to which transformers attaches NEFTune noise."""
+        """Return the token embedding, whose output transformers perturbs for NEFTune."""
         model: Any = self.vlm.backbone.model
         return model.get_input_embeddings()
 

@@ -96,7 +96,7 @@ def reference_logps(
         folder: folder of all caches; this cache is stored in ``folder/<key of parts>``.
         parts: the digests from :meth:`StartingModel.cache_parts`.
         data: all pairs of the data set.
-        backbone: the starting model, which runs in evaluation mode and without gradient.
+        backbone: the starting model, which runs in evaluation mode and without gradients.
         batch_tokens: positions per batch.
         workers: options of the workers that build the tries.
 

@@ -1,8 +1,8 @@
 """Decides which settings a resumed run may change, for the stage and for the checkpoint of a run.
 
-The stage (``stage.json``) records the settings as they were configured. They are compared before a model is loaded, and
-also protect a finished result. The checkpoint (``manifest.json``) records the values that training used, and digests of
-model and data. Both use the same fields (:func:`free_fields`).
+The stage (``stage.json``) records the settings as they were configured. They are compared before a model is loaded,
+even if the run is already finished. The checkpoint (``manifest.json``) records the values that training used, and
+digests of model and data. Both omit the fields that a resumed run may change (:func:`free_fields`).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def changes_since_stage(recorded: Mapping[str, Any], config: Mapping[str, Any], 
     """Return the settings of an arm that differ from its ``stage.json``, as ``key (old -> new)``.
 
     If a setting is missing from one configuration, it is assumed to have its default value. Different values of
-    ``backend`` are equal if they select the same backend for the ``model`` (a section of the configuration).
+    ``backend`` count as equal if they select the same backend for ``model`` (a section of the configuration).
     """
     defaults = _option_defaults()
     old, new = (dict(side["trainer"]) for side in (recorded, config))

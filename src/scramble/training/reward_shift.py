@@ -19,7 +19,8 @@ class RewardShift:
     - ``inclusive``: the mean includes the current micro-batch, as in TRL up to 0.28 and in InternVL's trainer.
     - ``none``: the shift is always 0, as in TRL since 0.29.
 
-    Rewards are beta times log-ratio (nats). Every process must make the same calls, which are collective operations.
+    A reward is beta times the log-ratio, in nats. Every process must make the same calls, which are collective
+    operations.
     """
 
     def __init__(self, kind: str = "earlier", device: torch.device | str = "cpu") -> None:
@@ -42,7 +43,7 @@ class RewardShift:
             self._merge_step()
 
     def end_step(self) -> None:
-        """End an optimizer step, whose rewards then become part of the mean."""
+        """End an optimizer step. With ``earlier``, the rewards of the step become part of the mean."""
         if self.kind == "earlier":
             self._merge_step()
 

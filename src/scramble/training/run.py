@@ -84,7 +84,7 @@ def train(
         WorkerError: the operating system killed a data loading worker.
         NonFiniteError: a loss or gradient is NaN or infinite. The message names the step and its pairs.
         Stopped: a signal requested a stop (see ``interrupt``). The last step is saved.
-        ValueError: settings contradict each other, or the model was trained before and not loaded again.
+        ValueError: settings contradict each other, or ``vlm`` has already been trained: load the model again.
 
     Examples:
         >>> import scramble
@@ -280,7 +280,7 @@ class Caches:
 
     @contextlib.contextmanager
     def _building(self, cache: str) -> Iterator[None]:
-        """Compute in the precision of training, and add the time to ``seconds``."""
+        """Within the block, compute in the precision of training. Record the time spent in the block in ``seconds``."""
         started = time.perf_counter()
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bool(self.args.bf16)):
             yield

@@ -26,7 +26,7 @@ def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bo
 
 
 def few_steps_warning(steps: int, num_examples: int, *, has_warmup: bool) -> str:
-    """Return a warning if a run, whose length follows from the data, has fewer than :data:`FEW_STEPS` steps, else "".
+    """Return a warning if a run whose length follows from the data has fewer than :data:`FEW_STEPS` steps, else "".
 
     With warm-up, the first step of a run has learning rate 0.
     """

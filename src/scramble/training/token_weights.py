@@ -1,6 +1,6 @@
 """Computes weights from token log-probabilities: WPO weights pairs, and LD-DPO weights tokens.
 
-Suffixes: M scored tokens, Q sequences, P pairs.
+Suffixes of tensor names: M scored tokens, Q sequences, P pairs.
 """
 
 from __future__ import annotations

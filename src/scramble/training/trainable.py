@@ -134,13 +134,14 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
         vlm: the base model, without adapter.
         peft: fields of :class:`peft.LoraConfig`. ``target_modules`` defaults to the family's targets. ``all-linear``
             selects the same targets, and a list, or a single name such as ``q_proj``, names layers of the language
-            model. ``target_parameters`` names parameters that are not linear layers, such as the experts of a mixture.
+            model. ``target_parameters`` names parameters outside linear layers, such as the experts of a
+            mixture-of-experts model.
         vision: whether to adapt vision tower and projector as well: all their linear layers by default, or the layers
             that the regular expression ``target_modules`` matches.
 
     Raises:
-        ModelError: PEFT does not have a field, or the targets match nothing, match a layer of the tower, the projector
-            or the output head, or name experts that are not linear layers.
+        ModelError: a key of ``peft`` is not a field of ``LoraConfig``, or the targets match nothing, match a layer of
+            the tower, the projector or the output head, or name experts that are not linear layers.
     """
     from peft import LoraConfig
 

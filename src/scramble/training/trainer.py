@@ -1,6 +1,6 @@
 """Defines the preference trainer on tries, which computes the loss and the metrics of a micro-batch.
 
-Suffixes: P pairs of a micro-batch, Q sequences.
+Suffixes of tensor names: P pairs of a micro-batch, Q sequences.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class PreferenceTrainer(RunTrainer):
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Return the gradient norm, and forget the examples of the optimizer step."""
+        """Return the gradient norm, and clear the list of the optimizer step's examples."""
         norm = super()._get_grad_norm(model, grad_norm)
         self._step_examples.clear()
         return norm
@@ -215,8 +215,8 @@ class PreferenceTrainer(RunTrainer):
     def evaluate_pairs(self) -> dict[str, float]:
         """Return the loss and metrics of the held-out pairs, averaged over examples and processes.
 
-        Every process scores its share of the micro-batches, which is at least one. The reward shift is used but not
-        updated.
+        Every process scores its share of the micro-batches, which contains at least one micro-batch. The reward shift
+        is used but not updated.
         """
         collator: Any = self.eval_collator
         data: Any = self.eval_dataset

@@ -59,7 +59,8 @@ def trl_trainer(
         callbacks: transformers' callbacks.
 
     Raises:
-        ModelError: PEFT does not have a field, or its targets do not match the model.
+        ModelError: a key of ``args.peft`` is not a field of ``LoraConfig``, or the adapter's targets do not match the
+            model.
     """
     if args.peft is None:
         select_trained_weights(vlm, args)
@@ -93,8 +94,8 @@ def _example(row: Mapping[str, Any]) -> Example:
 class RowCollator:
     """Collates examples into the batches of TRL's trainers: all chosen answers, then all rejected answers.
 
-    The keys are the same as in TRL's ``DataCollatorForPreference`` (with ``completion_mask``) or
-    ``DataCollatorForLanguageModeling`` (with ``labels``), and the family's image inputs.
+    The keys are those of TRL's ``DataCollatorForPreference`` (with ``completion_mask``) or
+    ``DataCollatorForLanguageModeling`` (with ``labels``), plus the family's image inputs.
 
     Attributes:
         encoders: the encoder of each split, because each split has its own images.
@@ -197,7 +198,7 @@ class TRLBackend(RunTrainer):
         return args
 
     def prepare_batch(self, batch: dict[str, Tensor]) -> dict[str, Any]:
-        """Return the batch itself, because its keys are TRL's."""
+        """Return the batch unchanged, because its keys are already the keys that TRL expects."""
         return batch
 
     def evaluate_pairs(self) -> dict[str, float]:
