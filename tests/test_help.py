@@ -40,7 +40,7 @@ def test_values_and_sentences_are_those_of_the_choices() -> None:
     )
     sentence = "# Number of training epochs."
     assert f"{sentence}\ntrainer.num_train_epochs=2\n" in text
-    assert "# The folder, or the caption file itself.\ndata.path=(required)" in text
+    assert "# The folder with the images and their captions, or the caption file.\ndata.path=(required)" in text
     assert "language model are trained.\npeft.r=32\n" in text
     assert "data.embed=true" in text, "keys of the files that a choice starts from"
     assert "  data=... [image_folder] coco, gqa" in text and "data.n_train" not in text

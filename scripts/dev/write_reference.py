@@ -33,13 +33,13 @@ INTRODUCTION = """\
 Every key can be set on the command line (`trainer.beta=0.05`). A file of a configuration group is selected by its name
 (`data=coco`), and an experiment is added with a plus (`+experiment=molmo_dpo`). `--help` prints the keys of a script
 with the values that result from the other arguments, for example `python scripts/train.py data=coco --help`. Unknown
-keys and invalid values are rejected with an error message before any work starts. A list may be given as a single value
-(`trainer.loss_type=sigmoid`). An option of TRL's scripts, such as `--num_train_epochs 3`, is answered with the argument
-to write instead (`trainer.num_train_epochs=3`).
+keys and invalid values are rejected with an error message before any work starts. A list with one element can be
+written as a single value (`trainer.loss_type=sigmoid`). For an option of TRL's scripts, such as `--num_train_epochs 3`,
+the error message names the argument to use instead (`trainer.num_train_epochs=3`).
 
 **required** means that a key has no default. `${...}` stands for the value of another key. If the default of a key is
-in parentheses, no file in `configs/` contains the key. Some of these keys need a plus (`+trainer.log_entropy=true`). If
-the plus is missing, the error message asks for it."""
+in parentheses, the files from which the table takes its defaults do not contain the key. Some of these keys need a plus
+(`+trainer.log_entropy=true`). If the plus is missing, the error message asks for it."""
 TRAINER = """\
 All other fields of `trl.DPOConfig` and `transformers.TrainingArguments` can be set in the same way
 (`trainer.adam_beta2=0.95`). If the trainer does not support a field, the error message states the reason and, if there
@@ -76,38 +76,42 @@ SENTENCES = {
     "symmetric about 0.",
     "exponent": "Exponent of the odds. With a larger exponent, fewer pairs remain, and their text-only accuracy is "
     "lower.",
-    "lora_dropout": "Dropout of the adapter's inputs. Answers that share a token also share its dropout mask.",
+    "lora_dropout": "Dropout probability of the adapter's inputs. Answers that share a token also share its dropout "
+    "mask.",
     "target_modules": "Layers with an adapter, as in PEFT. null selects all linear layers of the language model.",
     "modules_to_save": "Further modules that are trained as a whole and saved with the adapter, as in PEFT.",
-    "target_parameters": "Parameters with an adapter that are not linear layers, such as fused experts, as in PEFT.",
-    "llm_int8_skip_modules": "Modules that are not quantised. null selects tower, projector and head.",
+    "target_parameters": "Parameters outside linear layers, such as fused experts, that get an adapter, as in PEFT.",
+    "llm_int8_skip_modules": "Modules that are not quantised. null selects the vision tower, the projector and the LM "
+    "head.",
     "init_lora_weights": "Initial weights of the adapter, as in PEFT.",
     "watch.benchmarks": "Benchmarks that are scored on the validation split during training.",
     "watch.limit": "Maximum number of items per benchmark during training.",
-    "engine": "Engine that generates texts (openai, transformers or vllm), with the keys of this engine.",
+    "engine": "Kind (openai, transformers or vllm) and options of the engine that generates texts.",
     "objective.name": "Name of the objective. By default, it is a part of the arm's name.",
     "data.styles": "Weights of the caption styles. The default is {relation: 0.4, chain: 0.15, list: 0.2, scene: 0.15, "
     "count: 0.1}.",
     "mix.weight": "Relative share of this input among the pairs.",
     "mix.path": "Path or hub id of this input.",
-    "scores.grammar": "CoLA classifier that scores grammar.",
+    "scores.grammar": "CoLA classifier that scores the grammar of both texts.",
     "scores.plausibility": "Vera model that estimates whether a statement is plausible.",
-    "scores.likelihood": "Causal language model, or vision-language model without the image, that scores likelihood.",
+    "scores.likelihood": "Causal language model, or vision-language model without the image, that computes the "
+    "likelihood of both texts.",
     "scores.similarity": "CLIP or SigLIP model that compares both texts with the image.",
-    "pairs.refine": "Options of the refinement, which drops training pairs that text-only classifiers predict. null "
-    "skips the refinement.",
+    "pairs.refine": "Options of the refinement, which drops training pairs whose chosen text is recognised by "
+    "text-only classifiers. null skips the refinement.",
     "pairs.captions_per_image": "Captions to use per image: all, one (which the seed selects) or clip (the caption "
     "that is most similar to the image).",
     "pairs.form": "Form of the pairs: caption (the caption is preferred to its negative), yes-no (yes/no questions "
     "about both texts) or both.",
     "pairs.similarity": "CLIP or SigLIP model that selects the captions for captions_per_image=clip.",
-    "pairs.surface": "Normalise spaces, capitals and final punctuation of both texts.",
-    "options.check": "Drop negatives that are true of the image according to the world's judge.",
+    "pairs.surface": "Normalise the spaces, capitals and final punctuation of both texts.",
+    "options.check": "Drop negatives that are true of the image according to the embedded world's judge.",
     "options.kinds": "Kinds of negatives to generate. null generates all kinds.",
     "options.lexicon": "Folder of word lists. null uses the shipped lists.",
     "options.seed": "Sampling seed.",
-    "options.graphs": "Source of the scene graphs: given (only the graphs stored with the images), captions (parse the "
-    "captions of images without a graph) or engine (prompt a multimodal model for these images).",
+    "options.graphs": "Source of the scene graphs: given (only the graphs that are stored with the images), captions "
+    "(for images without a graph, the captions are parsed) or engine (for images without a graph, a multimodal model "
+    "generates the graphs).",
     "options.pipeline": "spaCy pipeline that parses captions.",
     "options.generate_rationales": "For questions without a rationale, generate a rationale from the scene graph.",
     "options.temperature": "Sampling temperature.",

@@ -176,7 +176,9 @@ class PreferenceConfig(DPOConfig):
     )
     max_rejected_fraction: float = field(
         default=0.05,
-        metadata={"help": "Maximum fraction of unusable rows. A single unusable row never stops a run."},
+        metadata={
+            "help": "Maximum fraction of unusable rows. A single unusable row is allowed if any other row is usable."
+        },
     )
     log_entropy: bool = field(
         default=False,
