@@ -3,7 +3,7 @@
 Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC``, split test. Counts: 2,933 items
 (replace obj 1,200, replace rel 462, replace att 437, add obj 399, add att 76, swap att 278, swap obj 81). Chance: text
 25, image 25, group 16.67, group matching 50, and 50 for each of BiVLC's four comparisons. Human: published only as a
-figure. The kind of an item is its type with its subtype, and its tag is the type. ``text`` is the paper's I2T, and
+figure. The kind of an item combines its type and subtype, and its tag is the type. ``text`` is the paper's I2T, and
 ``image`` is the paper's T2I.
 
 Tests compare all seven outcomes with the original code on recorded scores.

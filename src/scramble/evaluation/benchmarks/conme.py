@@ -5,8 +5,8 @@ Paper: Huang et al., NeurIPS 2024 (arXiv 2406.08164). Data: the hub *model* repo
 ``replace-{att,obj,rel}.csv`` (question with its options, image, answer). The images are COCO's. Counts: not published.
 Chance: 50 (two options). Human: not published. Headline: mean over the three splits (``accuracy_macro``).
 
-With ``protocol=scramble``, letters are parsed by prefix, as in SCRAMBLe's scorer. The scores have not been compared
-with a reference implementation, because the files of the benchmark were not available.
+With ``protocol=scramble``, a reply is right if it begins with the right letter, as in SCRAMBLe's scorer. The scores
+have not been compared with a reference implementation, because the files of the benchmark were not available.
 
 Assumptions: only the column names of the files were available, not the files themselves. It is not known whether
 ``correct`` identifies the right option of ``text_options`` by its index, letter or text. All three forms are accepted,

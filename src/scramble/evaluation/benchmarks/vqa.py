@@ -220,7 +220,7 @@ def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None
 
 
 def _part(root: str | Path | None, part: str) -> Path | None:
-    """Return the sub-folder of a local copy that contains one configuration of the hub data set."""
+    """Return the sub-folder of ``root`` with one configuration of the hub data set, or None without a local copy."""
     if root is None:
         return None
     folder = Path(root)

@@ -39,8 +39,8 @@ def check_formats(names: Sequence[str]) -> None:
 def write(
     name: str, folder: str | Path, model: str, task: str, items: Sequence[Item], outcomes: Sequence[Outcome]
 ) -> Path | None:
-    """Write predictions in one format below ``folder``. Return None if the format does not support these items: each
-    format needs questions, and EvalAI needs questions whose ids are numbers.
+    """Write predictions in one format below ``folder``. Return None if the format does not support these items: every
+    format requires questions, and EvalAI requires numeric question ids.
 
     Raises:
         EvaluationError: a text is too long for the format.
@@ -97,7 +97,7 @@ def write_vlmevalkit(path: str | Path, table: Sequence[Mapping[str, Any]]) -> No
 
 
 def write_lmms_eval(path: str | Path, task: str, items: Sequence[Item], outcomes: Sequence[Outcome]) -> None:
-    """Write lmms-eval's ``<date>_samples_<task>.jsonl``: doc, target, resps, filtered_resps, doc_hash, metric."""
+    """Write a file in the format of lmms-eval's ``<date>_samples_<task>.jsonl``, with one row per item."""
     lines = []
     for number, (row, outcome) in enumerate(zip(rows(items, outcomes), outcomes, strict=True)):
         doc = {key: value for key, value in row.items() if key != "prediction"}
@@ -123,7 +123,7 @@ def write_evalai(path: str | Path, items: Sequence[Item], outcomes: Sequence[Out
 
 
 def write_mmbench(path: str | Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Write the MMBench server's xlsx: index, question, A, B, C, D, prediction (the server knows the answers)."""
+    """Write the xlsx file for the MMBench server: index, question, A, B, C, D, prediction (without the answer)."""
     columns = ("index", "question", "A", "B", "C", "D", "prediction")
     write_xlsx(path, [{column: row.get(column, "") for column in columns} for row in table])
 
