@@ -57,7 +57,7 @@ def make_pairs(
 
     Returns:
         A summary with the counts per split (``splits``), the number of rejected rows (``rejected_rows``) and the
-        accuracies of the audit.
+        text-only accuracies of the audit.
 
     Raises:
         ConfigError: a source, method or setting is unknown, or a required setting has no value.

@@ -333,5 +333,6 @@ def _num_averaged(values: Sequence[float]) -> int:
     """Return the number of rows in the mean of the last rows.
 
     The number is at most half of all rows, so that the means of the first and of the last rows have no row in common.
+    For a single row, it is 1.
     """
     return min(RECENT, max(1, len(values) // 2)) if values else 0

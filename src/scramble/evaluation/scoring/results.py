@@ -14,7 +14,7 @@ scores         by name: ``value``, ``standard_error``, ``low`` and ``high`` (95 
                unknown), ``gradings`` and ``grading_interval`` (only for repeated gradings by a judge)
 rates          counts: ``n``, ``tied_items``, ``ties``, ``unparsed``, ``refused``, ``judge``, ``unread``, ``unscored``;
                rates in [0, 1]: ``unparsed_rate``, ``refused_rate``
-self_test      comparison of batch size 1 with batch size n: ``groups``, ``max_logprob_difference`` (nats),
+self_test      comparison of batch size 1 with larger batches: ``groups``, ``max_logprob_difference`` (nats),
                ``texts`` (number of generated replies), ``texts_differ``; or null
 environment    package versions, git commit, platform, hardware
 times          ``model_seconds``, ``other_seconds``, ``queries`` (number of all queries), ``scored_now`` (number of
