@@ -1,4 +1,4 @@
-"""Tests engines in this process with a tiny random model: encoding, sampling and reports."""
+"""Tests in-process engines with a tiny random model: encoding, sampling and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests generation through an engine, with a scripted server and with a model in this process."""
+"""Tests generation through an engine, with a scripted server and with an in-process model."""
 
 from __future__ import annotations
 
