@@ -52,7 +52,7 @@ class Family:
         name: the family's name in configs and reports.
         model_types: values of ``config.model_type`` of this family.
         language_model, head: module paths in the unwrapped model.
-        vision: module paths of tower and projector.
+        vision: module paths of the tower and the projector.
         lora_targets: regular expression for the names of the linear layers that get a LoRA adapter by default. PEFT
             matches this expression against whole module names, so it must include the path of the language model.
         combine: see :class:`scramble.trie.backbone.Backbone`.

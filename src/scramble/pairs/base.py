@@ -78,7 +78,7 @@ class Skip:
     item: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """Return the row in ``skipped.jsonl``."""
+        """Return the row for ``skipped.jsonl``."""
         return {**self.item, "reason": self.reason}
 
 

@@ -116,7 +116,7 @@ def _read_place(images: BenchmarkImages, name: str, place: Path) -> None:
 def _number_ids(text: str) -> set[int | None]:
     """Return the COCO ids in fields such as ``"image_id": 139``.
 
-    If one of the ids is too large for COCO, all ids are ids of Visual Genome, and the result is empty.
+    If one of the ids is too large for COCO, all ids are taken to be Visual Genome ids, and the result is empty.
     """
     numbers = _ID_FIELD.findall(text)
     return set(map(coco_id, numbers)) if all(int(number) <= _LARGEST for number in numbers) else set()
@@ -129,7 +129,7 @@ def _add(images: BenchmarkImages, name: str, ids: set[int | None], file: ImageFi
 
 
 def _read_parquet(images: BenchmarkImages, name: str, file: Path) -> None:
-    """Read the images of a parquet file (columns of bytes and path, as in ``datasets``) and its COCO file names."""
+    """Read the images (``bytes`` and ``path``, as in ``datasets``) and the COCO file names in a parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

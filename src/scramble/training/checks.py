@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_settings(args: PreferenceConfig) -> None:
-    """Raise ValueError for refused fields, contradictory fields, numbers outside their range, and missing packages."""
+    """Raise ValueError for unsupported or contradictory values, numbers outside their range, and missing packages."""
     _check_refused(args)
     values = {name: _config_value(getattr(args, name)) for name in hints(TrainerSettings)}
     values["report_to"] = values["report_to"] or "none"

@@ -60,7 +60,7 @@ class Workers:
 
     @classmethod
     def of(cls, args: TrainingArguments) -> Workers:
-        """Return the options in transformers' training arguments."""
+        """Create the options from transformers' training arguments."""
         pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
         context = args.dataloader_multiprocessing_context
         return cls(args.dataloader_num_workers, args.dataloader_prefetch_factor, pin_memory, context)

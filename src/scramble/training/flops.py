@@ -40,7 +40,7 @@ READS_INPUTS = re.compile(r"\w+\.0\.(self_attn\.[qkv]_proj|linear_attn\.in_proj_
 
 
 def tower_products(backbone: Backbone, images: Sequence[ImageInputs | None]) -> dict[str, Products]:
-    """Return the matrix products of tower and projector for distinct images, by part.
+    """Return the matrix products of the tower and the projector for distinct images, by part.
 
     The forward pass is run once and recorded. If the tower is trained, the backward pass is derived from the recorded
     products.

@@ -1,6 +1,6 @@
 """Defines the preference losses, which are pure functions of summed log-probabilities.
 
-Every loss takes :class:`PairLogps` and returns one loss per pair, (P,), in nats unless the docstring says otherwise.
+Every loss takes :class:`PairLogps` and returns one loss per pair, (P,), in nats unless its docstring says otherwise.
 The training loss is the mean over pairs. Policy and reference log-probabilities are sums over the answer's tokens.
 
 Suffixes: P pairs. Symbols used in the docstrings, for one pair with prompt x, chosen c and rejected r:
@@ -10,7 +10,7 @@ Suffixes: P pairs. Symbols used in the docstrings, for one pair with prompt x, c
     sigma                                    logistic function; log sigma(z) = -softplus(-z)
     beta, eps                                inverse temperature, label smoothing
 
-TRL 1.16 is the tested reference for every name in :data:`LOSSES` (``bco_pair`` with shift 0).
+Every loss in :data:`LOSSES` is tested against TRL 1.16 (``bco_pair`` with shift 0).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
 
-    An objective without rejected answers and reference (``sft``) sets ``policy_rejected``, ``ref_chosen``,
-    ``ref_rejected`` and ``rejected_tokens`` to zeros. ``f_divergence_type``, one of :data:`F_DIVERGENCES`, determines
+    For an objective without rejected answers and a reference model (``sft``), ``policy_rejected``, ``ref_chosen``,
+    ``ref_rejected`` and ``rejected_tokens`` are zeros. ``f_divergence_type``, one of :data:`F_DIVERGENCES`, determines
     the margin that DPO-like losses use.
     """
 
@@ -54,12 +54,12 @@ class PairLogps(NamedTuple):
 
     @property
     def f_chosen(self) -> Tensor:
-        """Return the derivative f'(t) of the divergence for the chosen answers (P,), where log t = h_c."""
+        """Derivative f'(t) of the divergence for the chosen answers (P,), where log t = h_c."""
         return f_derivative(self.h_chosen, self.f_divergence_type, self.f_alpha_divergence_coef)
 
     @property
     def f_rejected(self) -> Tensor:
-        """Return the derivative f'(t) of the divergence for the rejected answers (P,), where log t = h_r."""
+        """Derivative f'(t) of the divergence for the rejected answers (P,), where log t = h_r."""
         return f_derivative(self.h_rejected, self.f_divergence_type, self.f_alpha_divergence_coef)
 
     @property
@@ -197,7 +197,7 @@ def aot(logps: PairLogps, beta: float, label_smoothing: float = 0.0) -> Tensor:
     Melnyk et al. 2024 (2406.05882).
 
     The P values belong to ranks, not to pairs. With beta = 1, the policy margins (3, 1) and the reference margins
-    (0, 2) give the sorted differences (1 - 0, 3 - 2) = (1, 1) and twice the loss log(1 + e^-1) = 0.313262.
+    (0, 2) give the sorted differences (1 - 0, 3 - 2) = (1, 1), so both values are log(1 + e^-1) = 0.313262.
     """
     policy_P, _ = torch.sort(logps.policy_chosen - logps.policy_rejected, dim=0)
     ref_P, _ = torch.sort(logps.ref_chosen - logps.ref_rejected, dim=0)
@@ -282,7 +282,7 @@ def _smoothed_logistic(z_P: Tensor, label_smoothing: float) -> Tensor:
 
 @dataclass(frozen=True)
 class LossFunction:
-    """A loss and what it needs.
+    """A loss function and its requirements.
 
     Attributes:
         function: the function, which takes the log-probabilities and the values of ``options``.
@@ -366,6 +366,6 @@ def combine(
 
 
 def weighted_sum(weights: Mapping[str, float], means: Mapping[str, Tensor]) -> Tensor:
-    """Return the weighted sum of the mean losses, which is 0.8 L_p + 0.2 L_q + 1.0 L_g for MPO (2411.10442)."""
+    """Return the weighted sum of the mean losses, for example 0.8 L_p + 0.2 L_q + 1.0 L_g for MPO (2411.10442)."""
     terms = [weight * means[name] for name, weight in weights.items()]
     return torch.stack(terms).sum()

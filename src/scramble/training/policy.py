@@ -144,7 +144,7 @@ class Policy(nn.Module):
         return self
 
     def _untouched_vision(self) -> Tensor | float:
-        """Return a zero that depends on the trained weights of tower and projector.
+        """Return a zero that depends on the trained weights of the tower and the projector.
 
         A batch without images does not use the tower, and some towers have layers that no feature depends on (the last
         layer of CLIP in LLaVA, the pooling head of SigLIP). Without this term, the weights of such layers would get no

@@ -42,7 +42,7 @@ def turn_off_dropout(model: nn.Module) -> None:
 
 
 def check_model(vlm: VLM, args: PreferenceConfig, backend: str) -> None:
-    """Raise ValueError if settings contradict the model."""
+    """Raise ValueError if the training settings contradict the model."""
     if not vlm.has_adapter and any("lora_" in name for name, _ in vlm.model.named_parameters()):
         raise ValueError(
             "the model was trained before and has an adapter in its layers: load the model again with load_vlm"
@@ -87,7 +87,7 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0, *, vision: bool =
     """Add a new LoRA adapter to the language model and freeze everything else.
 
     Args:
-        vlm: the base model, without adapter.
+        vlm: the base model, without an adapter.
         peft: see :func:`lora_config`.
         seed: seed of the adapter's initial weights; TRL draws the same weights from the same seed.
         vision: see :func:`lora_config`.
@@ -112,7 +112,7 @@ def add_lora(vlm: VLM, peft: Mapping[str, Any], seed: int = 0, *, vision: bool =
 
 
 def num_new_weights(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> int:
-    """Return the number of weights that :func:`add_lora` trains. The model needs no weights (device ``meta``).
+    """Return the number of weights that :func:`add_lora` trains. The model may be on the ``meta`` device.
 
     Raises:
         ModelError: see :func:`lora_config`.
@@ -131,17 +131,18 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
     """Return the ``LoraConfig`` of a new adapter on the language model.
 
     Args:
-        vlm: the base model, without adapter.
+        vlm: the base model, without an adapter.
         peft: fields of :class:`peft.LoraConfig`. ``target_modules`` defaults to the family's targets. ``all-linear``
             selects the same targets, and a list, or a single name such as ``q_proj``, names layers of the language
             model. ``target_parameters`` names parameters outside linear layers, such as the experts of a
             mixture-of-experts model.
-        vision: whether to adapt vision tower and projector as well: all their linear layers by default, or the layers
-            that the regular expression ``target_modules`` matches.
+        vision: whether to also adapt the vision tower and the projector: all their linear layers by default, or the
+            layers that the regular expression ``target_modules`` matches.
 
     Raises:
-        ModelError: a key of ``peft`` is not a field of ``LoraConfig``, or the targets match nothing, match a layer of
-            the tower, the projector or the output head, or name experts that are not linear layers.
+        ModelError: a key of ``peft`` is not a field of ``LoraConfig``, a value is unsupported, or the targets match no
+            linear layer, match the output head or, without ``vision``, the tower or the projector, or name experts that
+            are not linear layers.
     """
     from peft import LoraConfig
 
@@ -205,10 +206,10 @@ def _layer_names(backbone: Backbone) -> list[str]:
 
 
 def _linear_in_vision(backbone: Backbone) -> list[str]:
-    """Return the names of the linear layers of tower and projector, escaped for a regular expression.
+    """Return the names of the linear layers of the tower and the projector, escaped for a regular expression.
 
-    Layers inside ``nn.MultiheadAttention`` are omitted. This module reads the weights without calling the layers, so an
-    adapter would have no effect.
+    Layers inside ``nn.MultiheadAttention`` are omitted: it reads their weights without calling them, so an adapter
+    would have no effect.
     """
     attention = [part for part in backbone.model.modules() if isinstance(part, nn.MultiheadAttention)]
     vision = {id(m) for part in backbone.vision for m in part.modules()}
@@ -217,10 +218,10 @@ def _linear_in_vision(backbone: Backbone) -> list[str]:
 
 
 def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False) -> None:
-    """Raise ModelError unless ``targets`` matches linear layers of the language model and nothing else.
+    """Raise ModelError if ``targets`` matches no linear layer, or matches the tower, the projector or the output head.
 
-    ``targets`` is a regular expression over whole module names. With ``vision``, the expression may also match linear
-    layers of tower and projector.
+    ``targets`` is a regular expression over whole module names. With ``vision``, the expression may match layers of the
+    tower and the projector. It must not name experts that are fused parameters.
     """
     try:
         pattern = re.compile(targets)
@@ -248,7 +249,7 @@ def check_lora_targets(backbone: Backbone, targets: str, *, vision: bool = False
 
 
 def _check_experts(backbone: Backbone, targets: str, matched: Sequence[str]) -> None:
-    """Raise ModelError if ``targets`` names experts, but the experts of a layer are single parameters."""
+    """Raise ModelError if ``targets`` names experts that are fused parameters and not linear layers."""
     fused = _fused_experts(backbone)
     if fused and re.search(r"experts\b", targets) and not any(".experts." in name for name in matched):
         raise ModelError(
@@ -277,9 +278,10 @@ def check_target_parameters(backbone: Backbone, names: Sequence[str]) -> None:
 
 
 def set_trained(vlm: VLM, *, vision: bool) -> None:
-    """Make all weights of decoder and head trainable and, with ``vision``, all other weights.
+    """Make the decoder, the head and the input embeddings trainable, and freeze all other weights unless ``vision``.
 
-    The other weights are the tower, the projector and learned vectors that end a row of image features.
+    The other weights are those of the tower and the projector, and any learned vector that ends each row of image
+    features.
     """
     backbone = vlm.backbone
     vlm.model.requires_grad_(vision)

@@ -63,7 +63,7 @@ class DeepFeatures(NamedTuple):
 
 
 class Backbone(Protocol):
-    """The parts of a vision-language model: tower and projector, embeddings, decoder and head.
+    """The parts of a vision-language model: the tower and projector, the embeddings, the decoder and the head.
 
     Attributes:
         model: the module with all weights, without a DDP or PEFT wrapper (adapters are inside its layers).

@@ -1,4 +1,4 @@
-"""Generates a world as train, val and test folders. The folders contain the same kinds of records as real sources."""
+"""Generates a world as train, val and test folders, with the same kinds of records as real data."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def build_world(
         objects: minimum and maximum number of objects in a scene.
         lookalikes: probability that an object gets the shape or colour of an earlier object.
         captions_per_image: number of different true captions per image.
-        styles: weights of the kinds of captions; None means ``scramble.world.captions.CAPTION_STYLES``.
+        styles: weights of the caption styles; None means ``scramble.world.captions.CAPTION_STYLES``.
         sized: fraction of captions that mention sizes.
         questions_per_image: maximum number of questions per image. Some scenes do not allow every kind of question.
         question_kinds: the kinds of questions.
         quads_val, quads_test: number of 2x2 items per kind and tag.
         first_train: index of the first training scene. The sequence of training scenes is unlimited, so another index
-            selects other training images with the same val and test splits.
+            selects other training images. The val and test splits stay the same.
     Returns:
         Counts per split: ``{"train": {"images": ..., "questions": ..., "quads": ...}, ...}``.
     Raises:

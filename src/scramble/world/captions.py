@@ -27,7 +27,7 @@ def captions(
     """Return ``count`` different captions that are true of the scene.
 
     Raises:
-        WorldError: a style is unknown, or the scene has fewer captions than ``count``.
+        WorldError: a style is unknown, or too few different captions of the scene were found.
     """
     unknown = sorted(set(styles) - set(_PLANS))
     if unknown:

@@ -24,7 +24,7 @@ _RGB = {
 
 
 def draw(scene: Scene, image_size: int) -> Image.Image:
-    """Draw the scene as an RGB image of ``image_size`` pixels per side. Raise WorldError for fewer than 48."""
+    """Draw the scene as an RGB image of ``image_size`` pixels per side. Raise WorldError below 48 pixels."""
     from PIL import Image, ImageDraw
 
     if image_size < SMALLEST:
@@ -42,7 +42,7 @@ def draw(scene: Scene, image_size: int) -> Image.Image:
 
 
 def png(scene: Scene, image_size: int) -> bytes:
-    """Return the drawn scene as PNG bytes. The same scene always produces the same bytes."""
+    """Return the drawn scene as PNG bytes. The same arguments produce the same bytes."""
     buffer = io.BytesIO()
     draw(scene, image_size).save(buffer, format="PNG", optimize=False, compress_level=3)
     return buffer.getvalue()

@@ -234,11 +234,11 @@ def relation_spans(caption: str) -> list[Span]:
 
 
 def number_spans(caption: str) -> list[Span]:
-    """Return the spans of the number words of counts, in order."""
+    """Return the spans of the number words in count clauses, in order."""
     numbers = re.finditer(rf"\b({'|'.join(NUMBERS)}) (?={_SINGULAR}|{_PLURAL})", caption)
     return [Span(match.start(1), match.end(1), match[1]) for match in numbers]
 
 
 def relation_of(words: str) -> str:
-    """Return the relation that relation words express, for example ``"left of"`` for ``"to the left of"``."""
+    """Return the relation that the words express, for example ``"left of"`` for ``"to the left of"``."""
     return _RELATION_OF[words]

@@ -31,7 +31,7 @@ def draw_square(
     held_out: bool = False,
     wording: Wording = "train",
 ) -> Square:
-    """Draw a 2x2 item and check it with the judge.
+    """Draw a 2x2 item, and check with :func:`holds` that each caption is true only of its own scene.
 
     Two objects swap places (``swap-object``), colours (``swap-attribute``) or sizes (``swap-size``) in the image and in
     the caption. With ``held_out``, the swapped objects have combinations of colour and shape that do not occur in

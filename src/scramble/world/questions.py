@@ -30,7 +30,7 @@ class SceneQuestion:
 def ask(scene: Scene, rng: random.Random, kind: str, *, wording: Wording = "train") -> SceneQuestion | None:
     """Draw a question of a kind. Return None if the scene does not allow this kind of question.
 
-    For example, a question about a colour requires an object that can be identified by its shape.
+    For example, a question about a relation requires two objects.
     """
     return _ASK[kind](scene, rng, wording)
 
@@ -42,7 +42,8 @@ def _unique(scene: Scene, word: str) -> list[int]:
 
 
 def _attribute(scene: Scene, rng: random.Random, kind: str) -> SceneQuestion | None:
-    """Ask "What colour is the circle?" or, in two steps, "What colour is the object left of the blue square?"."""
+    """Ask about an attribute: "What colour is the circle?" or, in two steps, "What colour is the object left of the
+    circle?"."""
     hops = _two_step(scene, rng, kind)
     if hops is not None and rng.random() < 0.5:
         return hops
@@ -130,7 +131,7 @@ def _relation(scene: Scene, rng: random.Random, _: Wording) -> SceneQuestion | N
 
 
 def _yes_no(scene: Scene, rng: random.Random, wording: Wording) -> SceneQuestion | None:
-    """Ask a yes/no question about a relation caption. In half of all cases, the caption's two objects are swapped."""
+    """Ask a yes/no question about a relation caption. With probability 0.5, the caption's two objects are swapped."""
     (clause,) = draw_clauses(scene, rng, "relation") or (None,)
     if not isinstance(clause, Relation):
         return None

@@ -1,4 +1,4 @@
-"""Pretrains a vision tower with random weights on images of the embedded world.
+"""Pretrains a randomly initialised vision tower on images of the embedded world.
 
 Linear heads predict the content of each cell of the image and are then discarded. Without pretraining, the tower would
 have to learn shapes from the few words of captions, which works poorly (docs/results/world_log.md). Released vision
@@ -50,7 +50,7 @@ def teach_vision(
         objects: minimum and maximum number of objects in a scene.
         seed: seed of the scenes and of the initial weights of the heads.
     Returns:
-        The mean loss and the mean accuracies over the last 50 steps. Every step uses new images.
+        The mean loss and the mean accuracies over the last 50 steps.
     Raises:
         WorldError: the features of an image do not form a square grid.
     """

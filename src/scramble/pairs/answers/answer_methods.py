@@ -107,7 +107,7 @@ class AnswerMethod(PairMethod):
 
 
 class CorrectnessAnswers(AnswerMethod):
-    """A pair method that prefers correct answers to incorrect answers.
+    """A pair method in whose pairs a correct answer is preferred to an incorrect answer.
 
     See :class:`scramble.pairs.answers.correctness.CorrectnessPairs`. The option ``format_pairs`` determines what
     happens to format pairs: ``apart`` writes them to the separate table ``<split>/format/``, ``with`` yields them with
@@ -143,12 +143,12 @@ class CorrectnessAnswers(AnswerMethod):
         self._num_apart = None if apart is None else apart.count
 
     def totals(self) -> dict[str, Any]:
-        """Return the totals of the base class, and the number of format pairs in their separate table."""
+        """Return the totals of the base class, and the number of format pairs in the separate table."""
         return super().totals() | ({} if self._num_apart is None else {"format_pairs": self._num_apart})
 
 
 class DropoutAnswers(AnswerMethod):
-    """A pair method that prefers answers generated with the image to answers partly generated without it.
+    """A pair method in whose pairs an answer generated with the image is preferred to one partly generated without it.
 
     See :class:`scramble.pairs.answers.dropout_ntp.DropoutNTP`. The option ``ask`` lists the sources of the prompts:
     ``questions`` uses the questions of the split, and ``images`` uses the option ``prompt`` for each image with

@@ -109,7 +109,11 @@ class CorrectnessPairs:
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
     ) -> Iterator[tuple[Question, QuestionPairs | Skip]]:
-        """Yield each question, in order, with its pairs or the reason why it has no pairs. Raises EngineError."""
+        """Yield each question, in order, with its pairs or the reason why it has no pairs.
+
+        Raises:
+            EngineError: the server, model or key cannot work. Earlier replies are stored.
+        """
 
         def cases() -> Iterator[tuple[Case, Skip | None]]:
             for question in questions:

@@ -1,4 +1,4 @@
-"""Create DropoutNTP pairs, which prefer a model's answer to an answer that was partly generated without the image.
+"""Create DropoutNTP pairs, in which a model's answer is preferred to one partly generated without the image.
 
 In MPO (arXiv 2411.10442), the answer is truncated after a fraction of its words, and the same model continues the first
 part without the image. The rejected text is the first part followed by this continuation. No ground truth is needed.
@@ -75,7 +75,11 @@ class DropoutNTP:
     def pairs(
         self, questions: Iterable[Question], images: Mapping[str, ImageFile]
     ) -> Iterator[tuple[Question, PreferencePair | Skip]]:
-        """Yield each question, in order, with its pair or the reason why it has no pair. Raises EngineError."""
+        """Yield each question, in order, with its pair or the reason why it has no pair.
+
+        Raises:
+            EngineError: the server, model or key cannot work. Earlier replies are stored.
+        """
         for truncated, replies in ask_each(
             self._engine, self._store, self._truncated_answers(questions, images), self._continuation
         ):

@@ -82,7 +82,7 @@ def load_style(name: str) -> Style:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A parsed reply: its final answer (None if it has none), and the fault of its form ("" if it is well-formed)."""
+    """A parsed reply: its final answer (None if it has none), and its format error ("" if it is well-formed)."""
 
     answer: str | None
     fault: str = ""
@@ -91,8 +91,8 @@ class ParsedReply:
 def parse_reply(style: Style, text: str) -> ParsedReply:
     """Parse the final answer of a reply and check that the reply has the requested form.
 
-    A well-formed reply contains a rationale before the mark, at least ``style.line_breaks`` line breaks, at most two
-    marks, and an answer on one line.
+    In a well-formed reply, the answer is on one line. Unless the mark is ``whole``, the reply also contains a
+    rationale, at least ``style.line_breaks`` line breaks, and at most two marks.
     """
     if style.mark == "whole":
         answer = text.strip()

@@ -3,7 +3,7 @@
 There are two accuracies. For both, chance is 50 %, and a tie counts half. The *in-sample accuracy* is measured out of
 fold on one set of pairs. All pairs of an image are in the same fold. If the set was selected with text-only scores of
 its own pairs (refinement), the in-sample accuracy is too low, because the patterns that the selection removed are
-missing in the training folds and in the test fold. The *transfer accuracy* is measured with classifiers that are fitted
+missing from the training folds and the test fold. The *transfer accuracy* is measured with classifiers that are fitted
 on pairs of other images, which were not used for the selection. The transfer accuracy shows what a model can learn from
 text alone.
 """
@@ -54,7 +54,7 @@ class Classifier:
 
 
 def fit_linear(features: Any, weights: np.ndarray | None = None) -> Scorer:
-    """Fit a logistic regression without intercept on differences (n, k), with an L2 penalty of strength 1.
+    """Fit a logistic regression without an intercept on differences (n, k), with an L2 penalty of strength 1.
 
     The signs of every second difference and of its label are flipped, so that the classifier cannot prefer a side.
     """
@@ -228,7 +228,7 @@ class TextOnlyResult:
 
 
 def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray) -> np.ndarray:
-    """Return the scores (n,) of the pairs by classifiers that are fitted on the other folds.
+    """Return the score (n,) of each pair from a classifier that is fitted on the other folds.
 
     If the other folds have fewer than two pairs, the score is 0.
     """
@@ -249,7 +249,7 @@ def in_sample_scores(pairs: Sequence[PreferencePair], *, seed: int, count: int =
 
 
 def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair]) -> dict[str, np.ndarray]:
-    """Return the scores (n,) of ``pairs`` by each classifier. The classifiers are fitted on ``held_out``.
+    """Return the scores (n,) of ``pairs`` from each classifier. The classifiers are fitted on ``held_out``.
 
     The images of ``held_out`` must not occur in ``pairs``. A classifier with ``per_kind`` is fitted separately on each
     kind that is :func:`judgeable` in ``held_out``. The pairs of the remaining kinds are scored by the classifier that

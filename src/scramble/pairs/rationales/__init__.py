@@ -1,4 +1,4 @@
-"""SceneAlign prefers faithful rationales to rationales of an edited scene graph.
+"""SceneAlign creates pairs in which a faithful rationale is preferred to a perturbed one.
 
 Source: "Aligning Multimodal Reasoning to Scene Graphs in Complex Visual Scenes" (preprint, January 2026). Only the
 outline is public: scene graphs, reasoning-critical nodes, four kinds of intervention (swap, replace, shorten and

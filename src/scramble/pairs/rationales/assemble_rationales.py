@@ -142,7 +142,7 @@ def _perturbations(
 
 
 def _order(kinds: list[str], settings: Settings, rng: random.Random) -> list[str]:
-    """Return all kinds in a random order by weight."""
+    """Return all kinds in a weighted random order."""
     remaining, order = list(kinds), []
     while remaining:
         (kind,) = rng.choices(remaining, weights=[settings.kinds[k] for k in remaining])

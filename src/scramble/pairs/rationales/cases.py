@@ -21,7 +21,7 @@ class SceneAlignError(ValueError):
 
 @dataclass(frozen=True)
 class RationaleCase:
-    """A question, which may contain the faithful rationale, and the scene graph of the image that it is about."""
+    """A question, which may contain the faithful rationale, and the scene graph of its image."""
 
     image_id: str
     question: Question
@@ -161,7 +161,7 @@ class PreparedCase:
     ) -> Perturbed:
         """Return a perturbation in which the steps that differ between the sides are false.
 
-        ``answer`` is the rejected answer. With None, both answers are equal.
+        ``answer`` is the rejected answer. If it is None, both sides have the same answer.
         """
         false = tuple(i for i, (right, wrong) in enumerate(zip(chosen, rejected, strict=True)) if right != wrong)
         return Perturbed(
@@ -202,14 +202,17 @@ class PreparedCase:
 
 
 def draw_omitted(places: Sequence[int], count: int, rng: random.Random) -> list[int]:
-    """Draw ``count`` indices of steps to omit from ``places``. Raises NotPossible if there are too few."""
+    """Draw ``count`` of the indices ``places``: the steps to omit.
+
+    Raises NotPossible if there are fewer than ``count`` indices in ``places``.
+    """
     if len(places) < count:
         raise NotPossible("no step to omit")
     return sorted(rng.sample(places, count))
 
 
 def weighted_order(options: Sequence[tuple[float, T]], rng: random.Random) -> list[T]:
-    """Return the options in a random order by weight.
+    """Return the options in a weighted random order.
 
     Each option gets the key u ** (1 / weight), where u is uniform in [0, 1). The probability that an option has the
     largest key is proportional to its weight.

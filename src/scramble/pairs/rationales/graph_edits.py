@@ -1,7 +1,7 @@
 """Apply changes to a scene graph. The changes are plain JSON, so that a reader of a pair can rebuild the edited graph.
 
 * ``{"op": "swap", "what": "links" | "name" | "attribute", "nodes": [a, b]}``, with ``"words": [x, y]`` for attributes
-  and, on English text, ``"names"`` for links
+  and, in English text, ``"names"`` for links
 * ``{"op": "replace", "nodes": [a], "name": ..., "attributes": [...]}``; ``"was"`` is the previous name
 * ``{"op": "detail", "nodes": [a], "word": ...}``; ``"instead"`` is the attribute that the word replaces
 * ``{"op": "leave-out", "step": ...}`` omits a step and does not change the graph

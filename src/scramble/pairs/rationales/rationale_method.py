@@ -30,7 +30,7 @@ REWRITES = ("template", "words", "engine")
 
 
 class SceneAlignRationales(PairMethod):
-    """A pair method that prefers faithful rationales to rationales of an edited scene graph.
+    """A pair method in whose pairs a faithful rationale is preferred to a perturbed one.
 
     Args:
         engine: kind and options of the engine for ``rewrite="engine"`` and ``graphs="engine"`` (see
@@ -138,7 +138,7 @@ class SceneAlignRationales(PairMethod):
         )
 
     def totals(self) -> dict[str, Any]:
-        """Return the numbers of graph defects and of impossible kinds by reason, and the totals of the engine."""
+        """Return the numbers of graph defects and impossible interventions by reason, and the totals of the engine."""
         totals = getattr(self._interventions, "totals", None)
         return {
             "graph_defects": dict(self._problems.most_common()),

@@ -354,7 +354,7 @@ def unintended(perturbed: Perturbed) -> str:
 
 
 def _is_reversed(perturbed: Perturbed, a: str, b: str) -> bool:
-    """Return whether two names occur in a step of both sides, in opposite orders."""
+    """Return whether two names occur in the same step of both sides, in opposite orders."""
     for before, after in zip(perturbed.chosen, perturbed.rejected, strict=True):
         places = [text.lower().find(name) for text in (before, after) for name in (a, b)]
         if min(places) >= 0 and (places[0] < places[1]) != (places[2] < places[3]):

@@ -2,7 +2,7 @@
 
 The changes of the graph are drawn as in :mod:`~scramble.pairs.rationales.interventions.english`. The model rewrites the
 affected steps more fluently than rules do. Each reply is checked word by word, and replies with unintended changes
-are rejected and counted. The prompt and the settings are our choice. The rule of each pair contains the hash of the
+are rejected and counted. The prompt and the settings are our choice. The ``rule`` of each pair contains the hash of the
 prompt.
 """
 
