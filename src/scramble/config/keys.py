@@ -117,7 +117,8 @@ def _has_variants(kind: Any) -> bool:
 def key_hint(name: str, keys: Iterable[str]) -> str:
     """Return a hint for an unknown key.
 
-    The hint suggests existing keys with the same last part or, if there are none, similar keys.
+    Some names have a fixed hint. For all other names, the hint suggests existing keys with the same last part,
+    otherwise similar keys, otherwise all keys of the section.
     """
     keys = list(keys)
     group, _, leaf = name.rpartition(".")

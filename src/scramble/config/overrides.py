@@ -161,7 +161,9 @@ def expand_home_in_values(cfg: DictConfig | ListConfig) -> None:
 
 
 def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
-    """Return an error message (None if the syntax of the argument is valid), and the overrides of all sweep points."""
+    """Return an error message, or None if the syntax of the argument is valid, and the overrides of all sweep
+    points.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

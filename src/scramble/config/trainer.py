@@ -118,8 +118,8 @@ class Peft(Section):
         return PEFT_RENAMED
 
     def faults(self, at: str) -> Iterator[str]:
-        """Check that ``target_modules``, if it is a string, is a valid regular expression, because PEFT matches it with
-        the names of modules.
+        """Check that ``target_modules``, if it is a string, is a valid regular expression, because PEFT matches it
+        against the names of modules.
         """
         try:
             re.compile(self.target_modules if isinstance(self.target_modules, str) else "")

@@ -48,12 +48,12 @@ def audit(
     Rows that cannot be used are skipped and listed in ``out/rejected_rows.jsonl``.
 
     Args:
-        pairs: a data set of pairs, see :func:`scramble.formats.read_pairs`.
+        pairs: a data set of pairs; see :func:`scramble.formats.read_pairs`.
         out: output folder; by default a folder in :data:`AUDITS` that is unique to this data set and these settings.
         held_out: a data set with pairs of other images, on which the classifiers of the transfer accuracy are fitted.
         format, columns: format and column names of the rows; see :class:`scramble.formats.layout.Layout`.
         images: folder that image paths are relative to, for the images on the page; None means the folder of the file.
-        split, name, revision: the part of ``pairs`` to audit, see :func:`scramble.formats.data_files.find_data_files`.
+        split, name, revision: the part of ``pairs`` to audit; see :func:`scramble.formats.data_files.find_data_files`.
         seed: seed of the classifiers' folds.
 
     Raises:

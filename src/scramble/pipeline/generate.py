@@ -53,7 +53,7 @@ def generate(
     Args:
         folder: output folder, with subfolders ``train/``, ``val/`` and ``test/``.
         data: ``kind`` (``world`` or a source of :mod:`scramble.sources`) and its options.
-        pairs: ``method`` and its options, see :mod:`scramble.pairs.registry`.
+        pairs: ``method`` and its options; see :mod:`scramble.pairs.registry`.
         seed: seed of scenes, splits and the choice of negatives.
         new_model: ``path``, ``family`` and ``new`` of a model that does not exist yet (``debug=tiny``). If the pairs
             are made from this model's answers, it is created as soon as the texts of the images are known.

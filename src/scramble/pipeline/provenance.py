@@ -48,7 +48,7 @@ def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | N
     machine the threads wait for each other, and a step can take several times as long as with a single thread.
 
     Args:
-        load: the machine's load average, see :func:`os.getloadavg`.
+        load: the machine's load average; see :func:`os.getloadavg`.
         cores: number of cores of the machine.
         environ: environment variables; if they set the number of threads, None is returned.
     """

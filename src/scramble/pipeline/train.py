@@ -40,14 +40,14 @@ def train_arm(
         run: the run folder.
         arm: name of the arm.
         data: data set folder made by :func:`generate`.
-        model: ``name``, ``path`` and loading options, see :func:`scramble.models.load_vlm`.
+        model: ``name``, ``path`` and loading options; see :func:`scramble.models.load_vlm`.
         objective: ``name`` of the objective.
         trainer: fields of :class:`scramble.training.PreferenceConfig`, and ``watch``, which names benchmarks on the
             validation split to score at each evaluation (``limit`` items per benchmark).
         peft: fields of ``peft.LoraConfig`` for a new adapter, or None.
 
     Returns:
-        The stage's summary, see :func:`scramble.training.run.train`.
+        The stage's summary; see :func:`scramble.training.run.train`.
     """
     data = Path(data)
     config = {

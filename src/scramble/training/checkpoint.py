@@ -72,7 +72,7 @@ def damage(path: Path) -> str | None:
 
 
 def prune(folder: str | Path, keep: int | None, best_step: int | None = None) -> None:
-    """Remove all checkpoints except the newest ``keep`` (None keeps all) and the checkpoint of ``best_step``.
+    """Remove all checkpoints except the ``keep`` newest ones (None keeps all) and the checkpoint of ``best_step``.
 
     Also remove the incomplete working folders of killed runs.
     """

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def _with_suggestions(cls: type[T]) -> type[T]:
-    """Make the constructor of a dataclass suggest a field if it is called with a field that does not exist."""
+    """Make the constructor of a dataclass suggest a similar field if it is called with a name that is not a field."""
     original = cls.__init__
 
     @wraps(original)

@@ -24,12 +24,12 @@ EXIF_ORIENTATION = 0x0112
 
 
 class DataError(ValueError):
-    """Raised if training data cannot be used. The message names the rows and says how to fix them."""
+    """Raised if training data cannot be used. The message says how to fix the data or the settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt about images, an answer and, for preference objectives, a rejected answer.
+    """A prompt with its images, an answer and, for preference objectives, a rejected answer.
 
     ``history`` contains the turns before the prompt.
     """

@@ -48,7 +48,7 @@ class FeatureBackbone:
         return getattr(self._backbone, name)
 
     def encode_images(self, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Return the features (F_i, S D) of each prompt's images in token order."""
+        """Return the features (F_i, S D) of each prompt's images, in the order of the image tokens."""
         missing = [image for image in images if FEATURES not in image]
         computed = iter(self._backbone.encode_images(missing) if missing else [])
         return [image[FEATURES] if FEATURES in image else next(computed) for image in images]

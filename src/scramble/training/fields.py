@@ -210,7 +210,7 @@ def trl_faults(values: Mapping[str, Any]) -> str | None:
 
 
 def vision_fault(train_vision: bool | str, *, new_adapter: bool, has_adapter: bool = False) -> str | None:
-    """Return a message if ``train_vision`` contradicts LoRA, otherwise None.
+    """Return a message if ``train_vision`` contradicts the model's or the run's use of an adapter, otherwise None.
 
     Args:
         train_vision: field of ``PreferenceConfig``.

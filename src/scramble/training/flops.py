@@ -66,7 +66,7 @@ def decoder_products(backbone: Backbone, *, tokens: int, predicting: int, visibl
         backbone: the model.
         tokens: number of distinct tokens, without padding.
         predicting: number of positions that predict a scored token.
-        visible: number of pairs of tokens in which one token attends to the other, see :func:`visible_pairs`.
+        visible: number of pairs of tokens in which one token attends to the other; see :func:`visible_pairs`.
     """
     tail = _tail(backbone)
     stops = not _inputs_are_trained(backbone)

@@ -25,8 +25,8 @@ PEAK_TFLOPS = {
 
 
 def peak_flops(device: torch.device, tflops: float | None = None) -> float | None:
-    """Return the peak FLOP/s of a device, from ``tflops`` if given, else from the GPU's name. Return None if the GPU is
-    unknown.
+    """Return the peak FLOP/s of a device, from ``tflops`` if given, else from the GPU's name. Return None for an
+    unknown GPU and for other devices.
     """
     if tflops is not None:
         return tflops * 1e12

@@ -61,7 +61,7 @@ def router_coefficient(backbone: Backbone, coefficient: float | None) -> float:
 
 
 class Policy(nn.Module):
-    """A vision-language model whose forward returns the log-probability of each sequence in a batch of tries.
+    """A vision-language model whose forward method returns the log-probability of each sequence in a batch of tries.
 
     A frozen vision tower stays in evaluation mode even after ``train()``.
     """

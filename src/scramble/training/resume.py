@@ -203,7 +203,8 @@ def changes_since_checkpoint(saved: Mapping[str, Any], settings: Mapping[str, An
 def _compared_values(values: Mapping[str, Any], free: frozenset[str]) -> dict[str, Any]:
     """Return the values of all fields of ``PreferenceConfig`` that are not ``free``, as JSON values.
 
-    Refused fields have only one value, but transformers and TRL replace the defaults of some of them.
+    ``gradient_accumulation_steps`` and refused fields are omitted. Refused fields have only one valid value, but
+    transformers and TRL replace the defaults of some of them.
     """
     from scramble.training.config import PreferenceConfig
 

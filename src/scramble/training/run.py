@@ -65,7 +65,7 @@ def train(
     """Train a model and write the result to ``out``. An interrupted run resumes from its last checkpoint.
 
     Args:
-        vlm: the model to start from, see :func:`scramble.models.load_vlm`. Its layers are changed in place. This model,
+        vlm: the model to start from; see :func:`scramble.models.load_vlm`. Its layers are changed in place. This model,
             including an adapter that it was loaded with, is also the reference model.
         data: data set folder (tables of images, pairs, questions), or a tuple of examples and images.
         out: folder for ``adapter/`` or ``model/``, ``metrics.jsonl``, ``checkpoints/`` and ``rejected_rows.jsonl``.
@@ -264,7 +264,7 @@ class Caches:
             data.encoder.cached = cached_prompts(folder, parts, data, self.backbone, Workers.of(self.args))
 
     def reference(self, data: PairDataset) -> Mapping[str, tuple[float, float]]:
-        """Return the reference log-probabilities of a data set, see :func:`reference_logps`."""
+        """Return the reference log-probabilities of a data set; see :func:`reference_logps`."""
         # A new adapter may change the output from the start (peft.init_lora_weights), so the reference is computed
         # without the adapter.
         without_adapter = self.vlm.model.disable_adapter() if self.args.peft is not None else contextlib.nullcontext()

@@ -1,7 +1,7 @@
 """Defines the parts of a trainer that do not depend on the loss: order of batches, log rows, checkpoints, evaluation.
 
 Both backends derive from :class:`RunTrainer`: :mod:`scramble.training.trainer` trains on tries, and
-:mod:`scramble.training.trl_backend` makes this class a base class of TRL's trainers.
+:mod:`scramble.training.trl_backend` combines this class with TRL's trainers.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class RunTrainer(Trainer):
         return metrics
 
     def _check_metric(self, metrics: Mapping[str, float]) -> None:
-        """Raise ValueError at the first evaluation if ``metric_for_best_model`` does not exist."""
+        """Raise ValueError at the first evaluation if ``metric_for_best_model`` is not one of its metrics."""
         name = self.args.metric_for_best_model
         if not (self.args.load_best_model_at_end or self.args.save_strategy == "best") or name is None:
             return

@@ -13,10 +13,10 @@ from scramble.training.policy import PolicyLogps
 
 
 def wpo_weights(output: PolicyLogps, batch: PairBatch) -> Tensor:
-    """Return the weight of each pair (P,), w(x, c) w(x, r), without gradient.
+    """Return the weight of each pair (P,), which is the product of the weights of its answers, without gradient.
 
-    w = exp(mean over tokens of log p - log sum p^2) is larger for answers that are more likely under the policy. This
-    is eq. 2 of WPO (Zhou et al. 2024, 2406.11827).
+    An answer's weight, exp(mean over tokens of log p - log sum p^2), is larger if the answer is more likely under the
+    policy. This is eq. 2 of WPO (Zhou et al. 2024, 2406.11827).
     """
     assert output.log_sum_squares_M is not None
     sequence_M = batch.tries.token_sequence_M.to(output.tokens_M.device)

@@ -36,9 +36,9 @@ SHIFT_FILE = "reward_shift.json"
 class PreferenceTrainer(RunTrainer):
     """Trains a :class:`Policy` on micro-batches of tries.
 
-    transformers' Trainer provides the loop, optimizer, schedule, accumulation and the distributed wrappers.
-    :class:`RunTrainer` provides the order of the batches and exact resumption. This class provides the loss and its
-    metrics.
+    transformers' Trainer provides the training loop, the optimizer, the schedule, gradient accumulation and the
+    distributed wrappers. :class:`RunTrainer` provides the order of the batches and exact resumption. This class
+    provides the loss and its metrics.
 
     Args:
         policy: the model; its parameters with ``requires_grad`` are trained.

@@ -1,7 +1,7 @@
 """Trains with TRL's ``DPOTrainer`` and ``SFTTrainer``, on the same pairs and in the same order as the trainer on tries.
 
-TRL provides loss, reference and metrics. :class:`RunTrainer` replaces transformers' ``Trainer`` as the base class of
-TRL's trainers. ``RunTrainer`` provides the order of batches, log rows and checkpoints, which are therefore the same as
+TRL provides loss, reference and metrics. :class:`RunTrainer` overrides methods that TRL's trainers inherit from
+transformers' ``Trainer``. It provides the order of batches, log rows and checkpoints, which are therefore the same as
 with tries. Each answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the
 family's encoder and are the same as in a trie.
 """
@@ -150,7 +150,8 @@ def described(vlm: VLM) -> SimpleNamespace:
 
 
 class TRLBackend(RunTrainer):
-    """Base class of TRL's trainers with this project's data, checkpoints and logs; see :func:`trl_trainer`.
+    """Base class of trainers that combine TRL's loss with this project's data, checkpoints and logs; see
+    :func:`trl_trainer`.
 
     A subclass derives from this class, from TRL's trainer and from :class:`RunTrainer`, in this order, so that TRL's
     methods call the methods of ``RunTrainer`` instead of the methods of transformers' ``Trainer``.
@@ -194,7 +195,7 @@ class TRLBackend(RunTrainer):
         model.vlm = replace(vlm, model=model)  # TRL has added the adapter
 
     def trl_args(self, args: PreferenceConfig) -> TrainingArguments:
-        """Return the settings in the class that TRL's trainer expects."""
+        """Return the settings as an instance of the class that TRL's trainer expects."""
         return args
 
     def prepare_batch(self, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -253,7 +254,7 @@ class SFTBackend(TRLBackend, SFTTrainer, RunTrainer):
     with_rejected = False
 
     def trl_args(self, args: PreferenceConfig) -> SFTConfig:
-        """Return the fields that a run's settings share with ``SFTConfig``."""
+        """Return an ``SFTConfig`` with the run's settings."""
         names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
         names |= {"activation_offloading", "pad_to_multiple_of", "router_aux_loss_coef"}
         config = SFTConfig(**{name: getattr(args, name) for name in names}, max_length=None)

@@ -92,7 +92,8 @@ def _copies(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def save_trained(vlm: VLM, folder: str | Path, base_key: str, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Write the adapter and a record of its base model, or the whole model with its processor, as safetensors.
+    """Write the adapter and a record of its base model, or the whole model and its processor. The weights are written
+    as safetensors.
 
     If the model's weights are sharded, ``state`` contains the full weights; see :func:`gathered`.
     """
