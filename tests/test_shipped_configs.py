@@ -56,7 +56,7 @@ def check(cfg: DictConfig, root: str = "train") -> None:
     assert set(values["peft"] or {}) <= {field.name for field in dataclasses.fields(LoraConfig)}
     assert callable(load_benchmark)
     # A spaCy pipeline and the run folder do not exist on every machine, and preference data have no default path.
-    expected = ("is not installed", "no run", "data.path=null: set either")
+    expected = ("is not installed", "no run", "data must have a path or a mix")
     assert [c for c in check_root(cfg, root, ()) if not any(part in c for part in expected)] == []
 
 

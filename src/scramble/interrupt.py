@@ -109,7 +109,10 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop_signal is None:
         _stop_signal = name
         if number == signal.SIGINT:
-            text = f"the run saves and stops after the current step. A second Ctrl-C stops it immediately: {_loss()}"
+            text = (
+                "the run saves a checkpoint and stops after the current step. "
+                f"A second Ctrl-C stops it immediately: {_loss()}"
+            )
             os.write(2, f"\n{text}\n".encode())  # not print, which the signal may have interrupted
     elif number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third Ctrl-C ends even a process that hangs

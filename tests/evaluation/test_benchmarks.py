@@ -536,7 +536,7 @@ def test_other_encodings_and_shapes(tmp_path):
     sugarcrepe(tmp_path / "sugar")
     write_json(tmp_path / "sugar" / "add_att.json", [{"filename": "1.jpg"}])
     with pytest.raises(
-        EvaluationError, match=r"sugarcrepe: .*add_att.json contains a list, not an object with entries by key"
+        EvaluationError, match=r"sugarcrepe: .*add_att.json contains a list, not an object that maps keys to entries"
     ):
         load_benchmark("sugarcrepe", tmp_path / "sugar", **SAMPLE)
 

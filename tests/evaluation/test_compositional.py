@@ -203,7 +203,7 @@ def test_questions_about_a_set_of_two() -> None:
     assert result.values == {"text": 1.0, "image": 0.0, "group": 0.0} and result.details["unread"] == 1
     assert table([result], "bivlc")["text"] == 100
     one_image = Item(CaptionChoice("c", ("i",), ("a", "b")), "captions")
-    with pytest.raises(EvaluationError, match=r"item c does not consist of two images with a caption each, .*vismin"):
+    with pytest.raises(EvaluationError, match=r"item c does not consist of two images with one caption each, .*vismin"):
         queries(one_image, named_protocol("vismin"), made)
 
 

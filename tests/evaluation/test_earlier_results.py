@@ -67,7 +67,7 @@ def test_scores_are_replaced_only_if_measured_in_the_same_way(
     if not reason:
         assert message == ""
         return
-    assert message.startswith(f"{tmp_path} contains scores, which the new scores would replace, but {reason}")
+    assert message.startswith(f"{tmp_path} contains scores that the new scores must not replace, because {reason}")
     assert message.endswith(
         f"choose another results folder (folder=..., in Python out=...), or remove {tmp_path / 'result.json'}"
     )
@@ -94,7 +94,9 @@ def test_a_second_protocol_is_refused_before_the_model_is_called(
     options: dict[str, Any] = {"model_id": model_id, "test_groups": 0}
     evaluate(vlm, benchmarks[1:], "world", tmp_path, **options)
     before = (tmp_path / "world_winoground" / "result.json").read_bytes()
-    with pytest.raises(EvaluationError, match=r"world_winoground contains scores, .*, but the protocols differ \(capt"):
+    with pytest.raises(
+        EvaluationError, match=r"world_winoground contains scores .*, because the protocols differ \(capt"
+    ):
         evaluate(refuse, benchmarks, "world_yes", tmp_path, **options)
     assert (tmp_path / "world_winoground" / "result.json").read_bytes() == before
     changed = load_benchmark("world_winoground", world, caption_prompt="What is shown?")

@@ -85,7 +85,7 @@ def test_bad_input(harness, tasks, harness_model, message):
 
 def test_a_comma_in_the_path_would_be_read_as_an_argument():
     with pytest.raises(
-        EvaluationError, match=r"separates arguments by commas, but the argument '/a,b\S*' contains a comma"
+        EvaluationError, match=r"separates arguments with commas, but the argument '/a,b\S*' contains a comma"
     ):
         external_harness.command("lmms-eval", ["mmstar"], "mpo", "/a,b", "out", harness_model="internvl_hf")
 

@@ -133,7 +133,7 @@ def test_captions_without_ground_truth(tmp_path: Path) -> None:
         selection=tmp_path / "rows.jsonl",
     )
     refused(
-        r"chair: .*none.json does not exist: check benchmark.chair.selection",
+        r"chair: .*none.json is not a file: check benchmark.chair.selection",
         "chair",
         root,
         selection=tmp_path / "none.json",

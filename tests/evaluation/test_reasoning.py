@@ -488,7 +488,7 @@ def test_counts_options_and_missing_files_are_named(tmp_path: Path) -> None:
         root, _ = FILES[name](tmp_path / name)
         with pytest.raises(EvaluationError, match=f"{name}: {message}"):
             load_benchmark(name, root)
-    with pytest.raises(EvaluationError, match=r"wemath: .*absent.json does not exist: set benchmark.wemath.nodes"):
+    with pytest.raises(EvaluationError, match=r"wemath: .*absent.json is not a file: set benchmark.wemath.nodes"):
         load_benchmark("wemath", tmp_path / "wemath", nodes=tmp_path / "absent.json", **PART)
     with pytest.raises(EvaluationError, match=r"benchmark.mathvision.split='train' must be one of 'test', 'testmini'"):
         load_benchmark("mathvision", tmp_path / "mathvision", split="train")

@@ -305,7 +305,7 @@ def test_results_of_another_schema_are_refused(world, vlm, model_id, tmp_path):
     evaluate(vlm, [benchmark], "world", tmp_path, model_id=model_id, limit=3, test_groups=0)
     path = tmp_path / "world_vqa" / "result.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
-    with pytest.raises(EvaluationError, match="has schema 99, but this version reads schema 1:"):
+    with pytest.raises(EvaluationError, match="has schema 99, but this version of SCRAMBLe reads schema 1:"):
         results.read(path.parent)
 
 

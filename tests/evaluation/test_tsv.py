@@ -332,7 +332,7 @@ def test_bad_rows_are_collected_with_their_reason(change: dict[str, Any], messag
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n", "line 1 is not UTF-8 text: set benchmark.tsv.root to a TSV file"),
+        (b"\x89PNG\r\n\x1a\n", "line 1 is not UTF-8 text: set benchmark.tsv.root to the path of a TSV file"),
         (
             b"index,question,A,B,answer,image\n1,?,a,b,A,x\n",
             "no column index, question, image or image_path, only .*commas",
@@ -358,15 +358,17 @@ def test_wrong_options_and_paths_are_named(tmp_path: Path) -> None:
     ):
         load_benchmark("tsv", file, kind="mcq")
     with pytest.raises(
-        EvaluationError, match=r"has no column A, B, which multiple-choice questions need.*check benchmark.tsv.kind"
+        EvaluationError, match=r"but multiple-choice questions also need A and B: check benchmark.tsv.kind"
     ):
         load_benchmark("tsv", file, kind="choice")
     with pytest.raises(EvaluationError, match=r"neither yes nor no"):
         load_benchmark("tsv", file, kind="yes_no")
-    with pytest.raises(EvaluationError, match=r"does not exist: set benchmark.tsv.root to one file"):
+    with pytest.raises(EvaluationError, match=r"does not exist: set benchmark.tsv.root to the path of one TSV file"):
         load_benchmark("tsv", tmp_path / "absent.tsv")
     write(tmp_path / "b.tsv", rows_of("docvqa"))
-    with pytest.raises(EvaluationError, match=r"contains 2 TSV files: set benchmark.tsv.root to one file"):
+    with pytest.raises(
+        EvaluationError, match=r"contains 2 TSV files: set benchmark.tsv.root to the path of one TSV file"
+    ):
         load_benchmark("tsv", tmp_path)
     write(tmp_path / "paths" / "p.tsv", [{"index": 1, "question": "?", "answer": "x", "image_path": "absent.png"}])
     with pytest.raises(EvaluationError, match=r"1 of 1 images are missing below .*benchmark.tsv.images"):

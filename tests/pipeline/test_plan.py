@@ -69,7 +69,9 @@ def test_a_dry_run_of_an_evaluation_refuses_to_replace_other_scores(tmp_path: Pa
     write(place, Result(benchmark, {"path": "x", "key": "1"}, {"name": "world"}, {"accuracy": {"value": 50.0}}, {}), [])
     names = "benchmark=[world_winoground,world_vqa]"
     refused = script("evaluate", run, names, "dry_run=true", status=1).stderr
-    assert refused.startswith(f"error: {place} contains scores, which the new scores would replace, but the data vers")
+    assert refused.startswith(
+        f"error: {place} contains scores that the new scores must not replace, because the data vers"
+    )
     planned = script("evaluate", run, names, "dry_run=true", "folder=second").stdout
     assert f"base is scored on world_winoground, world_vqa; the results are written to {tmp_path}/run/second" in planned
 

@@ -323,7 +323,7 @@ def test_bad_input(run: Path, tmp_path: Path) -> None:
 
 def test_the_headline_opens_the_page_and_its_score_comes_first_unfolded(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    main = text.index("world_winoground: both images matched with both captions")
+    main = text.index("world_winoground: both images and both captions matched correctly")
     assert main < text.index("<h2>world_winoground <") < text.index("<h2>world_vqa <")
     assert text.index("group</td>") < text.index("text</td>") < text.index("<details")
 

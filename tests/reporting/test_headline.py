@@ -64,7 +64,8 @@ def quickstart() -> list[ScoreRow]:
 def test_the_quickstart_leads_with_the_trained_kind_and_says_what_got_worse() -> None:
     made = headline.build(quickstart(), trained=["swap-object", "replace-relation"])
     assert headline.as_text(made) == [
-        "Object swaps (world_winoground): both images matched with both captions, percent of 210 items (chance: 16.7)",
+        "Object swaps (world_winoground): both images and both captions matched correctly, percent of 210 items "
+        "(chance: 16.7)",
         "  base model                28.8",
         "  sft (supervised control)  31.1  +2.3 [-0.7, +5.3] against the base model",
         "  dpo                       54.0  +22.9 [+20.1, +25.8] against the control",
@@ -91,7 +92,7 @@ def test_held_out_pairs_of_one_arm_without_a_control() -> None:
     pairs: dict[str, Any] = {"benchmark": "heldout_pairs", "n": 24, "chance": 50.0}
     rows = [row("accuracy", "base", 61.5, **pairs), row("accuracy", "mpo", 70.1, **pairs, base=test(8.6))]
     assert headline.as_text(headline.build(rows)) == [
-        "Held-out pairs: chosen answer more likely than the rejected answer, percent of 24 items (chance: 50.0)",
+        "Held-out pairs: the chosen answer more likely than the rejected answer, percent of 24 items (chance: 50.0)",
         "  base model  61.5",
         "  mpo         70.1  +8.6 [+5.6, +11.6] against the base model",
         "24 test items are too few for conclusions.",
@@ -113,7 +114,10 @@ def test_other_benchmarks_seeds_and_what_cannot_be_compared() -> None:
         row("group", "other", 35, "winoground", reason="the data versions differ (a, b)"),
     ]
     lines = headline.as_text(headline.build(rows))
-    assert lines[0].startswith("winoground: both images matched") and "only the first 100 items were scored" in lines[0]
+    assert (
+        lines[0].startswith("winoground: both images and both captions matched")
+        and "only the first 100 items were scored" in lines[0]
+    )
     assert lines[3] == "  other       35.0  not comparable: the data versions differ (a, b)"
     assert "Worse than the base model (p < 0.05): pope (mpo -10.0)." in lines
     assert lines[-1] == "The brackets contain 95 % intervals over the items and 5 training seeds."
@@ -142,7 +146,7 @@ def test_all_changes_are_relative_to_the_same_baseline() -> None:
     rows += [row("accuracy", "base", 80, "gqa"), row("accuracy", "mpo", 81, "gqa", base=test(1))]
     rows += [row("accuracy", "sft", 80, "pope"), row("accuracy", "mpo", 70, "pope", sft=test(-10, p=0.01))]
     lines = headline.as_text(headline.build(rows))
-    assert "No arm is significantly worse than the base model on another score (p < 0.05; 1 comparison)." in lines
+    assert "No arm is significantly worse than the base model on any other score (p < 0.05; 1 comparison)." in lines
     assert not any("pope" in line for line in lines)
 
 

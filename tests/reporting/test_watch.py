@@ -117,7 +117,7 @@ def test_a_stopped_or_killed_arm_is_not_running(tmp_path: Path, capsys: pytest.C
         assert [progress.is_active for progress in arms.values()] == [True, False, False]
         watch(tmp_path, once=True)
     shown = capsys.readouterr().out
-    assert "b: killed; to resume, repeat its command" in shown and "c: stopped; to resume" in shown
+    assert "b: killed; to resume, repeat the training command" in shown and "c: stopped; to resume" in shown
 
 
 def test_the_script_prints_one_frame_without_a_terminal(run: Path) -> None:

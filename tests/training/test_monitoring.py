@@ -207,7 +207,7 @@ def test_a_run_of_few_steps_says_how_to_lengthen_it(
     summary = fit(load_vlm(base), data, tmp_path / "short", **few)
     steps = -(-summary["examples"] // 16)
     assert summary["steps"] == steps < 20
-    expected = f"only {steps} steps for {summary['examples']} examples, the first at learning rate 0"
+    expected = f"only {steps} steps for {summary['examples']} examples (the first step has learning rate 0"
     assert expected in capsys.readouterr().err
     fit(load_vlm(base), data, tmp_path / "chosen", max_steps=2, **few)
     assert "only 2 steps" not in capsys.readouterr().err

@@ -154,8 +154,8 @@ def test_other_models_and_devices_are_named_by_their_keys() -> None:
     assert changes_since_checkpoint(PARTS, settings) == [
         "backend (trie -> trl)",
         "weights of model.path (0a -> 0c)",
-        "model.dtype, model.attn_implementation and device, which trainer.use_cpu can set (torch.float32, sdpa, cpu -> "
-        "torch.float32, sdpa, cuda)",
+        "model.dtype, model.attn_implementation and the device, which trainer.use_cpu can change "
+        "(torch.float32, sdpa, cpu -> torch.float32, sdpa, cuda)",
     ]
 
 

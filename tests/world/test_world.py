@@ -209,7 +209,7 @@ def test_judge(caption, true):
     "text", ["", "a dog on a sofa", "a red circle left of", "red circle", "a red circle, and so on"]
 )
 def test_a_text_outside_of_the_grammar_is_an_error_that_quotes_it(text):
-    with pytest.raises(GrammarError, match="is not a caption of the world"):
+    with pytest.raises(GrammarError, match="is not a caption of the embedded world"):
         holds(SCENE, text)
 
 
@@ -246,7 +246,7 @@ def test_new_wordings_are_not_those_of_training():
 
 def test_a_scene_has_a_limited_number_of_captions():
     lonely = Scene((Thing("circle", "red", "small", 0.2, 0.2, 0.1),))
-    with pytest.raises(WorldError, match="does not have 40 different captions"):
+    with pytest.raises(WorldError, match="fewer than 40 captions of a scene were found"):
         captions(lonely, random.Random(0), 40)
 
 

@@ -181,8 +181,8 @@ def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
         choices = [f"{argument.partition('=')[0]}={item}" for item in parsed.sweep_string_iterator()]
         if not is_sweep:
             return (
-                f"{argument}: add -m to sweep over several values, or quote a single value that contains a comma: "
-                f"{quoted(key, value)}"
+                f"{argument} lists several values: add -m to sweep over them, or quote a single value that contains a "
+                f"comma: {quoted(key, value)}"
             ), []
         return None, choices
     return None, [argument]

@@ -158,8 +158,8 @@ def _contradiction(run: Path, refused: Sequence[str], overrides: Sequence[str]) 
         )
     # A group on the command line (data=coco) also sets its defaults, which are not on the command line.
     return (
-        f"{message}Leave out all arguments of {' and '.join(sections)}, which the folder records, or choose another "
-        f"run folder (name=... or run.dir=...), or remove {run}"
+        f"{message}Leave out all arguments of {' and '.join(sections)}, because the folder contains their values, or "
+        f"choose another run folder (name=... or run.dir=...), or remove {run}"
     )
 
 

@@ -18,7 +18,7 @@ def key_faults(value: Any, at: str) -> Iterator[str]:
     """Yield an error message for each engine in a section whose API key is missing from the environment."""
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
-            yield f"{join(at, name)}={item}: set the environment variable {item} to the API key"
+            yield f"{join(at, name)}={item}: this environment variable has no value: set it to the API key"
         yield from key_faults(item, join(at, name))
 
 

@@ -133,7 +133,7 @@ class Pairs(Real):
         """Check that there is either a path, or a mix with a weight above 0."""
         yield from super().faults(at)
         if (self.path is None) == (not self.mix):
-            yield f"{at}.path={as_override(self.path)}: set either {at}.path=... or, for several inputs, {at}.mix=[...]"
+            yield f"{at} must have a path or a mix: set either {at}.path=... or, for several inputs, {at}.mix=[...]"
         weights = [dict(one).get("weight", 0) for one in self.mix or []]  # type: ignore[call-overload]
         if self.mix and not sum(weights) > 0:
             yield f"{at}.mix: the weights {as_override(weights)} must sum to more than 0"

@@ -148,7 +148,10 @@ class Quantization(Section):
     def faults(self, at: str) -> Iterator[str]:
         """Check that exactly one of 4 bits and 8 bits is selected."""
         if self.load_in_4bit == self.load_in_8bit:
-            yield f"{at}: set either load_in_4bit=true or load_in_8bit=true, or {at}=null"
+            yield (
+                f"{at}: exactly one of load_in_4bit and load_in_8bit must be true: set one of the two to true, or set "
+                f"{at}=null"
+            )
 
 
 # ------------------------------------------------------------------------------------------- fields of other libraries

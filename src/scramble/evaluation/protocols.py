@@ -188,8 +188,8 @@ def _two_choices(item: Item, record: TwoByTwoItem | CaptionChoice, protocol: Pro
     """
     if not isinstance(record, TwoByTwoItem):
         raise EvaluationError(
-            f"item {item.item_id} does not consist of two images with a caption each, about which protocol "
-            f"{protocol.name} asks: choose another protocol"
+            f"item {item.item_id} does not consist of two images with one caption each, which protocol "
+            f"{protocol.name} needs: choose another protocol"
         )
     values = {f"{{caption_{n}}}": caption for n, caption in enumerate(record.captions)}
     text = _filled(protocol.caption_question, values)

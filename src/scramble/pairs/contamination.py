@@ -88,7 +88,7 @@ def _read_benchmark(images: BenchmarkImages, name: str, root: str | Path | None)
         if root is not None:
             return  # the caller reports that the path contains no image
         raise StoreError(
-            f"benchmark {name}: {error}. If you have the file or folder, set "
+            f"benchmark {name}: {error}. If you have the benchmark's file or folder, set "
             f"pairs.exclude_benchmarks={{{name}: <path>}}"
         ) from error
     for image_id, file in files.items():

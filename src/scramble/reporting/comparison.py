@@ -132,7 +132,8 @@ def _rows(
     for folder, seed in zip(folders, seeds, strict=True):
         if reason := not_comparable(seeds[0], seed):
             raise EvaluationError(
-                f"{folder} and {folders[0]} are seeds of one method, but {reason}: evaluate both with the same settings"
+                f"{folder} and {folders[0]} contain results of two seeds of one method, but {reason}: evaluate both "
+                "with the same settings"
             )
     outcomes = [results.read_outcomes(folder) for folder in folders]
     tests = _tests(method, methods, baselines, seeds[0]) if all(outcomes) else {}

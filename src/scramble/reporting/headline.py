@@ -29,10 +29,10 @@ CONTROL = "sft"
 """The method that is trained only on the chosen answers."""
 
 _SCORES = {
-    "group": "both images matched with both captions",
+    "group": "both images and both captions matched correctly",
     "group_match": "both captions assigned to the right images",
-    "text": "the right caption picked for both images",
-    "image": "the right image picked for both captions",
+    "text": "the right caption picked for each image",
+    "image": "the right image picked for each caption",
     "accuracy": "correct answers",
 }
 
@@ -178,7 +178,7 @@ def _title(shown: Sequence[ScoreRow]) -> str:
     score, _, kind = first.score.partition("/")
     name, what = first.benchmark, _SCORES.get(score, score)
     if name == "heldout_pairs":
-        name, what = "Held-out pairs", "chosen answer more likely than the rejected answer"
+        name, what = "Held-out pairs", "the chosen answer more likely than the rejected answer"
     if kind:
         name = f"{_kind(kind).capitalize()} ({name})"
     items = counted(first.n, "items") if first.n else "items"
@@ -245,7 +245,7 @@ def _changes(others: Sequence[ScoreRow], baselines: Sequence[str], lead: str) ->
             changes[direction].setdefault(_name(row, lead), []).append((test["difference"], row.method))
     if not changes["bad"]:
         comparisons = counted(len(tested), "comparisons")
-        worse = f"No arm is significantly worse than {against} on another score (p < {ALPHA}; {comparisons})."
+        worse = f"No arm is significantly worse than {against} on any other score (p < {ALPHA}; {comparisons})."
     else:
         worse = f"Worse than {against} (p < {ALPHA}): {_listed(changes['bad'])}"
     return [worse, *([f"Better than {against} (p < {ALPHA}): {_listed(changes['good'])}"] if changes["good"] else [])]

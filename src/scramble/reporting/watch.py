@@ -192,10 +192,10 @@ def frame(run: Path, arms: Sequence[ArmProgress], width: int) -> RenderableType:
         if arm.error:
             parts.append(Text(f"error, {arm.name}: {arm.error}", style="red"))
         elif arm.status in ("stopped", "killed"):
-            parts.append(Text(f"{arm.name}: {arm.status}; to resume, repeat its command"))
+            parts.append(Text(f"{arm.name}: {arm.status}; to resume, repeat the training command"))
         elif arm.status == "running" and arm.age is not None and arm.age > SILENT:
             silent = f"nothing has been logged for {duration(arm.age)}"
-            text = f"{arm.name}: {silent}; if the job has ended, repeat its command"
+            text = f"{arm.name}: {silent}; if the job has ended, repeat the training command"
             parts.append(Text(text, style="yellow"))
     lines = log_lines(run)
     parts += ["", *(Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in lines)] if lines else []
@@ -265,7 +265,7 @@ def _curves(arm: ArmProgress, width: int) -> Table:
         ("logps/chosen", "log-probability of chosen"),
         ("logps/rejected", "log-probability of rejected"),
         ("pairs_per_second", "pairs per second"),
-        ("data_fraction", "share of time waiting for data"),
+        ("data_fraction", "share of time spent waiting for data"),
     ):
         if values := arm.values(key):
             now = _decimal(fmean(values[-_num_averaged(values) :]), 3)

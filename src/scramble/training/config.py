@@ -112,7 +112,9 @@ class PreferenceConfig(DPOConfig):
     )
     tables: list[str] = field(
         default_factory=lambda: ["pairs"],
-        metadata={"help": "Tables to train on. Only the sft loss supports the tables captions, questions, rationales."},
+        metadata={
+            "help": "Tables to train on. Only the sft loss supports the tables captions, questions and rationales."
+        },
     )
     loss_on_history: bool = field(
         default=False,
@@ -142,7 +144,7 @@ class PreferenceConfig(DPOConfig):
         default=TOWER_TOKENS,
         metadata={
             "help": "Maximum number of image patches that a frozen vision tower encodes at a time on a GPU, which "
-            "limits memory. None sets no limit."
+            "limits the memory use. None sets no limit."
         },
     )
     group_by_image: bool = field(
@@ -216,7 +218,9 @@ class PreferenceConfig(DPOConfig):
         with no_checkpointing_warnings():
             super().__post_init__()
         if self.activation_offloading and self.device.type == "cpu":
-            raise ValueError("trainer.activation_offloading=true needs a GPU, but there is none: set it to false")
+            raise ValueError(
+                "trainer.activation_offloading=true needs a GPU, but training runs on the CPU: set it to false"
+            )
         self.dataloader_num_workers = default_num_workers(self.device) if workers is None else workers
         # One process trains on one GPU. With several visible GPUs, transformers would otherwise use torch's
         # DataParallel.

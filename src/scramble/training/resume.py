@@ -87,7 +87,7 @@ DEVICE = frozenset({"use_cpu"})
 CHECKPOINT_PARTS = {
     "base": "weights of model.path",
     "adapter": "weights of model.adapter",
-    "precision": "model.dtype, model.attn_implementation and device, which trainer.use_cpu can set",
+    "precision": "model.dtype, model.attn_implementation and the device, which trainer.use_cpu can change",
     "data": "texts of the training data",
 }
 

@@ -129,7 +129,7 @@ def train(
     if pairs:
         ours.append(Warnings(out / "warnings.jsonl", args.beta))
     settings = start.settings(train_set) | checkpoint_settings(args, backend)
-    with explain_worker_failures(lambda: "the same command reuses the cached part"):
+    with explain_worker_failures(lambda: "the same command reuses the values that are already cached"):
         if backend == "trl":
             from scramble.training.trl_backend import trl_trainer  # this module takes seconds to import
 

@@ -32,7 +32,7 @@ def few_steps_warning(steps: int, num_examples: int, *, has_warmup: bool) -> str
     """
     if steps >= FEW_STEPS:
         return ""
-    first = ", the first at learning rate 0 (trainer.warmup_ratio)" if has_warmup else ""
+    first = " (the first step has learning rate 0, see trainer.warmup_ratio)" if has_warmup else ""
     return (
         f"the run has only {counted(steps, 'steps')} for {counted(num_examples, 'examples')}{first}, so the model "
         "hardly changes: set trainer.num_train_epochs or trainer.max_steps to train longer"

@@ -182,7 +182,7 @@ class TrainerSettings(Section):
         if weights is not None and len(weights) != len(losses):
             yield (
                 f"{at}.loss_weights={as_override(weights)} must contain one weight per loss of "
-                f"{at}.loss_type={as_override(losses)}; {at}.loss_weights=null gives every loss weight 1"
+                f"{at}.loss_type={as_override(losses)}; {at}.loss_weights=null gives every loss the weight 1"
             )
         if weights is not None and not any(weights):
             yield f"{at}.loss_weights={as_override(weights)} must contain a weight other than 0"
@@ -211,7 +211,7 @@ class TrainerSettings(Section):
             yield f"{at}.metric_for_best_model={self.metric_for_best_model} needs {at}.load_best_model_at_end=true"
         if best and self.eval_strategy != self.save_strategy and self.save_strategy != "best":
             yield (
-                f"{at}.load_best_model_at_end=true needs {at}.save_strategy={self.eval_strategy} (as "
+                f"{at}.load_best_model_at_end=true needs {at}.save_strategy={self.eval_strategy} (the value of "
                 f"{at}.eval_strategy), not {self.save_strategy}"
             )
         elif (

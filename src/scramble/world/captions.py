@@ -40,7 +40,7 @@ def captions(
         if len(texts) == count:
             return tuple(texts)
     raise WorldError(
-        f"the scene does not have {count} different captions: lower data.captions_per_image or raise data.objects"
+        f"fewer than {count} captions of a scene were found: lower data.captions_per_image or raise data.objects"
     )
 
 

@@ -50,7 +50,7 @@ _JOIN = ", and "
 
 
 class GrammarError(WorldError):
-    """Raised if a text is not a caption of the world."""
+    """Raised if a text is not a caption of the embedded world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,8 @@ def _parse_clause(text: str, caption: str) -> Clause:
                 links.append((_RELATION_OF[groups["q"]], read_noun(groups["c"])))
             return Relation(read_noun(groups["a"]), tuple(links))
     raise GrammarError(
-        f"{text!r} (in {caption!r}) is not a caption of the world: use one of the forms in scramble.world.grammar"
+        f"{text!r} (in {caption!r}) is not a caption of the embedded world: use one of the forms in "
+        "scramble.world.grammar"
     )
 
 

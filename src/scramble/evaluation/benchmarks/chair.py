@@ -72,7 +72,7 @@ def load(
 def _selected(path: Path) -> dict[int, str]:
     """Return a dictionary from the ids of the selected images to the rows that name them, for messages."""
     if not path.is_file():
-        raise EvaluationError(f"chair: {path} does not exist: check benchmark.chair.selection")
+        raise EvaluationError(f"chair: {path} is not a file: check benchmark.chair.selection")
     content = load_json("chair", find_file("chair", path))
     if isinstance(content, dict) and "imgToEval" in content:
         content = content["imgToEval"]

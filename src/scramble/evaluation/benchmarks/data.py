@@ -223,22 +223,21 @@ def json_entries(name: str, path: Path) -> dict[str, dict[str, Any]]:
     entries = load_json(name, path)
     if not isinstance(entries, dict):
         raise EvaluationError(
-            f"{name}: {path} contains {_kind(entries)}, not an object with entries by key: check benchmark.{name}.root"
+            f"{name}: {path} contains {_kind(entries)}, not an object that maps keys to entries: "
+            f"check benchmark.{name}.root"
         )
     return {key: _object(name, entry, f"entry {key} of {path}") for key, entry in entries.items()}
 
 
 def _object(name: str, row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise EvaluationError(
-            f"{name}: {where} is {_kind(row)}, not an object with named fields: download the file again"
-        )
+        raise EvaluationError(f"{name}: {where} is {_kind(row)}, not an object: download the file again")
     return row
 
 
 def _kind(value: Any) -> str:
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return "nothing" if value is None else names.get(type(value), type(value).__name__)
+    return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
 def benchmark_csv_rows(name: str, path: Path) -> list[dict[str, str]]:

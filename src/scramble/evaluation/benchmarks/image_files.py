@@ -35,8 +35,7 @@ def folder_images(name: str, folder: str | Path, names: Iterable[str], setting: 
     folder = Path(folder)
     if not folder.is_dir():
         raise EvaluationError(
-            f"{name}: the image folder {folder} does not exist: set benchmark.{name}.{setting} to the folder of the "
-            "images"
+            f"{name}: {folder} is not a folder: set benchmark.{name}.{setting} to the folder of the images"
         )
     index = _Files(folder)
     matches = {n: index.find(n) for n in dict.fromkeys(names)}
@@ -139,7 +138,7 @@ class CroppedImages(Mapping[str, ImageFile]):
         inside = x < image.width and y < image.height and x + width > 0 and y + height > 0
         if not inside or width > 2 * image.width or height > 2 * image.height:  # a box may cross the edge slightly
             raise EvaluationError(
-                f"the box {(x, y, width, height)} is outside image {source!r} of {image.width} x {image.height} "
+                f"the box {(x, y, width, height)} does not fit image {source!r} of {image.width} x {image.height} "
                 "pixels: download the data again"
             )
         return ImageFile(bytes=png_bytes(image.crop((x, y, x + width, y + height))))

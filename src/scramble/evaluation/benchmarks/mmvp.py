@@ -65,8 +65,8 @@ def _item(row: dict[str, Any], labels: str, where: str) -> Item:
     letter = answer.strip().strip("()").upper()
     if len(choices) != 2 or letter not in ("A", "B"):
         raise EvaluationError(
-            f"mmvp: row {number}: the options {options!r} and the answer {answer!r} are not two options and a letter: "
-            "download the data again"
+            f"mmvp: row {number}: {options!r} does not contain two options, or the answer {answer!r} is neither A nor "
+            "B: download the data again"
         )
     if labels == "corrected":
         letter = CORRECTIONS.get(number, letter)

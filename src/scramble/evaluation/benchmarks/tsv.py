@@ -174,7 +174,7 @@ def _file(name: str, root: str | Path) -> Path:
     files = sorted(root.glob("*.tsv"))
     if len(files) != 1:
         what = f"contains {len(files)} TSV files" if root.is_dir() else "does not exist"
-        raise EvaluationError(f"{name}: {root} {what}: set benchmark.{name}.root to one file")
+        raise EvaluationError(f"{name}: {root} {what}: set benchmark.{name}.root to the path of one TSV file")
     return files[0]
 
 
@@ -194,8 +194,8 @@ def _form(name: str, file: TsvFile, kind: str | None, metric: str | None) -> For
         kind = "choice" if {"A", "B"} <= set(letters) else "yes_no" if flat and flat <= {"yes", "no"} else "open"
     if kind == "choice" and (missing := {"A", "B"} - set(letters)):
         raise EvaluationError(
-            f"{name}: {file.path} has no column {', '.join(sorted(missing))}, which multiple-choice questions need, "
-            f"only {', '.join(file.columns)[:200]}: check benchmark.{name}.kind"
+            f"{name}: {file.path} has only the columns {', '.join(file.columns)[:200]}, but multiple-choice questions "
+            f"also need {' and '.join(sorted(missing))}: check benchmark.{name}.kind"
         )
     if not has_answers:
         log.warning(f"{name}: {file.path} has no answers, so predictions are written without a score")

@@ -183,7 +183,7 @@ class _Lines:
                     except UnicodeDecodeError as error:
                         raise EvaluationError(
                             f"{self.name}: {self.path}, line {number} is not UTF-8 text: "
-                            f"set benchmark.{self.name}.root to a TSV file"
+                            f"set benchmark.{self.name}.root to the path of a TSV file"
                         ) from error
         except OSError as error:
             raise EvaluationError(

@@ -102,7 +102,7 @@ def _domains(path: Path, *, required: bool) -> dict[str, str]:
     """Return a dictionary from concepts to domains. It is empty if the file does not exist and is not required."""
     if not path.is_file():
         if required:
-            raise EvaluationError(f"wemath: {path} does not exist: set benchmark.wemath.nodes to {NODES}")
+            raise EvaluationError(f"wemath: {path} is not a file: set benchmark.wemath.nodes to the path of {NODES}")
         return {}
     domains = {}
     for number, row in enumerate(json_rows("wemath", path)):

@@ -75,7 +75,7 @@ def _item(row: dict[str, Any], images: list[str], hard: Mapping[str, list[str]])
     predicates = row.get("num_main_preds")
     if predicates is not None and not str(predicates).isdecimal():
         raise EvaluationError(
-            f"winoground: {where}: num_main_preds is {predicates!r:.60}, not a number: download the data again"
+            f"winoground: {where}: num_main_preds is {predicates!r:.60}, not an integer: download the data again"
         )
     tags = [
         *([f"collapsed:{row['collapsed_tag']}"] if row.get("collapsed_tag") else []),
@@ -96,7 +96,7 @@ def _why_hard(root: str | Path | None, path: str | Path | None) -> Mapping[str, 
     found_tags = load_json("winoground", Path(path))
     if not isinstance(found_tags, dict) or not all(isinstance(tags, list) for tags in found_tags.values()):
         raise EvaluationError(
-            f"winoground: {path} does not map ids to lists of tags: set benchmark.winoground.why_hard to "
-            "new_tag_assignments.json"
+            f"winoground: {path} does not map ids to lists of tags: set benchmark.winoground.why_hard to the "
+            "path of new_tag_assignments.json"
         )
     return {str(key): [str(tag) for tag in tags] for key, tags in found_tags.items()}

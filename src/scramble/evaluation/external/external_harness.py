@@ -116,7 +116,7 @@ def command(
     if harness == "lmms-eval":
         if bad := next((value for value in arguments.values() if isinstance(value, str) and "," in value), None):
             raise EvaluationError(
-                f"lmms-eval separates arguments by commas, but the argument {bad!r} contains a comma: rename the "
+                f"lmms-eval separates arguments with commas, but the argument {bad!r} contains a comma: rename the "
                 "folder, or change harness_args"
             )
         joined = ",".join(f"{key}={value}" for key, value in arguments.items())
@@ -167,7 +167,7 @@ def _data_set(task: str) -> tuple[str, dict[str, str]]:
     if not kind:
         hint = name_hint(task, VLMEVALKIT)
         raise EvaluationError(
-            f"vlmevalkit: {task!r} is not a known benchmark {hint}: for any other data set write <name>:<class>"
+            f"vlmevalkit: {task!r} is not a known benchmark {hint}: for any other data set, write <name>:<class>"
         )
     return name, {"class": kind, "dataset": name}
 

@@ -36,7 +36,7 @@ def check_earlier(folder: Path, new: Result) -> None:
     reason = _other_model(old.model, new.model) or not_comparable(_without(old, free), _without(new, free))
     if reason is not None:
         raise EvaluationError(
-            f"{folder} contains scores, which the new scores would replace, but {reason}: choose another results "
+            f"{folder} contains scores that the new scores must not replace, because {reason}: choose another results "
             f"folder (folder=..., in Python out=...), or remove {folder / 'result.json'}"
         )
 

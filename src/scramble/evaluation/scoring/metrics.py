@@ -188,7 +188,7 @@ def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     to the problem and to at least one step. All other problems with a right answer count as rote memorization.
     """
     if not steps:
-        raise MetricError("a problem without steps has no dimensions: pass the outcome of at least one step")
+        raise MetricError("a problem needs at least one step: pass the outcomes of its steps")
     every, some = all(steps), any(steps)
     inadequate = every and not problem
     values = {

@@ -83,7 +83,9 @@ def read(folder: str | Path) -> Result:
     values = read_json(path)
     if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
         schema = values.get("schema") if isinstance(values, Mapping) else None
-        raise EvaluationError(f"{path} has schema {schema}, but this version reads schema {SCHEMA}: {_REPEAT}")
+        raise EvaluationError(
+            f"{path} has schema {schema}, but this version of SCRAMBLe reads schema {SCHEMA}: {_REPEAT}"
+        )
     names = {f.name for f in dataclasses.fields(Result)}
     if unknown := sorted(set(values) - names):
         raise EvaluationError(f"{path} has the unknown field {unknown[0]!r}: {_REPEAT}")

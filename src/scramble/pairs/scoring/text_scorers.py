@@ -126,7 +126,8 @@ def load_likelihood(
         values: list[float] = token.sum(-1).tolist()
         if not all(map(math.isfinite, values)):
             raise ModelError(
-                f"{path} returned a log-likelihood that is not finite: set pairs.scores.likelihood.dtype=float32"
+                f"the model {path} returned a log-likelihood that is not finite: set "
+                "pairs.scores.likelihood.dtype=float32"
             )
         return values
 
