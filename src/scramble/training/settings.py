@@ -69,7 +69,7 @@ Steps = Annotated[
     float,
     Bound(
         lambda value: value > 0 and (value < 1 or value == int(value)),
-        "must be a whole number above 0, or a fraction of the run below 1",
+        "must be a whole number above 0, or a number between 0 and 1 as a fraction of the run",
     ),
 ]
 WholeRun = Annotated[

@@ -9,9 +9,9 @@ that are hallucinated (lower is better for both). ``recall``, which is not in th
 categories that are mentioned. An object is in the image if COCO annotates it or one of the reference captions mentions
 it.
 
-Tests compare the extracted words, both scores and recall with the original code on recorded captions. The errors of the
-original code are reproduced ("bus" and "glass" are never counted in the singular). lmms-eval finds different words,
-because it uses WordNet's lemmas.
+Tests compare the extracted words, both scores and recall with those of the original code on recorded captions. The
+errors of the original code are reproduced ("bus" and "glass" are never counted in the singular). lmms-eval finds
+different words, because it uses WordNet's lemmas.
 """
 
 from __future__ import annotations

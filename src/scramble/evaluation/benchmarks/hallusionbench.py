@@ -23,7 +23,8 @@ for the 178 questions of VS without an image. The default ``grading=rule`` searc
 as VLMEvalKit does. ``without_image=false`` omits the questions without an image, as VLMEvalKit does. The questions are
 asked unchanged, without a request to answer yes or no.
 
-Tests compare the scores with the authors' code on recorded labels, and with VLMEvalKit on recorded replies.
+Tests compare the scores with those of the authors' code on recorded labels, and with those of VLMEvalKit on recorded
+replies.
 """
 
 from __future__ import annotations

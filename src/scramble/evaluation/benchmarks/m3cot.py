@@ -8,7 +8,7 @@ computed from the numbers of options, 29.07 on all questions. Human: from the le
 The kind of an item is its domain, and its tag is ``domain/topic``. The protocols ``m3cot`` and ``m3cot_cot`` are the
 benchmark's own protocols, with one turn. For open models, the authors add a second turn and score only the reply to
 this turn. ``mpo_direct`` and ``mpo_cot`` follow MPO's evaluation code, but the instruction of ``mpo_cot`` was written
-for this project. Tests compare the parsing of replies with M3CoT's and InternVL's code on recorded replies.
+for this project. Tests compare the parsed replies with those of M3CoT's and InternVL's code on recorded replies.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ official prompt: the question, then the options as ``(A) ...`` unless the pictur
 ``\boxed{}`` answer in our wording. MPO's numbers were computed with VLMEvalKit, which extracts answers with a judge and
 compares exact values.
 
-Tests compare extractions and outcomes with the official code on recorded replies. :mod:`scramble.grading.latex_value`
-replaces latex2sympy2 for computing the values of expressions. Both lead to the same outcomes for all published replies.
+Tests compare the extracted answers and the outcomes with those of the official code on recorded replies.
+:mod:`scramble.grading.latex_value` replaces latex2sympy2 for computing the values of expressions. Both lead to the same
+outcomes for all published replies.
 """
 
 from __future__ import annotations

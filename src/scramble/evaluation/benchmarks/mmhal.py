@@ -11,7 +11,7 @@ the percentage of ratings below 3 (lower is better). Ratings that cannot be pars
 and ``official_hallucination_rate`` include them and count them as 0, as the authors' script does. Without a judge,
 there is no score.
 
-Tests compare the parsing of ratings and the official scores with the original code on recorded replies of a judge.
+Tests compare the parsed ratings and the official scores with those of the original code on recorded replies of a judge.
 """
 
 from __future__ import annotations

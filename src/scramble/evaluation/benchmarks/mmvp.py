@@ -6,7 +6,7 @@ Counts: 300 questions, which form 150 pairs (2k - 1, 2k). Chance: 50 per questio
 the repository). ``labels=corrected`` corrects these labels, and ``labels=original`` keeps them. The correction changes
 the pair score by up to 1.33 points.
 
-Tests compare the parsing of letters with lmms-eval's rule on recorded examples.
+Tests compare the parsed letters with those of lmms-eval's rule on recorded examples.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ judge. It counts every occurrence of an object word in the response, as the orig
 
 Lower values are better, except for ``recall``.
 
-Tests compare all scores with the original code on recorded responses and object lists, without the judge and spaCy.
+Tests compare all scores with those of the original code on recorded responses and object lists, without the judge and
+without spaCy.
 """
 
 from __future__ import annotations

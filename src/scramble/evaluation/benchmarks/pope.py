@@ -5,8 +5,8 @@ Paper: Li et al., EMNLP 2023 (arXiv 2305.10355). Data: ``lmms-lab-encoder/POPE``
 Counts: three parts of 3,000 questions each (5,127 unique image-question pairs). The random part originally had 2,910
 questions. Chance: accuracy 50. Human: not published. Headline: the mean of the three F1 scores (``f1_mean``).
 
-Tests compare the parsers with recorded outputs of four implementations, and the F1 of published confusion counts
-(LLaVA, issue 626) with the published F1.
+Tests compare the outputs of the parsers with recorded outputs of four implementations, and the F1 of published
+confusion counts (LLaVA, issue 626) with the published F1.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Paper: Li et al., CVPR 2024 (arXiv 2307.16125). Data: ``lmms-lab-encoder/SEED-Be
 number of questions is accepted and recorded. Chance: 25. Human: not published. The kind of an item is its question
 type.
 
-Tests compare only the parsers with a reference implementation.
+Tests compare only the outputs of the parsers with a reference implementation.
 """
 
 from __future__ import annotations

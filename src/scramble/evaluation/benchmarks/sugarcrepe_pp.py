@@ -7,7 +7,7 @@ replace_rel 1,406. Chance: 33.33 for both captions, 50 for each caption. Human: 
 ``itt`` (image-to-text) is 1 if both true captions score above the false caption. ``first_caption`` and
 ``second_caption`` are 1 if the first or the second true caption scores above the false caption. The paper's text-only
 task is not computed, because it compares sentence embeddings, which generative models do not provide. Tests compare the
-three outcomes with the original code on recorded scores.
+three outcomes with those of the original code on recorded scores.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ items and a hash of the file. Chance: computed from the numbers of options (for 
 guesses). Human: not checked. The kind of an item is its category. Its tags are ``l2:<l2-category>``,
 ``cycle:<cycle_category>`` and, if the file has several splits, ``split:<split>``.
 
-Tests compare prompts, images and exact-matching scores with VLMEvalKit on recorded examples. There are three
-differences from VLMEvalKit:
+Tests compare the prompts, the images and the scores by exact matching with those of VLMEvalKit on recorded examples.
+There are three differences from VLMEvalKit:
 
 * Texts such as ``NA`` and ``None`` remain options, and numbers are not reformatted. ``cells=pandas`` reads cells as
   VLMEvalKit does.

@@ -7,7 +7,7 @@ Paper: Awal et al., NeurIPS 2024 (arXiv 2407.16772). Data: ``mair-lab/vismin-ben
 
 ``protocol=vismin`` asks the paper's questions for multimodal language models and parses the replies by the paper's
 rule. As in the original code, the reply "not first but second" counts as a choice of both images. Tests compare the
-three scores with the original code on recorded matrices, and the parsing on recorded replies.
+three scores on recorded matrices and the parsed recorded replies with those of the original code.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ random split and 51.5 in the zero-shot split). Human: 95.4. The kind of an item 
 relation's category.
 
 VSR contains only statements, so the wording of the questions was chosen for this project. Tests compare the accuracies
-by relation and category with the original code on recorded predictions, and the parsing of replies with VLMEvalKit.
+by relation and category with those of the original code on recorded predictions, and the parsed replies with those of
+VLMEvalKit.
 """
 
 from __future__ import annotations

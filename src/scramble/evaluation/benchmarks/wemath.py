@@ -19,7 +19,7 @@ answers to the problem and to all its steps:
 
 ``score_strict`` and ``score_loose`` are means over problems: mastery counts as 1, inadequate generalization as 0.5, and
 any other dimension as 0. ``protocol=wemath`` asks, in our wording, for an answer in the form that We-Math's rule
-parses. Tests compare all metrics with the official code on a recorded run.
+parses. Tests compare all metrics with those of the official code on a recorded run.
 """
 
 from __future__ import annotations
