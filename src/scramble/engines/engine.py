@@ -1,6 +1,6 @@
 """Defines the interface of all engines.
 
-Replies have the order of their requests, and each reply is stored immediately.
+Replies are returned in the order of their requests. If there is a store, each reply is stored as soon as it arrives.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Engine(ABC):
     window: int
 
     def __init__(self, *, price_prompt: float = 0.0, price_completion: float = 0.0) -> None:
-        """Store the prices, which are per million tokens."""
+        """Set the prices per million tokens."""
         self.totals = Totals()
         self._prices = (price_prompt / 1e6, price_completion / 1e6)
         self._totals_lock = threading.Lock()
@@ -52,7 +52,7 @@ class Engine(ABC):
     def submit(self, request: Request, keep: Keep | None = None) -> Future[Reply]:
         """Submit one request. The future returns a reply (which may have an error) or raises EngineError.
 
-        The reply is passed to ``keep`` as soon as it arrives, so that an interruption loses at most the replies of
+        The reply is passed to ``keep`` as soon as it arrives, so that an interruption loses at most the replies to
         requests in flight.
         """
 

@@ -113,8 +113,8 @@ def encoded(image: ImageFile) -> bytes:
     """Return the bytes to send for an image: the unchanged file if all decoders agree on its pixels, otherwise a PNG.
 
     Servers convert transparency and 16-bit greys in different ways, so images with these properties are converted by
-    :mod:`scramble.pixels` before they are sent. Raises RecordError if the file is in none of the servers' formats and
-    cannot be decoded.
+    :mod:`scramble.pixels` before they are sent. Raises RecordError if the file must be converted but cannot
+    be decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -140,7 +140,7 @@ def data_url(image: bytes) -> str:
 def chat_messages(request: Request) -> list[dict[str, Any]]:
     """Return the messages in OpenAI's format.
 
-    A turn without images is plain text, because text-only servers reject lists.
+    The content of a turn without images is a string, because text-only servers reject lists.
     """
     turns: list[dict[str, Any]] = []
     for message in request.messages:

@@ -1,9 +1,9 @@
 """Generates with a vision-text model in the calling process. Requests about the same image share the image features.
 
-In families with a trie, all requests about the same image are one row of
+For model families that support the token trie, all requests about the same image form one row of
 :func:`scramble.models.generation.generate_ids`, so the vision tower and the projector run once per image, and a prompt
-runs once for any number of samples. Without an image, the samples of one question are a row. Models of families without
-a trie answer each request separately, with ``model.generate``.
+runs once for any number of samples. Without an image, the samples of one question form a row. Models of other families
+answer each request separately, with ``model.generate``.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """

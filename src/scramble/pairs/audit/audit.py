@@ -1,4 +1,4 @@
-"""Audit a set of pairs: measure how much of the preference can be learned without the image, and count faults of pairs.
+"""Audit a set of pairs: measure how much of the preference can be learned without the image, and count faults in pairs.
 
 The pairs can come from any source (:func:`scramble.formats.read_pairs` reads SugarCrepe's and TRL's files). The result
 is plain JSON, which :mod:`scramble.reporting.audit_page` prints and plots.
@@ -86,7 +86,7 @@ def audit_pairs(
 
 
 def sample_note(result: dict[str, Any]) -> str:
-    """Return the message that the audit read only a sample of the pairs, or "" if the audit read all pairs."""
+    """Return a note that the audit read only a sample of the pairs, or "" if the audit read all pairs."""
     if result["measured"] == result["pairs"]:
         return ""
     numbers = f"{result['measured']:,} of {result['pairs']:,} pairs"

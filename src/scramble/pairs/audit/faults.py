@@ -1,4 +1,4 @@
-"""Detect faults of pairs: identical texts, texts with the same meaning, and grammatical errors in the rejected text.
+"""Detect faults in pairs: identical texts, texts with the same meaning, and grammatical errors in the rejected text.
 
 Faults are detected by fixed patterns, so the counts are lower bounds. Texts alone cannot show whether the rejected text
 is still true of the image.
@@ -40,9 +40,9 @@ def faults(pair: PreferencePair) -> set[str]:
 def is_reordering(chosen: list[str], rejected: list[str], lexicon: Lexicon) -> bool:
     """Return whether two texts differ only in the order of the two parts of a coordination or of a symmetric relation.
 
-    An example is "a cat and a dog" and "a dog and a cat". The texts are lists of lower-case words. Articles are
-    ignored, and the synonyms of a lexicon entry count as the same word. The result is also True if the texts differ
-    only in articles and synonyms.
+    For example, "a cat and a dog" and "a dog and a cat" differ only in order. The texts are lists of lower-case words.
+    Articles are ignored, and the synonyms of a lexicon entry count as the same word. The result is also True if the
+    texts differ only in articles and synonyms.
     """
     first, second = _entries(chosen, lexicon), _entries(rejected, lexicon)
     if first == second:

@@ -1,7 +1,7 @@
 """Fit a trigram model with interpolated Kneser-Ney smoothing (Kneser and Ney 1995; Chen and Goodman 1999, equation 18).
 
-The model is a text-only classifier that needs no download. A caption that is improbable as text can be recognised
-without the image.
+The model is a text-only classifier that needs no download. A rejected caption that is improbable as text can be
+recognised without the image.
 """
 
 from __future__ import annotations

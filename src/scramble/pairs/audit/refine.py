@@ -1,9 +1,9 @@
 """Refine pairs: select the pairs that text-only classifiers cannot predict.
 
-:class:`TextOnlyOdds` and :func:`select` need no pretrained model and depend on a seed. Classifiers are fitted out of
-fold on all candidates. The candidates are selected by rejection sampling: the higher the odds at which the classifiers
-recognise the chosen text, the lower the probability that the candidate is selected. AFLite (Le Bras et al. 2020), in
-contrast, fits classifiers again on the selected candidates.
+:class:`TextOnlyOdds` and :func:`select` need no pretrained model, and their results depend on a seed. Each candidate is
+scored by classifiers that were fitted on the candidates in the other folds. The candidates are selected by rejection
+sampling: the higher the odds that the classifiers recognise the chosen text, the lower the probability that the
+candidate is selected. AFLite (Le Bras et al. 2020), in contrast, fits classifiers again on the selected candidates.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class KindGroups:
 
 
 def kind_groups(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> KindGroups:
-    """Group the kinds by their numbers of expected draws and of images."""
+    """Group the kinds by the number of their expected draws and the number of their images."""
     total: dict[str, float] = {}
     images: dict[str, set[str]] = {}
     for pair, weight in zip(pairs, draws, strict=True):
@@ -81,18 +81,18 @@ def _fold_counts(pairs: Sequence[PreferencePair], draws: Sequence[float]) -> dic
 
 
 class TextOnlyOdds:
-    """The log-odds at which text-only classifiers recognise the chosen text of a pair.
+    """The log-odds that text-only classifiers recognise the chosen text of a pair.
 
-    N-gram classifiers of each family and of each kind with enough pairs are fitted on all of its candidates, which are
-    weighted by their expected draws. A language model is fitted on the chosen texts. Images are divided into folds by a
-    hash, so that new images also have a fold. A pair is scored by the classifiers that were not fitted on its fold. A
-    second regression per family calibrates the scores. No classifier is fitted on selected pairs, because it would
+    For each family and each kind with enough pairs, n-gram classifiers are fitted on its candidates, weighted by their
+    expected draws. A language model is fitted on the chosen texts. Images are divided into folds by a hash, so that new
+    images also have a fold. A pair is scored by the classifiers that were not fitted on its fold. A linear classifier
+    per family combines the scores into calibrated log-odds. No classifier is fitted on selected pairs, because it would
     learn the patterns that earlier classifiers missed in this particular selection, and these patterns do not transfer
     to other images.
 
     Args:
         pairs: all candidates of the images on which the classifiers are fitted.
-        draws: the expected draws of each candidate, in [0, 1].
+        draws: the expected number of draws of each candidate, in [0, 1].
         seed: seed of the folds.
     Attributes:
         fitted: the log-odds of ``pairs`` (n,).
@@ -174,7 +174,7 @@ class TextOnlyOdds:
         return members
 
     def _scores(self, pairs: Sequence[PreferencePair], features: dict[str, Any], positions: np.ndarray) -> np.ndarray:
-        """Return the scores (n, 5) of the pairs by the classifiers that were not fitted on the image of the pair."""
+        """Return the scores (n, 5) of the pairs by five classifiers that were not fitted on the image of the pair."""
         import numpy as np
 
         columns = {(name, level): np.zeros(len(pairs)) for name in self.NGRAMS for level in ("family", "kind")}

@@ -272,7 +272,7 @@ def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[Preferen
 
 
 def measured(name: str, scores: np.ndarray, groups: Sequence[str], *, seed: int = 0) -> TextOnlyResult:
-    """Return the accuracy of a classifier from its scores (n,) of pairs. ``groups`` (n,) are the images of the pairs.
+    """Return the accuracy of a classifier from its scores (n,) of pairs. ``groups`` (n,) names the image of each pair.
 
     A pair with a positive score counts 1, and a pair with the score 0 counts one half.
     """
@@ -316,7 +316,7 @@ def other_images(held_out: Sequence[PreferencePair], pairs: Sequence[PreferenceP
 
 
 def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
-    """Return the gaps (n,) of the stored :data:`LIKELIHOODS` in nats, or None if a pair lacks them."""
+    """Return the gaps (n,) of the stored :data:`LIKELIHOODS` in nats, or None if a pair lacks these columns."""
     import numpy as np
 
     chosen, rejected = LIKELIHOODS
@@ -328,5 +328,8 @@ def column_scores(pairs: Sequence[PreferencePair]) -> np.ndarray | None:
 def accuracies(
     scores: Mapping[str, np.ndarray], rows: Sequence[int], groups: Sequence[str], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """Return the accuracy of each classifier on the given rows of its scores (n,). ``groups`` (n,) are the images."""
+    """Return the accuracy of each classifier on the given rows of its scores (n,).
+
+    ``groups`` (n,) names the image of each score.
+    """
     return {name: measured(name, s[list(rows)], [groups[i] for i in rows], seed=seed) for name, s in scores.items()}

@@ -1,7 +1,7 @@
 """Build preference pairs from images with captions: select captions, generate negatives, and select negatives.
 
-Everything is streamed, so memory does not grow with the data. Every caption without a pair is yielded as a
-:class:`Skip` with its reason.
+Images and pairs are streamed, so memory use does not grow with the data. Every caption without a pair is yielded as a
+:class:`Skip` with the reason.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def caption_pairs(
     form: Literal["caption", "yes-no", "both"] = "caption",
     **options: Any,
 ) -> Iterator[PreferencePair | Skip]:
-    """Yield preference pairs from a stream of images. A caption is preferred to a hard negative of this caption.
+    """Yield preference pairs of captions and their hard negatives from a stream of images.
 
     Args:
         images, generator, options: see :func:`caption_candidates`.
@@ -77,18 +77,18 @@ def caption_candidates(
 
     Args:
         images: the images, in any order, each with its true captions.
-        generator: generates the candidates (:class:`scramble.pairs.captions.rules.generator.RuleGenerator`, a language
-            model, or the world).
+        generator: generates the candidates, for example :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
         prompt: the prompt of both sides.
         per_caption: maximum number of negatives per caption.
         seed: random seed. The selection for a caption depends only on the seed and the caption.
-        captions_per_image: ``all`` uses all usable captions, ``one`` uses a caption that the seed selects, and ``clip``
-            uses the caption with the highest ``similarity``, which is stored in the column ``similarity.chosen``.
+        captions_per_image: ``all`` uses all usable captions, ``one`` uses one caption, which depends on the seed, and
+            ``clip`` uses the caption with the highest ``similarity``, which is stored in the column
+            ``similarity.chosen``.
         kinds: kinds of negatives to use. None uses all.
-        similarity: scores the similarity of texts and images
+        similarity: function that scores the similarity of texts and images
             (:func:`scramble.pairs.scoring.image_similarity.load_similarity`).
         surface: whether to write both sides in the same form (:func:`scramble.pairs.captions.surface.normalise`). Texts
-            of a grammar already have the same form.
+            that a grammar generates already have the same form.
         counts: counter to which the numbers of selected ``captions`` and ``negatives`` are added.
         alternatives: whether to create all possible pairs, or only the ``per_caption`` selected pairs.
     """
@@ -139,7 +139,7 @@ def in_form(pair: PreferencePair, form: str) -> tuple[PreferencePair, ...]:
 
 
 def yes_no_pairs(pair: PreferencePair) -> tuple[PreferencePair, PreferencePair]:
-    """Return two yes/no pairs of a caption pair: "Yes" is preferred for the caption, "No" for the negative."""
+    """Return the two yes/no pairs for a caption pair: "Yes" is preferred for the caption, "No" for the negative."""
 
     def ask(text: str, answer: str, other: str, suffix: str) -> PreferencePair:
         return replace(
@@ -173,9 +173,10 @@ def _admissible(
     kinds: Sequence[str] | None,
     surface: bool,
 ) -> tuple[list[Negative], str]:
-    """Return the normalised candidates that no other caption of the image supports, and the reason if there are none.
+    """Return the candidates that no caption of the image supports, and the reason if there are none.
 
-    A replacement is supported if the other captions contain all of its new words.
+    A candidate is supported if it is one of the captions. A replacement is also supported if the other captions contain
+    all of its new words. With ``surface``, the returned candidates are normalised.
     """
     if not candidates:
         return [], "no word that the rules can swap or replace"

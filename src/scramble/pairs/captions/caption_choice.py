@@ -25,8 +25,8 @@ def choose_captions(
 ) -> Iterator[tuple[ImageRecord, dict[int, float | None]]]:
     """Yield each image with the indices of its selected captions, in order, and their similarity if it is computed.
 
-    Captions that no method can use are added to ``unusable``. With ``clip``, as in SCRAMBLe (arXiv 2504.04740), the
-    images are read in batches, and the first of equally similar captions is selected.
+    Captions that no method can use are added to ``unusable``. With ``clip``, which SCRAMBLe uses (arXiv 2504.04740),
+    the images are read in batches, and the first of equally similar captions is selected.
     """
     if captions_per_image == "clip":
         assert similarity is not None  # caption_pairs checks this

@@ -1,4 +1,4 @@
-"""Provide three pair methods that prefer captions to hard negatives from a grammar, rules or a language model."""
+"""Provide three pair methods that pair captions with hard negatives from a grammar, rules or a language model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scramble.world.grammar import GrammarError
 
 
 class CaptionMethod(PairMethod):
-    """The base class of methods that prefer captions to hard negatives, which a generator derives from the captions.
+    """The base class of methods that pair captions with hard negatives, which a generator derives from the captions.
 
     Args:
         options: options of the generator (see the subclasses).
@@ -85,7 +85,7 @@ class CaptionMethod(PairMethod):
 
 
 class WorldCaptions(CaptionMethod):
-    """Prefers captions of the embedded world to negatives that its grammar generates by swaps and replacements.
+    """Pairs captions of the embedded world with negatives that the world's grammar generates by swaps and replacements.
 
     The options are the arguments of :class:`scramble.pairs.captions.world_swaps.WorldNegatives`.
     """
@@ -104,7 +104,7 @@ class WorldCaptions(CaptionMethod):
 
 @contextmanager
 def _explain_grammar_errors() -> Iterator[None]:
-    """Replace a GrammarError in the block with a PairMethodError, which says how to fix the settings."""
+    """Replace a GrammarError raised in the block with a PairMethodError, which says how to fix the settings."""
     try:
         yield
     except GrammarError as error:
@@ -115,7 +115,7 @@ def _explain_grammar_errors() -> Iterator[None]:
 
 
 class RuleCaptions(CaptionMethod):
-    """Prefers English captions to negatives that rules generate by swaps and replacements.
+    """Pairs English captions with negatives that rules generate by swaps and replacements.
 
     The plausibility of negatives is learned from the captions of the training split, even for other splits.
     The options are the arguments of :class:`scramble.pairs.captions.rules.generator.RuleGenerator`.
@@ -130,7 +130,7 @@ class RuleCaptions(CaptionMethod):
 
 
 class CotCaptions(CaptionMethod):
-    """Prefers English captions to negatives that a language model writes.
+    """Pairs English captions with negatives that a language model writes.
 
     Args:
         engine: kind and options of the language model (see :func:`scramble.engines.open_engine`).

@@ -1,10 +1,10 @@
 """Generate hard negatives with a language model, which changes a caption step by step or abstains.
 
-Source: SCRAMBLe (arXiv 2504.04740). One model first corrects typos in captions (greedy decoding, JSON reply). Another
-model reasons in steps from a caption to a fluent, plausible, visually different arrangement of its words, or answers
-``NA`` (temperature 0.2, top-p 0.9, 800 new tokens). Other prompts swap or replace words of one kind instead. The
-prompts in ``prompts/`` and their examples were written for this project. The rule of each negative contains the hash of
-the prompt.
+Source: SCRAMBLe (arXiv 2504.04740). Optionally, a model first corrects typos in captions (greedy decoding, JSON
+reply). Another model reasons in steps from a caption to a fluent, plausible, visually different arrangement of its
+words, or answers ``NA`` (temperature 0.2, top-p 0.9, at most 800 new tokens). With other prompts, the model swaps or
+replaces only objects, attributes or relations. The prompts in ``prompts/`` and their examples were written for this
+project. The field ``rule`` of each negative contains the hash of the prompt.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def load_prompt(name: str | Path) -> PromptFile:
 
 
 class CotGenerator:
-    """Generates one or more negatives per caption with a language model.
+    """Generates negatives of captions with a language model, from one or more replies per caption.
 
     With a ``cleaner``, captions are corrected first. Each caption is then yielded with the corrected text, from which
     its negatives are derived. ``counts`` contains the number of captions for each outcome.
@@ -113,7 +113,8 @@ class CotGenerator:
             pipeline: spaCy pipeline with a lemmatizer.
             samples: number of replies per caption.
             length_ratio: minimum and maximum ratio of the word count of a negative to the word count of its caption.
-            content_kept: minimum fraction of common content words, in [0, 1]. None uses the value in :data:`PROMPTS`.
+            content_kept: minimum fraction of content lemmas that the caption and the negative share, in [0, 1]. None
+                uses the value in :data:`PROMPTS`, or 0.5 for other prompts.
         """
         self.prompt = load_prompt(prompt)
         self.kind, default_kept = PROMPTS.get(self.prompt.name, (self.prompt.name, 0.5))
@@ -246,8 +247,8 @@ def read_clean(reply: Reply) -> str:
 def shared_content(before: Any, after: Any) -> float:
     """Return the fraction, in [0, 1], of the content lemmas of two ``Doc`` objects that both objects contain.
 
-    Content lemmas are the lemmas of nouns, names, verbs, adjectives and numbers. A repeated lemma counts each time. The
-    parts of speech may differ, because one parse may tag a lemma as a noun and the other as a verb.
+    Content lemmas are the lemmas of nouns, proper nouns, verbs, adjectives and numbers. A repeated lemma counts each
+    time. The parts of speech may differ, because one parse may tag a lemma as a noun and the other as a verb.
     """
     words = [Counter(token.lemma_.lower() for token in doc if token.pos_ in CONTENT) for doc in (before, after)]
     everything = [Counter(token.lemma_.lower() for token in doc if not token.is_punct) for doc in (before, after)]

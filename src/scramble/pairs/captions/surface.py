@@ -1,7 +1,7 @@
 """Normalise the form of both sides of a pair, and detect texts that are not captions.
 
-The generators of earlier data sets changed case or spacing only in the negatives, and a classifier on case and spacing
-recognised nine of ten negatives. Therefore :func:`normalise` is applied to both sides.
+The generators of earlier data sets changed case or spacing only in the negatives, and a classifier that used only case
+and spacing recognised nine of ten negatives. Therefore :func:`normalise` is applied to both sides.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _ENGLISH = word_set("""
 
 
 def normalise(text: str) -> str:
-    """Return a caption in the form of all pairs: single spaces, an initial capital, a final punctuation mark.
+    """Return a caption in a common form: single spaces, an initial capital, and a final punctuation mark.
 
-    The words and their order do not change. Other capitals change only in texts that consist of capitals. The function
-    is idempotent: ``normalise(normalise(x)) == normalise(x)``.
+    The words and their order do not change. Other capitals change only if all letters of the text are capitals. The
+    function is idempotent: ``normalise(normalise(x)) == normalise(x)``.
     """
     if text[:1].isupper() and text[-1] in ".!?" and not _IRREGULAR.search(text) and not text.isupper():
         return text

@@ -40,8 +40,8 @@ class WorldNegatives:
         kinds: the kinds to generate. None generates all kinds.
         check: whether to drop candidates that are true of the image, if the caption has a graph.
     Attributes:
-        judged, true_of_image: number of candidates of captions with a graph for each kind, and number of true
-            candidates among them.
+        judged, true_of_image: for each kind, the number of candidates of captions with a graph, and the number of these
+            candidates that are true of the image.
     """
 
     name = "world"
@@ -53,7 +53,7 @@ class WorldNegatives:
         self.true_of_image: Counter[str] = Counter()
 
     def negatives(self, captions: Iterable[Caption]) -> Iterator[tuple[Caption, list[Negative]]]:
-        """Yield each caption with all its candidates. Raises GrammarError if a text is not a caption of the world."""
+        """Yield each caption with its negatives. Raises GrammarError if a text is not a caption of the world."""
         for caption in captions:
             selected = [n for n in candidates(caption.text) if self.kinds is None or n.kind in self.kinds]
             yield caption, selected if caption.graph is None else [n for n in selected if self._keep(caption, n)]
@@ -67,7 +67,7 @@ class WorldNegatives:
 
 
 def candidates(text: str) -> list[Negative]:
-    """Return all negatives that differ in meaning from a caption.
+    """Return all negatives of a caption, which differ from it in meaning.
 
     Raises GrammarError if the caption does not parse.
     """
@@ -132,7 +132,10 @@ def _edited(text: str, kind: str, rule: str, *changes: tuple[Span, Noun | str]) 
 
 
 def _canonical(clauses: tuple[Clause, ...]) -> object:
-    """Return the meaning independently of the order of mention: "a left of b" and "b right of a" are equal."""
+    """Return the meaning in a form that does not depend on the order of mention.
+
+    "a left of b" and "b right of a" have the same form.
+    """
     return sorted(repr(_canonical_clause(clause)) for clause in clauses)
 
 

@@ -21,7 +21,7 @@ def load_similarity(
     device: str | None = None,
     batch_size: int = 32,
 ) -> Similarity:
-    """Load a function that computes the cosine similarity of each image and text with a CLIP-like model.
+    """Load a function that computes the cosine similarity of image-text pairs with a CLIP-like model.
 
     Consecutive texts of the same image share the features of this image. ``batch_size`` is the number of images per
     forward pass. The other arguments are documented in :func:`scramble.pairs.scoring.text_scorers.load_grammar`.

@@ -15,10 +15,11 @@ PATTERN = "scores*.jsonl"
 
 
 class ScoreStore:
-    """The scores in a folder. All ``scores*.jsonl`` files are read, and each new batch is appended to one of them.
+    """The scores stored in a folder.
 
-    As in :class:`scramble.engines.ReplyStore`, each shard of a job writes its own file. All scores are held in memory
-    (about 100 bytes each). Use the store as a context manager.
+    All ``scores*.jsonl`` files are read, and each new batch is appended to one of them. As in
+    :class:`scramble.engines.ReplyStore`, each shard of a job writes its own file. All scores are held in memory (about
+    100 bytes each). Use the store as a context manager.
     """
 
     def __init__(self, folder: str | Path, shard: tuple[int, int] = (0, 1)) -> None:
@@ -54,10 +55,10 @@ class ScoreStore:
 
 
 class StoredScorer(Generic[Item]):
-    """A scorer whose scores are stored. The model is loaded when the first score is missing.
+    """A scorer whose scores are stored. The model is loaded when a score is missing for the first time.
 
-    A batch with a missing score is computed completely, so that a resumed run yields the same scores as an
-    uninterrupted run. The last digits of a score can depend on the padding and therefore on the batch.
+    If a score of a batch is missing, all scores of the batch are computed, so that a resumed run yields the same scores
+    as an uninterrupted run. The last digits of a score can depend on the padding and therefore on the batch.
 
     Args:
         store: the scores of a split.

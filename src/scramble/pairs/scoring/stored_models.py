@@ -35,7 +35,7 @@ class ScorerSettings:
 
 
 def image_text_content(item: ImageText) -> object:
-    """Return the part of a content key that identifies an image and a text: the file's hash, and the text."""
+    """Return the part of a content key that identifies an image and a text: the hash of the image, and the text."""
     return item[0].sha256, item[1]
 
 

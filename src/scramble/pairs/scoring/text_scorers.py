@@ -1,6 +1,6 @@
 """Load models that score texts: grammar (CoLA), plausibility (Vera) and log-likelihood (a causal language model).
 
-Weights must be safetensors. Code from model repositories is never run.
+Weights must be in safetensors format. Code from model repositories is never run.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def load_grammar(
 
     Args:
         path: hub id or folder.
+        revision: branch, tag or commit.
         dtype: ``auto`` (as saved), ``float32``, ``bfloat16`` or ``float16``.
         device: device of the model. None selects the GPU if there is one.
     Raises:
@@ -106,8 +107,8 @@ def load_likelihood(
 ) -> TextScorer:
     """Load a scorer for the log-likelihood of a text in nats, summed over its tokens.
 
-    The model is a causal language model, or a vision-language model without an image. The arguments are documented
-    in :func:`load_grammar`. The scorer raises ModelError if a value is not finite.
+    The model is a causal language model, or a vision-language model that receives no image. The arguments are
+    documented in :func:`load_grammar`. The scorer raises ModelError if a value is not finite.
     """
     from transformers import AutoTokenizer
 

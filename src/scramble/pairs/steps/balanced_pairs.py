@@ -1,4 +1,4 @@
-"""Balances two score gaps, which is the adversarial refinement of SugarCrepe and SCRAMBLe.
+"""Balance two score gaps (the adversarial refinement of SugarCrepe and SCRAMBLe).
 
 Two text models score both sides of each pair. Pairs are selected so that the distribution of the two score gaps is
 symmetric about 0 (Hsieh et al. 2023; Mishra et al. 2025).
@@ -51,7 +51,7 @@ class BalancedPairs(PairStep):
 def balance_gaps(
     pairs: Sequence[PreferencePair], first: Sequence[float], second: Sequence[float], *, seed: int = 0
 ) -> list[PreferencePair]:
-    """Select pairs so that both score gaps are symmetric about 0 within each kind.
+    """Select pairs so that the distribution of the two score gaps is symmetric about 0 within each kind.
 
     The plane of the gaps is divided into ``GRID`` x ``GRID`` cells per quadrant. Cell (i, j) is matched with (-i, -j),
     and pairs of the larger cell are dropped at random until both cells have the same number of pairs. If one gap is
@@ -59,7 +59,8 @@ def balance_gaps(
 
     Args:
         first, second: the two gaps of each pair, which are the score of the chosen text minus the score of the rejected
-            text. The scores are probabilities, so a gap is in [-1, 1]. A gap of exactly 1 belongs to the last cell.
+            text. The scores are probabilities, so a gap is in [-1, 1]. A gap of exactly 1 or -1 belongs to the
+            outermost cell.
     Raises:
         ValueError: a gap is outside [-1, 1] or NaN. The message names the pair.
     """

@@ -18,7 +18,7 @@ from scramble.records import PreferencePair
 
 @dataclass(frozen=True)
 class Filter:
-    """A bound on a column. Pairs with a value below ``min`` or above ``max`` are dropped.
+    """The bounds on a column. Pairs with a value below ``min`` or above ``max`` are dropped.
 
     Attributes:
         column: a column of :data:`scramble.pairs.filters.TEXT_COLUMNS`, ``near_duplicate``, ``same_lemmas``, a score

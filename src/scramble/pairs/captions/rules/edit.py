@@ -32,7 +32,7 @@ def span_change(s: Sentence, first: int, last: int, new: str) -> TextChange:
 
 
 def word_change(s: Sentence, first: int, last: int, new: str) -> TextChange:
-    """Return the replacement of tokens ``first`` to ``last`` with new words in the case of the old words."""
+    """Return the replacement of tokens ``first`` to ``last`` with new words in the letter case of the old words."""
     old = s.span(first, last)
     if len(old) > 1 and old.isupper() and is_title(s, first):
         new = new.upper()
@@ -50,7 +50,7 @@ def moved_text(s: Sentence, first: int, last: int) -> str:
 
 
 def article_change(s: Sentence, token: int, next_word: str) -> list[TextChange]:
-    """Return the change of "a" or "an" before ``token`` to agree with ``next_word``, or [] if none is needed."""
+    """Return the change of "a" or "an" before ``token`` to agree with ``next_word``, or [] if it already agrees."""
     if token == 0 or s.lower[token - 1] not in ("a", "an"):
         return []
     right = article(next_word)

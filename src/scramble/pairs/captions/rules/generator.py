@@ -1,6 +1,6 @@
 """Generate all swaps and replacements of captions by rule, from one spaCy parse per caption.
 
-No GPU is needed, and only the pipeline must be downloaded (``en_core_web_sm`` by default).
+No GPU is needed. Only the spaCy pipeline must be downloaded (``en_core_web_sm`` by default).
 """
 
 from __future__ import annotations

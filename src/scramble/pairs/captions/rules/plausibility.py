@@ -1,11 +1,11 @@
 """Estimate how plausible a word is in a context (its *place*) of a caption, from the user's captions.
 
-"A woman holding a phone" can be swapped to "a phone holding a woman", which is false but absurd, so that a language
-model rejects it without the image. :class:`SelectionalTables` counts how often a noun occurs before and after a
-relation ("holding", "sitting on", "with"), with an adjective, and in one caption with another noun or verb. The lift of
-a noun in a place is its probability in this place divided by its overall probability (selectional association; Resnik
-1996). The counts include the caption that is edited, in which the new words do not occur in their new places. Therefore
-a log-lift is too low by at most log(6 / 5).
+"A woman holding a phone" can be changed to "a phone holding a woman", which is so absurd that a language model can
+reject it without the image. :class:`SelectionalTables` counts how often a noun occurs before and after a relation
+("holding", "sitting on", "with"), with an adjective, and in one caption with another noun or verb. The lift of a noun
+in a place is its probability in this place divided by its overall probability (selectional association; Resnik 1996).
+The counts include the caption that is edited, in which the new words do not occur in their new places. Therefore a
+log-lift is too low by at most log(6 / 5).
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class SelectionalTables:
         return True
 
     def has_quantity(self, s: Sentence, phrase: Phrase, noun: NounEntry) -> bool:
-        """Return whether a phrase has no quantity word, or whether a noun occurs after this word at least
+        """Return whether a phrase has no quantity word, or whether a noun occurs after its quantity word at least
         :data:`_ATTESTED` times ("slice of soup" does not occur).
         """
         if not phrase.partitive:

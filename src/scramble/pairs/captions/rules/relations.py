@@ -55,12 +55,12 @@ def _stem(s: Sentence, i: int, word: str) -> str:
 
 
 def verb_stem(s: Sentence, i: int, word: str) -> str:
-    """Return "to" and the stem of a verb, which cannot be confused with a noun such as "herd"."""
+    """Return "to" and the stem of a verb, so that the verb cannot be confused with a noun such as "herd"."""
     return f"to {_stem(s, i, word)}"
 
 
 def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]) -> Phrase:
-    """Return the phrase that governs a verb or preposition by dependency arcs, or else the nearest phrase before it."""
+    """Return the phrase that governs a verb or preposition in the parse, or else the nearest phrase before it."""
     token = first
     for _ in range(4):
         if s.tag[token].startswith("V"):
@@ -77,7 +77,10 @@ def _governor(s: Sentence, first: int, nearest: Phrase, owner: dict[int, Phrase]
 
 
 def nearest_place(place: Place) -> Place:
-    """Return the place in which the relation is reduced to the word or preposition nearest to the noun."""
+    """Return the place with only the word of the relation that is nearest to the noun.
+
+    To the right of a relation that ends with "of" or "to", the last two words are used ("next to").
+    """
     side, words = place
     if side in ("adjective", "partitive"):
         return place

@@ -1,10 +1,10 @@
 """Replace one word of a caption with a word that cannot be true of the same object.
 
 Nouns are replaced with co-hyponyms, adjectives with adjectives of the same class, and verbs and spatial relations with
-mutually exclusive verbs and relations. A word is never replaced with a synonym, a hypernym, a word with a similar
-meaning, a word that is rare in this context in the user's captions, or a much rarer word. Number words are not
-replaced, because "two dogs" is true of three dogs, and larger numbers can be recognised without the image. The weight
-of a candidate is the frequency of its new word (:mod:`scramble.language.lexicon`).
+mutually exclusive verbs and relations. A word is never replaced with a synonym, a hypernym, or a word with a similar
+meaning. Words that are rare in this context in the user's captions, or much rarer there than the old word, are not used
+either. Number words are not replaced, because "two dogs" is true of three dogs, and larger numbers can be recognised
+without the image. The weight of a candidate is the frequency of its new word (:mod:`scramble.language.lexicon`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def replacements(
 
     Args:
         tables: counts of the user's captions. A new word is not used if its log-lift in its place is below
-            ``min_lift``, or if its log-odds relative to the old word are below ``min_odds``. None uses all words.
+            ``min_lift``, or if its log-odds relative to the old word are below ``min_odds``. With None, any new word
+            can be used.
     """
     fits = _Plausibility(tables, min_lift, min_odds)
     negatives: list[Negative | None] = []
@@ -58,14 +59,14 @@ def replacements(
 
 @dataclass(frozen=True, slots=True)
 class _Plausibility:
-    """Decides by the user's captions whether a new word is plausible in its place and frequent enough."""
+    """Decides from counts of the user's captions whether a new word is plausible in its place and frequent enough."""
 
     tables: SelectionalTables | None
     min_lift: float
     min_odds: float
 
     def spelled(self, s: Sentence, word: str) -> str:
-        """Return a word of the lexicon in the spelling of the caption, or else in the usual spelling of the captions.
+        """Return a word of the lexicon in the caption's spelling of this word, or else in the more frequent spelling.
 
         An unusual spelling would show which caption was edited.
         """
@@ -202,7 +203,7 @@ def _replace_relation(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plau
 def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Plausibility) -> list[Negative | None]:
     """Change "skiing down a slope" to "skiing up a slope".
 
-    The phrase must be a slope, because both words have the same meaning on a level street.
+    The phrase must name a slope, because "up" and "down" have the same meaning on a level street.
     """
     token = phrase.first - 1
     if token < 1 or s.lower[token] not in _OPPOSITE or phrase.partitive:
@@ -218,7 +219,7 @@ def _replace_direction(s: Sentence, phrase: Phrase, lexicon: Lexicon, fits: _Pla
 def _replace_verb(
     s: Sentence, phrase: Phrase, before: Phrase | None, lexicon: Lexicon, fits: _Plausibility
 ) -> list[Negative | None]:
-    """Replace the verb directly before a phrase, which is its object, and the intransitive verb directly after it."""
+    """Replace the transitive verb directly before a phrase, and the intransitive verb after the phrase."""
     negatives: list[Negative | None] = []
     if before is not None and phrase.noun is not None and phrase.first > before.last + 1:
         negatives += _verb(s, phrase.first - 1, phrase.noun.category, lexicon, fits)

@@ -1,9 +1,9 @@
 """Swap words of a caption, so that the caption describes another scene.
 
-Two attributes swap nouns, or an attribute moves to another noun. Two noun phrases, or two heads without their
-attributes, change places. A number word or a plural moves to another noun. Arrangements with the same meaning are
-skipped: coordinations, symmetric relations ("next to", "with"), and the two nouns of a partitive. Taxonomy: ARO
-(Yuksekgonul et al. 2023), SugarCrepe (Hsieh et al. 2023).
+The attributes of two nouns are exchanged, or an attribute is moved to another noun. Two noun phrases, or two heads
+without their attributes, are exchanged. A number word or a plural is moved to another noun. Arrangements with the same
+meaning are skipped: coordinations, symmetric relations ("next to", "with"), and the two nouns of a partitive. The
+taxonomy is from ARO (Yuksekgonul et al. 2023) and SugarCrepe (Hsieh et al. 2023).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def swaps(
             below ``min_lift`` in its new place. The threshold for whole phrases of different categories is at least 0.
             The log-odds of exchanged numbers must be at least ``min_lift``, and the log-lift of attributes must be at
             least ``min_lift`` minus :data:`_RARE_ATTRIBUTE`. A number or an attribute is not moved if the log-odds of
-            the swap relative to the caption are below ``min_odds``. With None, no swap is dropped.
+            the swap relative to the caption are below ``min_odds``. None disables these tests.
     """
     negatives: list[Negative | None] = []
     phrases = [p for p in s.phrases if p.noun is not None and not p.proper and not in_title(s, p, lexicon)]
@@ -107,7 +107,7 @@ def swaps(
 
 @dataclass(frozen=True, slots=True)
 class _AttributePlausibility:
-    """Decides whether a noun can have an adjective, by a rule on age and by counts of the user's captions."""
+    """Decides whether a noun can have an adjective, by a rule on age and by noun counts of the user's captions."""
 
     s: Sentence
     children: frozenset[str]
@@ -116,7 +116,7 @@ class _AttributePlausibility:
     min_odds: float
 
     def can_move(self, attribute: Attribute, giver: Phrase, receiver: Phrase) -> bool:
-        """Return whether a text-only classifier would not easily recognise that an attribute has moved."""
+        """Return whether an attribute is frequent enough at its new noun that text alone hardly reveals the swap."""
         word = attribute.adjective.word
         return self.tables is None or self.tables.move_odds(self.s, word, giver, receiver) >= self.min_odds
 
@@ -181,7 +181,7 @@ def _move_attribute(
 ) -> list[Negative | None]:
     """Change "a black cat on a couch" to "a cat on a black couch".
 
-    Only colours and patterns move. With a material, the negative would often be true ("a metal pole").
+    Only colours and patterns are moved. With a material, the negative would often be true ("a metal pole").
     """
     negatives: list[Negative | None] = []
     for giver, receiver in ((u, v), (v, u)):
@@ -259,7 +259,7 @@ def _swap_phrases(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float
 
 
 def _swap_heads(s: Sentence, u: Phrase, v: Phrase, linked: bool, weight: float) -> list[Negative | None]:
-    """Swap heads whose attributes stay in place."""
+    """Swap the heads of two phrases. Their attributes stay in place."""
     if not (u.attributes or v.attributes) or (s.pronoun and not _same_reference(s, u, v)):
         return []
     if u.partitive or v.partitive or not _attributes_fit_both(s, u, v):
@@ -293,7 +293,7 @@ def _same_reference(s: Sentence, u: Phrase, v: Phrase) -> bool:
 
 
 def _attributes_fit_both(s: Sentence, u: Phrase, v: Phrase) -> bool:
-    """Return whether each noun can have the attributes of the other, which stay in place."""
+    """Return whether each noun can have the attributes of the other noun, because attributes stay in place."""
     if {s.lower[a.first] for a in u.attributes} == {s.lower[a.first] for a in v.attributes}:
         return False
     if not (_has_known_modifiers(s, u) and _has_known_modifiers(s, v)):

@@ -111,7 +111,7 @@ def _equals(u: Phrase, v: Phrase) -> bool:
 
 
 def _rides(s: Sentence, u: Phrase, v: Phrase, words: list[str]) -> bool:
-    """Return whether one phrase is ridden on the other: "riding a wave on a board", "riding a board on a wave"."""
+    """Return whether one thing is ridden on the other: "riding a wave on a board", "riding a board on a wave"."""
     if u.noun is None or v.noun is None:
         return False
     first, second = (u, v) if _grounds(s, u) else (v, u)
@@ -168,8 +168,8 @@ def is_bound(s: Sentence, phrase: Phrase, lexicon: Lexicon) -> bool:
 
 
 def is_generic(a: NounEntry, b: NounEntry, lexicon: Lexicon) -> bool:
-    """Return whether a swap keeps the meaning because one noun can also name the other's object (for example "person"
-    and "man").
+    """Return whether a swap keeps the meaning because one noun can also name the object that the other noun names (for
+    example "person" and "man").
     """
     return a.category == b.category and bool({a.lemma, b.lemma} & lexicon.phrases["generic"])
 
