@@ -78,7 +78,7 @@ class Root(Section):
         return dict(self.launcher).get("kind") == "slurm"
 
     def data_faults(self) -> Iterator[str]:
-        """Yield error messages if a data set that has not been generated yet cannot be generated."""
+        """Yield an error message for each reason why the data set cannot be generated."""
         data, method = dict(self.data), dict(self.pairs)["method"]
         # Data in the format ``scramble`` also contains captions.
         if data["kind"] == "pairs" and method != "given" and data["format"] != "scramble":

@@ -114,7 +114,7 @@ class Encoder:
         return scored
 
     def answer_spans(self, example: Example) -> list[tuple[int, int]]:
-        """Return the positions of the earlier answers that the loss covers.
+        """Return the token positions of the earlier answers that the loss covers, each as (start, end).
 
         Raises ModelError if the chat template changes an earlier answer.
         """
@@ -143,8 +143,7 @@ def _num_bytes(prompt: Prompt) -> int:
 def check_examples(
     encoder: Encoder, examples: Iterable[Example], *, needs_rejected: bool, max_length: int
 ) -> tuple[list[Example], list[dict[str, str]]]:
-    """Return the usable examples, and ``{"id": ..., "reason": ...}`` for each rejected example, both in the original
-    order.
+    """Return the usable examples, and ``{"id": ..., "reason": ...}`` for each rejected example, both in input order.
 
     Lengths are computed from image sizes and texts. Nothing is truncated; an example that is too long is rejected.
     """
