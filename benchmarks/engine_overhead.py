@@ -74,7 +74,7 @@ def main() -> None:
         "--prompt-chars",
         type=int,
         default=5000,
-        help="length of a prompt in characters (about 5,000 in the shipped prompt)",
+        help="length of a prompt in characters (the shipped prompt has about 5,000)",
     )
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()

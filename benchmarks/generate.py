@@ -98,7 +98,7 @@ def measure_yield(args: argparse.Namespace) -> None:
         if pair.kind.startswith("swap"):
             swapped.add(key)
     print(f"{captions} captions: {100 * len(swapped) / captions:.1f} % have a swap negative and", end=" ")
-    print(f"{100 * len(any_) / captions:.1f} % have any negative")
+    print(f"{100 * len(any_) / captions:.1f} % have at least one negative")
     print("candidates by kind:", dict(kinds.most_common()))
     print("candidates by rule:", dict(rules.most_common()))
     print("captions without a pair:", dict(skipped.most_common()))
@@ -310,7 +310,7 @@ def main() -> None:
         type=int,
         nargs="+",
         default=[0],
-        help="transfer: seeds of the halves, the drawing and the refinement",
+        help="transfer: seeds of the halves, the sampling and the refinement",
     )
     parser.add_argument(
         "--captions-max", type=int, default=20_000, help="speed: number of captions in the larger run for peak memory"

@@ -26,7 +26,8 @@ def main(cfg: DictConfig) -> None:
         trained = check_arm(run["dir"], run["arm"])
         if (trained / "model").is_dir():
             raise StageError(
-                f"the arm {run['arm']} trained all weights: use its complete model in {trained / 'model'} directly"
+                f"the arm {run['arm']} has no adapter, because all weights were trained: use the model in "
+                f"{trained / 'model'}"
             )
     folder = export_model(
         model["path"], values["out"], adapter=values["adapter"], revision=model["revision"], dtype=values["dtype"]

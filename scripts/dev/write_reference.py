@@ -87,7 +87,7 @@ SENTENCES = {
     "watch.benchmarks": "Benchmarks that are scored on the validation split during training.",
     "watch.limit": "Maximum number of items per benchmark during training.",
     "engine": "Kind (openai, transformers or vllm) and options of the engine that generates texts.",
-    "objective.name": "Name of the objective. By default, it is a part of the arm's name.",
+    "objective.name": "Name of the objective. The default name of the arm contains it.",
     "data.styles": "Weights of the caption styles. The default is {relation: 0.4, chain: 0.15, list: 0.2, scene: 0.15, "
     "count: 0.1}.",
     "mix.weight": "Relative share of this input among the pairs.",

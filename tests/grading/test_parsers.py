@@ -192,5 +192,5 @@ def test_final_answer_of_a_chain_of_thought():
 def test_bad_input():
     with pytest.raises(ValueError, match="at least one annotated answer"):
         vqa_accuracy.vqa_accuracy("yes", [])
-    with pytest.raises(ValueError, match="unknown protocol for VQA accuracy"):
+    with pytest.raises(ValueError, match="unknown VQA accuracy protocol"):
         vqa_accuracy.vqa_accuracy("yes", ["yes"], "official_1999")

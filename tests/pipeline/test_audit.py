@@ -104,12 +104,12 @@ def test_bad_rows_are_listed_and_the_rest_is_audited(here: Path, capsys: pytest.
     ]
     message = capsys.readouterr().out
     assert (
-        "skipped 3 of 28 rows, which cannot be used (2 x rejected is not a string, 1 x chosen and rejected" in message
+        "3 of 28 rows cannot be used and are skipped (2 x rejected is not a string, 1 x chosen and rejected" in message
     )
     (here / "x.jsonl").write_text(lines(12))
     audit("x.jsonl", "out")
     assert not (here / "out" / "rejected_rows.jsonl").exists()
-    assert "and the data has 12 pairs of 12" in capsys.readouterr().out
+    assert "and the data has 12 pairs of 12 images or prompts" in capsys.readouterr().out
 
 
 def test_nothing_is_left_of_what_cannot_be_read(here: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_script_audits_columns_with_other_names(tmp_path: Path, script: Run)
     bad = '{"photo": "0.png", "question": "p", "good": "a", "bad": null}\n'
     path, out = own_columns(tmp_path, extra=bad), tmp_path / "out"
     done = script("audit", f"path={path}", f"out={out}", f"columns={COLUMNS}", f"images={tmp_path / 'photos'}")
-    assert "skipped 1 of 26 rows, which cannot be used (1 x rejected (column bad) is not a string)" in done.stdout
+    assert "1 of 26 rows cannot be used and are skipped (1 x rejected (column bad) is not a string)" in done.stdout
     assert (out / "audit.html").read_text().count("data:image/png") == 25
 
 
@@ -203,7 +203,7 @@ def test_data_of_a_run_are_audited_by_their_training_split(tmp_path: Path, scrip
     script("generate", "data=pairs", f"data.path={path}", *keys, f"run.dir={run}")
     for folder in (run / "data", run):
         done = script("audit", f"path={folder}", f"out={tmp_path / 'own'}")
-        assert f"its split {run / 'data' / 'train'} is audited" in done.stdout
+        assert f"the audited split is {run / 'data' / 'train'}" in done.stdout
     assert (tmp_path / "own" / "audit.html").read_text().count("data:image/png") > 10
     script("audit", f"path={path}", f"held_out={run}", f"out={tmp_path / 'mixed'}", f"columns={COLUMNS}")
 
@@ -215,7 +215,7 @@ def test_errors_about_columns_name_the_columns_of_the_file(tmp_path: Path, scrip
         ([], "set the names of your columns (columns.chosen=<your column> columns.rejected=<your column>)"),
         (["columns.chosen=good"], f"the columns ({columns}) match no known format; the nearest is mmpr"),
         (["columns.chosen=god"], f"columns.chosen=god: {path} has no column god: choose one of {columns}"),
-        (["columns.good=chosen"], "The name in the format comes first: write columns.chosen=good"),
+        (["columns.good=chosen"], "the value is the name in the file: write columns.chosen=good"),
         (["format=trl"], f"format=trl needs the columns chosen and rejected, but {path} has the columns {columns}"),
         (["images=/nowhere"], "images=/nowhere is not a folder"),
     ):

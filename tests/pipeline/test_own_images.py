@@ -119,7 +119,7 @@ def test_the_log_says_that_too_few_images_were_not_refined(folder: Path, tmp_pat
     few = script("generate", *own(small, tmp_path / "few", "pairs.refine={}", "data.test_fraction=0.4")).stdout
     assert "data, test: 1 image, " in few
     assert "1 pair; comparing models needs at least 30: raise data.test_fraction, or add images" in few
-    assert "audit: the training pairs are too few for text-only accuracies (20 pairs of 5 images are needed)" in few
+    assert "audit: there are too few training pairs for text-only accuracies (20 pairs of 5 images are needed)" in few
     none = ("data.val_fraction=0", "data.test_fraction=1")
     done = script("generate", *own(small, tmp_path / "empty", *none), status=1)
     assert "the training split has no images; set data.val_fraction=0 data.test_fraction=0" in done.stderr

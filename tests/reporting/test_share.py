@@ -98,7 +98,7 @@ def test_whole_weights_and_a_card_without_scores(run: Path, tmp_path: Path) -> N
     folder = share(other, ARM, run / "data", tmp_path / "out", what="model", model={"path": "b"}, name="mine")
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "transformers" and "The model was not evaluated." in card.text
-    with pytest.raises(StageError, match=r"mpo-seed0 trained all weights and has no adapter: share the model"):
+    with pytest.raises(StageError, match=r"mpo-seed0 has no adapter, because all weights were trained: set what=model"):
         share(other, ARM, run / "data", tmp_path / "no", what="adapter", model={"path": "b"}, name="mine")
 
 

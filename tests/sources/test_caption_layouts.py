@@ -77,7 +77,8 @@ def test_flickr30k_results_csv(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     (tmp_path / "results.csv").write_text("\n".join(lines) + "\n")
     with caplog.at_level("INFO"):
         assert captions("image_folder", tmp_path / "results.csv") == {"1.jpg": ("A red square .", "Red , plain .")}
-    assert "has the images in the column image_name and the captions in the column comment" in caplog.text
+    assert "the images are read from the column image_name of" in caplog.text
+    assert "and the captions from the column comment" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -164,11 +165,11 @@ def test_a_folder_with_splits_names_the_setting(tmp_path: Path) -> None:
         ),
         (
             [{"image": "a.png", "caption": 1}, {"image": "a.png"}, {"image": "no.png", "caption": "Red."}],
-            "Set data.caption_column to the column of the captions",
+            "Set data.caption_column to the column with the captions",
         ),
         (
             [{"image": "a.png", "caption": {"en": "Red."}}],
-            "to the column of the captions, or to a key of a column of dictionaries (column.key)",
+            "to the column with the captions, or to a key in a column of dictionaries (column.key)",
         ),
         ([{"image": "a.png"}, {"image": "no.png", "caption": "Red."}], "Fix the rows"),
     ],
@@ -251,7 +252,7 @@ def test_shards_with_different_fields(tmp_path: Path, caplog: pytest.LogCaptureF
         "000010001": ("White.",),
     }
     fields = "the images in jpg or png or webp and the captions in txt or json.caption or text"
-    assert f"the shards have {fields}" in caplog.text
+    assert f"the shards contain {fields}" in caplog.text
     named = list(read("hf", tmp_path, bad=BadRows(max_fraction=0.5), image_column="jpg"))
     assert [record.captions for record in named] == [("Red.",), ("White.",)]
 

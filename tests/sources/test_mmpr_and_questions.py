@@ -166,7 +166,7 @@ def test_questions(tmp_path: Path) -> None:
         "missing image": 1,
         "unreadable image": 1,
         "duplicate id": 1,
-        "image is neither a path nor a list of paths": 1,
+        "image is neither an image nor a list of images": 1,
         "answer is neither a string nor a number": 1,
         "choices is not a list": 1,
     }
@@ -190,7 +190,7 @@ def test_question_ids_and_images_that_are_0(tmp_path: Path) -> None:
     bundles = [bundle.questions[0] for bundle in questions.bundles(tmp_path / "q.jsonl", bad)]
     assert [(q.question_id, q.answer) for q in bundles] == [("0", "0"), ("0000002", "1.5"), ("6", "")]
     assert bad.reasons == {
-        "image is neither a path nor a list of paths": 1,
+        "image is neither an image nor a list of images": 1,
         "answers is not a list": 1,
         "row without id": 1,
     }
@@ -257,11 +257,11 @@ def test_empty_cells_and_whole_numbers_of_tables(tmp_path: Path) -> None:
     )
     assert (bundles[0].answer, bundles[0].answers, bundles[0].choices) == ("2", ("2", "two", "2.5"), ())
     assert bundles[1].choices == ("one", "two")
-    assert dict(bad.reasons) == {"an option among choices is empty": 1} and len(bundles) == 2
+    assert dict(bad.reasons) == {"an entry of choices is empty": 1} and len(bundles) == 2
 
 
 def test_hints_of_question_files_name_no_key_of_other_sources(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no column question, only text. Rename the column$"):
+    with pytest.raises(SourceError, match=r"no column question, only text. Rename the matching column$"):
         questions_of(tmp_path, {"text": "What?"})
     with pytest.raises(SourceError, match=r"is a folder: set data.path to a file with questions"):
         list(questions.bundles(tmp_path, BadRows()))

@@ -128,8 +128,8 @@ class BadRows:
         if self.images_key and images > self.rejected / 2:
             return f"Set {self.images_key} to the folder that the image paths are relative to"
         if self.caption_key and captions.total() > self.rejected / 2:
-            key = ", or to a key of a column of dictionaries (column.key)" if "dict" in " ".join(captions) else ""
-            return f"Set {self.caption_key} to the column of the captions{key}"
+            key = ", or to a key in a column of dictionaries (column.key)" if "dict" in " ".join(captions) else ""
+            return f"Set {self.caption_key} to the column with the captions{key}"
         return "Fix the row" if self.rejected == 1 else "Fix the rows"
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ def require_columns(
     """
     missing = [column for column in columns if column not in names]
     if missing and names:
-        fix = f"Set the column names ({named_by})" if named_by else "Rename the column"
+        fix = f"Set the column names ({named_by})" if named_by else "Rename the matching column"
         header = f" If the first line is a data row, add the line {','.join(columns)} before it." if table else ""
         listed = ", ".join(names) if len(", ".join(names)) <= 300 else f"{', '.join(names):.300}..."
         raise SourceError(f"{file} has no column {' or '.join(missing)}, only {listed}.{header} {fix}")

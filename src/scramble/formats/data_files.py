@@ -194,7 +194,7 @@ def read_rows(
     Raises SourceError if the file cannot be read.
     """
     if not path.is_file():
-        raise FormatError(f"{path} does not exist: set the path to the data file or its folder")
+        raise FormatError(f"{path} is not a file: set the path to a data file")
     columns = columns or {}
     needs = [[columns.get(name, name) for name in needed] for needed in needs]
     try:

@@ -112,8 +112,8 @@ def _check_one_configuration(path: Path, files: list[Path]) -> None:
     if len(folders) > 1:
         named = ", ".join(str(folder) for folder in folders)
         raise SourceError(
-            f"{path} contains the split in {len(folders)} folders, which may be configurations of one data set: choose "
-            f"one of {named} (data.path={path / folders[0]})"
+            f"{path} contains the selected split in {len(folders)} folders, which may be configurations of one data "
+            f"set: choose one of {named} (data.path={path / folders[0]})"
         )
 
 
@@ -219,7 +219,10 @@ def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
             f"{folder} is not a complete Dataset ({typed_message(error)}): write it again with Dataset.save_to_disk"
         ) from error
     if state.get("_indices_files"):
-        raise SourceError(f"{folder} stores rows by reference: save it again with the datasets library's save_to_disk")
+        raise SourceError(
+            f"{folder} stores indices of rows instead of the selected rows: load it with the datasets "
+            "library, and save it again with save_to_disk"
+        )
     return state, files
 
 
@@ -276,8 +279,8 @@ class HubTable:
                     rows = rows.cast_column(column, encoded)
         except Exception as error:  # hub, file system and pyarrow raise exceptions of many types
             raise SourceError(
-                f"data.path={path} cannot be opened as a data set ({typed_message(error)}): set it to a local file, a "
-                "folder, or a hub id that this machine can reach (gated data sets need HF_TOKEN)"
+                f"data.path={path} cannot be opened as a data set ({typed_message(error)}): set data.path to a local "
+                "file, a folder, or a hub id that this machine can reach (gated data sets need HF_TOKEN)"
                 f"{did_you_mean(path)}"
             ) from error
         self._rows = rows

@@ -95,7 +95,10 @@ class Layout:
         if any(name in row for row in rows) and any(
             column in needed for one in READABLE.values() for needed in one.needs
         ):
-            return f"{text}. The name in the format comes first: write {self.section}columns.{column}={name}"
+            return (
+                f"{text}. The key is the name in the format, and the value is the name in the file: write "
+                f"{self.section}columns.{column}={name}"
+            )
         return f"{text}: choose one of {seen}"
 
     def _how(self, rows: Sequence[Any], needs: Sequence[Sequence[str]]) -> str:

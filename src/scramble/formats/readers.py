@@ -154,8 +154,8 @@ def from_ms_swift(row: Row) -> ParsedRow:
     other_images = row.get("rejected_images")
     if other_images and images_of({"images": other_images}) != images:
         raise FormatError(
-            "rejected_images differ from images: training on answers to different images is not supported, and both "
-            "answers of a pair must have the same images"
+            "rejected_images differ from images: both answers of a pair must have the same images, because training on "
+            "answers to different images is not supported"
         )
     return ParsedRow(messages, last.text, rejected, images, row.get(PROVENANCE_COLUMN))
 
@@ -228,7 +228,7 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
             details = {"ratings": [rating, *(value for _, value in lower)]}
             pairs.append(ParsedRow(messages, text, tuple(other for other, _ in lower), images, details=details))
     if not pairs:
-        raise FormatError("no answer has a lower rating than the best answer and a different text")
+        raise FormatError("no answer both differs from the best answer and has a lower rating")
     return pairs
 
 

@@ -164,7 +164,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], protocol: str = "alway
     if not answers:
         raise ValueError("a VQA accuracy needs at least one annotated answer")
     if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol for VQA accuracy {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+        raise ValueError(f"unknown VQA accuracy protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     return 100 * PROTOCOLS[protocol](prediction, answers)
 
 

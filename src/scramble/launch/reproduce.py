@@ -207,7 +207,7 @@ def _run(step: Step) -> None:
         missing = ", ".join(map(str, step.missing()[:3]))
         reason = f"exited with status {codes[0]}" if codes[0] else f"did not write {missing}"
         raise StageError(
-            f"{step.line()}\nthis command {reason}; finished work is stored, and the same command resumes from there"
+            f"{step.line()}\nthis command {reason}; finished work is stored: run scripts/reproduce.py again to resume"
         )
     log.info(f"{step.run}, {step.title}: finished in {time.monotonic() - started:.0f} s")
 

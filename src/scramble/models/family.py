@@ -126,7 +126,9 @@ class Family:
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
         """Limit the number of pixels per image. Raises ModelError if the family has no such limit."""
-        raise ModelError(f"{self.name} cannot limit the pixels per image: remove model.max_pixels={max_pixels}")
+        raise ModelError(
+            f"{self.name} does not support a limit on the pixels per image: remove model.max_pixels={max_pixels}"
+        )
 
     def max_length(self, config: Any) -> int:
         """Return the decoder's maximum sequence length in tokens, including image tokens."""

@@ -147,7 +147,7 @@ def _check_config(values: dict[str, Any], path: str) -> None:
     model_type = values.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(
-            f"the config.json of {path} has no model_type, so it is not a transformers model: choose another model"
+            f"{path} is not a transformers model, because its config.json has no model_type: choose another model"
         )
     if quantization := values.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None

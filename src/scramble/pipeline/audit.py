@@ -79,7 +79,7 @@ def audit(
     source = Path(pairs).expanduser()
     own = own_tables(source, split)
     if own is not None and source.is_dir() and own != source:
-        log.info(f"audit: {source} is a data folder of this project, and its split {own} is audited")
+        log.info(f"audit: {source} is a data folder that SCRAMBLe wrote; the audited split is {own}")
         source = own
     has_splits = own is None and not source.is_file() and not is_pattern(str(source))
     given = {
@@ -121,16 +121,16 @@ def audit(
         log.info(note)
     if bad.rejected:
         total = bad.rejected + bad.used
-        log.info(f"audit: skipped {bad.rejected} of {total} rows, which cannot be used ({bad.counts}); see {bad.path}")
+        log.info(f"audit: {bad.rejected} of {total} rows cannot be used and are skipped ({bad.counts}); see {bad.path}")
     if not result["kinds"]["all"]["blind"]:
         log.info(
             f"audit: the text-only accuracies are missing, because they need {MIN_PAIRS} pairs of {FOLDS} images or "
-            f"prompts, and the data has {counted(usable.total, 'pairs')} of {result['images']}"
+            f"prompts, and the data has {counted(usable.total, 'pairs')} of {result['images']} images or prompts"
         )
     if others and not result["held_out"]:
         log.info(
             f"audit: the transfer accuracy is missing, because {held_out} contains too few pairs of images that are "
-            f"not in {source}: {MIN_PAIRS} pairs and {FOLDS} images are needed"
+            f"not in {source}: at least {MIN_PAIRS} pairs and {FOLDS} images are needed"
         )
     log.info(f"audit: the results are in {folder / 'audit.html'}")
     return result

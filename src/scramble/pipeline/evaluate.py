@@ -158,8 +158,8 @@ def evaluate(
                     _export_predictions(export_predictions, benchmark, out / benchmark.name, limit, arm, run)
     if shard is not None:
         log.info(
-            f"shard {shard[0]}/{shard[1]}: the replies are stored; when all shards are done, run the same command "
-            "without shard to score the replies"
+            f"shard {shard[0]}/{shard[1]}: the replies are stored; when all shards are finished, run the same command "
+            "without shard=... to score the replies"
         )
     elif is_main_process():
         _print_scores(place, list(results), [benchmark.name for benchmark in loaded], baselines)

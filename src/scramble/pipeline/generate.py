@@ -269,7 +269,7 @@ def _advice(reasons: Mapping[str, int], method: str) -> str:
     if any("token limit" in reason for reason in reasons):
         return "raise pairs.options.max_tokens, which limits the length of a reply"
     if method == "rules":
-        return "the rules need English captions of at least three words; for others, use a language model (pairs=cot)"
+        return "the rules need English captions of at least three words; for other captions, use pairs=cot"
     return "choose another method, for example pairs=rules for English captions"
 
 
@@ -296,7 +296,7 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
     for split, counts in summary["splits"].items():
         if skipped := counts.get("skipped"):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
-            log.info(f"data, {split}: no pair was made for {reasons}; see {folder / split / 'skipped.jsonl'}")
+            log.info(f"data, {split}: skipped items: {reasons}; see {folder / split / 'skipped.jsonl'}")
     if summary.get("blind"):
         transfer = summary.get("transfer")
         accuracies = transfer or summary["blind"]
@@ -314,8 +314,8 @@ def _report(folder: Path, summary: Mapping[str, Any], kind: str, *, reused: bool
         log.debug(f"audit: text-only accuracy by classifier: {listed}")
     elif "blind" in summary:
         log.info(
-            f"audit: the training pairs are too few for text-only accuracies ({MIN_PAIRS} pairs of {FOLDS} images are "
-            f"needed); see {folder / 'audit.html'}"
+            f"audit: there are too few training pairs for text-only accuracies ({MIN_PAIRS} pairs of {FOLDS} images "
+            f"are needed); see {folder / 'audit.html'}"
         )
     if summary["rejected_rows"]:
         rejected = counted(summary["rejected_rows"], "rows")

@@ -39,7 +39,7 @@ def plan(root: str, values: Mapping[str, Any]) -> None:
     elif root == "evaluate":
         _plan_scores(values)
     elif root != "generate":
-        log.info(f"plan: {root} only reads {run}{'' if run.is_dir() else ', which does not exist yet'}")
+        log.info(f"plan: the run folder is {run}{'' if run.is_dir() else ', which does not exist yet'}")
     log.info("plan: dry_run=true, so nothing was done")
 
 
@@ -112,7 +112,7 @@ def _plan_arm(values: Mapping[str, Any]) -> None:
     try:
         need = needs(model, trainer, values["peft"])
     except ModelError as error:
-        log.warning(f"plan: memory and disk cannot be estimated: {error}")
+        log.warning(f"plan: the required memory and disk space cannot be estimated: {error}")
         return
     log.info(f"plan: {need.line()}")
     weights = 4 * need.trained  # adapters are float32; AdamW stores two moments of the same size

@@ -154,7 +154,7 @@ def _model(
     adapter, whole = trained / "adapter", trained / "model"
     if as_adapter:
         if not adapter.is_dir():
-            raise StageError(f"the arm {arm} trained all weights and has no adapter: share the model (what=model)")
+            raise StageError(f"the arm {arm} has no adapter, because all weights were trained: set what=model")
         shutil.copytree(adapter, folder)
     elif whole.is_dir():
         shutil.copytree(whole, folder)

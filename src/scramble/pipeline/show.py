@@ -103,8 +103,8 @@ def _words(ids: Sequence[int], vlm: VLM) -> str:
 def _print_item(item: TrieItem, vlm: VLM) -> None:
     tokens = sum(map(len, item.sequences))
     log.info(
-        f"\n{item.item_id}: {counted(len(item.sequences), 'sequences')} with {tokens} tokens in separate rows; shapes "
-        f"of the image inputs: {_shapes(item.images)}"
+        f"\n{item.item_id}: {counted(len(item.sequences), 'sequences')}, which would have {tokens} tokens in "
+        f"separate rows; shapes of the image inputs: {_shapes(item.images)}"
     )
 
     def walk(numbers: list[int], start: int, indent: int) -> None:

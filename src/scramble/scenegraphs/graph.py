@@ -136,7 +136,9 @@ def read_graph(value: Any, problems: Counter[str] | None = None) -> SceneGraph:
         GraphError: the value is not a graph, has no usable object, or (without ``problems``) has a defect.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("objects"), (list, tuple)):
-        raise GraphError("a scene graph must be a JSON object with a list 'objects' of objects with 'id' and 'name'")
+        raise GraphError(
+            "a scene graph must be a JSON object whose list 'objects' contains objects with 'id' and 'name'"
+        )
 
     def wrong(reason: str, what: object) -> None:
         if problems is None:

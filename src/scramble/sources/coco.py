@@ -125,8 +125,8 @@ def _layout(path: Path, split: str, images: str | Path | None) -> tuple[Path, Pa
     file = path / "annotations" / f"captions_{split}.json" if path.is_dir() else path
     if not file.is_file():
         raise SourceError(
-            f"{file} does not exist: set data.path to COCO's root folder or to a captions_*.json, and data.split to "
-            f"the name of a split in this folder{did_you_mean(file)}"
+            f"{file} does not exist: set data.path to a captions_*.json file, or to COCO's root folder and "
+            f"data.split to one of its splits{did_you_mean(file)}"
         )
     if images is None:
         name = file.stem.removeprefix("captions_")
@@ -147,6 +147,6 @@ def _content(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise SourceError(
             f"{file} is not a COCO caption file, which contains the lists 'images' and 'annotations': set data.path to "
-            "COCO's root folder or to a captions_*.json"
+            "COCO's root folder or to a captions_*.json file"
         )
     return content

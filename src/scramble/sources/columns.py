@@ -56,7 +56,10 @@ def find_columns(
     for column, what in zip(found, USUAL, strict=True):
         _check_keys(path, names, column, what, values)
     if found != (image or IMAGE_COLUMNS[0], caption or CAPTION_COLUMNS[0]) and stored <= set(names):
-        log.info(f"data: {path} has the images in the column {found[0]} and the captions in the column {found[1]}")
+        log.info(
+            f"data: the images are read from the column {found[0]} of {path}, and the captions from the column "
+            f"{found[1]}"
+        )
     return found
 
 

@@ -179,13 +179,13 @@ def _open(
 def _check_table(path: Path) -> None:
     """Raise SourceError, which names ``data=image_folder``, for a text file or a folder without a table."""
     if path.is_file() and path.suffix.lower() in (*CSV_SUFFIXES, *JSON_SUFFIXES):
-        raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files use data=image_folder")
+        raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files, use data=image_folder")
     if path.is_dir() and not is_table_folder(path):
         below = inputs_below(path)
         folder = f" data.path={path / below[0]} (sub-folders with such a table: {', '.join(below)})" if below else ""
         raise SourceError(
-            f"{path} has no parquet file and was not written by save_to_disk; for image files with a table of captions "
-            f"use data=image_folder{folder}"
+            f"{path} has no parquet file and was not written by save_to_disk; for image files with a table of "
+            f"captions, use data=image_folder{folder}"
         )
 
 

@@ -92,7 +92,7 @@ def _image_values(row: dict[str, Any]) -> list[Any]:
         values = parse_list(values, "image")
     values = values if isinstance(values, list) else [values]
     if not all(isinstance(value, str | bytes | dict) for value in values):
-        raise RecordError("image is neither a path nor a list of paths")
+        raise RecordError("image is neither an image nor a list of images")
     return values
 
 
@@ -136,7 +136,7 @@ def _choices(row: dict[str, Any]) -> tuple[str, ...]:
     while choices and not choices[-1].strip():
         choices.pop()
     if not all(choice.strip() for choice in choices):
-        raise RecordError("an option among choices is empty")
+        raise RecordError("an entry of choices is empty")
     return tuple(choices)
 
 

@@ -116,7 +116,8 @@ def _questions(file: Path, bad: BadRows) -> dict[str, list[Question]]:
         ]
     if not rows:
         raise SourceError(
-            f"{file} has no questions in the layout of GQA or Visual Genome: set data.questions to such a file"
+            f"{file} has no questions in the layout of GQA or Visual Genome: set data.questions to a file in "
+            "one of these layouts"
         )
     questions_of: dict[str, list[Question]] = {}
     seen: set[str] = set()

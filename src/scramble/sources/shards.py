@@ -52,7 +52,7 @@ class Shards:
         self.columns = list(fields | {column: None for column, selected in usual.items() if selected})
         if all(usual.values()):
             images, captions = (" or ".join(selected) for selected in usual.values())
-            log.info(f"data: {path}: the shards have the images in {images} and the captions in {captions}")
+            log.info(f"data: {path}: the shards contain the images in {images} and the captions in {captions}")
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the number (from 1) and the columns of each row. A field that the row does not have is None.

@@ -274,10 +274,10 @@ def test_a_very_large_image(processor: MolmoProcessor) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"images": np.zeros((2, 30, 40, 3), np.uint8)}, "must have the shape"),
+        ({"images": np.zeros((2, 30, 40, 3), np.uint8)}, "is not an image"),
         ({"images": np.full((30, 40, 3), 255.0)}, r"values in \[0, 1\]"),
         ({"images": np.zeros((30, 40, 3), np.int64)}, "must be uint8"),
-        ({"images": np.zeros((0, 40, 3), np.uint8)}, "must have the shape"),
+        ({"images": np.zeros((0, 40, 3), np.uint8)}, "is not an image"),
         ({"images": [picture(9, 9)], "text": "<|image|><|image|>"}, "the number of images is 1, but the texts need 2"),
         ({"images": [[picture(9, 9)]], "text": "<|image|><|image|>"}, "number of its images is 1"),
         ({"images": [picture(9, 9)] * 2, "text": ["a", "b", "c"]}, "the number of images is 2, but the texts need 3"),

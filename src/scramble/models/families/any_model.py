@@ -47,8 +47,8 @@ class AnyModel(Family):
         """
         if getattr(model.config, "is_encoder_decoder", False):
             raise ModelError(
-                f"{self.name} is an encoder-decoder, but only decoder-only models can be scored and trained: choose "
-                "another model"
+                f"{self.name} is an encoder-decoder model, but only decoder-only models can be scored and trained: "
+                "choose another model"
             )
         paths = {id(module): path for path, module in model.named_modules()}
         decoder = model.get_decoder()  # type: ignore[operator]

@@ -55,8 +55,8 @@ class Mistral3(Family):
         if squares < 2:
             height, width = size
             raise ModelError(
-                f"an image of {width} x {height} px is too small or too narrow for {self.name}, because it needs at "
-                f"least 2 squares of {side} px but has only {squares}: remove the image, or set "
+                f"an image of {width} x {height} px is too small or too narrow for {self.name}, which needs at "
+                f"least 2 squares of {side} px per image, not {squares}: remove the image, or set "
                 "model.square_padding=true for narrow images"
             )
 

@@ -156,7 +156,9 @@ class MolmoConfig(PreTrainedConfig):
         fixed = {"layer_norm_type": "rms", "clip_qkv": None, "weight_tying": False, "tie_word_embeddings": False}
         for name, value in fixed.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name} must be {value!r}, as in released Molmo v1, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must be {value!r}, as in the released Molmo v1 models, not {getattr(self, name)!r}"
+                )
 
 
 __all__ = ["MolmoConfig", "MolmoVisionConfig"]

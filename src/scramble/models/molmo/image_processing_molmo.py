@@ -120,7 +120,10 @@ def to_rgb(image: Any) -> np.ndarray:
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
-        raise ValueError(f"an image array must have the shape (height, width, 3), not {array.shape}")
+        raise ValueError(
+            f"an array of shape {array.shape} is not an image: use the shape (height, width), or (height, width, "
+            "channels) with 1, 3 or 4 channels"
+        )
     if array.dtype == np.uint8 and array.shape[-1] == 4:
         return np.array(upright_rgb(Image.fromarray(np.ascontiguousarray(array))))
     if array.shape[-1] == 1:
@@ -196,7 +199,8 @@ class MolmoImageProcessor(BaseImageProcessor):
             )
         if any(margin % pool for margin in self.overlap_margins) or self._window < 1:
             raise ValueError(
-                f"overlap_margins {self.overlap_margins} must be multiples of {pool} patches and smaller than a crop"
+                f"overlap_margins {self.overlap_margins} must be multiples of {pool} patches, and their sum must be "
+                "smaller than a crop"
             )
 
     @property

@@ -167,8 +167,8 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
     ) -> nn.Embedding:
         """Raise ValueError, because the ids of image tokens follow the text vocabulary and would change."""
         raise ValueError(
-            "Molmo's embeddings cannot be resized, because the ids of its image tokens follow the last row: use a "
-            "tokenizer without new tokens"
+            "Molmo's embeddings cannot be resized, because the ids of its image tokens follow the text vocabulary "
+            "and would change: use a tokenizer without new tokens"
         )
 
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:

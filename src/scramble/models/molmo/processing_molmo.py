@@ -46,7 +46,7 @@ class MolmoProcessor(ProcessorMixin):
         missing = [token for token, number in ids.items() if number in (None, tokenizer.unk_token_id)]
         if missing:
             raise ValueError(
-                f"the tokenizer does not contain {' or '.join(missing)}, which mark images in Molmo's prompts, so the "
+                f"the tokenizer lacks {' and '.join(missing)}, with which Molmo's prompts mark images, so the "
                 "tokenizer belongs to another model: use the tokenizer saved with Molmo"
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
