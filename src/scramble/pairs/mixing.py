@@ -76,7 +76,7 @@ class MixedPairs(PairMethod):
 def mix(
     parts: Mapping[str, Sequence[PreferencePair]], weights: Mapping[str, float] | None = None, *, seed: int = 0
 ) -> list[PreferencePair]:
-    """Return the pairs of all parts in random order, with the part's name as a prefix of their ids.
+    """Return the mixed pairs in random order. The id of each pair gets the name of its part as a prefix.
 
     Args:
         weights: relative weights of the parts. The result is the largest mix without repeated pairs in which each part

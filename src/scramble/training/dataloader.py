@@ -92,14 +92,15 @@ def data_loader(
     workers: Workers,
     batch_sampler: Iterable[list[int]] | None = None,
 ) -> DataLoader[Any]:
-    """Return a loader that applies ``work`` to each element of ``dataset``, or to each batch, in worker processes.
+    """Return a loader that applies ``work`` to each element of ``dataset``, or to each batch.
 
-    ``encoder`` is the encoder that ``work`` uses; the workers share the memory limit of the encoder.
+    With ``workers.number`` above 0, ``work`` runs in worker processes. ``encoder`` is the encoder that ``work`` uses;
+    the workers share its memory limit.
 
-    The loader yields mappings, which :func:`unwrap` reads. If ``work`` fails for an element, ``unwrap`` raises the
-    original error in the main process when the element is due. torch itself would add the worker's traceback to the
-    message. The loader has its own ``torch.Generator``. Without it, the loader would draw its seed from the global
-    random state, which a checkpoint restores.
+    The loader yields mappings, which :func:`unwrap` reads. If ``work`` raises an error of this package in a worker,
+    ``unwrap`` raises the same error in the main process. torch itself would add the worker's traceback to the message.
+    The loader has its own ``torch.Generator``. Without it, the loader would draw its seed from the global random state,
+    which a checkpoint restores.
     """
     if workers.number:
         atexit.register(_end_workers)

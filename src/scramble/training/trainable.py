@@ -266,7 +266,7 @@ def _fused_experts(backbone: Backbone) -> list[str]:
 
 
 def check_target_parameters(backbone: Backbone, names: Sequence[str]) -> None:
-    """Raise ModelError unless each name is the end of a parameter's name in the language model."""
+    """Raise ModelError if one of ``names`` is not the end of a parameter name in the language model."""
     present = [name for name, _ in backbone.decoder.named_parameters()]
     for name in names:
         if not any(f".{parameter}".endswith(f".{name}") for parameter in present):

@@ -1,4 +1,5 @@
-"""Builds the scene graphs of the embedded world as JSON values, in the layout that all other modules read.
+"""Builds the scene graphs of the embedded world as JSON values, in the layout that
+:func:`scramble.scenegraphs.read_graph` reads.
 
 The layout is ``{"width", "height", "objects": [{"id", "name", "attributes": [colour, size], "bbox": [x0, y0, x1, y1]}],
 "relations": [{"subject", "predicate", "object"}]}``. Boxes are in pixels. All true relations are listed in both

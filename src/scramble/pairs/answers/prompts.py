@@ -136,7 +136,7 @@ def _final(text: str) -> tuple[str | None, int, str, int]:
 
 
 def _boxed(text: str) -> tuple[str | None, int, str, int]:
-    """Return the values of :func:`_final` for the content of the last ``\\boxed{...}``."""
+    """Return the same values as :func:`_final`, for the content of the last ``\\boxed{...}``."""
     box = final_answers.boxed(text)
     if box is None:
         return None, 0, text, 0

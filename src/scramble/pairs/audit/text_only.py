@@ -1,8 +1,8 @@
 """Fit text-only classifiers, which measure whether chosen and rejected texts can be distinguished without the image.
 
-There are two accuracies. For both, chance is 50 %, and a tie counts half. The *in-sample accuracy* is measured out of
-fold on one set of pairs. All pairs of an image are in the same fold. If the set was selected with text-only scores of
-its own pairs (refinement), the in-sample accuracy is too low, because the patterns that the selection removed are
+There are two accuracies. For both, chance is 50 %, and a tie counts as half. The *in-sample accuracy* is measured out
+of fold on one set of pairs. All pairs of an image are in the same fold. If the set was selected with text-only scores
+of its own pairs (refinement), the in-sample accuracy is too low, because the patterns that the selection removed are
 missing from the training folds and the test fold. The *transfer accuracy* is measured with classifiers that are fitted
 on pairs of other images, which were not used for the selection. The transfer accuracy shows what a model can learn from
 text alone.

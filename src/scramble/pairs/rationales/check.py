@@ -1,8 +1,7 @@
 """Check finished pairs: the chosen rationale must be true, and the rejected one may contain only recorded faults.
 
-The check uses the texts and the record of a pair, and the scene graph of the image. The check shares the grammar, the
-class for graphs and the derivation of needed steps with the code that creates pairs. Everything else is independent of
-this code.
+The check reads the texts and the record of a pair, and the scene graph of the image. It shares the grammar,
+:func:`clause_holds`, :func:`apply` and the derivation of needed steps with the code that creates pairs.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def _schema(count: int) -> dict[str, Any]:
 
 
 class EngineInterventions(WordInterventions):
-    """Draws changes by rule and uses a language model to write them.
+    """Draws changes by rule, and rewrites the affected steps with a language model.
 
     Args:
         engine, store: the engine of the language model, and the store of its replies.
