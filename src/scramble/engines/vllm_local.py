@@ -1,6 +1,6 @@
 """Runs vLLM in the calling process.
 
-Use a separate environment (``pip install 'scramble[vllm]'``), because vLLM pins the version of transformers.
+Run ``pip install 'scramble[vllm]'`` in a separate environment, because vLLM pins the version of transformers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Detect faults in pairs: identical texts, texts with the same meaning, and grammatical errors in the rejected text.
 
 Faults are detected by fixed patterns, so the counts are lower bounds. Texts alone cannot show whether the rejected text
-is still true of the image.
+is true of the image.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class TextOnlyOdds:
         return np.array([position_of(group_of(pair), self._seed) for pair in pairs])
 
     def _folds(self, positions: np.ndarray, group: str) -> np.ndarray:
-        """Return the folds (n,) of the classifiers of a group, from the positions of the images (n,)."""
+        """Return the folds (n,) of images for the classifiers of a group, from the images' positions (n,)."""
         return (self._num_folds.get(kind_family(group), FOLDS) * positions).astype(int)
 
     def _features(self, pairs: Sequence[PreferencePair]) -> dict[str, Any]:

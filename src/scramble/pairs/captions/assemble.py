@@ -73,7 +73,7 @@ def caption_candidates(
     counts: Counter[str] | None = None,
     alternatives: bool = True,
 ) -> Iterator[CandidateSet | Skip]:
-    """Yield the possible pairs of each caption of a stream of images, for refinement.
+    """Yield the possible pairs for each caption in a stream of images, so that refinement can select from them.
 
     Args:
         images: the images, in any order, each with its true captions.

@@ -1,1 +1,1 @@
-"""Define the steps that exclude the images of benchmarks, and score, filter or balance the pairs of any method."""
+"""Define the steps that score, filter or balance the pairs of any method, or exclude pairs about benchmark images."""

@@ -1,4 +1,4 @@
-"""Exclude the images of benchmarks from the pairs of any method."""
+"""Exclude pairs about images of benchmarks from the pairs of any method."""
 
 from __future__ import annotations
 

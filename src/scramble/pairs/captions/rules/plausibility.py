@@ -225,7 +225,7 @@ class SelectionalTables:
         return lowest
 
     def attribute_lift(self, adjective: str, phrase: Phrase) -> float:
-        """Return the log-lift of a noun with an adjective. For example, dogs are seldom green."""
+        """Return the log-lift of a noun with an adjective. For example, the log-lift of "green dog" is low."""
         return self._lift(phrase, ("adjective", adjective))
 
     def has_attribute(self, adjective: Adjective, noun: NounEntry) -> bool:

@@ -107,7 +107,7 @@ def swaps(
 
 @dataclass(frozen=True, slots=True)
 class _AttributePlausibility:
-    """Decides whether a noun can have an adjective, by a rule on age and by noun counts of the user's captions."""
+    """Decides whether a noun can have an adjective, by a rule on age and by counts from the user's captions."""
 
     s: Sentence
     children: frozenset[str]
