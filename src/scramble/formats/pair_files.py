@@ -50,7 +50,9 @@ def read_pairs(
         on_bad: called for each row that cannot be used; the row is then skipped. By default, such a row is an error.
         layout: format and column names of data files. None detects the format.
         names: assigns the ids of the images and records where the images are.
-        split, name, revision: see :func:`scramble.formats.data_files.find_data_files`.
+        split: the split of a folder or of a hub data set; it is ignored for a single file.
+        name: the entry of a ``dataset_info.json``, or the configuration of a hub data set.
+        revision: the commit of a hub data set.
 
     Raises:
         FormatError: the data cannot be read. The message names the file and, if possible, the row.
