@@ -153,7 +153,9 @@ def hint(name: str, valid: Iterable[str]) -> str:
 
 
 def key_in_section_hint(name: str, valid: Iterable[str], at: str) -> str:
-    """Return a suggestion for an unknown key of the section ``at``, with the most similar full keys or all keys."""
+    """Return a hint for an unknown key of the section ``at``: the most similar keys or, if no key is similar, all keys
+    of the section.
+    """
     valid = list(valid)
     if close := near(name, valid, most=2):
         return f"did you mean {' or '.join(join(at, key) for key in close)}?"

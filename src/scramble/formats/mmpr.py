@@ -114,7 +114,11 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _set(path: Path, name: str, entry: Any) -> MmprSet:
     where = f"{path}, set {name!r}"
     if not isinstance(entry, dict):
-        raise FormatError(f"{where}: the set must be a JSON object with the fields {', '.join(FIELDS)}")
+        optional = ", ".join(field for field in FIELDS if field not in REQUIRED)
+        raise FormatError(
+            f"{where}: the set must be a JSON object with the fields {' and '.join(REQUIRED)} and, optionally, "
+            f"{optional}"
+        )
     if missing := [key for key in REQUIRED if not isinstance(entry.get(key), str)]:
         raise FormatError(
             f"{where}: the set needs a string in the field {' and in the field '.join(missing)}; the fields of a set "

@@ -162,7 +162,7 @@ def _make_pairs(method: PairMethod, split: Path) -> dict[str, Any]:
 def generate_shard(
     folder: str | Path, *, data: Mapping[str, Any], pairs: Mapping[str, Any], seed: int, shard: tuple[int, int]
 ) -> int:
-    """Request and store a model's replies for a share of the images or questions, without making pairs.
+    """Request and store a model's replies for one shard of the images or questions, without making pairs.
 
     When all shards are done, :func:`generate` finds every reply on disk. A single job makes the same pairs.
 

@@ -53,7 +53,7 @@ def _teach(path: Path, lessons: Mapping[str, Any], seed: int) -> None:
     figures = teach_vision(vlm, seed=seed, **lessons)
     vlm.model.save_pretrained(path)
     listed = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-    log.info(f"vision tower pretraining: the scores for predicting the content of each cell are {listed}")
+    log.info(f"vision tower pretraining: loss and accuracies of predicting the content of each cell: {listed}")
 
 
 def _texts(folder: Path) -> Iterator[str]:

@@ -121,8 +121,9 @@ def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageT
 
 
 class CroppedImages(Mapping[str, ImageFile]):
-    """Images, and crops of these images. ``crops`` maps the id of a crop to the id of its image and its box (x, y,
-    width, height) in pixels.
+    """Maps ids to images and to crops of these images, which are made when they are read.
+
+    ``crops`` maps the id of a crop to the id of its image and its box (x, y, width, height) in pixels.
     """
 
     def __init__(
