@@ -18,7 +18,7 @@ Similar = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class AmberVocabulary:
-    """AMBER's vocabulary.
+    """Contains AMBER's vocabulary.
 
     Attributes:
         associations: mapping from objects to other words that denote them (relation.json).
@@ -44,7 +44,7 @@ class AmberVocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counts of one response.
+    """Contains the counts of one response.
 
     Attributes:
         nouns, hallucinated: number of nouns in the vocabulary, and number of these that are hallucinated.

@@ -50,13 +50,15 @@ BOXED = r"\boxed{"
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A marked final answer.
+    """Contains an answer that a reply marks (:func:`stated`) or puts into a box (:func:`boxed`).
+
+    If ``Final answer:`` occurs in a reply, ``before`` and ``marks`` ignore other forms of marks.
 
     Attributes:
-        answer: the unwrapped text after the mark ("" if there is none).
-        before: the text before the first mark.
-        start: the character offset of the last mark.
-        marks: the number of marks.
+        answer: the unwrapped text after the mark, or the content of the box ("" if there is none).
+        before: the text before the first mark or box.
+        start: the character offset of the mark or box with the answer.
+        marks: the number of marks or boxes.
     """
 
     answer: str
@@ -66,9 +68,9 @@ class Stated:
 
 
 def stated(text: str) -> Stated | None:
-    """Return the answer after the last mark, or None if there is no mark.
+    """Return the answer after the last mark with text after it, or None if there is no mark.
 
-    A mark is "final answer" with a colon or "is" after it, or alone on its line.
+    "Final answer" is a mark if a colon, "is" or a similar sign or verb follows, or if it is alone on its line.
     """
     marks = list(_MARK.finditer(text))
     if not marks:
@@ -365,7 +367,7 @@ def _by_text(text: str, options: Mapping[str, str]) -> str | None:
 
 
 def _folded(text: str) -> str:
-    """Return the form in which texts are compared: lower case, without a leading article and outer punctuation."""
+    """Return the form in which texts are compared: lower case, without a leading article or outer punctuation."""
     text = " ".join(_bare(plain(text)).lower().split())
     return re.sub(r"^(?:an?|the)\s+(?=\S)", "", text)
 

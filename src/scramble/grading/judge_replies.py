@@ -54,7 +54,7 @@ VERDICTS = {"correct": 1, "incorrect": 0, "unclear": 2}
 
 
 def hallusion_verdict(text: str) -> int | None:
-    """Return HallusionBench's label of the word in a reply: 1 for ``correct``, 0 for ``incorrect``, 2 for ``unclear``.
-    Return None unless exactly one of these words occurs."""
+    """Return HallusionBench's label for the verdict in a reply: 1 for ``correct``, 0 for ``incorrect``, 2 for
+    ``unclear``. Return None unless exactly one of these words occurs."""
     labels = {word for word in re.findall(r"[a-z]+", text.lower()) if word in VERDICTS}
     return VERDICTS[labels.pop()] if len(labels) == 1 else None

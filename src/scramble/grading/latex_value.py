@@ -57,7 +57,7 @@ class _NoValueError(Exception):
 
 
 class _Expression:
-    """A recursive-descent parser that computes the value while it reads."""
+    """Computes the value of an expression while parsing it by recursive descent."""
 
     def __init__(self, text: str) -> None:
         self.tokens = _TOKEN.findall(text)

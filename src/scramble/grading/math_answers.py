@@ -34,8 +34,8 @@ def mathvision_correct(response: str, answer: str, choices: Sequence[str]) -> tu
     """Return whether a response is right by MATH-Vision's rule, and the extracted answer.
 
     Args:
-        answer: the letter of the right option, or the answer of a free question.
-        choices: the options. A free question has none.
+        answer: the letter of the right option, or the answer to a free-form question.
+        choices: the options. A free-form question has none.
     """
     extracted = extract_mathvision(response)
     accepted = [answer]
@@ -82,7 +82,7 @@ def _is_number(text: str) -> bool:
 
 
 def _content(text: str) -> str:
-    """Return the content of the last box, or the whole text if there is no box.
+    """Return the content of ``\\boxed{}``, or the whole text if there is no such command.
 
     The result begins after the last equals sign or approximation sign, and ends before a closing brace that precedes
     every opening brace.
@@ -157,8 +157,8 @@ def _rounded(text: str) -> int | float | None:
 
 
 def _rounded_tuple(text: str) -> str:
-    """Round the elements of a tuple or list, except ``infty``, ``a`` and ``-a``. If any other element has no value,
-    return the text unchanged."""
+    """Round the elements of a tuple or list, except ``infty``, ``a`` and ``-a``. If any other element cannot be
+    evaluated, return the text unchanged."""
     elements = text[1:-1].split(",")
     if len(elements) < 2 or (text[0], text[-1]) not in (("(", ")"), ("[", "]")):
         return text
@@ -179,7 +179,7 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
     text that the response marks as its answer.
 
     Args:
-        letters: the letters of the options. A free question has none.
+        letters: the letters of the options. A free-form question has none.
     """
     text = final_answers.find(response)
     if text is None:
@@ -201,7 +201,7 @@ def extract_mathverse(response: str, letters: Sequence[str]) -> str:
 
 
 def mathverse_equal(extraction: str, answer: str) -> bool:
-    """Return whether an extracted answer equals the right answer as a text, as a quantity, or by its value.
+    """Return whether an extracted answer and the right answer are equal texts, quantities or values.
 
     If only the extracted answer is an equation ("AB = 12"), its right side is compared with the right answer.
     """

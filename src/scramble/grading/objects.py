@@ -37,7 +37,7 @@ _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A benchmark's words for the categories of COCO.
+    """Contains a benchmark's words for the categories of COCO.
 
     Attributes:
         category: mapping from words to categories.
@@ -106,7 +106,7 @@ def object_halbench() -> Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counts of one caption's objects.
+    """Contains the counts of one caption's objects.
 
     Attributes:
         mentioned, hallucinated: number of mentions, and number of mentions whose category is not in the image.

@@ -21,7 +21,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])")
 
 @dataclass(frozen=True, slots=True)
 class Rationale:
-    """The steps of a rationale in order, and its answer ("" if there is none)."""
+    """Contains the steps of a rationale in order, and its answer ("" if there is none)."""
 
     steps: tuple[str, ...]
     answer: str

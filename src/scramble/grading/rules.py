@@ -43,7 +43,7 @@ class RuleError(ValueError):
 
 
 class NoTruth(ValueError):
-    """Raised if a rule cannot use the ground truth of a question. Skipped questions are counted by this message."""
+    """Raised if a rule cannot use the ground truth of a question. Skipped questions are counted per message."""
 
 
 def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] | None = None) -> str:
@@ -175,7 +175,7 @@ _UNITS = {"percent": "%", "dollars": "$", "dollar": "$", "euros": "€", "euro":
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with its unit ("" if there is none)."""
+    """Represents a number with its unit ("" if there is none)."""
 
     value: float
     unit: str = ""

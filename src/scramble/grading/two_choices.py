@@ -1,6 +1,6 @@
 """Parse replies to the questions "which caption fits this image?" and "which image fits this caption?".
 
-A reader returns the labels that a reply chooses. The labels are ``A`` and ``B`` for captions, and ``First`` and
+Each rule returns the labels that a reply chooses. The labels are ``A`` and ``B`` for captions, and ``First`` and
 ``Second`` for images. The result is a list, because VisMin's rule can match both labels.
 """
 
@@ -18,7 +18,7 @@ def vismin(text: str, labels: Labels, captions: Sequence[str]) -> list[str]:
     """Apply VisMin's rule: a label counts if it is a word of the normalised reply, so "A dog" is read as A.
 
     The normalised reply is the first line without punctuation. If the reply has parentheses, only the text in the first
-    pair of parentheses is used.
+    pair of parentheses is used. If a letter precedes a right parenthesis (``B)``), only this letter is used.
     """
     if inside := re.search(r"\((.*?)\)", text):
         text = inside.group(1)

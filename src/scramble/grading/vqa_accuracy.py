@@ -46,8 +46,8 @@ _CONTRACTIONS_WITH_TWO = """
 
 
 def _contraction_map() -> dict[str, str]:
-    """Return the official dictionary, with its irregularities, from contractions without one apostrophe to the full
-    contractions."""
+    """Return the official dictionary, with its irregularities. It maps contractions without one of their apostrophes to
+    the full contractions."""
     table = {}
     for full in (_CONTRACTIONS_WITH_ONE_MARK + _CONTRACTIONS_WITH_TWO).split():
         for k, mark in enumerate(full):
@@ -65,7 +65,7 @@ _CONTRACTIONS = _contraction_map()
 
 
 def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -> str:
-    """Remove each punctuation mark that occurs next to a space, and replace the other marks with spaces.
+    """Remove every punctuation mark that occurs next to a space anywhere in the text; replace others with spaces.
 
     If a number in the text has a comma, all marks are removed. Full stops are removed if ``stop`` matches them.
     """

@@ -20,7 +20,7 @@ SOURCES: dict[str, Callable[..., Iterator[ImageRecord]]] = {
 
 
 class Bundled(NamedTuple):
-    """A source whose images come with other records.
+    """Describes a source whose images come with other records.
 
     Attributes:
         read: the function that reads the source.

@@ -11,8 +11,8 @@ from scramble.records import ImageRecord, PreferencePair, Question
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Images, pairs and questions. ``key``, which determines the split, is the id of the first image, or the id of the
-    row if there are no images.
+    """Contains images, pairs and questions. ``key``, which determines the split, is the id of the first image, or
+    the id of the row if there are no images.
 
     An image can be in several bundles; the table of a split contains it once.
     """

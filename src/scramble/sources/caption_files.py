@@ -1,5 +1,5 @@
-"""Reads captions in text files next to the images: ``a.jpg`` and ``a.txt``, as img2dataset and many trainers write
-them.
+"""Reads captions in text files next to the images (``a.jpg`` and ``a.txt``), the layout of img2dataset and of many
+trainers.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def find_columns(
 def usual_column(path: str | Path, names: Collection[str], what: str, values: Values) -> str | None:
     """Return the column that has a usual name of ``what`` (a key of :data:`USUAL`), or None.
 
-    The comparison ignores case, blanks, hyphens and underscores. If no column has a usual name of captions, the
+    The comparison ignores case, blanks, hyphens and underscores. If no column has a usual name for captions, the
     keys of the dictionaries in the column ``json`` are compared in the same way (``json.caption``).
 
     Raises SourceError if several columns have usual names, and none of them has the first usual name.
@@ -106,7 +106,7 @@ def stored_column(column: str, names: Collection[str]) -> str:
 
 
 def _check_keys(path: str | Path, names: Collection[str], column: str, what: str, values: Values) -> None:
-    """Raise SourceError if a column is missing that could be a key of dictionaries. The message lists the keys."""
+    """Raise SourceError if a column that could be a key of dictionaries does not exist. The message lists the keys."""
     top = stored_column(column, names)
     if column == top and (column in names or what != "caption" or _JSON not in names):
         return

@@ -108,7 +108,7 @@ def read(
 
 @dataclass(slots=True)
 class _Image:
-    """The data that the first pass collects about an image. The second pass reads the bytes of the image."""
+    """Contains the data that the first pass collects about an image. The second pass reads the bytes of the image."""
 
     first: int  # row, from 1
     content: str
@@ -202,7 +202,7 @@ def tar_files(path: str | Path) -> list[Path]:
 
 
 def may_be_on_hub(path: str) -> bool:
-    """Return whether a path that does not exist can be a data set on the hub: ``owner/name`` or ``name``."""
+    """Return whether a path that does not exist has the form of a hub id (``owner/name`` or ``name``)."""
     return is_hub_dataset_id(path if "/" in path else f"owner/{path}")
 
 

@@ -40,9 +40,9 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
 
-    A row that is used several times produces pairs with different ids. A row is unusable if it is not JSON, lacks a
-    text, has the wrong number of image placeholders, or has a missing or broken image. An unusable row is added to
-    ``bad`` only once.
+    A row that is used several times produces pairs with different ids. A row is unusable if it is not JSON, lacks the
+    question or an answer, has the wrong number of image placeholders, or has a missing or broken image. An unusable row
+    is added to ``bad`` only once.
 
     Args:
         path: the ``meta.json``, or its folder.
@@ -68,7 +68,7 @@ def bundles(
 
 @dataclass(frozen=True)
 class _Set:
-    """A set with its data file, its folder of images, and its used rows in order."""
+    """Contains a set's entry in ``meta.json``, its open data file, its folder of images, and its used rows in order."""
 
     entry: mmpr.MmprSet
     lines: mmpr.LineFile

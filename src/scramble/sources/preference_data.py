@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PairInput:
-    """One input of :func:`bundles`. The fields are those of ``configs/data/pairs.yaml``.
+    """Describes one input of :func:`bundles`. The fields are those of ``configs/data/pairs.yaml``.
 
     Attributes:
         format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.
@@ -61,7 +61,7 @@ class PairInput:
 
     @property
     def layout(self) -> Layout:
-        """The format and the column names."""
+        """Return the format and the column names of the input."""
         return Layout(self.format, self.columns, "data.")
 
     def with_keys(self, message: str) -> str:
@@ -326,5 +326,5 @@ def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -
 
 
 def _refuse(place: Path, what: str, one: PairInput, *keys: str) -> None:
-    """Raise FormatError if the input sets one of ``keys``, which do not apply to its content (``what``)."""
+    """Raise FormatError if one of ``keys`` is set, because they do not apply to the content of the input (``what``)."""
     refuse_settings(place, what, {f"data.{key}": getattr(one, key) for key in keys})

@@ -40,10 +40,11 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream the questions of a file, each with its images.
 
-    A row has ``question`` and ``answer`` (a text or number, not needed for DropoutNTP). Optional fields are ``image``
-    or ``images`` (a path, encoded bytes, or a list of these), ``answers`` (all accepted answers), ``choices`` (options
-    in letter order), ``kind`` and ``id``. A ``kind`` is the name of a grading rule, or a free label, which the default
-    rule grades. Image placeholders in the question are removed, because the images precede the question.
+    A row has ``question`` and ``answer`` (a text or number; optional for DropoutNTP). Optional fields are ``image`` or
+    ``images`` (a path, encoded bytes, or a list of these), ``answers`` (all accepted answers), ``choices`` (options in
+    letter order), ``kind`` and ``id``. A ``kind`` is the name of a grading rule or any other label. The default rule
+    grades questions with another label. Image placeholders in the question are removed, because prompts contain the
+    images before the question.
 
     Args:
         path: the file, in any format that :func:`scramble.formats.data_files.read_rows` reads. In a CSV file, lists are
@@ -97,7 +98,7 @@ def _image_values(row: dict[str, Any]) -> list[Any]:
 
 
 def _image_id(data: bytes | None, name: str | None) -> str:
-    """Return the id of an image: its path, or a hash of its bytes, because embedded images may have equal names."""
+    """Return the path of an image, or a hash of its bytes if it is embedded. Embedded images may have equal names."""
     return str(name) if data is None else hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -141,7 +142,7 @@ def _choices(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _is_absent(value: Any) -> bool:
-    """Return whether a cell is empty, or contains a table's notation for a missing value."""
+    """Return whether a cell has no value: None, an empty string or NaN."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 

@@ -90,7 +90,7 @@ def bundles(
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files by their names without suffix."""
+    """Return a mapping from file names without suffix to the image files below ``folder``."""
     files: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() in _SUFFIXES:

@@ -29,7 +29,7 @@ _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
 
 class Shards:
-    """The rows of WebDataset shards, which may have different fields.
+    """Provides the rows of WebDataset shards, which may have different fields.
 
     The columns ``image`` and ``caption`` are computed for each row: they contain the field of the row, or the value
     in its field ``json``, that has a usual name (:func:`scramble.sources.columns.usual_column`).
@@ -67,7 +67,7 @@ class Shards:
 
 
 class _Row(Mapping[str, Any]):
-    """The fields of a row, which are read from the shard when they are used."""
+    """Maps the names of a row's fields to their values, which are read from the shard on access."""
 
     def __init__(self, file: Path, tar: tarfile.TarFile, key: str) -> None:
         self._file, self._tar, self._key = file, tar, key

@@ -12,7 +12,7 @@ FILLED_FIRST = ("train", "test", "val")  # the order in which splits are filled 
 
 
 class Groups:
-    """Groups of bundles that must be in the same split because they share an image.
+    """Collects groups of bundles that must be in the same split because they share an image.
 
     Two images are the same if their bytes are equal, regardless of ids and paths. A group is identified by a number.
     Bundles without images are grouped by their key. Groups need about 200 bytes of memory per image.
@@ -38,7 +38,7 @@ class Groups:
         return group
 
     def duplicates(self) -> int:
-        """Return the number of distinct images that have more than one id."""
+        """Return the number of image ids whose image also has another id."""
         return sum(len(ids) for ids in self._images.values() if len(ids) > 1)
 
     def assign(self, fractions: Mapping[str, float], seed: int) -> list[str]:

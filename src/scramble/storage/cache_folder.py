@@ -16,17 +16,18 @@ KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 
 
 class CacheError(StoreError):
-    """Raised if a cache belongs to other inputs or is damaged. The message names the cache and says how to fix it."""
+    """Raised if a cache is damaged or was computed from different inputs. The message names the cache and the fix."""
 
 
 @contextmanager
 def open_cache(parent: str | Path, parts: Mapping[str, str]) -> Iterator[Path]:
     """Lock and yield the cache folder for ``parts`` (digests by name). Every process of a run must call this function.
 
-    Only one run at a time can fill a folder. Other runs that need the folder wait until the first run leaves the block.
+    Only one run at a time can fill a folder. Other runs that need the folder wait until that run leaves the
+    ``with`` block.
 
     Raises:
-        CacheError: the folder was created for other parts, because the folder was copied or renamed.
+        CacheError: the parts recorded in the folder differ, because the folder was copied or renamed.
         StoreError: the folder cannot be written.
     """
     folder = Path(parent) / content_key(dict(parts))
@@ -52,12 +53,12 @@ def _check_parts(folder: Path, parts: Mapping[str, str]) -> None:
 
 
 def rank() -> int:
-    """Return the rank of this process in a distributed run, otherwise 0."""
+    """Return the rank of this process in a distributed run, or 0 if the run is not distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Return the number of processes of a distributed run, otherwise 1."""
+    """Return the number of processes of a distributed run, or 1 if the run is not distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

@@ -21,7 +21,7 @@ class StoreError(RuntimeError):
 
 @contextmanager
 def writing(what: str | Path) -> Iterator[None]:
-    """Within the block, convert an error of the operating system to a StoreError.
+    """Convert an OSError that is raised in the ``with`` block to a StoreError.
 
     The message of the StoreError says that ``what`` cannot be written.
     """

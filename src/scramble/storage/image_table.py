@@ -15,7 +15,7 @@ from scramble.storage.tables import TABLE_NAMES, table_path
 
 
 class ImageTable(Mapping[str, ImageFile]):
-    """The images of a data set folder by id, read from the parquet file on access.
+    """Maps ids to the images of a data set folder. An image is read from the parquet file on access.
 
     Nothing is copied to the ``datasets`` library's cache, which may be read-only or on a small disk. Recently used
     decoded row groups remain in memory, up to ``GROUP_CACHE`` bytes. Processes and threads can share a table.

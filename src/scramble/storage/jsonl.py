@@ -16,7 +16,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 class JsonLines:
-    """An append-only JSONL file, to be used as a context manager. Each row is written to disk immediately.
+    """Appends rows to a JSONL file and writes each row to disk immediately. Use an instance as a context manager.
 
     Opening the file removes an incomplete last line, which a killed process may have left.
 

@@ -10,7 +10,7 @@ MAX_NAMES = 5000  # of a folder are compared
 
 
 def looks_local(path: str | Path) -> bool:
-    """Return whether a path that does not exist is in a folder that exists, so that it is no hub id."""
+    """Return whether a path that does not exist is in an existing folder, and is therefore not a hub id."""
     parent = Path(path).expanduser().parent
     return parent != Path() and parent.is_dir()
 
