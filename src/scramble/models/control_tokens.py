@@ -1,6 +1,6 @@
 """Finds control tokens in texts, such as ends of turns, role markers and image placeholders.
 
-Wherever the characters ``<|im_end|>`` occur in a text, a tokenizer converts them into the id that ends a turn. In an
+For example, a ChatML tokenizer converts the characters ``<|im_end|>`` in a text into the id that ends a turn. In an
 answer, this id would end the turn early. In a question, it would insert a false turn. Tokenizers have no option to
 treat all such tokens as plain text, so texts that contain them are rejected.
 """
@@ -42,7 +42,7 @@ def control_tokens(processor: Any) -> frozenset[str]:
 
 
 def find_control_token(processor: Any, text: str) -> str | None:
-    """Return the first control token in a text (the longest one at that position), or None."""
+    """Return the first control token in a text (the longest one at its position), or None if there is none."""
     if processor not in _PATTERNS:
         tokens = sorted(control_tokens(processor), key=len, reverse=True)
         _PATTERNS[processor] = re.compile("|".join(map(re.escape, tokens))) if tokens else None

@@ -32,7 +32,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An encoded prompt: token ids with expanded image placeholders, and the inputs of the vision tower.
+    """Holds an encoded prompt: token ids with expanded image placeholders, and the inputs of the vision tower.
 
     For families without a trie, ``images`` holds all inputs of ``model.forward`` except the token ids, even if there
     are no images.
@@ -43,10 +43,12 @@ class Prompt:
 
 
 class Family:
-    """One model family. Subclasses set the attributes and override the methods that differ from the defaults.
+    """Defines the interface of a model family.
 
-    The defaults work for native transformers models whose processor expands image placeholders in a chat template and
-    whose image features replace the placeholders' embeddings.
+    Subclasses set the attributes and override the methods that differ from the defaults.
+
+    The defaults work for native transformers models whose processor expands the image placeholders of a rendered chat
+    template and whose image features replace the placeholders' embeddings.
 
     Attributes:
         name: the family's name in configs and reports.
@@ -244,7 +246,7 @@ class Family:
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Return the length in tokens of a prompt with images of the given sizes (height, width)."""
+        """Return the number of tokens of a prompt and its history. ``sizes`` lists the (height, width) of each image."""
         unexpanded = self.unexpanded_ids(processor, text, len(sizes), history)
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
@@ -260,7 +262,7 @@ class Family:
     def mark_images(self, processor: Any, rendered: str) -> str:
         """Return a rendered prompt with one placeholder token per image.
 
-        Families whose chat template marks an image with another text override this method.
+        Families whose chat template marks images with text other than this token override this method.
         """
         return rendered
 
@@ -307,7 +309,7 @@ class Family:
         return frozenset()
 
     def positions(self, config: Any) -> Positions | None:
-        """Return a picklable function that computes position ids, or None.
+        """Return a picklable function that computes position ids, or None if a token's position is its depth in the trie.
 
         See :class:`scramble.trie.backbone.TokenRules`.
         """
@@ -385,7 +387,7 @@ def by_prompt(per_image: Iterable[Tensor], num_images: Sequence[int]) -> list[Te
 
 
 def attention_windows(config: Any, others: Set[str] = frozenset()) -> dict[str, int | None]:
-    """Return a dictionary from each type of decoder layer to its attention window in tokens (None means unlimited).
+    """Return the attention window in tokens of each type of decoder layer (None means unlimited).
 
     The window includes the token itself.
 

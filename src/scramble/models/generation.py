@@ -35,13 +35,13 @@ Pick = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def generate_greedy(vlm: VLM, groups: Sequence[Sequence[Prompt]], limits: Sequence[Sequence[int]]) -> list[list[str]]:
-    """Generate greedy continuations of prompts, grouped by image set (one batch row per group).
+    """Generate greedy continuations of prompts that are grouped by image set (one batch row per group).
 
     For a family without a trie, ``model.generate`` continues each prompt separately.
 
     Args:
         vlm: the model.
-        groups: the prompts of each image set; all prompts of a group share one object of image inputs.
+        groups: the prompts of each image set; all prompts of a group have the same ``images`` object.
         limits: maximum number of new tokens of each prompt.
 
     Returns:
@@ -158,9 +158,9 @@ def stop_tokens(vlm: VLM) -> frozenset[int]:
 
 
 def padding_id(tokenizer: Any) -> int:
-    """Return the id used as padding, which is the tokenizer's padding token, else EOS, else 0.
+    """Return the padding id, which is the tokenizer's padding id, else its EOS id, else 0.
 
-    An image placeholder must not be used as padding.
+    An image placeholder would not be a valid padding id, because image features replace placeholders.
     """
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(int(token) for token in ids if token is not None)
@@ -189,7 +189,7 @@ def _append(
     limits: Sequence[Sequence[int]],
     stops: frozenset[int],
 ) -> None:
-    """Append the step's tokens to the answers of unfinished prompts, and mark the prompts whose answers end."""
+    """Append the selected tokens, except stop tokens, to the unfinished answers, and mark the answers that end."""
     for b, row in enumerate(live):
         for q, alive in enumerate(row):
             if not alive:

@@ -1,4 +1,4 @@
-"""Finds models in folders and on the hub, reads their configs, checks their files, and explains errors in one line."""
+"""Finds models in folders and on the hub, reads their configs, checks their files, and explains errors on one line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PICKLE = (
 
 
 def check_native(path: str) -> None:
-    """Raise ModelError if ``path`` is a hub id that needs remote code. The message names the id to use instead."""
+    """Raise ModelError if ``path`` is a hub id that needs remote code. The message says how to fix it."""
     for pattern, replacement in REMOTE_CODE:
         if match := re.fullmatch(pattern, path):
             if replacement is None:
@@ -104,7 +104,7 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def find_config(path: str, revision: str | None = None, key: str = "model.path") -> Path:
-    """Return the ``config.json`` of a folder or a hub id.
+    """Return the path of the ``config.json`` of a folder or a hub id.
 
     The file is downloaded if necessary. ``key`` is the configuration key of ``path``, for messages.
 
@@ -187,7 +187,7 @@ def unsupported(values: Mapping[str, Any], path: str) -> ModelError | None:
 
 
 def explain(error: BaseException, path: str, revision: str | None = None, key: str = "model.path") -> ModelError:
-    """Return the ModelError for an error that transformers or huggingface_hub raised while downloading ``path``."""
+    """Return the ModelError for an error that occurred when ``path`` was downloaded or read."""
     from huggingface_hub import errors as hub
 
     chain: list[BaseException] = []
@@ -224,7 +224,7 @@ def explain(error: BaseException, path: str, revision: str | None = None, key: s
 
 
 def check_weight_files(folder: Path) -> None:
-    """Raise ModelError, which names the file, if a weight file of a saved model is missing, empty or truncated."""
+    """Raise ModelError if a weight file of a saved model is missing, empty or truncated. The message names the file."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -261,7 +261,7 @@ def tensor_names(file: Path) -> frozenset[str]:
 
 
 def check_adapter_config(adapter: str) -> None:
-    """Raise ModelError if the configuration of an adapter in a folder is missing or invalid."""
+    """Raise ModelError if an adapter's folder does not exist, or its configuration is missing or invalid."""
     folder = Path(adapter)
     if not folder.is_dir():
         if not is_hub_id(adapter) or folder.parent.is_dir():
@@ -281,7 +281,7 @@ def adapter_weights(adapter: str) -> Path:
     """Return the file with the weights of an adapter in a folder or on the hub.
 
     Raises:
-        ModelError: the weights are missing or not in safetensors format.
+        ModelError: the weights are missing or not in safetensors format, or there is no connection for the download.
     """
     from huggingface_hub import errors, hf_hub_download
 
@@ -316,5 +316,5 @@ def num_adapter_weights(adapter: str) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error in one line."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split())

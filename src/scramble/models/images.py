@@ -19,7 +19,7 @@ MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, with which LLaVA-1.5 pads images
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """Preprocessing of an image before the family's own preprocessing.
+    """Defines how an image is preprocessed before the family's own preprocessing.
 
     Attributes:
         resize: stretch to a square with this side in pixels (336 in SCRAMBLe's evaluation), or None.

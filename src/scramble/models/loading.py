@@ -208,8 +208,8 @@ def load_model(path: str, revision: str | None, **options: Any) -> Any:
     """Load the transformers model. All its weights must be in the checkpoint.
 
     Raises:
-        ModelError: a weight file is damaged, or tensors are missing or have a shape that differs from the config. The
-            message names the file or the tensors.
+        ModelError: the model cannot be loaded, or tensors are missing or have a shape that differs from the config. The
+            message names the cause.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -370,7 +370,10 @@ def no_checkpointing_warnings() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Disable transformers' loading report and, outside a terminal, progress bars. ``load_model`` checks the report."""
+    """Disable transformers' loading report and, outside a terminal, progress bars.
+
+    ``load_model`` checks the contents of the report.
+    """
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

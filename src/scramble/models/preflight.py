@@ -1,6 +1,6 @@
 """Estimates a training job's memory per GPU, download size and disk space before weights are loaded.
 
-Memory is estimated from the config and should be within 25 % of the memory that the job uses. The estimate for each GPU
+The memory estimate is based on the config and should be within 25 % of the memory that the job uses. For each GPU, it
 includes:
 
 * the weights,
@@ -38,7 +38,7 @@ FRAGMENTATION = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """The estimated requirements of a training job. Sizes are in bytes.
+    """Holds the estimated requirements of a training job. Sizes are in bytes.
 
     Attributes:
         path, family: hub id or folder of the model, and name of its family.
@@ -64,11 +64,11 @@ class Preflight:
 
     @property
     def total(self) -> float:
-        """Estimated memory of one GPU in bytes."""
+        """Estimated memory use per GPU in bytes."""
         return sum(self.memory.values()) * FRAGMENTATION
 
     def line(self) -> str:
-        """Return a summary in one line."""
+        """Return a one-line summary."""
         parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.memory.items() if size >= 0.05 * GIB)
         share = "" if self.available is None else f" of {self.available / GIB:.0f}"
         if is_folder(self.path):
@@ -112,7 +112,8 @@ def preflight(
     Args:
         path, revision, dtype, quantization: see :func:`scramble.models.load_vlm`.
         num_adapter_weights: a function that returns the number of trained weights of an adapter, given the model
-            without weights (:func:`scramble.training.trainable.num_new_weights`); None trains the whole language model.
+            without weights (:func:`scramble.training.trainable.num_new_weights`); None means that the whole language
+            model is trained.
         train_vision: whether the tower and the projector are also trained (without LoRA).
         batch_tokens: tokens per forward pass and GPU, including image tokens and padding.
         gradient_checkpointing: whether layers are recomputed in the backward pass.
@@ -172,7 +173,7 @@ def memory_per_device() -> float | None:
 
 
 def _num_trained(model: nn.Module, family: Family, train_vision: bool) -> int:
-    """Return the number of parameters that are trained without an adapter."""
+    """Return the number of trained parameters of a training job without an adapter."""
     frozen = () if train_vision else family.vision
     return _count(model) - sum(_count(model.get_submodule(path)) for path in frozen)
 

@@ -1,4 +1,4 @@
-"""Encodes prompts and answers. Images that several prompts share are preprocessed only once."""
+"""Encodes prompts and answers. Where possible, images that several prompts share are preprocessed only once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class PromptEncoder:
 
     The processor preprocesses the pixels of an image set once. Further prompts about the same images are tokenised as
     text, and the image tokens are inserted. The first prompt that an encoder builds in this way is compared with the
-    processor's own ids. If the ids differ, the processor encodes every prompt. The processor also encodes every prompt
-    in families without a trie, because their prompts have additional inputs per token.
+    processor's own ids. If the ids differ, the processor encodes this prompt and all later prompts. In families without
+    a trie, the processor encodes every prompt, because the prompts have additional inputs per token.
     """
 
     def __init__(self, family: Family, processor: Any) -> None:
@@ -38,8 +38,8 @@ class PromptEncoder:
     ) -> list[Prompt]:
         """Encode texts as prompts about the same images, after the turns of ``history``.
 
-        If the family has a trie, all prompts share one object of image inputs. Raises ModelError if a text contains a
-        control token.
+        If the family has a trie, prompts with images share one ``images`` object. Raises ModelError if a text contains
+        a control token.
         """
         first, *others = dict.fromkeys(texts)
         prompts = {first: self.family.encode_prompt(self.processor, first, images, history)}
@@ -60,7 +60,8 @@ class PromptEncoder:
     ) -> Iterator[Prompt]:
         """Yield the prompts of ``texts``.
 
-        They reuse the image tokens and image inputs of ``prompt``, which is the prompt of ``first``.
+        These prompts share the image inputs of ``prompt``, which is the prompt of ``first``, and reuse its image tokens
+        if possible.
         """
         ids = self.family.unexpanded_ids(self.processor, first, len(images), history)
         # The end of the images divides both lists of ids: the same ids follow, and different ids may precede.

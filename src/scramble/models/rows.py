@@ -1,14 +1,14 @@
 """Scores sequences without a token trie. Each sequence is one row of a forward pass of the unmodified model.
 
 The inputs of a prompt are the processor's outputs. Inputs with one value per token (``token_type_ids``,
-``mm_token_type_ids``, Mllama's ``cross_attention_mask``) are extended to the answer's tokens as the model's
-``_update_model_kwargs_for_generation`` extends them in ``generate``. An answer is therefore scored in exactly the
+``mm_token_type_ids``, Mllama's ``cross_attention_mask``) receive the values for the answer's tokens that the model's
+``_update_model_kwargs_for_generation`` would append in ``generate``. An answer is therefore scored in exactly the
 context in which the model would have generated it. For example, PaliGemma attends bidirectionally in the prompt and
 causally in the answer. Rows are padded on the right, so that padding changes neither positions nor what a token attends
 to.
 
-TRL's trainers receive the same rows (:mod:`scramble.training.trl_backend`). Their batches are built without the model,
-so this module extends the inputs itself instead of calling the model's method.
+TRL's trainers receive the same rows (:mod:`scramble.training.trl_backend`). TRL builds batches without the model, so
+this module extends the inputs itself instead of calling the model's method.
 
 Shape legend: B rows, L tokens, K last tokens that are projected to the vocabulary, V vocabulary.
 """
@@ -37,7 +37,7 @@ PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_toke
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """A prompt and an answer.
+    """Holds a prompt and an answer, which form one row.
 
     Attributes:
         prompt: the encoded prompt.
@@ -55,7 +55,7 @@ class PromptRow:
 def iter_row_scores(
     vlm: VLM, groups: Iterable[Sequence[PromptRow]], *, batch_tokens: int | None = None
 ) -> Iterator[list[SequenceScore]]:
-    """Yield the scores of all rows of each group, streamed in order.
+    """Yield a list of the scores of each group's rows, in the order of ``groups``.
 
     Args:
         vlm: the model; put the model into evaluation mode first if it has dropout.
@@ -95,7 +95,7 @@ def collate(rows: Sequence[Mapping[str, Tensor]], padding: int, multiple: int = 
 
     Inputs with one value per token are padded on the right. All other inputs have images, tiles or patches along the
     first axis and are concatenated along this axis. Their remaining axes are padded with zeros to the largest size, as
-    processors do for a batch.
+    in a batch that a processor creates.
 
     Args:
         rows: the arguments for each row.

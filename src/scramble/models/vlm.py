@@ -1,4 +1,4 @@
-"""Defines a vision-language model with its processor and family, for training, scoring and generation."""
+"""Defines the class of loaded vision-language models, for training, scoring and generation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scramble.models.family import Family
 
 @dataclass
 class VLM:
-    """A loaded model.
+    """Holds a loaded model with its processor and family.
 
     Attributes:
         model: the transformers model, wrapped by PEFT if it has an adapter.

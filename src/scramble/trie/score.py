@@ -54,7 +54,7 @@ def score(
 def iter_scores(
     backbone: Backbone, items: Iterable[TrieItem], *, batch_tokens: int | None = None, window: int = WINDOW
 ) -> Iterator[list[SequenceScore]]:
-    """Yield the scores of every sequence of each item, streamed in order.
+    """Yield a list of the scores of each item's sequences, in the order of the items.
 
     Args:
         backbone: the model's parts; put the model into evaluation mode first if it has dropout.

@@ -63,7 +63,7 @@ def _planes(image: np.ndarray) -> torch.Tensor:
 
 
 def _resize_axes(planes: torch.Tensor, height: int | None, width: int | None) -> torch.Tensor:
-    """Resize planes (3, h, w) to the given height or width, bilinearly with antialiasing."""
+    """Resize planes (3, h, w) bilinearly with antialiasing. An axis whose new size is None is unchanged."""
     size = height or planes.shape[1], width or planes.shape[2]
     if size == planes.shape[1:]:
         return planes

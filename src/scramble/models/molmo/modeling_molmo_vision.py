@@ -52,10 +52,10 @@ def eager_attention(
 
 
 class MolmoVisionAttention(nn.Module):
-    """Multi-head attention of queries over keys and values, without a mask.
+    """Computes multi-head attention of queries over keys and values, without a mask.
 
     Args:
-        input_size: channels of the inputs; the output has ``config.hidden_size``.
+        input_size: number of channels of the inputs; the output has ``config.hidden_size`` channels.
     """
 
     def __init__(self, config: MolmoVisionConfig, input_size: int) -> None:
@@ -125,7 +125,7 @@ class MolmoVisionEncoder(nn.Module):
 
 
 class MolmoVisionTransformer(PreTrainedModel):
-    """CLIP's ViT, whose inputs are the pixels of patches."""
+    """Implements CLIP's ViT, with the pixels of patches as inputs."""
 
     config: MolmoVisionConfig
     config_class = MolmoVisionConfig
@@ -181,7 +181,7 @@ class MolmoVisionTransformer(PreTrainedModel):
 
 
 class MolmoImageProjector(nn.Module):
-    """Gated MLP w2(silu(w1 x) * w3 x), whose output has the decoder's width."""
+    """Computes the gated MLP w2(silu(w1 x) * w3 x), whose output has the decoder's width."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class MolmoImageProjector(nn.Module):
 
 
 class MolmoVisionBackbone(nn.Module):
-    """Vision tower, padding embedding, pooling and projector, which map crops to features of the decoder's width."""
+    """Maps crops to features of the decoder's width with the tower, the padding embedding, pooling and projector."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -213,7 +213,8 @@ class MolmoVisionBackbone(nn.Module):
         Args:
             images_NPx: normalised pixels of the patches, (N, P, 3 * patch_size**2). Crops in which all values are -1
                 are padding. The tower skips these crops, and their patch states are zero.
-            image_masks_NP: fraction of each patch that is not padding, in [0, 1] or -1; None adds no padding embedding.
+            image_masks_NP: fraction of each patch that is not padding, or -1 in a crop without a mask; None adds no
+                padding embedding.
         """
         dtype = self.pad_embed.dtype
         is_crop_N = ~(images_NPx == -1).all(dim=-1).all(dim=-1)

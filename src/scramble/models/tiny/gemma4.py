@@ -1,6 +1,6 @@
 """Creates a tiny Gemma 4.
 
-Images keep their aspect ratio, the two types of layers have heads of different sizes, and logits are bounded.
+Images keep their aspect ratio, heads of sliding and full attention have different sizes, and logits are soft-capped.
 """
 
 from __future__ import annotations

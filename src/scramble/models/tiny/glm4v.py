@@ -1,4 +1,4 @@
-"""Creates a tiny GLM-4.1V or GLM-4.5V. Images keep their aspect ratio, and positions have three axes."""
+"""Creates a tiny GLM-4.1V or GLM-4.5V. Images keep their aspect ratio, and position ids have three axes."""
 
 from __future__ import annotations
 

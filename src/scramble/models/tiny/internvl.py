@@ -34,8 +34,8 @@ def save_tiny_internvl(
 
     By default, the ViT has 3 layers of width 96 and patches of 6 px, an image of 48 px is encoded as 16 tokens (after
     pixel shuffle), and the Qwen2 decoder has 4 layers of width 128. If ``experts`` is not 0, the decoder is a Qwen3
-    mixture of this number of experts, of which two are active, as in InternVL3.5-30B-A3B.
-    ``AutoModelForImageTextToText`` and ``AutoProcessor`` load the folder.
+    mixture-of-experts model, as in InternVL3.5-30B-A3B, with this number of experts, of which two are active.
+    ``AutoModelForImageTextToText`` and ``AutoProcessor`` can load the folder.
     """
     from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
 

@@ -1,4 +1,7 @@
-"""Creates a tiny LLaVA-1.5 with a CLIP tower, a two-layer projector, a Llama decoder, and Llama's prefix spaces."""
+"""Creates a tiny LLaVA-1.5 with a CLIP tower, a two-layer projector and a Llama decoder.
+
+The tokenizer adds a space before the first word, as Llama's does.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def tiny_molmo2_config(vocab_size: int, image_size: int = 56) -> Any:
-    """Return a tiny config whose image tokens have the ids after ``vocab_size``, in the released order."""
+    """Return a tiny config whose image tokens have ids from ``vocab_size``, in the released order."""
     from transformers import Molmo2Config
 
     vision = {

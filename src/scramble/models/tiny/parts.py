@@ -16,10 +16,10 @@ def make_tokenizer(
     roles: Iterable[str] = ("user", "assistant"),
     prefix_space: bool = True,
 ) -> Any:
-    """Train a byte-level BPE tokenizer (``tokenizers.Tokenizer``) on ``texts``. Equal texts result in equal ids.
+    """Train a byte-level BPE tokenizer (``tokenizers.Tokenizer``) on ``texts``.
 
-    Common words become single tokens, and any other text can also be represented. ``roles`` are always single tokens.
-    With ``prefix_space``, a word has the same token at the start of a turn and inside the turn.
+    The same texts always result in the same ids. Common words and ``roles`` become single tokens, and any other text
+    can also be represented. With ``prefix_space``, a word has the same token at the start of a turn and within it.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -40,7 +40,7 @@ def make_tokenizer(
 
 
 class TinyTokenizer:
-    """A tokenizer trained on texts (:func:`make_tokenizer`) with its special tokens.
+    """Holds a tokenizer trained on texts (:func:`make_tokenizer`) and its special tokens.
 
     Args:
         texts: training texts.
@@ -111,13 +111,13 @@ def random_model(cls: type, config: Any, seed: int) -> Any:
 
 
 def small_decoder(**others: Any) -> dict[str, Any]:
-    """Return the config of a decoder with two layers of width 64 and four heads. ``others`` override the values."""
+    """Return the config of a decoder with two layers of width 64 and four heads, updated with ``others``."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 4096}
     return {**sizes, "num_attention_heads": 4, "num_key_value_heads": 2, **others}
 
 
 def small_tower(image_size: int, patch_size: int, **others: Any) -> dict[str, Any]:
-    """Return the config of a tower with two layers of width 64 and four heads. ``others`` override the values."""
+    """Return the config of a tower with two layers of width 64 and four heads, updated with ``others``."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     return {**sizes, "image_size": image_size, "patch_size": patch_size, **others}
 

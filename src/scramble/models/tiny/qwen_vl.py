@@ -1,6 +1,6 @@
 """Creates a tiny Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5.
 
-Images keep their aspect ratio, and positions have three axes.
+Images keep their aspect ratio, and position ids have three axes.
 """
 
 from __future__ import annotations

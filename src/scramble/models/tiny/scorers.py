@@ -57,7 +57,7 @@ def _save_distilbert(folder: Path, seed: int) -> None:
 
 
 def _save_vera(folder: Path, seed: int) -> None:
-    """Write a T5 encoder with Vera's 32,128 rows of embeddings. As in Vera, three spare rows contain the head."""
+    """Write a T5 encoder with 32,128 embedding rows, of which three spare rows contain the head, as in Vera."""
     import torch
     from transformers import T5Config, T5EncoderModel
 
