@@ -246,7 +246,7 @@ class Family:
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Return the number of tokens of a prompt and its history. ``sizes`` lists the (height, width) of each image."""
+        """Return the number of tokens of a prompt and its history, given the (height, width) of each image."""
         unexpanded = self.unexpanded_ids(processor, text, len(sizes), history)
         return len(unexpanded) + sum(n - 1 for n in self.image_lengths(processor, sizes))
 
@@ -309,9 +309,9 @@ class Family:
         return frozenset()
 
     def positions(self, config: Any) -> Positions | None:
-        """Return a picklable function that computes position ids, or None if a token's position is its depth in the trie.
+        """Return a function that computes position ids, or None if a token's position is its depth in the trie.
 
-        See :class:`scramble.trie.backbone.TokenRules`.
+        The function is picklable. See :class:`scramble.trie.backbone.TokenRules`.
         """
         return None
 
