@@ -47,9 +47,9 @@ class Counts:
     """Contains the counts of one response.
 
     Attributes:
-        nouns, hallucinated: number of nouns in the vocabulary, and number of these that are hallucinated.
-        truth, covered: number of annotated objects in the image, and number of these that are mentioned.
-        likely, hit: number of objects that models are likely to hallucinate, and number of these that are mentioned.
+        nouns, hallucinated: number of nouns from the vocabulary, and number of these nouns that are hallucinated.
+        truth, covered: number of annotated objects in the image, and number of these objects that are mentioned.
+        likely, hit: number of likely hallucinations, and number of these objects that are mentioned.
     """
 
     nouns: int
@@ -76,7 +76,7 @@ def count(
         nouns: lemmas in the order of the response.
         truth, likely: the objects in the image and the likely hallucinations (``truth`` and ``hallu`` in the
             annotation).
-        similar: function that returns whether two words denote the same object. If it is None, only equal words do.
+        similar: function that returns whether two words denote the same object; None means that only equal words do.
     """
     present, expected = lexicon.listed(truth), lexicon.listed(likely)
     counted = [noun for noun in nouns if noun in lexicon.vocabulary]
@@ -108,8 +108,8 @@ def _places(place: int | None) -> set[int]:
 def nouns(text: str, pipeline: str, lexicon: AmberVocabulary) -> list[str]:
     """Return the lemmas of the nouns in a text.
 
-    As in the original code, words are not lower-cased, so a capitalised word never matches the vocabulary. Unlike the
-    original code, which tags words with NLTK, this function uses a spaCy pipeline.
+    As in AMBER's code, words are not lower-cased, so a capitalised word never matches the vocabulary. Unlike AMBER's
+    code, which tags words with NLTK, this function uses a spaCy pipeline.
 
     Raises:
         PipelineError: the pipeline is not installed or has no tagger.
@@ -129,7 +129,7 @@ def has_vectors(pipeline: str) -> bool:
 
 
 def similar(pipeline: str) -> Similar | None:
-    """Return a function that compares two words by the word vectors of a pipeline, or None if there are no vectors."""
+    """Return a function that compares the word vectors of two words, or None if the pipeline has no word vectors."""
     if not has_vectors(pipeline):
         return None
     document = cache(tagger(pipeline).make_doc)

@@ -17,7 +17,7 @@ option (:func:`letter`)                  ``B``, ``b``, ``(B)``, ``B.``, ``B) dog
 yes or no (:func:`yes_no`)               ``Yes.``, ``NO!``, ``No, there is no dog``
 ======================================== ============================================================================
 
-The parser does not guess. The caller's rule decides on an answer that names two options, or both yes and no. Plainer
+The caller's rule decides on an answer that names two options, or both yes and no. Plainer
 forms are tried after the unchanged answer, so that an answer that is right as written remains right.
 """
 
@@ -88,7 +88,7 @@ def stated(text: str) -> Stated | None:
 
 
 def find(text: str) -> str | None:
-    """Return the unwrapped final answer of a reply, or None if no answer is marked.
+    """Return the final answer of a reply without markup, or None if no answer is marked.
 
     The final answer is searched for in this order: :func:`stated`, any other mention of a "final answer", ``<answer>``
     tags, ``\\boxed{}``. Text in thinking tags is skipped.

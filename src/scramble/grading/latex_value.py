@@ -12,7 +12,8 @@ therefore evaluates the same arithmetic with the same conventions:
 
 Three differences from MATH-Vision are deliberate:
 
-- Division by a fraction is always right. ``eval`` computes 3.5 for ``7/0.5``, because latex2sympy2 prints ``7/1/2``.
+- Division by a fraction is computed correctly. ``eval`` computes 3.5 for ``7/0.5``, because latex2sympy2 prints
+  ``7/1/2``.
 - An expression with a prime or a subscript has no value.
 - An expression with a huge power or factorial has no value.
 """

@@ -47,8 +47,7 @@ def read_letters(text: str) -> str:
     - single capital letters
 
     For all forms except the first, clauses that reject something ("B is wrong", "not C") are removed before the search.
-    The rule does not guess. It returns no letter if the reply names different letters, only lists the options, or joins
-    letters with "or".
+    The rule returns no letter if the reply names different letters, only lists the options, or joins letters with "or".
     """
     text = final_answers.after_thought(text)
     marked = final_answers.find(text)

@@ -1,4 +1,4 @@
-"""Find the COCO objects that a caption mentions, by the word lists and rules of CHAIR and Object HalBench.
+"""Find the COCO objects that a caption mentions, with the word lists and rules of CHAIR and Object HalBench.
 
 CHAIR: Rohrbach et al., EMNLP 2018 (arXiv 1809.02156). Object HalBench: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849).
 Neither benchmark handles negation or word senses. For example, an orange shirt counts as an orange.
@@ -54,7 +54,7 @@ class Vocabulary:
         return self.among(joined(self.tokens(caption), self.pairs))
 
     def tokens(self, caption: str) -> list[str]:
-        """Return the base forms of the lower-case caption's tokens."""
+        """Return the base forms of the tokens of the lower-cased caption."""
         return [self.base_form(token) for token in tokens.words(caption.lower())]
 
     def among(self, words: Sequence[str]) -> list[Mention]:
@@ -88,7 +88,7 @@ def _pairs(pairs: Collection[str]) -> dict[str, str]:
 
 @cache
 def chair() -> Vocabulary:
-    """Return CHAIR's vocabulary, including the errors of its singular forms. For example, a single bus is never
+    """Return CHAIR's vocabulary, including its wrong singular forms. For example, a single bus is never
     counted, because the singular of "bus" is "bu"."""
     lines = [line.strip().split(", ") for line in sections("coco_synonyms.txt")[""]]
     return Vocabulary({word: line[0] for line in lines for word in line}, _pairs(_CHAIR_PAIRS.split(", ")), singular)
@@ -96,8 +96,8 @@ def chair() -> Vocabulary:
 
 @cache
 def object_halbench() -> Vocabulary:
-    """Return Object HalBench's vocabulary: CHAIR's words without their stray blanks, plus four words. The base forms
-    are WordNet's lemmas."""
+    """Return Object HalBench's vocabulary: CHAIR's words without leading and trailing spaces, plus four words. The
+    base forms are WordNet's lemmas."""
     category = {word.strip(): name for word, name in chair().category.items()} | _HALBENCH_WORDS
     pairs = _pairs([word for word in category if " " in word] + ["home plate", "train track"])
     parts = {part for word in (*category, *pairs) for part in word.split(" ")}
@@ -130,10 +130,10 @@ def count(mentions: Sequence[Mention], truth: Collection[str]) -> Counts:
 
 
 def parse_object_list(text: str) -> Any:
-    """Parse a judge's reply as JSON. If that fails and the reply contains ``["``, parse its last line.
+    """Parse a judge's reply as JSON. If the reply is not valid JSON but contains ``["``, parse only its last line.
 
     Raises:
-        ValueError: the reply cannot be parsed. In this case the original code repeats the request.
+        ValueError: the reply cannot be parsed. Object HalBench's code repeats the request in this case.
     """
     try:
         return json.loads(text)
@@ -146,8 +146,8 @@ def parse_object_list(text: str) -> Any:
 def named_objects(names: Sequence[str], pipeline: str) -> list[str]:
     """Return the distinct objects in a judge's list of names.
 
-    The objects in a name are the known pairs of words in the name. If there is no such pair, they are the runs of nouns
-    in the name, as lemmas.
+    If a name contains pairs of words that are in the benchmark's vocabulary, the objects are the words that these pairs
+    count as. Otherwise, the objects are the runs of consecutive nouns in the name, as lemmas.
 
     Args:
         pipeline: a spaCy pipeline, by name or folder.

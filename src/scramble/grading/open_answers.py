@@ -52,8 +52,8 @@ def _numbers(text: str) -> list[float]:
 
 
 def _normal(text: str) -> str | float:
-    """Return a number rounded to two decimals, or any other text in lower case. A single character is put between
-    spaces, so that it does not match inside words.
+    """Return a number rounded to two decimals, or any other text in lower case. A single character is
+    surrounded by spaces, so that it does not match inside words.
     """
     stripped = text.strip()
     try:
@@ -142,9 +142,9 @@ def edit_distance(a: str, b: str) -> int:
 def chartqa_relaxed(response: str, answer: str) -> float:
     """Compute ChartQA's relaxed accuracy as in its original code.
 
-    Two numbers must differ by at most 5 %, and other answers must be equal regardless of case. Unlike
-    :func:`scramble.grading.rules.relaxed`, this function compares numbers with a thousands separator as texts. If the
-    ground truth is zero, any answer is compared as text.
+    A number may differ from the ground truth by at most 5 %. All other answers must equal the ground truth,
+    regardless of case. Unlike :func:`scramble.grading.rules.relaxed`, this function compares numbers with a thousands
+    separator as texts. If the ground truth is zero, answers are compared as texts.
     """
     response, answer = response.strip(), answer.strip()
     value, truth = _plain_number(response), _plain_number(answer)
@@ -161,7 +161,10 @@ def _plain_number(text: str) -> float | None:
 
 
 def vlmevalkit_anls(response: str, answer: str) -> float:
-    """Compute ANLS as VLMEvalKit does: outer white space counts for the length of a text, but not as an edit."""
+    """Compute ANLS as VLMEvalKit does.
+
+    Leading, trailing and repeated white space counts towards the length of a text, but not towards the edit distance.
+    """
     a, b = (" ".join(text.lower().split()) for text in (response, answer))
     length = max(len(response), len(answer))
     distance = edit_distance(a, b) / length if length else 0.0
@@ -169,7 +172,7 @@ def vlmevalkit_anls(response: str, answer: str) -> float:
 
 
 def equal_texts(response: str, answer: str) -> float:
-    """Return 1 if two texts are equal regardless of case and outer white space, else 0."""
+    """Return 1 if two texts are equal regardless of case and of leading and trailing white space, else 0."""
     return float(response.strip().lower() == answer.strip().lower())
 
 
@@ -188,7 +191,7 @@ def parts_contained(response: str, truth: str) -> float:
     """Return the share in [0, 1] of the parts of a ground truth that a response contains as whole words.
 
     ``<AND>`` separates the parts, and ``<OR>`` separates alternatives, of which the best one counts. This score
-    replaces the grade of MM-Vet's judge if there is no judge, but the two scores are not comparable.
+    replaces the grade of MM-Vet's judge if no judge is configured, but the two scores are not comparable.
     """
     words = " ".join(re.findall(r"\w+(?:[.,]\d+)?", response.lower()))
     shares = []

@@ -10,7 +10,7 @@ from scramble.grading.parsers import LETTER, YES_NO, Options
 
 
 def final_answer(text: str) -> str:
-    """Return the unwrapped final answer of a chain of thought, or the whole reply if no answer is marked."""
+    """Return the final answer of a chain of thought without markup, or the whole reply if no answer is marked."""
     answer = final_answers.find(text)
     return text if answer is None else answer
 
@@ -27,18 +27,24 @@ COT_ANSWERS: dict[str, Callable[[str], str]] = {
     "internvl": internvl_answer,
     "reply": lambda text: text,
 }
-"""Functions that return the part of a chain of thought from which the answer is parsed."""
+"""Maps the name of a rule to a function that returns the part of a reply from which the answer is parsed."""
 
 
 def final_yes_no(text: str, parser: str) -> str | None:
-    """Parse ``yes`` or ``no`` in the final answer of a chain of thought. ``parser`` decides on ambiguous answers."""
+    """Parse ``yes`` or ``no`` from the final answer of a chain of thought.
+
+    ``parser`` names the parser to use if the final answer is not marked or is ambiguous.
+    """
     answer = final_answers.find(text)
     result = final_answers.yes_no(answer) if answer is not None else None
     return result or YES_NO[parser](final_answers.after_thought(text) if answer is None else answer)
 
 
 def final_letter(text: str, options: Options, parser: str) -> str | None:
-    """Parse the option letter in the final answer of a chain of thought. ``parser`` decides on ambiguous answers."""
+    """Parse the option letter from the final answer of a chain of thought.
+
+    ``parser`` names the parser to use if the final answer is not marked or is ambiguous.
+    """
     answer = final_answers.find(text)
     result = final_answers.letter(answer, options) if answer is not None else None
     return result or LETTER[parser](final_answers.after_thought(text) if answer is None else answer, options)

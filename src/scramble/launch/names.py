@@ -18,7 +18,8 @@ def varying_overrides(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]
 def name_arm(config: Mapping[str, Any], varied: Mapping[str, str]) -> Mapping[str, Any]:
     """Return the configuration, with an arm name that contains the varying overrides.
 
-    The name is unchanged if the user has set it, or if only objective, seeds, run name or run folder vary.
+    The name is unchanged if the user has set it, or if only the objective, the seeds, the run name or the run folder
+    vary.
     """
     run, objective, seed = config["run"], config["objective"], config["seed"]
     if run["arm"] != f"{objective['name']}-seed{seed}":

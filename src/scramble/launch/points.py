@@ -25,7 +25,7 @@ class LaunchError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One job: a script and its configuration.
+    """Describes a job: a script and its configuration.
 
     Attributes:
         script: the script to run.

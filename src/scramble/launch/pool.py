@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command, and the log file for its output (None means this terminal)."""
+    """Describes a command, and the log file for its output (None means this terminal)."""
 
     command: Sequence[str]
     log: Path | None

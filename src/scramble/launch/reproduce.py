@@ -32,7 +32,10 @@ KEY_SEPARATOR = "/"
 
 @dataclass(frozen=True)
 class Step:
-    """One command: a script with its overrides. ``makes`` lists the files that exist when the command has finished."""
+    """Describes a command: a script with its overrides.
+
+    ``makes`` lists the files that exist when the command has finished.
+    """
 
     run: str
     script: str
@@ -75,7 +78,7 @@ def plan(
     evaluations.
 
     Args:
-        runs: the runs by name. A run has the keys ``objectives``, ``full`` and ``tiny``. The last two contain
+        runs: the runs by name. A run has the keys ``objectives``, ``full`` and ``tiny``. Each of the last two contains
             ``config`` (overrides of every command) and ``evaluations`` (overrides by folder). All runs without
             ``own_data`` share a data folder.
         folder: folder of the table.

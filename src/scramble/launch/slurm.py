@@ -27,7 +27,7 @@ GRACE_SECONDS = 600.0  # time to finish a step and write its checkpoint after SL
 
 
 class Job:
-    """The code that a job runs on each machine. Submitit calls ``checkpoint`` on SLURM's warning signal."""
+    """Runs the command of a job on each machine. Submitit calls ``checkpoint`` on SLURM's warning signal."""
 
     def __init__(self, point: Point, launcher: Mapping[str, Any]) -> None:
         self.point, self.launcher = point, dict(launcher)

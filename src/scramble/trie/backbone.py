@@ -23,7 +23,9 @@ Positions = Callable[[Sequence[int], ImageInputs | None], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Facts about a model's tokens that a trie depends on. Instances can be pickled and passed to worker processes.
+    """Describes the properties of a model's tokens that a trie depends on.
+
+    Instances can be pickled and passed to worker processes.
 
     Attributes:
         features: ids of image placeholders; the n-th placeholder of a sequence receives the n-th image feature.
@@ -51,7 +53,7 @@ class TokenRules:
 
 
 class DeepFeatures(NamedTuple):
-    """Features that are added to the hidden states after the first decoder layers (DeepStack, arXiv 2406.04334).
+    """Contains features to add to the hidden states after the first decoder layers (DeepStack, arXiv 2406.04334).
 
     Attributes:
         mask_BL: True at the positions of image tokens.
@@ -63,7 +65,7 @@ class DeepFeatures(NamedTuple):
 
 
 class Backbone(Protocol):
-    """The parts of a vision-language model: the tower and projector, the embeddings, the decoder and the head.
+    """Provides the parts of a vision-language model: the tower and projector, the embeddings, the decoder and the head.
 
     Attributes:
         model: the module with all weights, without a DDP or PEFT wrapper (adapters are inside its layers).

@@ -25,7 +25,7 @@ class TrieError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TokenTrie:
-    """The sequences of one image as a trie in depth-first order.
+    """Represents the sequences of one image as a trie in depth-first order.
 
     The trie has N nodes, of which R predict a scored token, and T distinct predictions (pairs of a predicting node and
     a token id). In depth-first order the descendants of a node directly follow it, so one number per node, ``end``,

@@ -31,7 +31,9 @@ class NonFiniteError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LogProbs:
-    """Log-probabilities of the scored tokens, in nats. Sequences are numbered consecutively over all items.
+    """Contains the log-probabilities of the scored tokens, in nats.
+
+    Sequences are numbered consecutively over all items.
 
     Attributes:
         tokens_M: log-probability of each scored token, sequence by sequence.

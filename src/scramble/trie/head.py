@@ -1,6 +1,6 @@
 """Computes log-probabilities of given tokens from hidden states.
 
-No full-vocabulary tensor is stored for the backward pass.
+No full-vocabulary logits are stored for the backward pass.
 
 Shape suffixes: R predicting positions, T predictions (sorted by row), C rows of a chunk, D width, V vocabulary.
 """
@@ -32,9 +32,10 @@ def head_logprobs(
 
     The dtype is float32, or float64 for a float64 head.
 
-    The gradient of ``log p(y)`` with respect to the hidden state is ``W[y] - softmax(W h) @ W``. The second term does
-    not depend on the upstream gradient, so the forward pass computes it while the chunk's logits are available. No
-    tensor of the vocabulary's size is stored, and no logits are recomputed, unless the head itself is trained.
+    Without ``softcap``, the gradient of ``log p(y)`` with respect to the hidden state is ``W[y] - softmax(W h) @ W``.
+    The second term does not depend on the upstream gradient, so the forward pass computes it for each chunk of rows
+    while the logits of the chunk are available. The logits are not stored, and are recomputed only if the head itself
+    is trained.
 
     Args:
         hidden_RD: hidden states of the predicting positions.
@@ -156,7 +157,7 @@ def _slopes(capped: Tensor, softcap: float) -> Tensor:
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
     """Compute ``a @ b`` with operands in b's dtype and a result in float32 or float64.
 
-    On CUDA, ``out_dtype`` returns the kernel's float32 sums without rounding them to bfloat16.
+    On CUDA, ``out_dtype`` makes the kernel return its float32 sums without rounding them to bfloat16.
     """
     a = a.to(b.dtype)
     if b.dtype in (torch.float32, torch.float64):

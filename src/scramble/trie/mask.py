@@ -2,8 +2,8 @@
 
 The rule also separates the tries of a row, and padding attends only to itself. For models with bidirectional image
 blocks, the tokens of a block also attend to each other. In a layer with a sliding window, token k must also be fewer
-than ``window`` tokens before q on the path. The depths of the two tokens give this distance. The window also limits
-attention within blocks, as in Gemma 3.
+than ``window`` tokens before q on the path. This distance is the difference between the depths of the two tokens.
+The window also limits attention within blocks, as in Gemma 3.
 
 Shape suffixes: B rows, L tokens per row, N blocks per row.
 """
@@ -78,9 +78,10 @@ def block_mask(
 ) -> BlockMask:
     """Return the rule of :func:`dense_mask` as a FlexAttention BlockMask, computed without an L x L tensor.
 
-    torch's ``create_block_mask`` would evaluate the rule for every pair of tokens, but comparing blocks is enough. All
-    queries of a block attend to all keys of an earlier block if the last query is before the smallest end of these
-    keys. No query of the block attends to any of these keys if the first query is at or after their largest end.
+    torch's ``create_block_mask`` would evaluate the rule for every pair of tokens, but comparing blocks is enough.
+    Without a window and image blocks, all queries of a block attend to all keys of an earlier block if the last query
+    is before the smallest end of these keys. No query of the block attends to any of these keys if the first query is
+    at or after their largest end.
     """
     from torch.nn.attention.flex_attention import BlockMask
 

@@ -22,7 +22,7 @@ from scramble.trie.transfer import SharedTensor, pickled, unpickled
 
 @dataclass(frozen=True, slots=True)
 class TrieItem:
-    """Token sequences with the same images.
+    """Groups token sequences that share the same images.
 
     Attributes:
         sequences: token ids of each prompt and its completion, including image placeholders.
@@ -39,7 +39,9 @@ class TrieItem:
 
 @dataclass(frozen=True, slots=True)
 class TrieBatch:
-    """Tries in rows for one forward pass. Items and sequences are numbered in the order of :func:`pack`'s input.
+    """Contains tries, packed into rows for one forward pass.
+
+    Items and sequences are numbered in the order of :func:`pack`'s input.
 
     Attributes:
         input_ids_BL: token ids, 0 in padding.
@@ -149,8 +151,8 @@ def pack(
         items: at least one item.
         rules: facts about the model's tokens.
         vocab_size: number of rows of the output head; scored ids must be smaller. None skips this check.
-        row_tokens: maximum number of tokens per row. The default is the length of the longest trie. In longer rows,
-            attention would be computed for pairs of tokens from different tries, which the mask excludes.
+        row_tokens: maximum number of tokens per row. The default is the length of the longest trie. With longer rows,
+            attention would be computed for more pairs of tokens from different tries, which the mask excludes.
         share_rows: whether short tries may share a row; with False, item b is in row b.
         tries: the items' tries, if they are already built.
 

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The paths of a batch. Decoders receive the paths instead of a mask for their recurrent layers.
+    """Describes the paths of a batch. Decoders receive the paths instead of a mask for their recurrent layers.
 
     Attributes:
         tokens_PN: flat positions (in B * L) of each path's tokens; arbitrary in padding.
@@ -42,7 +42,7 @@ class Paths:
         return Paths(move(self.tokens_PN), move(self.places_BL), mask_PN)
 
     def gather(self, values_BLD: Tensor) -> Tensor:
-        """Return the values (P, N, D) along each path. They are zero in padding before the first token."""
+        """Return the values (P, N, D) along each path. The values are zero in padding before the first token."""
         flat = values_BLD.flatten(0, 1)
         values_PND = flat.index_select(0, self.tokens_PN.flatten()).unflatten(0, self.tokens_PN.shape)
         return values_PND if self.mask_PN is None else values_PND.masked_fill(~self.mask_PN[..., None], 0)
@@ -109,7 +109,7 @@ def run_along_paths(module: nn.Module) -> None:
 
 
 class _Hooks:
-    """The hooks of one module, and of its projections during a forward pass.
+    """Manages the hooks of one module, and the hooks of its projections during a forward pass.
 
     The projections are hooked for each pass, because PEFT may replace them between passes.
     """

@@ -18,7 +18,7 @@ WINDOW = 16  # items that are sorted by length together, and whose pixels are in
 
 @dataclass(frozen=True, slots=True)
 class SequenceScore:
-    """The log-probability of a sequence.
+    """Contains the log-probabilities of the scored tokens of a sequence.
 
     Attributes:
         tokens: log-probability of each scored token, in nats.
@@ -28,7 +28,7 @@ class SequenceScore:
 
     @property
     def sum(self) -> float:
-        """The log-probability of all scored tokens together, in nats."""
+        """The sum of the log-probabilities of all scored tokens, in nats."""
         return sum(self.tokens)
 
     @property
@@ -91,7 +91,7 @@ def _score_batch(backbone: Backbone, items: list[TrieItem], tries: list[TokenTri
 def _batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
     """Group items, sorted by decreasing length, into batches of at most ``batch_tokens`` positions.
 
-    Padding counts as positions.
+    Padding counts towards this limit.
     """
     batches: list[list[int]] = []
     for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):

@@ -23,7 +23,9 @@ BY_VALUE_BYTES = 1 << 18  # larger tensors are passed in shared memory
 
 @dataclass(frozen=True, slots=True)
 class SharedTensor:
-    """A tensor in a segment of shared memory that its worker reuses after the main process has freed the tensor.
+    """Describes a tensor in a shared-memory segment.
+
+    The worker reuses the segment after the main process has freed the tensor.
 
     Attributes:
         segment: the tensor's bytes in shared memory, and a last byte that is 1 until the tensor is freed.
@@ -54,7 +56,7 @@ def _release(segment: Tensor, process: int) -> None:
 
 @dataclass(slots=True)
 class Segments:
-    """The shared-memory segments of a worker.
+    """Manages the shared-memory segments of a worker.
 
     Their total size is about the total size of the tensors that exist at the same time.
     """
