@@ -42,12 +42,13 @@ class _NoStructure(Exception):
 
 
 class OpenAIServer(Engine):
-    """A client with bounded concurrency, retries with backoff and jitter, timeouts, and support for rate limits.
+    """Sends requests to a server with OpenAI's chat completions API.
 
-    One thread runs the event loop. Transient failures (connection, timeout, 408, 409, 429, 5xx, a reply that is
-    truncated or not JSON) are retried. A request that the server rejects (such as a context overflow) results in an
-    error reply. EngineError is raised for a wrong key or model, an unreachable server, or ``give_up_after`` consecutive
-    failures.
+    One thread runs the event loop. The number of concurrent requests is bounded, and the server's rate limits are
+    respected. Transient failures (connection errors, timeouts, statuses 408, 409, 429 and 5xx, and truncated or
+    malformed replies) are retried after a pause, which is random unless the server specifies its length. A request that
+    the server rejects, for example because the context overflows, results in an error reply. EngineError is raised if
+    the key or the model is wrong, if the server is unreachable, or if ``give_up_after`` consecutive requests fail.
     """
 
     def __init__(
@@ -71,20 +72,21 @@ class OpenAIServer(Engine):
         """
         Args:
             base_url: the server's address up to and including ``/v1``.
-            api_key_env: the environment variable with the key; None for servers without keys.
+            api_key_env: name of the environment variable that contains the key; None if the server needs no key.
             concurrency: maximum number of requests in flight.
             timeout: seconds for one attempt, from sending to the last byte.
             attempts: maximum number of attempts per request, not counting attempts that were rate-limited.
             backoff: maximum of the first pause in seconds. The maximum doubles with each attempt up to ``max_backoff``,
-                and a pause is drawn uniformly between 0 and this maximum (full jitter).
-            patience: seconds of rate limiting after which a request is given up.
+                and each pause is drawn uniformly between 0 and this maximum (full jitter).
+            patience: seconds of rate limiting after which the client gives up on a request.
             structured: form in which a request's schema is sent (``json_schema``, ``json_object`` or ``none``). If the
                 server rejects a form, the next weaker form is used.
-            extra_body: request fields that this server accepts in addition to OpenAI's.
+            extra_body: fields to add to each request, for example fields that are not in OpenAI's API.
             price_prompt, price_completion: prices per million tokens, for the totals.
 
         Raises:
-            EngineError: the environment variable is not set, or ``base_url`` is not a URL or contains a password.
+            EngineError: the environment variable is unset or empty, or ``base_url`` is not a URL or contains a user
+                name or a password.
         """
         super().__init__(price_prompt=price_prompt, price_completion=price_completion)
         parts = urlsplit(base_url)
@@ -228,7 +230,7 @@ class OpenAIServer(Engine):
         return parse_reply(body)
 
     async def _exchange(self, payload: dict[str, Any]) -> tuple[Mapping[str, str], bytes]:
-        """Return the headers and body of a response. The body is read in chunks, to detect an endless body."""
+        """Return the headers and body of a response. The body is read in chunks, up to a size limit."""
         create = self._client.chat.completions.with_streaming_response.create
         async with create(**payload) as response:
             pieces, size = [], 0
@@ -264,7 +266,7 @@ class OpenAIServer(Engine):
         return {"model": self.model, "messages": [], "extra_body": body | self._extra_body}
 
     async def _classified(self, error: Any, structured: str) -> Exception:
-        """Return the exception to raise for a status code."""
+        """Return the exception to raise for a response with an error status."""
         status = error.status_code
         message = self._scrubbed(_message(error))
         what = f"status {status}: {message}"
@@ -343,7 +345,7 @@ def _message(error: Any) -> str:
 
 
 def _is_refusal(error: BaseException | None) -> bool:
-    """Return whether an error was caused by a refused connection or an unknown host name."""
+    """Return whether an error means that no connection was made (connection refused, unknown host name, ...)."""
     import socket
 
     while error is not None:

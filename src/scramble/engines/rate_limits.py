@@ -1,4 +1,4 @@
-"""Parses the rate-limit headers of servers, and pauses all requests of a client accordingly."""
+"""Parses a server's rate-limit headers, and pauses all requests of a client for as long as the server asks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DURATION = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ms|s|m|h|d)"
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds in ``Retry-After`` (number or HTTP date) or ``retry-after-ms``.
 
-    The result is None if there is no valid header.
+    The result is None if neither header has a valid value.
     """
     if milliseconds := headers.get("retry-after-ms"):
         try:
@@ -52,7 +52,7 @@ def seconds_until_reset(headers: Mapping[str, str]) -> float:
 
 
 def duration(text: str) -> float:
-    """Return the seconds in ``"6m0s"``, ``"20ms"``, ``"1.5s"`` or a bare number, or 0 for any other text."""
+    """Convert a duration (``"6m0s"``, ``"20ms"``, ``"1.5s"`` or a bare number) to seconds, and any other text to 0."""
     try:
         return max(0.0, float(text))
     except ValueError:
@@ -63,7 +63,7 @@ def duration(text: str) -> float:
 
 
 class Gate:
-    """Blocks all requests of a client while the server has asked for a pause."""
+    """Blocks all requests of a client during a pause that the server has requested."""
 
     def __init__(self) -> None:
         self._open_at = 0.0

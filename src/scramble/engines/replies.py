@@ -20,10 +20,10 @@ PATTERN = "replies*.jsonl"
 
 
 class ReplyStore:
-    """The replies in a folder. All files ``replies*.jsonl`` are read, and new replies are written to one of them.
+    """Reads all files ``replies*.jsonl`` in a folder, and writes new replies to one of them.
 
-    Each shard of a job writes its own file and also reads the replies that other shards stored before it started. Only
-    the keys are held in memory (about 200 bytes per reply). Use the store as a context manager.
+    The process of each shard writes its own file and also reads the replies that were stored before it started. Only
+    keys and file positions are held in memory (about 200 bytes per reply). Use the store as a context manager.
     """
 
     def __init__(self, folder: str | Path, shard: tuple[int, int] = (0, 1)) -> None:

@@ -1,4 +1,4 @@
-"""Reads the tables of the ``datasets`` library: parquet and arrow files, folders with these files, and the hub.
+"""Reads the tables of the ``datasets`` library: parquet and arrow files, folders with these files, and hub data sets.
 
 Local files are read in place without the library, because the library copies local files into its cache before it
 reads them, interprets brackets and stars in paths as patterns, and merges a folder's splits if it gets a list of files.
@@ -41,7 +41,7 @@ _NAMES = {  # split names that the datasets library recognises, and the split th
 
 @dataclass(frozen=True)
 class LocalTable:
-    """The files of one table, in order."""
+    """Reads the rows of a table that consists of one or more local files."""
 
     path: Path
     files: list[Path]

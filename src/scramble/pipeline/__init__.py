@@ -18,14 +18,14 @@ BASE = "base"
 
 
 class StageError(ValueError):
-    """Raised if stages or settings contradict each other. The message names the settings and says how to fix them."""
+    """Raised if a stage cannot run, for example because its settings contradict those of another stage."""
 
 
 def check_arm(run: str | Path, arm: str) -> Path:
     """Return the training folder of a finished arm.
 
     Raises:
-        StageError: if the arm is not finished; the message names the finished arms, or the most similar run.
+        StageError: if the arm is not finished; the message names finished arms or similar runs, if there are any.
     """
     run = Path(run)
     folder = run / "train" / arm
@@ -46,9 +46,10 @@ def check_arm(run: str | Path, arm: str) -> Path:
 def choose_arm(run: str | Path, arm: str | None) -> str:
     """Return the given arm. For None, return the run's only finished arm, or ``base`` if no arm is finished.
 
+    If ``arm`` is None, the trials of a study are ignored.
+
     Raises:
-        StageError: if ``arm`` is None and several arms are finished, or if ``arm`` is not finished; the message names
-            the finished arms.
+        StageError: if ``arm`` is None and several arms are finished, or if ``arm`` is not finished.
     """
     if arm is None:
         arms = [name for name in finished_arms(run) if not is_trial(name)]
@@ -76,9 +77,7 @@ def is_main_process() -> bool:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Return the index and the number of shards in ``"i/n"``, or None, which selects the whole job, if ``text`` is
-    None.
-    """
+    """Parse ``"i/n"`` into the index of a shard and the number of shards. For None (the whole job), return None."""
     if text is None:
         return None
     index, _, count = text.partition("/")

@@ -161,7 +161,7 @@ def _read(
 
 
 def _read_wanted(read: Callable[[OnBadRow], Iterator[PreferencePair]], names: ImageNames) -> None:
-    """Read the rows a second time for the images in ``names.wanted``, because not all images may fit into memory."""
+    """Read the rows again for the images in ``names.wanted``, because the images of all rows may exceed the memory."""
     rows = read(lambda *_: None)
     while len(names.contents) < len(names.wanted) and next(rows, None) is not None:
         pass
@@ -234,8 +234,8 @@ def _identity(source: Path) -> str:
 
 
 def _folder(file: str, settings: Mapping[str, Any]) -> Path:
-    """Return the folder in :data:`AUDITS` for an audit. The name includes a hash of the path, because many files are
-    called pairs.jsonl, and of the settings that are not the default.
+    """Return the folder in :data:`AUDITS` for an audit. The name includes a hash of the path and of the settings
+    that differ from the defaults, because many files are called pairs.jsonl.
     """
     stem = re.sub(r"[*?]", "_", Path(file).stem)
     parts = [stem, settings["split"]] if "split" in settings else [stem]
@@ -257,8 +257,8 @@ def _check_owner(folder: Path, audited: Mapping[str, Any]) -> None:
 
 
 def recorded_text_only_accuracy(data: Path) -> dict[str, float]:
-    """Return the text-only accuracies from the data's audit: how often a classifier that does not see the image picks
-    the chosen text (percent).
+    """Return the text-only accuracies from the audit of a data set: the percentage of pairs in which a classifier that
+    does not see the image picks the chosen text.
 
     The transfer accuracies are returned if other splits have enough pairs, otherwise the in-sample accuracies.
     """

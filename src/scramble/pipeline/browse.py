@@ -1,4 +1,4 @@
-"""Writes the results browser of one run or of several runs."""
+"""Writes the results browser for one or several runs."""
 
 from __future__ import annotations
 

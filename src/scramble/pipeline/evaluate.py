@@ -69,15 +69,16 @@ def evaluate(
         benchmarks: options (``root``, ...) by name of the benchmark.
         arms: folders in ``<run>/train``. ``base`` is the untrained model. ``all`` means base and every finished arm
             except the trials of a study.
-        adapter: additional adapters of the base model (folders or hub ids). Each is an arm with the name of its folder.
+        adapter: additional adapters of the base model (folders or hub ids). Each is an arm with the name of its folder
+            or repository, or of the folder that contains it if it is a folder named ``adapter``.
         protocol: ``name`` of a protocol (``default`` uses each benchmark's own protocol), and settings to change in
             this protocol.
         limit: maximum number of items per benchmark; groups are kept complete. The results go to
             ``<folder>-limit<limit>``; the replies are stored with the replies of the full evaluation.
         batch_tokens: token positions per forward pass; None means 1,024 on a CPU and 8,192 on a GPU.
         token_logprobs: whether to store the log-probability of each token of scored answers, for the results browser.
-        engine: ``kind`` and options of an engine that generates instead of the model. In this case, ``arms`` names the
-            one arm that the engine serves.
+        engine: ``kind`` and options of an engine that generates the answers instead of the model. In this case,
+            ``arms`` names the one arm that the engine serves.
         judge: ``engine`` (None for no judge) and the options of :class:`scramble.evaluation.judge.Judge`. A prompt is
             given as the path of a file.
         export_predictions: formats of :mod:`scramble.evaluation.external.export_predictions` in which predictions are
@@ -85,8 +86,8 @@ def evaluate(
             ``<run>/every_eval_ever-limit<limit>`` if there is a limit.
         baselines: arms with which the printed table compares the other arms.
         folder: name of the results folder; use another one for other data or a second protocol of the same benchmarks.
-        shard: (index, count). With a shard, only the replies for this share of the items are generated, and nothing is
-            scored. When all shards are done, a run without ``shard`` finds every reply on disk.
+        shard: (index, count). With a shard, only the replies for the items in this shard are generated, and nothing is
+            scored. When all shards are done, a call without ``shard`` finds every reply on disk.
 
     Returns:
         The results of each arm, in the order of ``benchmarks``. With a shard, the dictionary is empty.
@@ -357,7 +358,7 @@ def _print_scores(place: Path, arms: Sequence[str], benchmarks: Sequence[str], b
 
 
 def _is_comparable(earlier: Path, scored: Path) -> bool:
-    """Return whether a folder has a result that was measured in the same way as the result in ``scored``."""
+    """Return whether ``earlier`` contains a result that was measured in the same way as the result in ``scored``."""
     from scramble.evaluation.items import EvaluationError
     from scramble.evaluation.scoring import results
     from scramble.evaluation.scoring.paired import not_comparable

@@ -32,9 +32,9 @@ def external_harness(
     harness_python: str = "python",
     batch_size: int = 1,
 ) -> dict[str, list[Path]]:
-    """Write the command that runs the harness, and import its results if they exist.
+    """Export each arm if necessary, write the command that runs the harness, and import the results that exist.
 
-    The command is written to ``<run>/external_harness/<arm>/<harness>.sh``. Imported results are written to
+    The command for an arm is written to ``<run>/external_harness/<arm>/<harness>.sh``. Imported results are written to
     ``<run>/evaluation/<arm>/<benchmark>.<harness>/``, where reports find them.
 
     Args:

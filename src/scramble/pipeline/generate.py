@@ -56,7 +56,7 @@ def generate(
         pairs: ``method`` and its options; see :mod:`scramble.pairs.registry`.
         seed: seed of scenes, splits and the choice of negatives.
         new_model: ``path``, ``family`` and ``new`` of a model that does not exist yet (``debug=tiny``). If the pairs
-            are made from this model's answers, it is created as soon as the texts of the images are known.
+            are made from this model's answers, the model is created as soon as the texts of the images are known.
 
     Returns:
         The stage's summary: counts per split, skipped captions by reason, rejected rows, text-only accuracies.
@@ -114,7 +114,7 @@ def _models(settings: Mapping[str, Any], key: str) -> Iterator[tuple[str, str | 
 
 
 def _few_answers(pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a method and its parts with the limits for a new model."""
+    """Return the settings of a pair method and its parts for a new model: limited by ``FEW`` and without ``top_k``."""
     limited = dict(pairs)
     if "options" in pairs and "engine" in pairs:
         options = dict(pairs["options"] or {})
@@ -139,7 +139,7 @@ def _check_models(pairs: Mapping[str, Any], new_path: str | None = None) -> None
 
 
 def _splits(folder: Path) -> Iterator[Path]:
-    """Return the folders of the splits that have images."""
+    """Yield the folder of each split that has images."""
     return (folder / name for name in SPLITS if table_path(folder / name, ImageRecord).exists())
 
 
@@ -164,11 +164,12 @@ def generate_shard(
 ) -> int:
     """Request and store a model's replies for one shard of the images or questions, without making pairs.
 
-    When all shards are done, :func:`generate` finds every reply on disk. A single job makes the same pairs.
+    When all shards are done, :func:`generate` finds every reply on disk. The pairs are the same as those of a
+    single job.
 
     Args:
         folder, data, pairs, seed: as for :func:`generate`.
-        shard: index and number of shards; the id of an item determines its shard.
+        shard: index of the shard, and number of shards; the id of an item determines its shard.
 
     Returns:
         The number of images or questions in this shard.
@@ -202,7 +203,7 @@ def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> 
     """Audit the training pairs and write ``audit.json`` and ``audit.html``.
 
     The classifiers of the transfer accuracy are fitted on the pairs of the other splits, because these pairs are never
-    refined. ``is_refined`` is whether the training pairs were refined, or None if this is unknown.
+    refined. ``is_refined`` says whether the training pairs were refined, or None if this is unknown.
 
     Returns:
         Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).
@@ -265,7 +266,7 @@ def _check_not_empty(folder: Path, summary: Mapping[str, Any], method: str) -> N
 
 
 def _advice(reasons: Mapping[str, int], method: str) -> str:
-    """Return how to get pairs if a method made none, for the reasons why it skipped its items."""
+    """Return advice on how to get pairs if a method made none; ``reasons`` counts why the items were skipped."""
     if any("token limit" in reason for reason in reasons):
         return "raise pairs.options.max_tokens, which limits the length of a reply"
     if method == "rules":
@@ -345,7 +346,7 @@ def _report_few_test_pairs(counts: Mapping[str, Any], advice: str) -> None:
 
 
 def _report_small_kinds(counts: Mapping[str, Any]) -> None:
-    """Log which kinds of training pairs were too small to be refined separately, or that nothing was refined."""
+    """Log which kinds had too few training pairs to be refined separately, or that nothing was refined."""
     from scramble.pairs.audit.text_only import FOLDS, MIN_PAIRS
 
     for name, numbers in _parts(counts).items():

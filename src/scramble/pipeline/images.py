@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def make_images(folder: Path, data: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Write the images, and the questions, 2x2 items and pairs that come with them, by split.
+    """Write the images of each split, and the questions, 2x2 items and pairs of the data source.
 
     Returns:
-        Counts per split and, for imported images, ``rejected_rows``.
+        Counts per split and, for imported images, the number of ``rejected_rows``.
     """
     data = dict(data)
     kind = data.pop("kind")

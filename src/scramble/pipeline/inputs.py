@@ -13,7 +13,7 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the content keys of the files at ``data["path"]``, by name.
 
     In a folder, text files, and tables at the top level, are identified by their content, and all other files by name
-    and size.
+    and size. Tar files of the kind ``hf`` are identified by name and size.
     """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
@@ -40,8 +40,10 @@ def _file_state(file: Path) -> str | int:
 
 
 def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the content keys of preference data: of each input of a mix, of the files that match a pattern, or of an
-    MMPR ``meta.json`` and the files that it lists.
+    """Return the content keys of preference data.
+
+    The data can be a mix, an MMPR ``meta.json`` with the files that it lists, files that match a pattern, a file, or a
+    folder.
     """
     from scramble.formats import mmpr
     from scramble.formats.data_files import matching_files
@@ -58,8 +60,8 @@ def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_keys(pairs: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:
-    """Return the content keys of the local models that make or score pairs, and of the benchmarks whose images are
-    excluded.
+    """Return the content keys of the local models that make or score pairs, and of the local benchmarks whose images
+    are excluded.
     """
     keys: dict[str, str] = {}
     for key, value in pairs.items():

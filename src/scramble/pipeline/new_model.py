@@ -1,5 +1,5 @@
 """Makes a new model for a run, with random weights, a tokenizer that is built from the data's texts and, optionally, a
-pretrained vision tower.
+pretrained vision tower and projector.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def plan(root: str, values: Mapping[str, Any]) -> None:
         values: the whole configuration as plain values.
 
     Raises:
-        StageError: if a folder of the run contains work with other settings, as the command itself would report.
+        StageError: if a folder of the run contains work with other settings. The command would raise the same error.
     """
     run = Path(values["run"]["dir"])
     if root in ("generate", "train", "study"):

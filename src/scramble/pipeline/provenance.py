@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 COMMAND = "SCRAMBLE_COMMAND"
 """Environment variable with the command that the user entered; the jobs of a launcher inherit it."""
 COMMAND_FILE = "command.txt"
-"""File in the folder of a finished stage, with the command that made it."""
+"""File in the folder of a finished stage, which contains the command that produced the stage's result."""
 
 
 def command_of(folder: Path) -> str | None:
@@ -61,7 +61,7 @@ def slow_threads(load: float, cores: int, environ: Mapping[str, str]) -> str | N
 
 
 def log_slow_threads() -> None:
-    """Log the hint of :func:`slow_threads` on a machine without GPU."""
+    """Log the hint of :func:`slow_threads` on a machine without a GPU."""
     if hasattr(os, "getloadavg") and not _gpus():
         hint = slow_threads(os.getloadavg()[0], os.cpu_count() or 1, os.environ)
         if hint is not None:

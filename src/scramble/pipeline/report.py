@@ -30,9 +30,9 @@ SHEET_PAIRS = 12
 
 
 def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("base", "sft")) -> Path:
-    """Write ``<run>/report/`` and print the headline.
+    """Write ``<run>/report/`` and print the main result.
 
-    The folder contains ``report.md`` (headline, figures, all scores), ``report.json`` (all scores), ``table.md``,
+    The folder contains ``report.md`` (main result, figures, all scores), ``report.json`` (all scores), ``table.md``,
     ``table.tex`` and ``table.json`` (main scores and published numbers), ``training.png`` and ``contact_sheet.png``.
 
     Raises:
@@ -71,8 +71,8 @@ def report(run: str | Path, data: str | Path, *, baselines: Sequence[str] = ("ba
 
 
 def _contact_sheet(split: Path, path: Path) -> list[Path]:
-    """Draw a contact sheet of pairs with different images, and return its path. Return an empty list if no pair has an
-    image.
+    """Draw a contact sheet of pairs with different images. Return a list with its path, which is empty if no pair has
+    an image.
     """
     from scramble.reporting.contact_sheet import contact_sheet, undrawable
     from scramble.storage.image_table import ImageTable

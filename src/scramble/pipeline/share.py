@@ -37,8 +37,8 @@ SHARED_SUFFIXES = (
     ".jpg",
     ".jpeg",
 )
-"""File types of a shared folder. Weights must be safetensors, because formats that can run code on loading are
-refused.
+"""File types that a shared folder may contain. Weights must be safetensors, because loading pickled weights can run
+code.
 """
 
 
@@ -189,7 +189,7 @@ def _name_models(folder: Path) -> None:
 
 
 def _licence_of(model: str) -> str | None:
-    """Return the licence on the card of a model in a folder or in the hub's cache, or None if there is no card."""
+    """Return the licence on the card of a model in a folder or in the hub's cache, or None if none is stated."""
     from huggingface_hub import ModelCard, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -51,7 +51,7 @@ def run_stage(
         main: whether this process writes ``stage.json``, which only one process of a job may do.
         instead: what the error message suggests to choose for another configuration.
         changes: function of the recorded and the new configuration that returns the keys whose values differ. It is
-            called only if the two configurations are not literally the same.
+            called only if the two configurations are not equal.
 
     Returns:
         The summary, and what happened: ``"done"``, ``"resumed"`` or ``"reused"``.

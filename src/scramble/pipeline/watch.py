@@ -12,7 +12,7 @@ def watch(run: str | Path, *, once: bool = False, seconds: float = 2.0) -> None:
 
     Args:
         run: the run folder.
-        once: whether to print one frame and return. Without a terminal, this is always done.
+        once: whether to print one frame and return, as is always done without a terminal.
         seconds: time between two readings of the folder.
     """
     from rich.console import Console

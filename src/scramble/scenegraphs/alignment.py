@@ -1,4 +1,4 @@
-"""Align English text with the scene graphs of real images, and test whether an answer depends on an object."""
+"""Find a scene graph's objects in English text, find the objects that support an answer, and write rationales."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPEN = {"yes", "no"}  # answers that are not properties of an object
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a step: its character offsets and its lower-case form."""
+    """Represents a word of a step by its character offsets and its lower-case form."""
 
     start: int
     end: int
@@ -25,7 +25,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A mention of an object in a step: the noun, whether it is plural, and the attributes that the step states."""
+    """Represents a mention of an object: the noun, whether it is plural, and the attributes that the step states."""
 
     step: int
     node: str
@@ -41,10 +41,10 @@ def words_with_offsets(text: str) -> list[Word]:
 
 
 def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
-    """Return all mentions of objects by name, in the singular or plural, in order. The longest matching name counts.
+    """Return all mentions of objects by name, in the singular or plural, in order.
 
-    If several objects share a name, the mention refers to an object that has the mentioned attributes. Among these
-    objects, an object that was mentioned before is preferred.
+    At each position, the longest matching name is used. If several objects share a name, objects that have all stated
+    attributes are preferred, and among these objects, an object that was mentioned before.
     """
     forms: dict[tuple[str, ...], list[tuple[Node, bool]]] = {}
     for node in graph.nodes:
@@ -122,7 +122,10 @@ def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]
 
 
 def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
-    """Yield one graph for each attribute of an object, without this attribute, and one without the object's links."""
+    """Yield one graph for each attribute of an object, without this attribute.
+
+    If the object has links, a graph without these links is yielded as well.
+    """
     entry = graph.by_id[node]
     for word in entry.attributes:
         yield graph.with_node(replace(entry, attributes=tuple(w for w in entry.attributes if w != word)))
@@ -134,7 +137,7 @@ def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
 
 
 def write_rationale(graph: SceneGraph, nodes: Sequence[str], answer: str) -> tuple[str, ...]:
-    """Return the steps of a rationale for a question without one: sentences about objects and their relations."""
+    """Return the steps of a rationale for a question that has none: sentences about objects and their relations."""
     entries = [graph.by_id[node] for node in nodes]
     steps = [f"There is {article(n.label)} {n.label}." for n in (_short(n, answer) for n in entries)]
     related: set[frozenset[str]] = set()

@@ -1,4 +1,4 @@
-"""Derive scene graphs from English text by rules on a dependency parse.
+"""Derive scene graphs from English text by applying rules to a dependency parse.
 
 The rules cover:
 
@@ -43,7 +43,7 @@ _GROUPS = {"group", "pair", "couple", "bunch", "row", "number", "lot", "herd", "
 
 @dataclass
 class Parsed:
-    """The facts that a text asserts and denies.
+    """Holds the facts that a text asserts and denies.
 
     Attributes:
         graph: the asserted facts.
@@ -64,7 +64,7 @@ def load_caption_parser(pipeline: str | None = None) -> Any:
 def parse_captions(texts: Iterable[str], nlp: Any, *, batch_size: int = 128) -> Iterator[Parsed]:
     """Yield the facts of each text, in order. The graph of a text without a noun is empty.
 
-    Each sentence is parsed separately, because dependency parsers often split captions into wrong sentences.
+    Each sentence is parsed separately, because dependency parsers often split captions in the wrong places.
     """
     parts = ((part, number) for number, text in enumerate(texts) for part in _SENTENCE.split(text))
     docs = nlp.pipe(parts, as_tuples=True, batch_size=batch_size)
@@ -90,7 +90,7 @@ def merged(graphs: Iterable[SceneGraph]) -> SceneGraph:
 
 @dataclass
 class _Thing:
-    """A noun of the text: its name, its attributes, and whether the text says that the object is present."""
+    """Represents a noun of the text: its name, its attributes, and whether the text says that the object exists."""
 
     ident: str
     name: str

@@ -18,12 +18,12 @@ Fact = tuple[str, ...]
 
 
 class GraphError(ValueError):
-    """Raised if a scene graph is malformed. The message names the object or relation."""
+    """Raised if a scene graph is malformed or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An object. ``box`` is (left, top, right, bottom) in pixels, if known."""
+    """Represents an object. ``box`` is (left, top, right, bottom) in pixels, or None if unknown."""
 
     id: str
     name: str
@@ -38,7 +38,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A relation between two nodes, by their ids."""
+    """Represents a relation between two nodes, which are given by their ids."""
 
     subject: str
     predicate: str
@@ -47,7 +47,7 @@ class Link:
 
 @dataclass(frozen=True)
 class SceneGraph:
-    """Nodes and the links between them."""
+    """Holds the nodes of a graph and the links between them."""
 
     nodes: tuple[Node, ...]
     links: tuple[Link, ...] = ()

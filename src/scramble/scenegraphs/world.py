@@ -36,14 +36,14 @@ _PLURAL = rf"((?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(Noun(shape).plural for s
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """An answer and the clauses that lead to it. All clauses are true of the graph from which they are derived."""
+    """Holds the answer to a question and the clauses that lead to it. The clauses are true of the graph."""
 
     clauses: tuple[Clause, ...]
     answer: str
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The clauses in their first wording."""
+        """The clauses as text, in the first wording of the grammar."""
         return tuple(say(clause) for clause in self.clauses)
 
 
@@ -89,7 +89,7 @@ def says(clause: Clause, other_clause: Clause) -> bool:
 
 
 def _refines(noun: Noun, other: Noun) -> bool:
-    """Return whether a noun has all words of another noun."""
+    """Return whether ``noun`` has the shape, colour and size of ``other``, as far as ``other`` specifies them."""
     pairs = ((noun.shape, other.shape), (noun.colour, other.colour), (noun.size, other.size))
     return all(b in ("", a) for a, b in pairs)
 
@@ -107,7 +107,7 @@ def derive(graph: Graph, question: str) -> Derived | None:
 
 
 def _only_match(graph: Graph, noun: Noun) -> dict[str, Any] | None:
-    """Return the only object that matches the noun, or None."""
+    """Return the object that matches the noun, or None if no object or several objects match it."""
     ids = matching_objects(graph, noun)
     return next(e for e in graph["objects"] if e["id"] == ids[0]) if len(ids) == 1 else None
 
