@@ -94,8 +94,8 @@ def read_config(path: str, revision: str | None = None) -> dict[str, Any]:
     """Return the ``config.json`` of a hub id or folder as a dict. No other file is downloaded.
 
     Raises:
-        ModelError: the file cannot be found, downloaded or read, the model needs remote code, or the checkpoint is
-            quantised.
+        ModelError: the file cannot be found, downloaded or read, it has no ``model_type``, the model needs remote code,
+            or the checkpoint is quantised.
     """
     check_native(path)
     values = _read_object(find_config(path, revision), "download the model again")

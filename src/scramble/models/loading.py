@@ -129,7 +129,10 @@ def device_or_gpu(device: str | None) -> str | None:
 
 
 def identify(path: str, revision: str | None = None) -> Family:
-    """Return the family of the model at a hub id or folder. Raises ModelError; see ``read_config``."""
+    """Return the family of the model at a hub id or folder.
+
+    Raises ModelError if the config cannot be read (see ``read_config``) or no family supports the model.
+    """
     import transformers
 
     values = read_config(path, revision)

@@ -22,7 +22,7 @@ from .configuration_molmo import MolmoConfig, MolmoVisionConfig
 
 
 def at_least_float32(states: Tensor) -> Tensor:
-    """Convert half precision to float32. Tensors in float32 and float64 are unchanged."""
+    """Convert tensors in half precision to float32. Tensors in float32 and float64 are unchanged."""
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
@@ -38,7 +38,7 @@ def eager_attention(
 ) -> tuple[Tensor, Tensor]:
     """Compute plain softmax attention. The mask is added to the scores.
 
-    The query has the shape (B, H, L, h), and key and value have the shape (B, K, S, h), where K divides H. Returns the
+    The query has the shape (B, H, L, h), and key and value have the shape (B, K, S, h), where K divides H. Return the
     output (B, L, H, h) and the weights (B, H, L, S).
     """
     groups = query.shape[1] // key.shape[1]

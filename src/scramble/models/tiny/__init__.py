@@ -1,6 +1,6 @@
 """Creates tiny random models in the released file formats, with a tokenizer trained on given texts.
 
-With these models, every experiment runs on a CPU in seconds (``+debug=tiny``). The tiny InternVL can also learn the
+These models are for quick runs on a CPU (``+debug=tiny``). The tiny InternVL can also be trained on data of the
 embedded world.
 """
 

@@ -1,6 +1,6 @@
 """Creates a tiny Aya Vision or Command A Vision.
 
-The models consist of a SigLIP tower and a Cohere2 decoder with attention windows. Images are divided into tiles.
+Each model consists of a SigLIP tower and a Cohere2 decoder with attention windows. Images are divided into tiles.
 """
 
 from __future__ import annotations
