@@ -1,13 +1,15 @@
 """Compare the throughput of complete evaluation runs with the throughput of one sequence per row.
 
-The shapes are a 2x2 benchmark by log P(Yes) (2 captions per image), SugarCrepe (10 captions per image: 7,511 pairs on
-1,560 images), POPE by likelihood (18 questions per image), and 6 short questions per image by generation. In the
-baseline ("alone"), each question has a separate row with its own image, and the fastest of several batch sizes is used.
-The scores of "Yes" and "No" are read from one row. For generation, the baseline is transformers' ``generate`` in
-batches. Rates are in items per second, because the slow baseline runs on fewer images than the runner.
+The evaluations are a 2x2 benchmark by log P(Yes) (2 captions per image), SugarCrepe (10 captions per image, as the
+7,511 pairs have 1,560 images), POPE by likelihood (18 questions per image), and 6 short questions per image by
+generation. In the baseline ("alone"), each question has a separate row with its own image, and the fastest of several
+batch sizes is used. The scores of "Yes" and "No" are read from one row. For generation, the baseline is transformers'
+``generate`` in batches. Rates are in items per second, because the slow baseline runs on fewer images than this
+project's runner.
 
-The runner's time includes image files, prompts, stored replies and scores. ``other_share`` is the share of this time
-that is spent outside the vision tower, the decoder and the LM head. During generation, this share includes batching.
+The runner's time includes the time to read images, make prompts, store replies and compute scores. ``other_share`` is
+the share of this time that is spent outside the vision tower, the decoder and the LM head. During generation, this
+share includes batching.
 
     python benchmarks/evaluate.py --json evaluate.json
 """

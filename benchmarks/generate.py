@@ -5,8 +5,8 @@
     python benchmarks/generate.py transfer --captions captions.jsonl --exponents 0 1.5 2 --seeds 0 1 2
     python benchmarks/generate.py speed    --captions captions.jsonl
 
-``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows (one row per
-caption, sorted by image); ``--pipeline`` is a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
+``--captions`` names COCO's captions_*.json or a JSONL file of ``{"image": file name, "caption": text}`` rows (one row
+per caption, sorted by image); ``--pipeline`` names a spaCy pipeline (``en_core_web_sm`` by default). No GPU is used.
 
 ``transfer`` divides the images into two halves, differently for each seed. Each half is refined separately, and tested
 with text-only classifiers that are fitted on the pairs of the other half before or after refinement. The last lines
@@ -63,8 +63,9 @@ def _captions(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def candidates_of(args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> list[CandidateSet]:
-    """Return the candidates of all captions of some images. The plausibility of swaps is learned from the captions of
-    the same images.
+    """Return the candidates for all captions of the images.
+
+    The plausibility of swaps is learned from these captions.
     """
     args.generator.learn(text for image in images for text in image.captions)
     stream = caption_candidates(images, args.generator, per_caption=args.per_caption, seed=seed)
@@ -125,7 +126,7 @@ def draw_sample(args: argparse.Namespace) -> None:
 
 
 class Half:
-    """The candidates of some images, drawn and refined with one seed, and the features of all selected candidates."""
+    """Draws and refines candidates of the images with one seed, and stores the features of all selected candidates."""
 
     def __init__(self, args: argparse.Namespace, images: Sequence[ImageRecord], seed: int) -> None:
         items = candidates_of(args, images, seed)
@@ -162,7 +163,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Transfer:
-    """The scores of one classifier on the pairs of a family and selection in one half of the images.
+    """Stores the scores of one classifier on the pairs of a family and selection in one half of the images.
 
     Attributes:
         share: percentage of the drawn pairs that the selection contains.

@@ -10,7 +10,7 @@ JPEG file with one pair, and a batch contains two images. These steps are measur
 - resize: decode, and the resizing that the processor requires (Molmo only),
 - processor: decode, and transformers' or our image processor on the image alone (the lower bound, "floor"),
 - 2 processes: the step "processor" in two processes that share nothing, each with half of the images. Their speed-up is
-  what two workers can reach at most on this machine,
+  the upper bound for two workers on this machine,
 - 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``.
 
 Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader``, images are

@@ -20,8 +20,8 @@ losses as JSON lines that start with "@@". The script takes one step per line of
     yes step | swift/bin/python benchmarks/peer_runner.py swift --model MODEL --data DATA --family internvl --steps 2
 
 The settings are the same as for the other sides: LoRA on all linear layers of the decoder, a frozen tower, a reference
-computed with the adapter disabled, float32, and no gradient checkpointing. If a project can run the output head only at
-answer positions, this option is used.
+computed with the adapter disabled, float32, and no gradient checkpointing. If a trainer can run the output head only at
+answer positions, it does so.
 """
 
 from __future__ import annotations

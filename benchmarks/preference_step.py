@@ -12,9 +12,9 @@ matter. Run the benchmark on an idle machine:
 
 On a CPU, TRL's output head runs at all positions. The side ``trl-answers`` is TRL with an output head that runs only at
 answer positions, as on a GPU. ms-swift and LLaMA-Factory run in separate virtual environments; ``--swift-python`` and
-``--llamafactory-python`` are the Python interpreters of these environments (see benchmarks/peer_runner.py). A side
-without an environment is skipped. TRL cannot train Molmo v1, which is therefore compared with a plain loop with one
-sequence per row. ``--rows`` adds the plain loop for all other models. ``--data`` is a JSONL file of rows with the keys
+``--llamafactory-python`` name the Python interpreters of these environments (see benchmarks/peer_runner.py). A side
+without an environment is skipped. TRL cannot train Molmo v1. For this model, a plain loop with one sequence per row
+replaces TRL. ``--rows`` adds the plain loop for all other models. ``--data`` names a JSONL file of rows with the keys
 "image" and "caption". Without this option, synthetic captions with the lengths of COCO's captions are used. All steps
 use the same pairs unless ``--distinct-images`` is larger than ``--images``. The losses of the sides can be compared
 only if all steps use the same pairs. For GPUs, see benchmarks/gpu.sh.
@@ -45,12 +45,13 @@ CAPTIONS, IMAGE_SIZES = (1, 2, 5, 10), (224, 448, 672, 896)
 
 
 class SideError(RuntimeError):
-    """Raised if the process of a side ends too early."""
+    """Raised if the process of a side ends before it has sent the next message."""
 
 
 class Side:
-    """A process that takes one step per request. ``command`` consists of a Python interpreter, a script and its
-    options.
+    """Starts a process that takes one step per request.
+
+    ``command`` consists of a Python interpreter, a script and its options.
     """
 
     def __init__(self, name: str, command: list[str], threads: int) -> None:
@@ -78,7 +79,7 @@ class Side:
             self.facts |= self.read()
 
     def step(self) -> None:
-        """Take one step and record its seconds."""
+        """Take one step and record its wall-clock and CPU seconds."""
         self.send("step")
         reply = self.read()
         self.seconds.append(reply.pop("seconds"))
@@ -214,8 +215,9 @@ def last_line(error: SideError) -> str:
 
 
 def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
-    """Read the summary of each side and let the side end. The lower bound is measured after all other sides
-    have ended.
+    """Read the summary of each of this project's sides, and wait until all processes have ended.
+
+    The lower bound is measured after all other sides have ended.
     """
     ours = [side for side in sides.values() if side.name.startswith("scramble")]
     for side in ours:

@@ -9,7 +9,7 @@ this stage, which reuses the result, (4) the audit, and (5) the generate stage w
 CPU seconds of all processes, which other work on the machine affects little, and in wall-clock seconds. The peak memory
 is measured in the main process, without the workers. The last lines are linear fits over the sizes.
 
-``--captions`` is COCO's captions_*.json, or a JSONL file of ``{"image": file name, "caption": text}`` rows. If there
+``--captions`` names COCO's captions_*.json or a JSONL file of ``{"image": file name, "caption": text}`` rows. If there
 are too few captions, they are repeated with a number appended, so that the repetitions of a caption differ.
 """
 
@@ -41,7 +41,7 @@ PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
 
 
 def endless_captions(path: Path) -> Iterator[str]:
-    """Yield the captions of a file, repeated without end. A number makes each repetition different."""
+    """Yield the captions of a file without end. Each repetition of a caption ends in a different number."""
     rows = read_json(path)["annotations"] if path.suffix == ".json" else read_jsonl(path)
     captions = [row["caption"].strip().rstrip(".") for row in rows]
     for number in count():

@@ -2,10 +2,11 @@
 
 The numbers of sequences per image are 2 (as in Winoground: the captions of a 2x2 item), 4 (as in SugarCrepe: option
 letters for both orders) and 18 (as in POPE: nine questions per image, "yes" and "no" for each). With 18 sequences per
-image, the sequences are such questions with their answers; otherwise they are captions with and without swapped words.
-The method with one sequence per row runs in batches without gradients, with the head only at scored positions. This
-method pads to the longest sequence of a batch and encodes the image again for each sequence. Its "shared image" variant
-encodes each image once and repeats the features. The methods are measured alternately in one process.
+image, the sequences are yes/no questions with their answers; otherwise they are captions and the same captions with two
+words swapped. The method with one sequence per row runs in batches without gradients, with the head only at scored
+positions. This method pads to the longest sequence of a batch and encodes the image again for each sequence. Its
+"shared image" variant encodes each image once and repeats the features. The methods are measured alternately in one
+process.
 
     python benchmarks/score.py --json score.json
 """

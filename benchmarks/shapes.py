@@ -21,7 +21,7 @@ COMMON_WORDS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model's tower (ViT) and decoder (Qwen2, or Qwen3.5 for the family ``qwen3_5``).
+    """Describes the sizes of a model's tower (ViT) and decoder (Qwen2, or Qwen3.5 for the family ``qwen3_5``).
 
     ``tiles`` is the maximum number of crops of an image in addition to the whole image (Molmo only). ``vision_mlp`` is
     the width of the MLP in the tower (Qwen only). With None, the width is four times ``vision_width``.

@@ -108,7 +108,7 @@ class Clock:
 
 
 class StepClock(TrainerCallback):
-    """A callback of transformers' trainer that runs the clock and reports the losses of all steps at the end."""
+    """Runs the clock in transformers' trainer, and reports the losses of all steps at the end."""
 
     def __init__(self, steps: int) -> None:
         self.clock = Clock(steps)

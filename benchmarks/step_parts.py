@@ -2,8 +2,9 @@
 
 The reference pass and the policy pass are measured twice with the same code: on tries, and with one sequence per row,
 as in other trainers. The tower is measured once, and its time is multiplied by the number of times that a step without
-sharing encodes an image. The sum is the time of a step that shares nothing but is otherwise as fast as this project's
-step. If a trainer takes longer than this sum, the difference has another cause, such as a head at all positions.
+sharing encodes an image. This product plus the times of both passes with one sequence per row is the time of a step
+that shares nothing but is otherwise as fast as this project's step. If a trainer takes longer, the difference has
+another cause, such as an output head that runs at all positions.
 
     python benchmarks/preference_step.py --shape 40m --steps 0 --model runs/40m
     OMP_NUM_THREADS=1 python benchmarks/step_parts.py --model runs/40m --images 8 --captions 1

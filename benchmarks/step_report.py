@@ -10,7 +10,7 @@ PEERS = ("trl", "trl-answers", "rows", "swift", "llamafactory")
 
 
 class Measured(Protocol):
-    """The measurements of a side."""
+    """Defines the attributes that contain the measurements of a side."""
 
     facts: dict[str, Any]
     seconds: list[float]
@@ -42,8 +42,8 @@ def figures(args: argparse.Namespace, side: Measured, pairs: int) -> dict[str, A
 
 def _floor(facts: dict[str, Any], median: float) -> dict[str, Any]:
     """Return the number of operations of a step, and the fraction of the machine's speed that the step reaches. On a
-    GPU, this is the model FLOP utilisation. On a CPU, it is the lower bound of the step time divided by the step
-    time.
+    GPU, the fraction is the model FLOP utilisation. On a CPU, it is the lower bound of the step time divided by the
+    step time.
     """
     work = {key: facts[key] for key in ("flop", "flop_without_tower", "flop_per_second") if key in facts}
     if "flop_per_second" in facts:

@@ -29,7 +29,7 @@ def in_turn(
 
 @contextmanager
 def stopwatch(module: Any, *names: str) -> Iterator[list[float]]:
-    """Collect the seconds of every call of the named functions of a module while the block runs."""
+    """Collect the seconds of every call of the named functions of a module while the ``with`` block runs."""
     seconds: list[float] = []
     originals = {name: getattr(module, name) for name in names}
 

@@ -62,8 +62,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def _selected_model(run: Mapping[str, Any], model: Mapping[str, Any], adapter: str | None) -> dict[str, Any]:
-    """Return the changes to the options of the model: the adapter that the command line names, no change if the command
-    line names only a model, or else the path and the adapter of the run's arm.
+    """Return the model options that must change.
+
+    If the command line names an adapter, only the adapter changes. If the command line names only a model, nothing
+    changes. Otherwise, the options load the selected arm of the run.
     """
     from hydra.core.hydra_config import HydraConfig
 

@@ -63,7 +63,7 @@ def llava_mpo_two_processes(folder: Path, args: argparse.Namespace) -> None:
 
 
 def resumed(folder: Path, args: argparse.Namespace) -> None:
-    """Train a tiny InternVL with DPO, stop it with SIGTERM after its first checkpoint, and resume."""
+    """Train a tiny InternVL with DPO, stop it with SIGTERM after its first checkpoint, and resume it."""
     words = ("+experiment=internvl_dpo", "+debug=tiny", *MORE_STEPS)
     process = script(folder, "train", *words, wait=False)
     while process.poll() is None and not list((folder / "train").glob("*/checkpoints/*/trainer_state.json")):
@@ -149,7 +149,7 @@ def numbers(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def renamed(old: dict[str, Any]) -> dict[str, Any]:
-    """Give the metrics of an old commit their present names, and make its token counts cumulative."""
+    """Rename the metrics of an old commit to their current names, and make its token counts cumulative."""
     values, tokens = {}, dict[str, float]()
     for key, value in old.items():
         start, _, name = key.rpartition(": ")
@@ -184,7 +184,7 @@ def record(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print a table of how many values are equal in each scenario, followed by at most 50 differences."""
+    """Print the number of equal values in each scenario as a table, followed by at most 50 differences."""
     before, after = (json.loads(Path(name).read_text()) for name in (args.before, args.after))
     differences = []
     print("| scenario | numbers before | in both | equal |\n|---|---|---|---|")

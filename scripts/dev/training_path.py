@@ -76,8 +76,10 @@ def defining_file(cls: type) -> str:
 
 
 def reading_lists(innermost: FrameType) -> list[dict[str, str]]:
-    """Return three dictionaries from files to the reasons why they are listed. The first contains the files of the call
-    stack. The second adds the files of the objects on the stack, and the third adds the files of their attributes.
+    """Return three dictionaries that map files to the reasons why they are listed.
+
+    The first contains the files of the call stack. The second adds the files of the objects on the stack, and the third
+    adds the files of their attributes.
     """
     frames = [frame for frame in callers(innermost) if own_file(frame.f_code.co_filename)]
     stack: dict[str, str] = {}

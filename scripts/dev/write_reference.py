@@ -129,7 +129,7 @@ NO_EFFECT = {"given": ("prompt", "captions_per_image")}
 
 
 class Key(NamedTuple):
-    """A row of a table of keys."""
+    """Represents a row of a table of configuration keys."""
 
     name: str
     type: str
@@ -141,8 +141,9 @@ class Key(NamedTuple):
 
 
 def values_and_sentences(file: str, at: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of a configuration file and of the files in its defaults list, and the comments of their keys
-    by full key.
+    """Return the values of a configuration file and of the files in its defaults list, and the comments of their keys.
+
+    The dictionary of comments maps full keys to comments.
     """
     values: dict[str, Any] = {}
     sentences: dict[str, str] = {}

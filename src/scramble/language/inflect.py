@@ -105,9 +105,9 @@ _FINITE_BACK = {"are": "is", "were": "was", "have": "has", "do": "does"}
 
 
 def agree(verb: str, to_plural: bool) -> str:
-    """Return a lower-case finite verb in the form for a plural or singular subject.
+    """Return the form of a lower-case finite verb that agrees with a plural or singular subject.
 
-    With ``to_plural``, a verb whose form does not show number, such as "sat", is unchanged.
+    If ``to_plural`` is true, a verb whose form does not show number, such as "sat", is unchanged.
     """
     if to_plural:
         if verb in _FINITE:
@@ -135,7 +135,7 @@ def capitalised(text: str) -> str:
 def decapitalised(text: str, keep: bool = False) -> str:
     """Return the text with its first letter in lower case.
 
-    The text is unchanged with ``keep``, or if the second letter is also a capital ("TV").
+    The text is unchanged if ``keep`` is true or if the second letter is also a capital ("TV").
     """
     if keep or (len(text) > 1 and text[1].isupper()):
         return text

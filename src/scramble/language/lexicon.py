@@ -29,7 +29,7 @@ class LexiconError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class NounEntry:
-    """A noun: its lemma, its category, its frequency, and whether it is a count noun, a mass noun, or both."""
+    """Describes a noun: its lemma, category and frequency, and whether it is a count noun, a mass noun, or both."""
 
     lemma: str
     category: str
@@ -40,7 +40,7 @@ class NounEntry:
 
 @dataclass(frozen=True, slots=True)
 class Adjective:
-    """An adjective: its written form, its class, and its frequency."""
+    """Describes an adjective: its written form, class and frequency."""
 
     word: str
     cls: str
@@ -49,7 +49,7 @@ class Adjective:
 
 @dataclass(slots=True)
 class Lexicon:
-    """Lookup tables. The keys are lower-case words."""
+    """Stores the lookup tables of the lexicon. The words in their keys are in lower case."""
 
     nouns: dict[str, tuple[NounEntry, bool]] = field(default_factory=dict)  # form -> entry, is plural
     noun_swaps: dict[str, list[NounEntry]] = field(default_factory=dict)  # lemma -> co-hyponyms

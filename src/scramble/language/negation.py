@@ -68,7 +68,7 @@ def negated(s: Sentence, lexicon: Lexicon) -> frozenset[int]:
 
 
 class _Arcs:
-    """A caption with the children of each token."""
+    """Stores a caption and the children of each token."""
 
     def __init__(self, s: Sentence) -> None:
         self.s = s
@@ -95,9 +95,9 @@ class _Arcs:
     def reach(self, top: int, trigger: int, *, noun: bool = False, subject: bool = False) -> set[int]:
         """Return the tokens under ``top`` that are to the right of a negating word and in its scope.
 
-        With ``noun``, the word negates a noun, and a coordinated noun with its own determiner is outside the scope ("no
-        people and a table"). With ``subject``, the word negates the subject, and coordinated verbs, which share this
-        subject, are inside the scope ("nobody sits and reads").
+        If ``noun`` is true, the word negates a noun, and a coordinated noun with its own determiner is outside the
+        scope ("no people and a table"). If ``subject`` is true, the word negates the subject, and coordinated verbs,
+        which share this subject, are inside the scope ("nobody sits and reads").
         """
         tokens: set[int] = set()
         todo = [top]
@@ -174,8 +174,11 @@ def _noun(arcs: _Arcs, t: int, head: int, lexicon: Lexicon) -> set[int]:
 
 
 def _governor(arcs: _Arcs, noun: int, t: int) -> set[int]:
-    """Return the tokens that govern a negated noun: the preposition before the noun, or the clause of the verb whose
-    subject or object the noun is."""
+    """Return the tokens that govern a negated noun.
+
+    If the noun is the object of a preposition, the result contains the preposition. If the noun depends on a verb, the
+    result is that of :func:`_clause`.
+    """
     head = arcs.s.head[noun]
     if head == noun or arcs.s.dep[noun] in ("conj", "appos"):
         return set()
@@ -191,7 +194,7 @@ def _clause(arcs: _Arcs, verb: int, t: int, subject: bool = False) -> set[int]:
 
 
 def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
-    """Return the tokens of a plural subject without a determiner, because this subject is also in the scope.
+    """Return the tokens of a plural subject without a determiner, because such a subject is in the scope.
 
     For example, replacing "dogs" with "cats" in "dogs are not allowed" may leave the caption true.
     """
@@ -207,9 +210,9 @@ def _generic_subject(arcs: _Arcs, verb: int, t: int) -> set[int]:
 
 
 def _bounded(arcs: _Arcs, t: int, scope: set[int], lexicon: Lexicon, comma: bool = True) -> set[int]:
-    """Add the nearest noun phrase to the right to a scope, and limit the scope where the arcs extend too far.
+    """Add to a scope the nearest noun phrase on the right, and limit the scope where the arcs extend too far.
 
-    With ``comma``, a comma ends the scope, unless "or" or "nor" follows in the scope.
+    If ``comma`` is true, a comma ends the scope, unless "or" or "nor" follows in the scope.
     """
     s = arcs.s
     scope.add(t)

@@ -48,7 +48,7 @@ _RECIPROCAL = word_set("""
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One or more adjectives inside a noun phrase, from token ``first`` to token ``last``."""
+    """Describes one or more adjectives inside a noun phrase, from token ``first`` to token ``last``."""
 
     first: int
     last: int
@@ -57,16 +57,17 @@ class Attribute:
 
 @dataclass(slots=True)
 class Phrase:
-    """A noun phrase up to its head. "a group of people" is one phrase with the head "people".
+    """Describes a noun phrase up to its head. "a group of people" is one phrase with the head "people".
 
     Attributes:
-        first, last: the first and the last token.
-        nominal: the first token of the head, which includes compounds ("fire hydrant").
-        slot: the token whose arcs determine agreement ("group").
-        noun: the lexicon's entry of the head. None if the head is not in the lexicon or must not be edited.
+        first, last: indices of the first and the last token.
+        nominal: index of the first token of the head, which can be a compound ("fire hydrant").
+        slot: index of the token whose arcs determine agreement ("group").
+        noun: the lexicon's entry for the head, or None if the head is not in the lexicon or must not be edited.
         plural, slot_plural: whether the head and the slot are plural.
-        number: the token of a number word, or -1.
-        opener: the determiner or possessive in lower case, or "".
+        attributes: the adjectives of the phrase that can be edited.
+        number: index of the number word, or -1 if there is none.
+        opener: the determiner or possessive in lower case, or "" if there is none.
         partitive: whether the phrase starts with a partitive ("a group of").
         proper: whether the head is a name.
     """
@@ -87,9 +88,9 @@ class Phrase:
 
 @dataclass(slots=True)
 class Sentence:
-    """A parsed caption.
+    """Stores a parsed caption.
 
-    The lists ``start`` to ``head`` contain one entry per token. ``start`` and ``end`` contain character offsets.
+    The lists from ``start`` to ``head`` contain one entry per token. ``start`` and ``end`` contain character offsets.
     """
 
     text: str
@@ -111,7 +112,7 @@ class Sentence:
         return self.text[self.start[first] : self.end[last]]
 
     def styled(self, text: str) -> str:
-        """Return a text in the form in which it is inserted: with the capitals of a headline if the caption is one."""
+        """Return a text with the capitals of a headline if the caption is a headline, or else the unchanged text."""
         if self.headline == NO_HEADLINE:
             return text
         return " ".join(capitalised(word) if len(word) >= self.headline else word for word in text.split(" "))
@@ -157,9 +158,9 @@ def read_sentence(doc: Any, lexicon: Lexicon) -> Sentence:
 def _read_capitals(s: Sentence, lexicon: Lexicon) -> None:
     """Find the words that are capitalised because of their position, and detect headlines.
 
-    These positions are the start, the position after punctuation, and the position after a number such as "2.". A word
-    that an edit moves to such a position must be capitalised, and a word that an edit moves away must not be
-    capitalised. Otherwise only the rejected text would contain capitalisation errors.
+    These positions are the start of the caption, the position after punctuation, and the position after a number such
+    as "2.". A word that an edit moves to one of these positions must be capitalised, and a word that an edit moves away
+    from them must not be capitalised. Otherwise only the rejected text would contain capitalisation errors.
     """
     capitals = [i for i, start in enumerate(s.start) if s.text[start].isupper()]
     s.opening = frozenset(i for i in capitals if i == 0 or _OPENS.search(s.lower[i - 1]))
@@ -198,12 +199,12 @@ def _noun_phrases(s: Sentence, lexicon: Lexicon) -> list[Phrase]:
 
 
 def _modifies(s: Sentence, i: int, lexicon: Lexicon) -> bool:
-    """Return whether a token is an adjective. Taggers often tag "grey" and "orange" as nouns."""
+    """Return whether a token is an adjective, even if it is tagged as a noun, as "grey" and "orange" often are."""
     return s.tag[i] in ("JJ", "JJR", "JJS") or (s.lower[i] in lexicon.adjectives and s.tag[i] in _NOUN_TAGS)
 
 
 def _left_edge(s: Sentence, head: int, left: int, lexicon: Lexicon) -> int:
-    """Return the first token of the noun phrase that ends in ``head``. The result is not before ``left``."""
+    """Return the first token of the noun phrase that ends at token ``head`` and starts at or after ``left``."""
     i = head
     while i > left:
         tag = s.tag[i - 1]
@@ -266,8 +267,8 @@ def _phrase(s: Sentence, first: int, head: int, lexicon: Lexicon) -> Phrase:
 def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list[Attribute]:
     """Return the attributes among the tokens from ``first`` up to, but not including, ``nominal``.
 
-    Only adjectives of the lexicon count. Adjectives in a list, in a fixed name, or next to an adjective of the same
-    class are excluded.
+    Only adjectives that are in the lexicon count. Adjectives in a list, in a fixed name, or next to an adjective of the
+    same class are excluded.
     """
     attributes: list[Attribute] = []
     i = first
@@ -300,7 +301,7 @@ def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list
 
 
 def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
-    """Join phrases such as "a group" and "people", and remove phrases such as "front" (a place) and "a photo"."""
+    """Join phrases such as "a group" and "people", and remove phrases such as "a photo" and the "front" of a bus."""
     partitives, depictions = lexicon.phrases["partitives"], lexicon.phrases["depictions"]
     locators = lexicon.phrases["locators"]
     merged: list[Phrase] = []

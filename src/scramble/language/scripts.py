@@ -1,4 +1,4 @@
-"""Counts and splits the words of texts in any script.
+"""Counts the words of texts in any script, and defines patterns that split texts into words.
 
 Chinese, Japanese, Thai, Lao, Burmese and Khmer have no spaces between words. In these scripts, each character counts as
 a word, so that n-grams of words are n-grams of characters.
@@ -26,7 +26,7 @@ MARKS = (
 """Characters within words that ``\\w`` does not match, as the content of a character class."""
 
 SPACED_WORD = rf"[^\W{UNSPACED}]+(?:[{MARKS}]+[^\W{UNSPACED}]*)*"
-"""Pattern of a word in all other scripts. For English, it equals ``\\w+``."""
+"""Pattern of a word in any other script. In English texts, it matches the same words as ``\\w+``."""
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _WORD = re.compile(rf"[{UNSPACED}]|{SPACED_WORD}")
@@ -38,5 +38,8 @@ def is_unspaced(text: str) -> bool:
 
 
 def word_count(text: str) -> int:
-    """Return the number of words, which are separated by white space, or characters in scripts without spaces."""
+    """Return the number of words.
+
+    Words are separated by white space. In scripts without spaces between words, each character counts as a word.
+    """
     return len(_WORD.findall(text)) if is_unspaced(text) else len(text.split())

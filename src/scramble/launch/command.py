@@ -20,8 +20,8 @@ def job_command(
 
     Args:
         point: the job, whose configuration must be on disk.
-        launcher: ``num_processes`` (of the whole job), ``num_machines``, and ``strategy`` (the name of a file in
-            ``configs/accelerate`` or the path of another file).
+        launcher: ``num_processes`` (of the whole job), ``num_machines``, ``strategy`` (see :func:`strategy_file`), and
+            ``port`` (of machine 0, if there are several machines).
         machine: index of this machine, from 0.
         address: host name or address of machine 0, if there are several machines.
     """
@@ -47,5 +47,8 @@ def job_command(
 
 
 def strategy_file(strategy: str) -> Path:
-    """Return the accelerate configuration file of a strategy, which is a name or the path of another file."""
+    """Return the path of an accelerate configuration file.
+
+    ``strategy`` is the name of a file in ``configs/accelerate`` or a path that ends in ``.yaml`` or ``.yml``.
+    """
     return Path(strategy) if strategy.endswith((".yaml", ".yml")) else CONFIGS / "accelerate" / f"{strategy}.yaml"

@@ -26,8 +26,9 @@ def run_resolved(main: Callable[..., Any], file: str | Path) -> None:
 
 @contextmanager
 def recorded_status(folder: Path) -> Iterator[None]:
-    """Record the job's status in ``status.json``: ``running`` in the block, then ``finished``, ``stopped`` or
-    ``failed``.
+    """Record the job's status in ``status.json``.
+
+    The status is ``running`` while the ``with`` block runs, and then ``finished``, ``stopped`` or ``failed``.
     """
     if not is_main_process():
         yield

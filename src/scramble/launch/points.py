@@ -109,7 +109,7 @@ def point_key(script: Path, config: Mapping[str, Any], folder_key: Callable[[str
 def status(point: Point) -> dict[str, Any]:
     """Return the recorded status of a point.
 
-    ``status`` is new, submitted, running, finished, stopped, killed or failed.
+    The value of the key ``status`` is new, submitted, running, finished, stopped, killed or failed.
     """
     file = point.folder / STATUS_FILE
     if not file.exists():

@@ -35,11 +35,11 @@ def launch(
         configs: composed and resolved configurations, one per job.
         overrides: the command-line overrides of each job.
         folder: folder for the jobs' folders and the table.
-        launcher: ``kind`` (``local`` or ``slurm``) and its options, see ``configs/launcher``.
+        launcher: ``kind`` (``local`` or ``slurm``) and the options of this kind (see ``configs/launcher``).
 
     Raises:
-        LaunchError: jobs cannot be started, or (at the end) some jobs did not finish.
-        Stopped: a signal requested a stop. Local jobs have saved.
+        LaunchError: jobs cannot be started, or some jobs did not finish.
+        Stopped: a signal requested a stop.
     """
     points = make_points(script.resolve(), configs, overrides, folder)
     pending = [point for point in points if not _is_done_or_running(point, folder, launcher)]
@@ -100,7 +100,10 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
 
 
 def _shares(launcher: Mapping[str, Any]) -> list[list[str]] | None:
-    """Return the GPUs of each slot of the pool: ``launcher.devices`` divided into groups of one GPU per process."""
+    """Divide ``launcher.devices`` into groups with one GPU per process of a job, for one job at a time.
+
+    The result is None if ``launcher.devices`` is not set.
+    """
     devices = launcher.get("devices")
     if devices is None:
         return None
@@ -109,7 +112,7 @@ def _shares(launcher: Mapping[str, Any]) -> list[list[str]] | None:
 
 
 def _record_end(point: Point, code: int | None = None) -> None:
-    """Record the end of a job that was killed or failed before it could record its status."""
+    """Record the end of a job that could not record it, for example because the job was killed."""
     record = status(point)
     if record["status"] not in ("new", "submitted", "running"):
         return
