@@ -21,7 +21,7 @@ Keep = Callable[[Reply], None]
 
 @dataclass
 class Totals:
-    """Running totals of an engine. The cost is in the currency of the prices and does not include failed attempts."""
+    """Holds totals of an engine. The cost is in the currency of the prices and does not include failed attempts."""
 
     num_requests: int = 0
     reused: int = 0

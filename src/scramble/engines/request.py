@@ -21,7 +21,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. ``images`` are encoded images (PNG, JPEG, WebP, GIF bytes) that precede the text."""
+    """Represents a turn of a conversation. ``images`` are the bytes of image files, which precede the text."""
 
     role: str
     text: str
@@ -30,7 +30,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt with its sampling settings.
+    """Represents a prompt with its sampling settings.
 
     If the last message is the assistant's, this message is the beginning of the answer, and the reply continues it.
     ``temperature=0`` means greedy decoding, and ``top_k=0`` means sampling from all tokens. ``schema`` is a JSON schema
@@ -71,7 +71,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's answer, or the reason why there is no answer.
+    """Holds a model's answer, or the reason why there is no answer.
 
     ``finish_reason`` is ``stop`` for a complete answer and ``length`` for an answer truncated at ``max_tokens``.
     ``error`` is empty or the reason why there is no answer. A reply with an error is not stored, so that the next run

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class RowSampler:
-    """Top-k and nucleus sampling with the Gumbel trick.
+    """Applies top-k and nucleus sampling with the Gumbel trick.
 
     The argmax of logits / T + Gumbel noise is a sample from the softmax of logits / T. Each row has its own
     ``torch.Generator``. Top-k filtering is applied before nucleus (top-p) filtering. ``top_k=0`` disables top-k

@@ -255,7 +255,7 @@ def _parts(batch: Any) -> Iterator[Any]:
 
 
 class HubTable:
-    """A data set on the hub, read row by row with encoded images."""
+    """Reads a data set on the hub row by row, without decoding its images."""
 
     def __init__(
         self,

@@ -67,10 +67,10 @@ def evaluate(
         run: the run folder.
         model: the base model's ``path`` and loading options.
         benchmarks: options (``root``, ...) by name of the benchmark.
-        arms: folders in ``<run>/train``. ``base`` is the untrained model. ``all`` means base and every finished arm
-            except the trials of a study.
+        arms: names of folders in ``<run>/train``. ``base`` is the untrained model. ``all`` means base and every
+            finished arm except the trials of a study.
         adapter: additional adapters of the base model (folders or hub ids). Each is an arm with the name of its folder
-            or repository, or of the folder that contains it if it is a folder named ``adapter``.
+            or repository; an arm from a folder named ``adapter`` has the name of the parent folder.
         protocol: ``name`` of a protocol (``default`` uses each benchmark's own protocol), and settings to change in
             this protocol.
         limit: maximum number of items per benchmark; groups are kept complete. The results go to

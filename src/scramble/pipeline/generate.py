@@ -203,7 +203,7 @@ def audit_folder(folder: Path, seed: int, *, is_refined: bool | None = None) -> 
     """Audit the training pairs and write ``audit.json`` and ``audit.html``.
 
     The classifiers of the transfer accuracy are fitted on the pairs of the other splits, because these pairs are never
-    refined. ``is_refined`` says whether the training pairs were refined, or None if this is unknown.
+    refined. ``is_refined`` says whether the training pairs were refined; None means unknown.
 
     Returns:
         Text-only accuracies (percent) by classifier: in-sample (``blind``) and transfer (``transfer``).

@@ -13,7 +13,8 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the content keys of the files at ``data["path"]``, by name.
 
     In a folder, text files, and tables at the top level, are identified by their content, and all other files by name
-    and size. Tar files of the kind ``hf`` are identified by name and size.
+    and size. If the kind is ``hf`` and ``path`` names tar files, these are identified by name
+    and size.
     """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
