@@ -362,7 +362,7 @@ def _quantization(family: Family, fields: Mapping[str, Any], device: str | None)
 
 @contextmanager
 def no_checkpointing_warnings() -> Iterator[None]:
-    """Within the block, ignore transformers' FutureWarnings about names with ``gradient_checkpointing``.
+    """Within the block, ignore transformers' FutureWarnings about names that contain ``gradient_checkpointing``.
 
     transformers 5 renamed gradient checkpointing to activation checkpointing, but PEFT and TRL still use the old names.
     """

@@ -18,8 +18,8 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", PATCH, *INDICATORS]
 def save_tiny_ovis2(folder: str | Path, texts: Iterable[str], seed: int = 0, *, image_size: int = 32) -> Path:
     """Write a tiny native Ovis2 and return its folder.
 
-    A tile of 32 px with patches of 8 px, which are merged 2 x 2, is encoded as 4 tokens. There are up to 6 tiles and a
-    thumbnail.
+    A tile of 32 px with patches of 8 px, which are merged 2 x 2, is encoded as 4 tokens. An image is encoded as up
+    to 6 tiles and a thumbnail.
     """
     from transformers import Ovis2Config, Ovis2ForConditionalGeneration, Ovis2ImageProcessorPil, Ovis2Processor
 
