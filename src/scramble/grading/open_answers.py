@@ -105,7 +105,7 @@ def normalise_mathvista(extraction: str, choices: Sequence[str], details: Mappin
 
     For multiple choice, the letter of an option is converted to the text of the option, and any other answer to the
     nearest option by edit distance. Integers are truncated, and floats are rounded to the question's precision. Return
-    None for an empty choice and for an answer that should be a number but is not.
+    None if the answer to a multiple-choice question is empty, or if an answer should be a number but is not.
     """
     if details.get("question_type") == "multi_choice":
         if not extraction:
@@ -181,7 +181,7 @@ VLMEVALKIT_RULES: dict[str, Callable[[str, str], float]] = {
     "anls": vlmevalkit_anls,
     "accuracy": equal_texts,
 }
-"""VLMEvalKit's rules for one accepted answer. If there are several accepted answers, the highest score counts."""
+"""VLMEvalKit's rules, which compare a response with one accepted answer. The highest score of all answers counts."""
 
 
 # ------------------------------------------------------------------------------------------------- without a judge

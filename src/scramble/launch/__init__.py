@@ -1,4 +1,4 @@
-"""Starts jobs in separate processes: one or several processes per job, on this machine or on a SLURM cluster.
+"""Starts jobs in separate processes: one or several processes per job, on the local machine or on a SLURM cluster.
 
 The launching process composes the configuration of each job once and writes it to the job's folder. The job runs the
 same script with this file (``scripts/train.py --resolved <job>/config.yaml``), so that all processes of a job use the

@@ -1,4 +1,4 @@
-"""Runs jobs on this machine in separate processes, and limits the number of jobs that run at a time."""
+"""Runs jobs on the local machine in separate processes, and limits the number of jobs that run at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Describes a command, and the log file for its output (None means this terminal)."""
+    """Describes a command, and the log file for its output (None means the terminal)."""
 
     command: Sequence[str]
     log: Path | None
@@ -38,8 +38,8 @@ def run_pool(
         ended: called with (task number, exit status) when a task ends. If a signal killed the task, the status is the
             negative number of the signal.
 
-    If this process receives a stop signal, it stops the running tasks and waits until the tasks have saved. A second
-    Ctrl-C kills the tasks immediately.
+    If the calling process receives a stop signal, it stops the running tasks and waits until the tasks have saved. A
+    second Ctrl-C kills the tasks immediately.
     """
     waiting = list(range(len(tasks)))[::-1]
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}  # slot -> task number, process
@@ -79,7 +79,7 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a task in a new session, so that a Ctrl-C on this terminal does not interrupt the task while it saves."""
+    """Start a task in a new session, so that a Ctrl-C in the terminal does not interrupt the task while it saves."""
     with ExitStack() as stack:
         log = None
         if task.log is not None:
@@ -98,8 +98,8 @@ def start(task: Task, environment: Mapping[str, str]) -> subprocess.Popen[bytes]
 def send_stop_signal(process: subprocess.Popen[bytes]) -> None:
     """Send SIGTERM to the training processes of a job, so that they save and stop.
 
-    The signal is sent to the processes with a rank and not to their parent, ``accelerate launch``, because the parent
-    would kill its children after 30 s. If no process has a rank, the signal is sent to the job's own process.
+    The signal is sent to the processes that have a rank and not to their parent, ``accelerate launch``, which would
+    kill its children after 30 s. If no process has a rank, the signal is sent to the job's own process.
     """
     try:
         children = psutil.Process(process.pid).children(recursive=True)

@@ -74,8 +74,9 @@ def plan(
     more: Sequence[str] = (),
     judge: Sequence[str] = (),
 ) -> list[Step]:
-    """Return the steps of a table. A run consists of a training sweep over objectives and seeds, followed by
-    evaluations.
+    """Return the steps that reproduce a table.
+
+    A run consists of a training sweep over objectives and seeds, followed by evaluations.
 
     Args:
         runs: the runs by name. A run has the keys ``objectives``, ``full`` and ``tiny``. Each of the last two contains
@@ -138,9 +139,9 @@ def reproduce(
     """Run the missing steps of a table and write ``table.md`` and ``table.json`` to ``folder``.
 
     Args:
-        table: ``name``, ``notes``, ``columns``, ``runs``, ``against`` (the method with which all other methods of a run
-            are compared; by default the base model) and ``published_only`` (published rows to show without a run); see
-            ``configs/table``.
+        table: mapping with the keys ``name``, ``notes``, ``columns``, ``runs``, ``against`` (the method with which all
+            other methods of a run are compared; by default the base model) and ``published_only`` (published rows to
+            show without a run); see ``configs/table``.
         folder: folder of the table and its runs.
         size: ``full`` or ``tiny``.
         seeds: training seeds.

@@ -69,7 +69,7 @@ class Backbone(Protocol):
 
     Attributes:
         model: the module with all weights, without a DDP or PEFT wrapper (adapters are inside its layers).
-        token_rules: facts about the model's tokens that a trie depends on.
+        token_rules: properties of the model's tokens that a trie depends on.
         combine: whether a feature replaces the token embedding or is added to it (Molmo, Molmo2).
         vectors_per_feature: number S of vectors of width D in an image feature. The first vector is part of the
             embeddings. The other vectors are added to the hidden states after decoder layers 0 to S - 2 (Qwen3-VL).

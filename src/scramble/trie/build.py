@@ -77,7 +77,7 @@ def build_trie(
     Args:
         sequences: token ids, one list per sequence. Sequences may be equal, or be prefixes of each other.
         scored: for each sequence, a mask of the tokens to score.
-        rules: facts about the model's tokens.
+        rules: properties of the model's tokens.
         positions: position ids (A, n) of each sequence; tokens with the same preceding tokens must have the same
             position. None means that the position of a token is its index.
         item_id: id for error messages.
@@ -146,9 +146,9 @@ def _scored_places(ids: Sequence[int], mask: Sequence[bool], where: str) -> IntA
 def _merge(inputs: list[list[int]]) -> tuple[list[IntArray], IntArray, IntArray, IntArray]:
     """Return the paths (the node indices of each sequence), ids, depths and ends of the trie over ``inputs``.
 
-    The sequences are sorted lexicographically. A sequence then shares its longest common prefix with its predecessor,
-    so comparing adjacent sequences is enough. Appending the new tokens of each sequence therefore produces the nodes in
-    depth-first order.
+    The sequences are sorted lexicographically. Among all earlier sequences, the predecessor of a sequence then shares
+    the longest prefix with it, so comparing adjacent sequences is enough. Appending the new tokens of each sequence
+    therefore produces the nodes in depth-first order.
     """
     paths: list[IntArray] = [np.empty(0, np.int64)] * len(inputs)
     ids: list[int] = []

@@ -1,4 +1,4 @@
-"""Computes the log-probabilities of all sequences of a batch of tries in one forward pass.
+"""Computes the log-probabilities of all sequences in a batch of tries with one forward pass.
 
 Shape suffixes: B rows, L tokens per row, D width, F image features, R predicting positions, T distinct predictions,
 M scored tokens, Q sequences.
@@ -177,9 +177,9 @@ def vision_is_trained(backbone: Backbone) -> bool:
 def enable_gradient_checkpointing(backbone: Backbone) -> None:
     """Enable activation checkpointing for the language model's layers only. Call this function once per model.
 
-    Non-reentrant checkpointing needs no gradient at the embeddings, so the hook with which transformers adds this
-    gradient is removed. The last layer stores its activations. The backward pass would recompute them first, while all
-    other activations are still in memory, so checkpointing this layer would not reduce peak memory.
+    Non-reentrant checkpointing needs no gradient at the embeddings, so transformers' hook that makes the embeddings
+    require a gradient is removed. The last layer stores its activations. The backward pass would recompute them first,
+    while all other activations are still in memory, so checkpointing this layer would not reduce peak memory.
     """
     decoder: Any = backbone.decoder
     # Older releases of transformers 5 have only gradient_checkpointing_enable.

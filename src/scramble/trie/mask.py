@@ -31,7 +31,7 @@ def attention_masks(
     *,
     flex: bool = False,
 ) -> dict[str, object]:
-    """Return a dictionary from each type of decoder layer to its attention mask.
+    """Return a dictionary that maps each type of decoder layer to its attention mask.
 
     ``windows`` maps each type of layer to its attention window in tokens (None means unlimited). ``block_layers`` are
     the layer types with bidirectional image blocks (None means all). With ``flex``, the masks are FlexAttention's

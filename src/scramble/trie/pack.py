@@ -27,7 +27,7 @@ class TrieItem:
     Attributes:
         sequences: token ids of each prompt and its completion, including image placeholders.
         scored: for each sequence, a mask of the tokens to score.
-        images: the processor's output for the images, or None. An object that several items share is encoded once.
+        images: the processor's output for the images, or None. An object shared by several items is encoded once.
         item_id: id for error messages.
     """
 
@@ -149,7 +149,7 @@ def pack(
 
     Args:
         items: at least one item.
-        rules: facts about the model's tokens.
+        rules: properties of the model's tokens.
         vocab_size: number of rows of the output head; scored ids must be smaller. None skips this check.
         row_tokens: maximum number of tokens per row. The default is the length of the longest trie. With longer rows,
             attention would be computed for more pairs of tokens from different tries, which the mask excludes.

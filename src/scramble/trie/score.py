@@ -1,4 +1,4 @@
-"""Computes the log-probabilities of all sequences of a stream of items, without gradients."""
+"""Computes the log-probabilities of all sequences in a stream of items, without gradients."""
 
 from __future__ import annotations
 

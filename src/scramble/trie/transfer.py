@@ -1,7 +1,7 @@
 """Passes the tensors of a batch from a ``DataLoader`` worker to the main process.
 
 torch passes each tensor in a new shared-memory segment. Small tensors are pickled by value instead, because the
-handshake for a segment takes longer than the copy. A handshake takes about a millisecond in both processes, and a batch
+handshake for a segment takes longer than the copy. A handshake takes about a millisecond, and a batch
 contains about a dozen index tensors. Pixels are copied to segments that the worker reuses, because the page faults of a
 new segment take longer than the copy. Page faults take 2 µs per page of 4 kB in a virtual machine, which is 15 ms for
 an image of 13 InternVL tiles (31 MB).
