@@ -91,7 +91,7 @@ def find(text: str) -> str | None:
     """Return the final answer of a reply without markup, or None if no answer is marked.
 
     The final answer is searched for in this order: :func:`stated`, any other mention of a "final answer", ``<answer>``
-    tags, ``\\boxed{}``. Text in thinking tags is skipped.
+    tags, ``\\boxed{}``. Text before ``</think>`` or a similar tag is skipped.
     """
     text = after_thought(text)
     if marked := stated(text):
@@ -108,7 +108,7 @@ def find(text: str) -> str | None:
 
 
 def before(text: str) -> str:
-    """Return the text before the last mark of a final answer, or the whole text if there is no mark."""
+    """Return the text before the last mark or other mention of a final answer, or the whole text if there is none."""
     marked = stated(text)
     mentions = [marked.start] if marked else [m.start() for m in _MENTION.finditer(text)]
     return _BEFORE_MARK.sub("", text[: mentions[-1]]).strip("*$ \n") if mentions else text

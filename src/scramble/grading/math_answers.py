@@ -176,7 +176,7 @@ def _rounded_tuple(text: str) -> str:
 
 def extract_mathverse(response: str, letters: Sequence[str]) -> str:
     """Extract the short answer from a response by this project's rule. The answer is the letter of an option, or the
-    text that the response marks as its answer.
+    text that the response marks as its answer (the whole response if there is no mark).
 
     Args:
         letters: the letters of the options. A free-form question has none.

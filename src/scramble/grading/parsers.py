@@ -148,8 +148,8 @@ def lmms_blink(text: str, options: Options) -> str | None:
 
 
 def lmms_scienceqa(text: str, options: Options) -> str | None:
-    """Apply lmms-eval's rule for ScienceQA: the reply must be a capital or small letter, or start with a capital letter
-    and a full stop."""
+    """Apply lmms-eval's rule for ScienceQA: the reply must be an option's letter in upper or lower case, or start with
+    the upper-case letter of an option and a full stop."""
     text = text.strip()
     letter = text.upper() if len(text) == 1 else text[0] if re.match(r"[A-Z]\.", text) else None
     return letter if letter in options else None

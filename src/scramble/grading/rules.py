@@ -1,4 +1,4 @@
-"""Grade answers by the rule of their task.
+"""Grade answers by a rule that is selected for each question.
 
 A rule returns a score in [0, 1]. An answer is right if its score is above 0.9.
 
@@ -7,7 +7,7 @@ rule        score
 =========== ===========================================================================================================
 ``exact``   1 if the answer equals an accepted answer after the VQA normaliser (case, articles, number words and
             punctuation)
-``vqa``     VQA accuracy against ten or more annotators
+``vqa``     VQA accuracy against ten or more annotators; with fewer accepted answers, as ``exact``
 ``choice``  1 if the answer is the letter or the text of the right option
 ``relaxed`` 1 if two numbers differ by at most 5 %, or if two texts are equal regardless of case (ChartQA: Methani et
             al., arXiv 1909.00997)
@@ -39,7 +39,7 @@ ANNOTATORS = 10  # ``auto`` treats at least this many answers as answers of diff
 
 
 class RuleError(ValueError):
-    """Raised if a rule does not exist or cannot be applied. The message names the rule and the setting to change."""
+    """Raised if a rule does not exist or cannot be applied. The message names the rule and the fix."""
 
 
 class NoTruth(ValueError):
@@ -103,7 +103,7 @@ def score(rule: str, answer: str, question: Question) -> float:
 
 
 def is_right(rule: str, answer: str, question: Question) -> bool:
-    """Return whether the score is above :data:`RIGHT`."""
+    """Return whether the score of an answer is above :data:`RIGHT`."""
     return score(rule, answer, question) > RIGHT
 
 

@@ -1,4 +1,4 @@
-"""Reads image folders, COCO, Hugging Face data sets, questions and preference pairs as records."""
+"""Reads image folders, COCO, Hugging Face data sets, scene graphs, questions and preference pairs as records."""
 
 from __future__ import annotations
 

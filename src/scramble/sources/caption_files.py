@@ -24,8 +24,8 @@ def has_caption_files(folder: Path) -> bool:
 def caption_rows(folder: Path, bad: BadRows) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the path and the row (``image``, ``caption``) of each image below a folder, in the order of the paths.
 
-    Each line of an image's text file is a caption. ``bad`` collects the images without a text file, and the text files
-    that cannot be read.
+    Each line with text in an image's text file is a caption. ``bad`` collects the images without a text file, and
+    the text files that cannot be read.
     """
     images = sorted(_images(folder))
     files = {file for file in folder.rglob("*.txt") if file.is_file()}

@@ -1,4 +1,4 @@
-"""Finds the image and caption columns of a table whose names are not configured."""
+"""Finds the image and caption columns of a table if their names are not configured."""
 
 from __future__ import annotations
 

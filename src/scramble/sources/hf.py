@@ -1,4 +1,4 @@
-"""Reads Hugging Face data sets: a hub id, a folder written by ``save_to_disk``, or local parquet or arrow files.
+"""Reads data sets on the hub, folders written by ``save_to_disk``, parquet and arrow files, and WebDataset shards.
 
 Local files are read in place (:mod:`scramble.formats.hf_tables`). The ``datasets`` library streams or downloads data
 sets on the hub.
@@ -55,9 +55,9 @@ def read(
     """Stream the images of a data set, each with the captions of all its rows.
 
     The caption column contains a string or a list of strings. The image column contains a ``datasets`` image, encoded
-    bytes, or a path. Rows belong to the same image if they have the same id in ``id_column``. Without this column, they
-    must have the same bytes or path, and the image's id is the number of its first row. Captions are loaded into
-    memory, but images are read one at a time, so the data set is read twice (if it is on the hub, over the network).
+    bytes, or a path. Rows belong to the same image if they have the same id in ``id_column``. Without ``id_column``,
+    they must have the same bytes or path, and the image's id is the number of its first row. Captions are loaded into
+    memory, but images are read one at a time, so the data set is read twice (a streamed data set over the network).
 
     Args:
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, a folder of parquet files, or
@@ -177,7 +177,7 @@ def _open(
 
 
 def _check_table(path: Path) -> None:
-    """Raise SourceError, which names ``data=image_folder``, for a text file or a folder without a table."""
+    """Raise SourceError, which names ``data=image_folder``, for a CSV or JSON file, or a folder without a table."""
     if path.is_file() and path.suffix.lower() in (*CSV_SUFFIXES, *JSON_SUFFIXES):
         raise SourceError(f"{path} is not a parquet or arrow file: for a table with image files, use data=image_folder")
     if path.is_dir() and not is_table_folder(path):

@@ -36,7 +36,7 @@ def read(
     embed: bool = True,
     verify: bool = True,
 ) -> Iterator[ImageRecord]:
-    """Stream the images of a caption file, or of a folder with a text file next to each image.
+    """Stream the images that a caption file lists, or the images of a folder with a text file next to each image.
 
     A row of a caption file has an image and one caption or a list of captions. Several rows, adjacent or not, can have
     the same image. Captions are loaded into memory. Images are read one at a time, in the order of their first rows. An
@@ -170,7 +170,7 @@ def _image_folder(file: Path, names: Sequence[str]) -> Path:
     """Return the folder that image paths are relative to: the file's folder, or its only sub-folder that has one of the
     images.
 
-    The first five paths are tested.
+    Only the first five paths are tested.
     """
     if file.is_dir():
         return file
@@ -188,7 +188,7 @@ def _image_folder(file: Path, names: Sequence[str]) -> Path:
 
 
 def _detail(row: dict[str, Any], image_column: str, caption_column: str) -> str:
-    """Return the part of a rejected row that shows its fault."""
+    """Return the image of a rejected row, or the names of the columns that the row lacks."""
     missing = [column for column in (image_column, caption_column) if stored_column(column, row) not in row]
     if missing:
         return f"no {' and '.join(missing)} among {', '.join(row)} (data.image_column=..., data.caption_column=...)"

@@ -38,11 +38,11 @@ def bundles(
     embed: bool = False,
     verify: bool = True,
 ) -> Iterator[Bundle]:
-    """Stream the pairs of a ``meta.json``, each with its images, in the mixed order.
+    """Stream the pairs of a ``meta.json``, each with its images, in the order of the mixture.
 
-    A row that is used several times produces pairs with different ids. A row is unusable if it is not JSON, lacks the
-    question or an answer, has the wrong number of image placeholders, or has a missing or broken image. An unusable row
-    is added to ``bad`` only once.
+    A row that is used several times produces pairs with different ids. A row is unusable if it is not a single JSON
+    object, lacks the question or an answer, has the wrong number of image placeholders, or has a missing or broken
+    image. An unusable row is added to ``bad`` only once.
 
     Args:
         path: the ``meta.json``, or its folder.

@@ -38,7 +38,7 @@ class PairInput:
     Attributes:
         format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.
         columns: the file's column name for each name that the format expects.
-        images: folder that image paths are relative to; None means the folder of the rows.
+        images: folder that image paths are relative to; None means the folder of the data file.
         root, resample: see :func:`scramble.sources.mmpr.bundles`.
         ratings: which pairs of rated answers to use: the best and the worst answer (``best_worst``), or all pairs of
             answers with different ratings (``all``).
@@ -171,7 +171,7 @@ class _Reader:
         return {"embed": self._loader.embed, "verify": self._loader.verify}
 
     def _special(self, one: PairInput) -> Iterator[Bundle] | None:
-        """Return the bundles of an input without data files: MMPR's ``meta.json`` or this project's tables."""
+        """Return the bundles of MMPR's ``meta.json`` or of this project's tables, or None for any other input."""
         path = Path(one.path).expanduser()
         meta = mmpr_meta.find_meta(path) if exists(path) and one.format in (None, "mmpr") else None
         if meta is not None:
@@ -289,7 +289,7 @@ class _Reader:
             yield Bundle(key, images, tuple(self._numbered(pair) for pair in pairs))
 
     def _image_id(self, scope: str, own: str, preferred: str, image: ImageFile) -> str:
-        """Return the id of an image: ``preferred`` (from an export's provenance) unless another image has this id.
+        """Return the id of an image: ``preferred`` (for an export, the recorded id) unless another image has it.
 
         ``own`` is the image's id within ``scope``, which is an input or one of its files.
         """

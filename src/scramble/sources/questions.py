@@ -42,8 +42,8 @@ def bundles(
 
     A row has ``question`` and ``answer`` (a text or number; optional for DropoutNTP). Optional fields are ``image`` or
     ``images`` (a path, encoded bytes, or a list of these), ``answers`` (all accepted answers), ``choices`` (options in
-    letter order), ``kind`` and ``id``. A ``kind`` is the name of a grading rule or any other label. The default rule
-    grades questions with another label. Image placeholders in the question are removed, because prompts contain the
+    letter order), ``kind`` and ``id``. A ``kind`` is the name of a grading rule or any other label (see
+    :func:`scramble.grading.rules.rule_of`). Image placeholders in the question are removed, because prompts contain the
     images before the question.
 
     Args:

@@ -16,7 +16,7 @@ STAGE_FILE = "stage.json"
 
 
 class StoreError(RuntimeError):
-    """Raised if a file or folder cannot be used. The message names the file and says how to fix the problem."""
+    """Raised if a file or folder cannot be used. The message names the file and states the problem."""
 
 
 @contextmanager

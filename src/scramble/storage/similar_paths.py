@@ -16,7 +16,7 @@ def looks_local(path: str | Path) -> bool:
 
 
 def did_you_mean(path: str | Path) -> str:
-    """Return ``; did you mean data/pairs?`` for a path that does not exist, or "" if no existing path is similar."""
+    """Return a hint such as ``; did you mean data/pairs?``, or "" if the path exists or no existing path is similar."""
     wanted = Path(path).expanduser()
     if wanted.exists():
         return ""
