@@ -48,8 +48,8 @@ def only_predicting(decoder: nn.Module, rows_R: Tensor) -> Iterator[None]:
 def _restrict(module: nn.Module, rows_R: Tensor, stack: ExitStack) -> None:
     """Hook a module so that it receives only ``rows_R`` and its output is scattered into zeros of the full shape.
 
-    Hooks work for every model family and with adapters inside the module. Copies of forward methods would have to be updated
-    with every change in transformers.
+    Hooks work for every model family and with adapters inside the module. Copies of forward methods would have to be
+    updated with every change in transformers.
     """
     leading: list[torch.Size] = []  # shapes of the inputs, which gather saves for scatter
 
