@@ -1,4 +1,4 @@
-"""Collects rejected rows of the input with their reasons. Too many rejected rows stop the stage."""
+"""Records rejected input rows with the reasons, and raises an error if too many rows are rejected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CAPTION_FAULT = re.compile("(row without|empty) caption|caption is .*")
 
 
 class SourceError(ValueError):
-    """Raised if input data cannot be read. The message names the file and says how to fix it, in one line."""
+    """Raised if input data cannot be read. Line breaks in the message are replaced by spaces."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # quoted content can contain line breaks
@@ -36,14 +36,14 @@ class BadRow(Exception):
 
 
 class BadRows:
-    """Collects the rejected rows of one input in ``rejected_rows.jsonl`` (file, row, reason) and counts the used rows.
+    """Records the rejected rows of one input (file, row, reason) in the JSONL file ``path``, and counts the used rows.
 
-    A source is always read from its start, so an earlier file at ``path`` is replaced. Without a path the rows are only
-    counted. Use the object as a context manager, or call :meth:`close`.
+    An input is always read from its start, so an existing file at ``path`` is replaced. Without a path, the rejected
+    rows are only counted. Use the object as a context manager, or call :meth:`close`.
 
     Attributes:
-        images_key, caption_key: the configuration keys for the image folder and the caption column, which error
-            messages suggest. The reader of the input sets the keys that it supports.
+        images_key, caption_key: configuration keys of the image folder and the caption column, for the advice in
+            error messages. The reader of the input sets the keys that it supports.
     """
 
     def __init__(self, path: str | Path | None = None, max_fraction: float = 0.05) -> None:
@@ -66,7 +66,7 @@ class BadRows:
 
     @property
     def counts(self) -> str:
-        """The most frequent reasons with their counts, as text."""
+        """The most frequent reasons for rejection with their counts, as text."""
         shown = [f"{count} x {kind}" for kind, count in self.reasons.most_common(_SHOWN)]
         more = len(self.reasons) - len(shown)
         return ", ".join([*shown, *([counted(more, "other reasons")] if more else [])])
@@ -76,13 +76,13 @@ class BadRows:
         self.used += rows
 
     def reject(self, file: str | Path, row: int | str, kind: str, detail: str = "", rows: int = 1) -> None:
-        """Record one rejected row, or ``rows`` rows that are rejected together (the captions of a missing image).
+        """Record one rejected row, or ``rows`` rows with a common fault (for example, the captions of a missing image).
 
         Args:
             file: the file that contains the row.
             row: the row's number (from 1) or key.
             kind: the reason in a few words; rows with the same reason are counted together.
-            detail: the exact fault, for readers of ``rejected_rows.jsonl``.
+            detail: the exact fault, which is added to the reason in the file and in the error message.
         """
         self.reasons[kind] += rows
         reason = f"{kind}: {detail}" if detail else kind

@@ -114,14 +114,18 @@ def dataset_card(
 
 
 def source_licence(source: str, own_licence: str | None = None, licences: Mapping[str, str] = LICENCES) -> str:
-    """Return the licence of a source of images such as ``coco:train2017``, or ``own_licence`` if the licence is
-    unknown.
+    """Return the licence of an image source such as ``coco:train2017``.
+
+    If it is unknown, return ``own_licence``, or without ``own_licence`` a request to state the licence.
     """
     return licences.get(source) or licences.get(source.partition(":")[0]) or own_licence or UNKNOWN
 
 
 def contamination(stage: Mapping[str, Any]) -> str:
-    """Return the card's text about benchmark images. ``stage`` is the content of the data set's ``stage.json``."""
+    """Return the card's text about the exclusion of benchmark images.
+
+    ``stage`` is the content of the data set's ``stage.json``.
+    """
     excluded = stage.get("config", {}).get("pairs", {}).get("exclude_benchmarks")
     if not excluded:
         return (

@@ -1,4 +1,4 @@
-"""Checks whether images are readable and captions are valid. All sources use these checks."""
+"""Checks whether images are readable and captions are valid. All data sources use these checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
         verify: whether to decode the image once, to detect a truncated file before training.
 
     Raises:
-        RecordError: the file is missing, empty or cannot be decoded.
+        RecordError: the file cannot be read or decoded.
     """
     image = ImageFile(path=str(Path(path).absolute()))
     if verify:
@@ -40,7 +40,7 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
 
 
 def exists(file: Path) -> bool:
-    """Return whether the file exists. A name that the operating system rejects (too long, for example) does not."""
+    """Return whether the file exists. A file does not exist if the operating system rejects its name."""
     try:
         return file.exists()
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def image_fault(file: Path) -> str:
-    """Return the reason why an image file cannot be used. Equal reasons have equal texts and can be counted."""
+    """Return why an image file cannot be used. Equal reasons have equal texts so that they can be counted."""
     return "unreadable image" if exists(file) else "missing image"
 
 
@@ -83,7 +83,7 @@ def clean_caption(value: Any) -> str:
     """Return the caption with each run of white space (line breaks, tabs) replaced by one space.
 
     Raises:
-        RecordError: the caption is missing, not a string, or empty.
+        RecordError: the caption is missing, empty or not a string, or contains invalid characters.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RecordError("row without caption")
@@ -121,7 +121,7 @@ def clean_captions(values: Any) -> list[str]:
 def image_name(value: Any) -> str:
     """Return the path in a row's image field, which may be a list with one path.
 
-    Raises RecordError for anything else.
+    Raises RecordError if there is no path, or if it is invalid, for example a URL.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -168,7 +168,7 @@ def clean_id(value: Any) -> str:
 
 
 def clean_text(value: str, what: str) -> str:
-    """Return the text unchanged. Raises RecordError if no encoding can represent the text."""
+    """Return the text unchanged. Raises RecordError if it contains a lone surrogate, which is not valid Unicode."""
     if _SURROGATE.search(value):
         raise RecordError(f"{what} contains a lone surrogate, which is not valid Unicode")
     return value

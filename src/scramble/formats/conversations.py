@@ -1,8 +1,8 @@
 """Parses conversations in rows of other projects. The messages have the keys of OpenAI or ShareGPT.
 
 A message is ``{role, content}`` or ``{from, value}``. The content is a text, in which ``<image>`` marks the position of
-an image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``). A part of the type
-``image_url`` contains an image as a data URL, or the path of an image.
+an image, or a list of typed parts (``{"type": "image"}``, ``{"type": "text", "text": ...}``). A part of type
+``image_url`` contains the data URL or the path of an image.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ ROLES = {"human": "user", "gpt": "assistant", "developer": "system"}
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message of a conversation.
+    """Represents one message of a conversation.
 
     Attributes:
-        text: the content without image placeholders.
+        text: the text. Image placeholders are removed, except from messages of the assistant and from typed parts.
         num_places: number of image placeholders, or of typed parts that are images.
         images: the images that typed parts contain; most formats store images in a separate column instead.
     """
@@ -44,7 +44,7 @@ class ChatMessage:
 def messages_of(value: Any, what: str) -> list[ChatMessage]:
     """Return the messages of a conversation. A plain string is returned as one message of the user.
 
-    Raises FormatError for any other value. The error message refers to the value as ``what``.
+    Raises FormatError if the value is not a conversation. The error message refers to the value as ``what``.
     """
     value = _parsed(value)
     if isinstance(value, str):
@@ -90,10 +90,11 @@ def history_and_prompt(messages: Sequence[ChatMessage], num_images: int) -> tupl
     """Return the turns before the prompt, each with its number of images, and the prompt, which is the text of the last
     message.
 
-    Without placeholders, all images belong to the first message of the user.
+    Without placeholders, all images are assigned to the first message of the user.
 
     Raises:
-        FormatError: the last message is not the user's, or there are placeholders, but not ``num_images``.
+        FormatError: the last message is not the user's, or the number of placeholders is neither 0 nor
+            ``num_images``.
     """
     if not messages:
         return (), ""

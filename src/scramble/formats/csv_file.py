@@ -1,4 +1,4 @@
-"""Reads text tables with a header, whose fields are separated by commas, semicolons, tabs or vertical bars.
+"""Reads text tables with a header and with fields separated by commas, semicolons, tabs or vertical bars.
 
 Rows are parsed strictly, one by one. With Python's reader alone, an unclosed quote would consume all rows up to the
 next quote, and an unquoted comma would end a caption. A row that cannot be parsed with certainty is rejected.
@@ -30,10 +30,10 @@ _IMAGE_FILE = re.compile(rf"\S.*({'|'.join(map(re.escape, PHOTO_SUFFIXES))})", r
 def csv_rows(
     file: Path, columns: list[str], reject: Callable[[Path, int, str, str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number (from 1) of the first line of each row, and the row's fields by column. The first row is the
+    """Yield the line number (from 1) at which each row starts, and the row's fields by column. The first row is the
     header.
 
-    The delimiter is the first of :data:`DELIMITERS` with which the header has the ``columns``. If ``columns`` is empty,
+    The delimiter is the first of :data:`DELIMITERS` with which the header has all ``columns``. If ``columns`` is empty,
     it is the delimiter with which the header has the most names. White space around names and fields is removed. A
     quoted field may contain line breaks.
 
@@ -136,8 +136,9 @@ def _bare(name: str) -> str:
 
 
 def _row(lines: list[str], number: int, delimiter: str, width: int, place: int) -> tuple[list[str], int]:
-    """Return the fields of the row that starts on a line, and the row's number of lines. Raises csv.Error with the
-    reason.
+    """Return the fields of the row that starts on a line, and the row's number of lines.
+
+    Raises csv.Error, with the reason as message, if the row cannot be parsed.
     """
     try:
         reader = _reader(lines, number, delimiter)
@@ -178,9 +179,9 @@ def _reader(lines: list[str], number: int, delimiter: str) -> Any:
 
 
 def _strip_after_quotes(line: str, delimiter: str) -> list[str] | None:
-    """Return the fields of a line without the white space after closing quotes, which the reader rejects.
+    """Remove white space after closing quotes, which the reader rejects, and return the fields of the line.
 
-    The result is None if the line has no such white space, or cannot be parsed without it.
+    The result is None if there is no such white space, or if the line cannot be parsed without it.
     """
     tight = re.sub(rf'"[ \t]+(?={re.escape(delimiter)}|\r?\n?$)', '"', line)
     try:

@@ -1,4 +1,4 @@
-"""Finds and reads the data files of preference data: a file, a folder, a pattern of files, or a data set on the hub."""
+"""Finds and reads the data files of preference data: a file, a folder, a glob pattern, or a data set on the hub."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ PAIR_COLUMNS = (
 )
 
 OnBadRow = Callable[[str | Path, int | str, str, str], None]
-"""A function that is called with the file, the row's number or key, and the reason why the row cannot be used. The last
-argument describes the fault in this row exactly, and can be empty.
+"""The type of a function that is called for each row that cannot be used. Its arguments are the file, the row's number
+or key, the reason, and an exact description of the fault, which can be empty.
 """
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A data file, or a data set on the hub.
+    """Reads the rows of a data file or of a data set on the hub.
 
     Attributes:
         path: the file; None for a data set on the hub.
-        hub: the data set on the hub.
+        hub: the data set on the hub; None for a file.
         root: the file's folder, relative to the folder that contains all files of the data set. It distinguishes equal
             image paths in several folders.
     """
@@ -62,7 +62,7 @@ class DataFile:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that image paths are relative to."""
+        """The folder that image paths are relative to; None for a data set on the hub."""
         return None if self.path is None else self.path.parent
 
     def rows(self, on_bad: OnBadRow, columns: Mapping[str, str]) -> Iterator[tuple[int, Any]]:
@@ -75,7 +75,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The files of a data set, and the entry of LLaMA-Factory's ``dataset_info.json`` that describes them, if any."""
+    """Contains the files of a data set, and the entry of LLaMA-Factory's ``dataset_info.json`` for them, if any."""
 
     files: list[DataFile]
     entry: DataSetEntry | None = None
@@ -88,13 +88,14 @@ def find_data_files(
 
     Args:
         path: a data file (JSON, JSONL, CSV, parquet, arrow), a folder with such files, a folder written by
-            ``save_to_disk``, a ``dataset_info.json`` of LLaMA-Factory, a pattern of files, or a hub id.
-        name: the entry of a ``dataset_info.json``, or the configuration of a hub data set.
+            ``save_to_disk``, a ``dataset_info.json`` of LLaMA-Factory, a glob pattern, or a hub id.
+        name: the name of an entry in ``dataset_info.json``, or the configuration of a hub data set.
         split: the split of a folder or of a hub data set; it is ignored for a single file.
         revision: the commit of a hub data set.
 
     Raises:
-        SourceError: no file or data set exists. The message names the key to change.
+        SourceError: the data set does not exist or cannot be opened, or ``name``, ``split`` or ``revision`` does not
+            match it.
     """
     place = Path(path).expanduser()
     if exists(place):
@@ -124,7 +125,7 @@ def find_data_files(
 
 
 def may_exist(path: str) -> bool:
-    """Return whether :func:`find_data_files` can open a path, as far as this is known without the network."""
+    """Return whether :func:`find_data_files` can open a path, as far as this can be checked without network access."""
     return exists(Path(path).expanduser()) or bool(matching_files(path)) or is_hub_dataset_id(path)
 
 
@@ -142,7 +143,7 @@ def is_pattern(path: str) -> bool:
 
 
 def is_hub_dataset_id(path: str) -> bool:
-    """Return whether a path that does not exist can be a data set on the hub: ``owner/name``."""
+    """Return whether a path that does not exist locally has the form of a hub id, ``owner/name``."""
     owner, _, name = path.partition("/")
     is_file = Path(name).suffix.lower() in (*DATA_SUFFIXES, ".tar")
     is_id = bool(owner.strip(".~")) and bool(name) and "/" not in name and not is_file and not is_pattern(path)
@@ -169,7 +170,7 @@ def _data_files(paths: Sequence[Path]) -> list[DataFile]:
 
 
 def refuse(path: str | Path, row: int | str, reason: str, detail: str = "") -> None:
-    """Raise FormatError for a row. This is the :data:`OnBadRow` of callers that do not accept bad rows."""
+    """Raise FormatError for a row. Callers that do not accept bad rows use this function as :data:`OnBadRow`."""
     raise FormatError(
         f"{path}, {'key' if isinstance(row, str) else 'row'} {row}: {reason}{f': {detail}' if detail else ''}"
     )
@@ -189,7 +190,8 @@ def read_rows(
     Args:
         on_bad: called for rows that cannot be read.
         columns: see :class:`scramble.formats.layout.Layout`.
-        needs: sets of columns. A row has the columns of one set. In CSV files, these columns determine the delimiter.
+        needs: sets of columns, of which a row has at least one set. The columns determine the delimiter of a CSV file,
+            and distinguish a single row in a JSON file from rows by key.
 
     Raises SourceError if the file cannot be read.
     """
@@ -214,7 +216,7 @@ def object_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number and content of each row that is a JSON object, like :func:`read_rows`. Other rows are rejected.
 
-    Raises SourceError if the first row lacks one of ``columns``. For ``named_by`` see
+    Raises SourceError if the first row lacks one of ``columns``. For ``named_by``, see
     :func:`scramble.formats.csv_file.require_columns`.
     """
     is_first = True
@@ -235,8 +237,8 @@ def log_unused_columns(file: object, columns: Iterable[str]) -> None:
 
 
 def rows_by_key(path: Path, columns: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """Return the content of a JSON file with an object that is not a single row, as in SugarCrepe; None for any other
-    file.
+    """Return the object in a JSON file if it is not a single row, for example SugarCrepe's rows by key. Return None for
+    any other file.
     """
     try:
         if path.suffix.lower() != ".json" or not path.is_file() or _holds_lines(path):
@@ -268,8 +270,8 @@ def _json_rows(path: Path, on_bad: OnBadRow, needs: Sequence[Sequence[str]]) -> 
 
 
 def _is_row(content: Mapping[str, Any], needs: Sequence[Sequence[str]]) -> bool:
-    """Return whether a JSON object is a single row, and not rows by key or values by column. In a single row, a needed
-    column contains a string or a message.
+    """Return whether a JSON object is a single row rather than rows by key or values by column. In a single row, at
+    least one of the needed columns contains a string, a message, or a list of messages.
     """
     values = [content[name] for needed in needs for name in needed if name in content]
     return any(isinstance(value, str) or _is_message(value) for value in values)
@@ -304,9 +306,10 @@ def _opens_list(line: bytes) -> bool:
 def _table_rows(
     path: Path, on_bad: OnBadRow, columns: Mapping[str, str], needs: Sequence[Sequence[str]]
 ) -> Iterator[tuple[int, Any]]:
-    """Yield the rows of a table.
+    """Yield the rows of a CSV or TSV file.
 
-    The needed columns, if any, determine the delimiter. The image column is used to find where a row begins.
+    If the header has the columns of one of the sets in ``needs``, they determine the delimiter. The column with the
+    image paths, if any, is used to find where a row begins.
     """
     names = csv_names(path)
     needed = next((one for one in needs if set(one) <= names), [])

@@ -1,5 +1,5 @@
-"""Reads LLaMA-Factory's ``dataset_info.json``, which describes data sets by name, with the names of columns and message
-keys.
+"""Reads LLaMA-Factory's ``dataset_info.json``, which lists data sets by name, each with its file, column names and
+message keys.
 
 Source: the documentation of LLaMA-Factory's data folder.
 """
@@ -28,7 +28,7 @@ ROLE_TAGS = {
 
 @dataclass(frozen=True)
 class DataSetEntry:
-    """One data set of a ``dataset_info.json``.
+    """Describes one data set of a ``dataset_info.json``.
 
     Attributes:
         file: the data file, or the folder with the data files.
@@ -92,10 +92,10 @@ def find_info(path: Path) -> Path | None:
 
 
 def read_entry(file: Path, name: str | None) -> DataSetEntry:
-    """Return a preference data set of a ``dataset_info.json``. If ``name`` is None, it must be the only one.
+    """Return the preference data set ``name`` of a ``dataset_info.json``. ``name`` may be None if there is only one.
 
     Raises:
-        FormatError: no entry can be selected, or the entry is invalid. The message lists the names to choose from.
+        FormatError: there is no such preference data set, ``name`` is needed to select one, or the entry is invalid.
     """
     entries = {
         key: entry

@@ -29,14 +29,14 @@ FORMATS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
 def write(
     name: str, images: Iterable[ImageRecord], pairs: Iterable[PreferencePair], folder: str | Path
 ) -> tuple[Path, int]:
-    """Write a pair data set in the format of another project.
+    """Write a pair data set in the format ``name``, which is a key of :data:`FORMATS`.
 
     Images are written with unchanged bytes to ``folder/images/``, and rows contain the paths relative to ``folder``.
     For ``trl-parquet``, the parquet file contains the images instead. For ``llama-factory``, a
     ``dataset_info.json`` is also written, and for ``mmpr``, a ``meta.json``.
 
     Returns:
-        The data file, and the number of rows.
+        The path of the data file, and the number of rows.
     Raises:
         FormatError: the format is unknown, a pair's image is missing, or the format cannot represent a pair.
     """
@@ -62,7 +62,7 @@ def write(
 
 
 def _write_lines(path: Path, stream: Iterable[dict[str, Any]], array: bool) -> int:
-    """Write one JSON object per line. With ``array``, the file is one JSON array, still with one row per line."""
+    """Write one row per line, and return the number of rows. With ``array``, the file is a single JSON array."""
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in stream:

@@ -48,13 +48,14 @@ class LocalTable:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the first file."""
+        """The column names of the first file."""
         return _open(self.files[0])[0] if self.files else []
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the number (from 1) and content of each row, read in batches with bounded memory.
+        """Yield the number (from 1) of each row and its values in ``columns``.
 
-        Raises SourceError if a file cannot be read or lacks a column. The message names the file.
+        The rows are read in small batches to limit memory use. Raises SourceError if a file cannot be read or lacks a
+        column. The message names the file.
         """
         number = 0
         for file in self.files:
@@ -87,7 +88,7 @@ def is_table_folder(folder: Path) -> bool:
 def open_local(path: Path, split: str) -> LocalTable:
     """Return the table of one split. ``path`` is a file, or a folder for which :func:`is_table_folder` is true.
 
-    Raises SourceError, which lists the available splits, if there is no such split.
+    Raises SourceError, with the available splits in the message, if ``split`` is not one of them.
     """
     if path.is_file():
         named = _split_of(Path(path.name)) if path.suffix.lower() == ".parquet" else None
@@ -105,8 +106,8 @@ def open_local(path: Path, split: str) -> LocalTable:
 def _check_one_configuration(path: Path, files: list[Path]) -> None:
     """Raise SourceError if several folders each contain the split.
 
-    Hub data sets store their configurations in separate folders (for example, different captions of the same images).
-    Each configuration is a separate table.
+    A data set on the hub can have several configurations, for example different captions of the same images. Each
+    configuration is a separate table in its own folder.
     """
     folders = sorted({_above_split(file.relative_to(path)) for file in files})
     if len(folders) > 1:
@@ -118,13 +119,13 @@ def _check_one_configuration(path: Path, files: list[Path]) -> None:
 
 
 def _above_split(file: Path) -> Path:
-    """Return the folder above the first part of a relative path that names a split, or else the top folder."""
+    """Return the folders of a relative path above the first part that names a split, or ``.`` if no part does."""
     parts = file.parts
     return next((Path(*parts[:n]) for n in range(len(parts)) if _split_of(Path(parts[n])) is not None), Path())
 
 
 def _log_missing_files(path: Path, files: list[Path]) -> None:
-    """Log if files of a numbered series (``-of-00005``) are missing. This can be intended and is not an error."""
+    """Log a message if files of a numbered series (``-of-00005``) are missing, which can be intended."""
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():
         if count < int(total):
@@ -135,7 +136,7 @@ def _log_missing_files(path: Path, files: list[Path]) -> None:
 
 
 def typed_message(error: BaseException) -> str:
-    """Return the message of an error of another library, in one line."""
+    """Return the type and the message of another library's error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -150,7 +151,7 @@ def _refuse(path: Path, split: str, names: list[str]) -> NoReturn:
 def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     """Return the files of a folder that belong to a split.
 
-    Raises SourceError, which lists the available splits, if there is no such split.
+    Raises SourceError, with the available splits in the message, if ``split`` is not one of them.
     """
     splits = _splits(folder, files)
     match = next((name for name in splits if _is(split, {name})), None)
@@ -180,7 +181,7 @@ def _splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
 
 
 def _split_of(file: Path) -> str | None:
-    """Return the split in a relative path: in the file's name, or else in the nearest folder's name."""
+    """Return the split that a relative path names, in the file name or else in the nearest folder name with a split."""
     if shard := _SHARD.fullmatch(file.stem):
         return _NAMES.get(shard[1], shard[1])
     for part in (file.stem, *reversed(file.parts[:-1])):
@@ -191,7 +192,10 @@ def _split_of(file: Path) -> str | None:
 
 
 def _saved(path: Path, split: str) -> LocalTable:
-    """Return the table of a ``Dataset`` written by ``save_to_disk``, whose metadata may name the split."""
+    """Return the table in a folder that ``save_to_disk`` wrote for a ``Dataset``.
+
+    Raises SourceError if the split in the metadata, or ``train`` without metadata, is not ``split``.
+    """
     state, files = _state(path)
     own = re.split(r"[\[+]", str(state.get("_split") or "train"))[0]
     return LocalTable(path, files if _is(split, {own}) else _refuse(path, split, [own]))
@@ -227,7 +231,7 @@ def _state(folder: Path) -> tuple[dict[str, Any], list[Path]]:
 
 
 def _open(file: Path) -> tuple[list[str], Iterator[Any]]:
-    """Return the columns of a file, and its rows in record batches."""
+    """Return the column names of a file and an iterator over its record batches."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -287,7 +291,10 @@ class HubTable:
         self.columns = list(rows.column_names or features)
 
     def rows(self, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the number (from 1) and content of each row. Raises SourceError if the connection is lost."""
+        """Yield the number (from 1) of each row and its values in ``columns``.
+
+        Raises SourceError if the rows cannot be read completely, for example because the connection is lost.
+        """
         try:
             for number, row in enumerate(self._rows, 1):
                 yield number, {column: row.get(column) for column in columns}
@@ -298,8 +305,9 @@ class HubTable:
 
 
 def _check_connection(path: str) -> None:
-    """Raise the error of the connection to the hub after one request, because ``load_dataset`` retries for half a
-    minute.
+    """Send one request to the hub, so that a failed connection raises an error at once.
+
+    ``load_dataset`` would retry for half a minute. In offline mode, no request is sent.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
@@ -310,7 +318,7 @@ def _check_connection(path: str) -> None:
 
 
 def _encoded(feature: Any) -> Any:
-    """Return a feature of the ``datasets`` library in which images are not decoded."""
+    """Return a feature of the ``datasets`` library with image decoding disabled."""
     import datasets
 
     if isinstance(feature, datasets.Image):

@@ -1,4 +1,4 @@
-"""Writes the images of an exported data set as files in a folder, named by image id."""
+"""Writes the images of an exported data set to files that are named by image id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF
 
 
 def write_images(images: Iterable[ImageRecord], folder: str | Path) -> dict[str, Path]:
-    """Write each image's encoded bytes unchanged to ``folder``, and return the file of each id.
+    """Write each image's encoded bytes unchanged to ``folder``, and return the files by image id.
 
     Only one image is in memory at a time. Ids that are not valid file names are converted to unique valid names.
     """
@@ -30,7 +30,7 @@ def write_images(images: Iterable[ImageRecord], folder: str | Path) -> dict[str,
 
 
 def file_name(image_id: str, data: bytes) -> str:
-    """Return a file name for an image: its id with the suffix of its format."""
+    """Return a valid file name for an image, made from its id and the suffix of its format."""
     suffix = next((s for magic, s in SUFFIXES.items() if data.startswith(magic)), "")
     stem = image_id.removesuffix(suffix) if suffix else image_id
     safe = re.sub(r"[^\w.\-]+", "_", stem).lstrip(".")
@@ -40,7 +40,7 @@ def file_name(image_id: str, data: bytes) -> str:
 
 
 def names_of(pair: PreferencePair, names: Mapping[str, str]) -> list[str]:
-    """Return the file names of a pair's images. Raises FormatError, which names the pair and the missing image."""
+    """Return the file names of a pair's images. Raises FormatError if an image is missing from ``names``."""
     missing = [image_id for image_id in pair.image_ids if image_id not in names]
     if missing:
         raise FormatError(

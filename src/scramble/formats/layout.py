@@ -16,10 +16,10 @@ LOOK_AHEAD = 20  # number of rows from which the format of a file is detected
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a data file.
+    """Describes the format and the column names of a data file.
 
     Attributes:
-        format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.
+        format: a name in :data:`scramble.formats.recognise.READABLE`; if None, the format is detected from the columns.
         columns: the file's column name for each name that the format expects.
         section: prefix of the configuration keys in error messages, such as ``data.``.
     """
@@ -29,11 +29,11 @@ class Layout:
     section: str = ""
 
     def renamed(self, row: Any) -> Any:
-        """Return a row with the column names that the format expects."""
+        """Return the row with its columns renamed to the names that the format expects."""
         return renamed(row, self.columns)
 
     def reason(self, text: str) -> str:
-        """Add the user's column names to the reason why a row cannot be used: ``rejected (column bad) is missing``."""
+        """Add the user's column names to a reason, for example ``rejected (column bad) is missing``."""
         if not self.columns:
             return text
         names = "|".join(map(re.escape, self.columns))
@@ -47,7 +47,8 @@ class Layout:
         """Detect the format of a file from its first rows, or check the format that is set. The columns of ``rows`` are
         not renamed yet.
 
-        Raises FormatError. The message names the file's columns and the key that fixes the problem.
+        Raises FormatError if no row has the needed columns, or if no known format matches. The message lists the file's
+        columns.
         """
         rows = [row for row in rows if isinstance(row, Mapping)]
         names = dict.fromkeys(str(name) for row in rows for name in row)
@@ -78,8 +79,8 @@ class Layout:
     def format_of_row(self, row: Any, usual: str) -> str:
         """Return the format of a row with renamed columns, in a file whose first rows have the format ``usual``.
 
-        A row of another known format has that format. Any other row is returned as ``usual``, whose reader reports
-        what the row lacks.
+        If the format is not set and the row has another known format, the result is that format. Otherwise, it is
+        ``usual``, whose reader reports what the row lacks.
         """
         if self.format is not None or not isinstance(row, Mapping):
             return usual
@@ -102,7 +103,10 @@ class Layout:
         return f"{text}: choose one of {seen}"
 
     def _how(self, rows: Sequence[Any], needs: Sequence[Sequence[str]]) -> str:
-        """Return advice on which keys to set, so that the rows have all columns of one of the sets in ``needs``."""
+        """Return advice on which keys to set so that the rows have all columns of one of the sets in ``needs``.
+
+        If no column is missing, the advice is to change the values.
+        """
         present = {name for row in rows for name in row}
         missing = min(([name for name in needed if name not in present] for needed in needs), key=len)
         keys = " ".join(f"{self.section}columns.{name}=<your column>" for name in missing)

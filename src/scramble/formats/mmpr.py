@@ -1,5 +1,5 @@
-"""Reads and writes MMPR, the preference data of InternVL's MPO. Its ``meta.json`` lists sets, and each set is a JSONL
-file.
+"""Reads and writes the ``meta.json`` of MMPR, the preference data of InternVL's MPO. It lists sets, which are JSONL
+files.
 
 A ``meta.json`` is ``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``. A row is
 ``{image, question, chosen, rejected}``, where ``image`` is a path below ``root``, a list of paths, or missing. Source:
@@ -29,9 +29,9 @@ REQUIRED = ("root", "annotation")
 
 @dataclass(frozen=True)
 class MmprSet:
-    """One set of a ``meta.json``: the standard fields, and ``other`` fields, which are written back unchanged.
+    """Contains the standard fields of a set of a ``meta.json``, and ``other`` fields, which are written back unchanged.
 
-    A ``repeat_time`` below 1 is the fraction of rows that is used. Otherwise each row is used
+    A ``repeat_time`` below 1 is the fraction of the rows that is used. Otherwise each row is used
     ``int(repeat_time)`` times.
     """
 
@@ -71,7 +71,7 @@ def read_meta(path: str | Path) -> list[MmprSet]:
     """Return the sets of a ``meta.json``, in the order of the file.
 
     Raises:
-        FormatError: the file is not a ``meta.json``. The message names the set and the field.
+        FormatError: the file is not a valid ``meta.json``. The message names the file and, if possible, the set.
     """
     path = Path(path)
     try:
@@ -163,9 +163,9 @@ def content_keys(path: str | Path, root: str | Path | None = None) -> dict[str, 
 
 
 def used_rows(length: int, repeat_time: float, index: int) -> np.ndarray:
-    """Return the indices of the used rows of a set, shuffled with the index of the set as seed.
+    """Return the indices of the used rows of a set in random order. The seed is the index of the set.
 
-    A ``repeat_time`` below 1 draws this fraction of the rows, rounded down. Otherwise each row occurs
+    If ``repeat_time`` is below 1, this fraction of the rows is drawn, rounded down. Otherwise each row occurs
     ``int(repeat_time)`` times.
     """
     import numpy as np
@@ -204,7 +204,7 @@ def mixture(used: Sequence[np.ndarray], *, resample: bool = False, seed: int = 0
 
 
 class LineFile:
-    """The non-empty lines of a text file by number, read on demand. Only the offsets of the lines are in memory."""
+    """Reads the non-empty lines of a text file by number, on demand. Only the offsets of the lines are in memory."""
 
     def __init__(self, path: str | Path) -> None:
         import numpy as np

@@ -1,4 +1,4 @@
-"""Reads the pairs of any preference data set without opening images, to audit the data sets of other projects."""
+"""Reads the pairs of data sets in all supported formats without opening images, to audit other projects' data."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def read_pairs(
 
     - a data set of this project: a folder with ``pairs.parquet``, or a data folder, from which ``split`` is read;
     - rows of any format in :data:`scramble.formats.recognise.READABLE`, in any form that
-      :func:`scramble.formats.data_files.find_data_files` opens: a file, a folder, a pattern of files, or a hub id;
+      :func:`scramble.formats.data_files.find_data_files` opens: a file, a folder, a glob pattern, or a hub id;
     - an MMPR ``meta.json``; each row of each set is read once;
     - SugarCrepe's JSON, as a file or as a folder with one file per kind.
 
     Args:
         on_bad: called for each row that cannot be used; the row is then skipped. By default, such a row is an error.
-        layout: format and column names of data files. None detects the format.
+        layout: format and column names of data files. If None, the format is detected.
         names: assigns the ids of the images and records where the images are.
         split: the split of a folder or of a hub data set; it is ignored for a single file.
         name: the entry of a ``dataset_info.json``, or the configuration of a hub data set.
@@ -78,7 +78,7 @@ def read_pairs(
 def own_tables(path: Path, split: str) -> Path | None:
     """Return the folder with this project's table of pairs, or None if ``path`` has no such table.
 
-    ``path`` is this folder, its table, or a data folder or run folder, of which ``split`` is selected.
+    ``path`` can be this folder, the table itself, or a data folder or run folder, from which ``split`` is selected.
     """
     if not exists(path):
         return None
@@ -95,7 +95,7 @@ def refuse_settings(path: Path, content: str, settings: Mapping[str, Any]) -> No
 
 
 class PairFile:
-    """A data file of preference data and the format of its rows. The audit and training both read files in this way.
+    """Reads a file of preference data and detects the format of its rows. The audit and training both use this class.
 
     Attributes:
         first: the first rows, unchanged.
@@ -113,7 +113,8 @@ class PairFile:
     def rows(self, on_bad: OnBadRow) -> Iterator[tuple[int, str, Any]]:
         """Yield the number, the format and the content of each row, with columns renamed to those of the format.
 
-        A file may contain rows of several formats. However, SCRAMBLe's release is read as a whole.
+        The format of each row is detected, unless a ``dataset_info.json`` or the settings determine the format, or the
+        first rows have the format of SCRAMBLe's release.
         """
         for number, row in self._file.rows(on_bad, self._layout.columns):
             yield number, self._format_of(row), self._renamed(row)
@@ -165,7 +166,10 @@ def _pair(parsed: ParsedRow, names: ImageNames, folder: Path | None, root: str =
 
 
 def _mmpr_pairs(meta: Path, on_bad: OnBadRow, names: ImageNames) -> Iterator[PreferencePair]:
-    """Yield the pairs of all sets of an MMPR ``meta.json``, each row once. A pair's kind is the name of its set."""
+    """Yield the pairs of all sets of an MMPR ``meta.json``, each row once.
+
+    A pair's kind is the name of its set, unless the row contains the pair's provenance.
+    """
     for one in mmpr.read_meta(meta):
         file, folder = mmpr.resolve(one.annotation, meta), None
         with suppress(FormatError):  # the images are optional
@@ -203,7 +207,8 @@ def _sugarcrepe_pairs(
 ) -> Iterator[PreferencePair]:
     """Yield the pairs of a SugarCrepe file: ``{key: {filename, caption, negative_caption}}``.
 
-    The kind is the file's name (``swap_obj.json`` is ``swap-object``), and the pair's id is the kind and the key.
+    The file name determines the kind (``swap_obj.json`` has the kind ``swap-object``). A pair's id consists of the file
+    name without suffix and the row's key.
     Source: Hsieh et al., SugarCrepe, arXiv 2306.14610.
     """
     is_by_column = {"chosen", "rejected"} <= set(
@@ -230,8 +235,9 @@ class ImageNames:
     """Assigns ids to the images of rows without opening them.
 
     The id of an image is its file name without suffix, if no earlier image has this id. Otherwise (all images of
-    ScienceQA are ``image.png``) the id is the image's path, without suffix if possible. Embedded images with equal
-    bytes are the same image. An image with neither name nor bytes is invalid.
+    ScienceQA are ``image.png``), the id is the image's path, without suffix if possible. If the path cannot be the id
+    either, the id contains a hash. Embedded images with equal bytes have the same id. An image with neither name nor
+    bytes is invalid.
     """
 
     def __init__(self) -> None:
@@ -246,7 +252,7 @@ class ImageNames:
         """Return the ids of a row's images.
 
         Args:
-            images: paths, mappings with ``bytes`` or ``path``, or ids.
+            images: bytes, paths, mappings with ``bytes`` or ``path``, or ids.
             root: distinguishes equal relative paths in different folders.
             folder: the folder that paths are relative to, if known.
 

@@ -1,4 +1,4 @@
-"""Converts all fields of a pair except its texts to one JSON value, so that an import can restore an exported pair."""
+"""Stores the fields of a pair that other formats lack as one JSON value, so that an import can restore the pair."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def pair_from(
 ) -> PreferencePair:
     """Create a pair from its texts (prompt, chosen, rejected) and its provenance, if any.
 
-    A row from other software has no provenance. The id of its pair is a content key of images and texts, and the kind
-    is ``unknown``.
+    A row from other software has no provenance. The id of its pair is a content key of the image ids and texts, and
+    the kind is ``unknown``.
 
     Raises:
-        FormatError: the provenance was not written by this project.
+        FormatError: ``record`` is not valid provenance.
     """
     if isinstance(record, str):
         record = json.loads(record) if record else None
@@ -59,9 +59,10 @@ def pair_from(
 
 
 def _validated(record: Mapping[str, Any], chosen: int, rejected: int) -> dict[str, Any]:
-    """Check that provenance values have the types of their fields, and that edits are within the texts.
+    """Return the provenance as a dictionary.
 
-    ``chosen`` and ``rejected`` are the lengths of the texts.
+    Raises FormatError if a field is missing, unknown or of the wrong type, or if an edit is outside the texts, whose
+    lengths are ``chosen`` and ``rejected``.
     """
 
     def number(value: Any) -> bool:

@@ -1,8 +1,8 @@
-"""Parses rows of other projects' preference data: pure functions from a row to texts, conversation and images.
+"""Parses rows of other projects' preference data into a conversation, answers and images.
 
-The layouts follow the documentation of the projects: TRL's vision preference data, LLaMA-Factory's ranking data,
-ms-swift's RLHF data, OpenAI's preference data, MMPR, RLAIF-V, RLHF-V, VLFeedback, LLaVA-RLHF, and SCRAMBLe's release,
-whose layout POVID shares.
+The layouts follow the documentation of TRL's vision preference data, LLaMA-Factory's ranking data, ms-swift's RLHF
+data, OpenAI's preference data, MMPR, RLAIF-V, RLHF-V, VLFeedback, LLaVA-RLHF, and SCRAMBLe's release. POVID has the
+layout of SCRAMBLe's release.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ParsedRow:
-    """The texts and images of a row, independent of its format.
+    """Contains the texts and images of a row in a form that is the same for all formats.
 
     Attributes:
-        messages: the conversation before the answers; empty in rows without prompt.
+        messages: the conversation before the answers; empty if the row has no prompt.
         chosen: the preferred answer.
         rejected: one or several rejected answers.
-        images: paths, mappings with ``bytes`` or ``path``, or ids.
+        images: bytes, paths, mappings with ``bytes`` or ``path``, or ids.
         provenance: all other fields of the pair, if this project wrote the row.
         edits: the spans that differ between the chosen and the first rejected answer, if the format marks them.
         details: further fields of the row to store with the pair.
@@ -59,7 +59,8 @@ class ParsedRow:
 def parsed_pair(parsed: ParsedRow, image_ids: tuple[str, ...]) -> PreferencePair:
     """Create a pair from a parsed row. ``image_ids`` are the ids of the row's images.
 
-    Raises FormatError if the texts cannot form a pair, or if there are placeholders, but not one per image.
+    Raises FormatError if the texts cannot form a pair, or if the number of placeholders is neither 0 nor the number
+    of images.
     """
     history, prompt = history_and_prompt(parsed.messages, len(image_ids))
     rejected, *others = parsed.rejected
@@ -89,10 +90,10 @@ ORIGIN = ("origin_dataset", "ds_name")  # columns with the name of the data set 
 
 
 def from_answers(row: Row) -> ParsedRow:
-    """Parse a row with two answers (:data:`ANSWERS`) and a prompt (:data:`PROMPTS`), as texts or messages.
+    """Parse a row with answers (:data:`ANSWERS`) and a prompt (:data:`PROMPTS`), each as text or messages.
 
-    The prompt may be a separate column or the turns before the answers (TRL's implicit prompt). Without a prompt, the
-    result has no messages.
+    The prompt may be in a separate column, or consist of the turns before the answers (TRL's implicit prompt). Without
+    a prompt, the result has no messages.
     """
     names = max(ANSWERS, key=lambda pair: len(set(pair) & set(row)))
     before, chosen = answer_of(row[names[0]], names[0])
@@ -116,9 +117,7 @@ def from_trl(row: Row) -> ParsedRow:
 
 
 def from_llama_factory(row: Row) -> ParsedRow:
-    """Parse a row of LLaMA-Factory's ranking data, with ``conversations`` or the columns of LLaMA-Factory's Alpaca
-    layout.
-    """
+    """Parse a row of LLaMA-Factory's ranking data, in the ShareGPT or Alpaca layout."""
     if "conversations" not in row:
         return from_answers(row)
     messages = _with_columns(row, messages_of(row["conversations"], "conversations"))
@@ -131,7 +130,8 @@ def from_ms_swift(row: Row) -> ParsedRow:
     """Parse a row of ms-swift.
 
     ``messages`` ends with the chosen answer. The rejected answer is in ``rejected_response``, or at the end of
-    ``rejected_messages``. ``rejected_images`` must be equal to ``images``, because a pair has one set of images.
+    ``rejected_messages``. ``rejected_images``, if any, must be equal to the row's other images, because both
+    answers of a pair have the same images.
     """
     *before, last = messages_of(row["messages"], "messages")
     if last.role != "assistant":
@@ -175,7 +175,7 @@ def from_mmpr(row: Row) -> ParsedRow:
 def without_placeholders(text: str, images: int) -> str:
     """Return a question without its image placeholders.
 
-    Raises FormatError unless the question has 0 or ``images`` placeholders.
+    Raises FormatError if the number of placeholders is neither 0 nor ``images``.
     """
     places = text.count(IMAGE)
     if places and places != images:
@@ -187,7 +187,7 @@ def without_placeholders(text: str, images: int) -> str:
 def from_rlhf_v(row: Row) -> ParsedRow:
     """Parse a row of RLHF-V, whose ``text`` is a JSON object with question, chosen and rejected.
 
-    The corrected spans, which are the differences of the two answers, become the pair's edits.
+    The spans that differ between the two answers become the pair's edits.
     """
     text = row["text"]
     try:
@@ -201,14 +201,14 @@ def from_rlhf_v(row: Row) -> ParsedRow:
 
 
 def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
-    """Parse the pairs of a VLFeedback row, which has answers of several models with ratings (1 to 5) of several
-    aspects.
+    """Parse the pairs of a VLFeedback row, which has answers of several models.
 
-    The rating of an answer is the mean over its aspects. ``details`` contains the ratings of the chosen and rejected
-    answers.
+    Several aspects of each answer are rated from 1 to 5. The rating of an answer is the mean over these aspects.
+    ``details`` contains the ratings of the chosen and rejected answers.
 
     Args:
-        all_pairs: True pairs each answer with all answers of a lower rating; False pairs only the best with the worst.
+        all_pairs: whether to pair each answer with all answers of a lower rating. If false, only the best answer is
+            paired with the worst.
 
     Raises:
         FormatError: fewer than two answers are rated, or no answer with a lower rating than the best one has a
@@ -263,8 +263,8 @@ def from_llava_rlhf(row: Row) -> ParsedRow:
     """Parse a row of LLaVA-RLHF's human preferences.
 
     ``preference`` is the number of the preferred output. ``conversations`` may end with an answer of LLaVA-Instruct,
-    which annotators did not compare. The answer is removed, as in LLaVA-RLHF's reward model. ``details`` contains
-    ``hallucination``: whether annotators saw a hallucination.
+    which annotators did not compare. This answer is removed, as in LLaVA-RLHF's reward model. If the row states whether
+    annotators saw a hallucination, ``details`` contains the value as ``hallucination``.
     """
     number = str(row["preference"]).removesuffix(".0")  # a column with an empty cell contains floats
     if number not in ("1", "2"):
@@ -280,7 +280,7 @@ def from_llava_rlhf(row: Row) -> ParsedRow:
 
 
 def _output(value: Any, what: str) -> str:
-    """Return the text of an output: a string, or a message of ShareGPT from any sender, such as the name of a model."""
+    """Return the text of an output, which is a string or a ShareGPT message from any sender, such as a model."""
     return require_string(value.get("value") if isinstance(value, Mapping) else value, what).strip()
 
 
@@ -309,7 +309,7 @@ def from_scramble_release(row: Row) -> ParsedRow:
 
 
 def images_of(row: Row) -> list[Any]:
-    """Return the images of a row in ``images`` or ``image``: paths, mappings with ``bytes`` or ``path``, or ids."""
+    """Return the images of a row in ``images`` or ``image``: bytes, paths, mappings with bytes or a path, or ids."""
     for key in OTHER_MEDIA:
         if row.get(key):
             raise FormatError(f"{key.removesuffix('s')} is not supported: remove the rows with a value in {key}")
@@ -322,13 +322,13 @@ def images_of(row: Row) -> list[Any]:
 
 
 def _images(row: Row, messages: Sequence[ChatMessage]) -> list[Any]:
-    """Return the images of a row or of its messages. If there are none, return the name of the row's image, if any."""
+    """Return the images of a row or of its messages. If there are none, return the row's image name or path, if any."""
     inline = [image for message in messages for image in message.images]
     return images_of(row) or inline or [row[name] for name in IMAGE_NAMES if row.get(name) not in (None, "")][:1]
 
 
 def _with_columns(row: Row, messages: list[ChatMessage], prompt: str = "") -> list[ChatMessage]:
-    """Return the conversation, extended with the columns of the Alpaca layout.
+    """Return the conversation, extended with the content of the columns of the Alpaca layout.
 
     These columns are ``system``, ``history`` as (question, answer) pairs, and ``input`` or ``query``, which continues
     the text of ``instruction``.

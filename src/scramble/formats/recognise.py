@@ -23,7 +23,7 @@ _TEXTS = (*chain(*readers.ANSWERS), *readers.PROMPTS, *readers.CONTEXT)
 
 @dataclass(frozen=True)
 class RowFormat:
-    """A format of rows.
+    """Describes how to recognise and parse the rows of a format.
 
     Attributes:
         needs: sets of columns; a row must have all columns of one set.
@@ -38,7 +38,7 @@ class RowFormat:
     uses: tuple[str, ...] = ()
 
     def has_columns(self, row: Collection[str]) -> bool:
-        """Return whether a row has all columns of one of the sets."""
+        """Return whether a row has all columns of one of the sets in ``needs``."""
         return any(set(needed) <= set(row) for needed in self.needs)
 
     @property
@@ -123,7 +123,7 @@ def recognise(row: Row) -> str:
 
 
 def parse_row(name: str, row: Row, *, all_pairs: bool = False) -> list[ParsedRow]:
-    """Parse a row of a named format; ``all_pairs`` is an option of :func:`readers.from_vlfeedback`.
+    """Parse a row of the format ``name``. ``all_pairs`` is an option of :func:`readers.from_vlfeedback`.
 
     Raises:
         FormatError, RecordError, KeyError: the row cannot be used, or lacks a column.
@@ -138,10 +138,11 @@ _ONE_ANSWER = {"id", "image", "images", "conversations", "messages", "system", "
 
 
 def nearest_format(columns: Collection[str]) -> tuple[tuple[str, ...], str]:
-    """Return the columns of the format with the smallest share of missing columns, and what the row lacks.
+    """Return the columns of the format with the smallest fraction of missing columns, and a text that says what the row
+    lacks.
 
-    If no format has any of the columns, TRL's format is returned. For conversations without a second answer, the
-    columns are empty and the text describes the fault.
+    If no format has any of the columns, the format is TRL's. For a conversation without a second answer, no columns are
+    returned, and the text describes this fault.
     """
     sets = [(name, needed) for name, row_format in READABLE.items() for needed in row_format.needs]
     name, needed = min(sets, key=lambda one: (len(set(one[1]) - set(columns)) / len(one[1]), one[0] != "trl"))

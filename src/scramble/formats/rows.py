@@ -6,8 +6,8 @@
 - SCRAMBLe: see :mod:`scramble.formats.scramble`.
 - MMPR (InternVL's MPO): ``question`` / ``chosen`` / ``rejected``, ``image`` (a path, a list of paths, or missing).
 
-Image placeholders are ``<image>``, one per image, before the text. TRL's messages have typed parts instead. A row
-of these formats has only one rejected answer, so the provenance contains the others.
+The text follows one ``<image>`` placeholder per image. TRL's messages have typed parts instead. A row of these
+formats has only one rejected answer, so the provenance contains the pair's other rejected answers.
 :mod:`scramble.formats.readers` contains the inverse functions.
 """
 
@@ -24,7 +24,7 @@ from scramble.records import PreferencePair
 
 
 def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
-    """Return a row of vision data for TRL's DPOTrainer."""
+    """Return a row in the format of TRL's vision preference data."""
 
     def message(role: str, text: str, num_images: int = 0) -> dict[str, Any]:
         parts: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
@@ -40,7 +40,7 @@ def to_trl(pair: PreferencePair, images: Sequence[Any]) -> dict[str, Any]:
 
 
 def to_llama_factory(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """Return a row of LLaMA-Factory's sharegpt ranking format."""
+    """Return a row in LLaMA-Factory's sharegpt ranking format."""
     return {
         "conversations": sharegpt_turns(pair, IMAGE),
         "chosen": {"from": "gpt", "value": pair.chosen},
@@ -58,7 +58,7 @@ DATASET_INFO = {
 
 
 def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """Return a row of ms-swift's RLHF format."""
+    """Return a row in ms-swift's RLHF format."""
     turns = [{"role": turn.role, "content": IMAGE * turn.num_images + turn.text} for turn in pair.conversation]
     return {
         "messages": [*turns, {"role": "assistant", "content": pair.chosen}],
@@ -69,7 +69,9 @@ def to_ms_swift(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
 
 
 def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """Return a row of MMPR. ``image`` is a path for one image, a list for several images, and absent without images.
+    """Return a row in the format of MMPR.
+
+    ``image`` is a path for one image and a list of paths for several images. Without images, the key is missing.
 
     Raises FormatError for a pair with earlier turns, which the format cannot represent.
     """
@@ -90,7 +92,7 @@ def to_mmpr(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
 
 
 def to_scramble_release(pair: PreferencePair, images: Sequence[str]) -> dict[str, Any]:
-    """Return a row of SCRAMBLe's release. Raises FormatError unless the pair has one image, as the format requires."""
+    """Return a row in the format of SCRAMBLe's release. Raises FormatError unless the pair has exactly one image."""
     if len(images) != 1:
         raise FormatError(
             f"pair {pair.pair_id} has {len(images)} images, but a row of SCRAMBLe's format has exactly one: export to "

@@ -2,7 +2,8 @@
 row.
 
 Source: Mishra, Saenko, Saligrama, "SCRAMBLe", arXiv 2504.04740; the data file of its repository
-(``data/synthetic_data.json``, images of COCO 2017 train). The text of a human turn is ``<image>\\ncaption:``.
+(``data/synthetic_data.json``, images of COCO 2017 train). The human turn of a ``rearrange`` row is
+``<image>\\ncaption:``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ YES_NO_ANSWERS = {"yes", "no"}
 
 @dataclass(frozen=True)
 class ReleaseRow:
-    """Image path, conversation before the answers, and the two answers of a row."""
+    """Contains the image path, the conversation before the answers, and the two answers of a row."""
 
     image: str
     messages: list[ChatMessage]
@@ -30,8 +31,8 @@ class ReleaseRow:
 
     @property
     def kind(self) -> str:
-        """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, and ``unknown`` for all other rows, for
-        example POVID's.
+        """``yes-no`` or ``rearrange`` for the questions of SCRAMBLe's release, and ``unknown`` for other questions, for
+        example those of POVID.
         """
         if {self.chosen.lower().strip("."), self.rejected.lower().strip(".")} == YES_NO_ANSWERS:
             return "yes-no"
@@ -42,7 +43,7 @@ def release_row(row: Any) -> ReleaseRow:
     """Parse one row.
 
     Raises:
-        FormatError, RecordError: the row is incomplete. The message names the missing part.
+        FormatError, RecordError: the row is incomplete or invalid. The message describes the fault.
     """
     if not isinstance(row, dict):
         raise RecordError("not a JSON object")

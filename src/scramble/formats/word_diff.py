@@ -13,7 +13,7 @@ _LONG = 2000  # tokens; the exact diff of longer texts takes up to seconds
 
 
 def word_edits(chosen: str, rejected: str) -> tuple[Edit, ...]:
-    """Return the spans that differ between two texts, from a word diff."""
+    """Return the spans that differ between two texts, found with a word-level diff."""
     first, second = list(_TOKEN.finditer(chosen)), list(_TOKEN.finditer(rejected))
     # With autojunk, matches do not begin at frequent tokens such as blanks, which saves most of the time.
     is_long = max(len(first), len(second)) > _LONG
