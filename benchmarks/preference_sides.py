@@ -204,9 +204,9 @@ def run_scramble(args: argparse.Namespace) -> None:
 
 
 def floor(args: argparse.Namespace, vlm: Any, data: tuple[list[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Return the operations that a step requires, the image tokens per sequence, and the tokens of all sequences.
+    """Count the floating-point operations of a step, the image tokens per sequence, and the tokens of all sequences.
 
-    On a CPU, the result also contains the seconds of the operations, with each product timed alone. On a GPU, it
+    On a CPU, the result also contains the seconds of the matrix products, each of which is timed alone. On a GPU, it
     contains the rate of a large bfloat16 product.
     """
     from floor import count_products, floor_seconds, matrix_rate

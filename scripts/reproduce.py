@@ -16,7 +16,10 @@ SECTIONS = ("table", "dir", "size", "seeds", "more", "judge", "only", "list")
 
 
 def fill_paths(cfg: DictConfig) -> None:
-    """Require the paths that the selected size needs. With ``list=true``, placeholders replace missing paths."""
+    """Raise ConfigError if a path that the selected size needs is not set and ``list`` is false.
+
+    Placeholders replace all other paths that are not set.
+    """
     needed = {name for run in cfg.table.runs.values() for name in run.get(cfg.size, {}).get("needs", [])}
     missing = sorted(f"paths.{name}" for name in needed if OmegaConf.is_missing(cfg.paths, name))
     if missing and not cfg.list:

@@ -45,7 +45,7 @@ def _rules() -> tuple[
 
 @lru_cache(maxsize=100_000)
 def singular(word: str) -> str:
-    """Return the singular of a word, as given by pattern's ``singularize``."""
+    """Return the singular that pattern's ``singularize`` returns for a word."""
     unchanged, ie, irregular, prepositions, endings = _rules()
     head, *rest = word.split("-")
     if rest and rest[0] in prepositions:
@@ -85,7 +85,7 @@ _NOUN_ENDINGS = {
     "men": "man",
     "ies": "y",
 }
-"""WordNet's endings of nouns: a plural ending and the singular ending that replaces it."""
+"""WordNet's endings of nouns: maps each plural ending to the singular ending that replaces it."""
 
 
 def noun_lemma(word: str, vocabulary: Collection[str]) -> str:

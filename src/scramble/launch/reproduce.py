@@ -57,7 +57,7 @@ class Step:
         return shlex.join(["python", f"scripts/{self.script}.py", *self.overrides])
 
     def missing(self) -> list[Path]:
-        """Return the files that do not exist or are not finished."""
+        """Return the files that do not exist or that record an unfinished stage."""
         return [
             path
             for path in self.makes
