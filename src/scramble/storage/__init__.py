@@ -1,1 +1,1 @@
-"""Stores data on disk: atomic files, content keys, JSON lines, record tables, locks and cache folders."""
+"""Provides atomic files, content keys, JSON lines, record tables, locks and cache folders."""

@@ -1,4 +1,4 @@
-"""Writes files atomically, and reads files with one-line error messages."""
+"""Writes files atomically, and reads files. Faults of files and folders raise StoreError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 STAGE_FILE = "stage.json"
-"""Name of the file in a stage's folder with its status, settings and summary."""
+"""Name of the file with the status, the settings and the summary of a stage, in the folder of the stage."""
 
 
 class StoreError(RuntimeError):
@@ -59,9 +59,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """Yield the path of a new folder, which is renamed to ``folder`` when the block ends without an error.
+    """Yield a path at which the block creates a folder, which is renamed to ``folder`` after the block.
 
-    ``folder`` must be empty or must not exist. Raises StoreError if the folder cannot be written.
+    If the block raises an error, its folder is deleted. ``folder`` must be empty or must not exist. Raises StoreError
+    if ``folder`` cannot be written.
     """
     folder = Path(folder)
     with writing(folder):
@@ -85,8 +86,9 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def stage_status(folder: str | Path) -> str | None:
-    """Return the status in the record of a stage's folder (``running``, ``stopped``, ``failed`` or ``finished``), or
-    None if there is no record.
+    """Return the status in the record of a stage's folder, or None if there is no record.
+
+    The status is ``running``, ``stopped``, ``failed`` or ``finished``.
     """
     file = Path(folder) / STAGE_FILE
     return str(read_json(file)["status"]) if file.is_file() else None
@@ -104,8 +106,9 @@ BLANK = codecs.BOM_UTF8 + b" \t\r\n"
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a file, without converting line ends. A byte-order mark selects the
-    encoding; the default is UTF-8.
+    """Return the text of a file, without converting line ends.
+
+    A byte-order mark selects the encoding; the default is UTF-8.
 
     Raises StoreError, which names the file, if the file is missing or has another encoding.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 
 def content_key(*parts: Any) -> str:
-    """Return the hex digest (16 digits) of JSON-like values. Equal values have the same key on every machine."""
+    """Return a hex digest (16 digits) of JSON-like values, which is the same on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=json_value)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

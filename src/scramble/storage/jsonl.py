@@ -1,4 +1,4 @@
-"""Appends rows to JSON lines files, and reads these files with line numbers in error messages."""
+"""Appends rows to JSON lines files, and reads these files. Error messages about rows contain line numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JsonLines:
     Opening the file removes an incomplete last line, which a killed process may have left.
 
     Args:
-        path: the file; the folder of the file is created.
+        path: the file; its folder is created.
         sync: whether to wait until the rows are on disk, so that a crash of the machine loses no rows. Waiting takes
             milliseconds per call. Choose False for rows that are written again after an interruption.
     """
@@ -43,11 +43,11 @@ class JsonLines:
                 file.truncate(data.rfind(b"\n") + 1)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row to disk. Raises StoreError if the row cannot be written; earlier rows are kept."""
+        """Append one row to the file. Raises StoreError if the row cannot be written; earlier rows are kept."""
         self.extend([row])
 
     def extend(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write several rows to disk. Raises StoreError if the rows cannot be written; earlier rows are kept."""
+        """Append several rows to the file. Raises StoreError if the rows cannot be written; earlier rows are kept."""
         with writing(self.path):
             self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
@@ -67,7 +67,7 @@ class JsonLines:
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSONL file. An incomplete last line is skipped. A missing file has no rows.
 
-    Raises StoreError if a line is not a JSON object; the message names the line.
+    Raises StoreError if the file cannot be read or a line is not a JSON object; the message names the line.
     """
     path = Path(path)
     if not path.exists():
@@ -109,8 +109,8 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
 def json_values(line: bytes) -> list[Any]:
     """Return the JSON values on a line. Several values must be separated by carriage returns (old line ends).
 
-    A leading byte-order mark and raw control characters in strings are accepted. Raises ValueError for any other
-    content.
+    A leading byte-order mark and raw control characters in strings are accepted. Raises ValueError if the line
+    contains anything else.
     """
     try:
         text = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip(" \t\r\n")

@@ -1,4 +1,4 @@
-"""Locks folders that only one job at a time may write, and waits for files of another process."""
+"""Locks folders to which only one job at a time may write, and waits for files that another process creates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 def is_locked(folder: str | Path) -> bool | None:
     """Return whether a job holds the lock on ``folder``, or None if this cannot be determined.
 
-    The function does not wait. It holds a shared lock for a moment, for which the lock file need not be writable.
+    The function does not wait. It briefly holds a shared lock, for which the lock file need not be writable.
     """
     try:
         with (Path(folder) / LOCK_FILE).open("r") as handle:
@@ -51,7 +51,7 @@ def is_locked(folder: str | Path) -> bool | None:
 
 
 def wait_for(path: str | Path, ready: Callable[[], bool], seconds: float = 24 * 3600) -> None:
-    """Wait until ``ready()`` while another process of the job creates ``path``. Raises StoreError after ``seconds``."""
+    """Wait until ``ready()`` is true, while another process creates ``path``. Raises StoreError after ``seconds``."""
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:

@@ -91,7 +91,7 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
 
 
 class TableWriter:
-    """Writes records one by one to a parquet table; see :func:`open_table`. ``count`` is the number of records."""
+    """Writes records one by one to a parquet table; see :func:`open_table`. ``count`` is the number written so far."""
 
     def __init__(self, path: Path, record_type: type) -> None:
         import pyarrow.parquet as pq

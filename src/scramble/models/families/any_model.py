@@ -1,7 +1,7 @@
-"""Supports models of transformers' image-text-to-text classes that have no family of their own.
+"""Supports models without a family of their own, with transformers' image-text-to-text classes.
 
 A token trie needs facts about a model that only a family provides. Each sequence is therefore a separate row in a batch
-of the model's own ``forward`` (:mod:`scramble.models.rows`). The module paths are read from the model.
+for the model's own ``forward`` (:mod:`scramble.models.rows`). The module paths are read from the model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOT_INPUTS = ("input_ids", "attention_mask", "labels")  # PaliGemma's processor 
 
 
 class AnyModel(Family):
-    """A model of ``AutoModelForImageTextToText`` without support for token tries.
+    """Supports a model of ``AutoModelForImageTextToText``, without token tries.
 
     Args:
         name: the model type; by default the class attribute ``name``.
@@ -120,8 +120,8 @@ class AnyModel(Family):
     ) -> Prompt:
         """Return the token ids of a prompt. ``Prompt.images`` holds all other inputs of ``model.forward``.
 
-        The other inputs include ``token_type_ids`` and ``cross_attention_mask``, which have one value per token. Raises
-        ModelError; see :meth:`check_text`.
+        Depending on the model, the other inputs include ``token_type_ids`` or ``cross_attention_mask``. Raises
+        ModelError as described in :meth:`check_text`.
         """
         self.check_text(processor, text, history)
         batch = processor(
@@ -136,14 +136,14 @@ class AnyModel(Family):
     def num_tokens(
         self, processor: Any, text: str, sizes: Sequence[tuple[int, int]] = (), history: Sequence[Turn] = ()
     ) -> int:
-        """Return the length in tokens of a prompt with images of these sizes, by encoding blank images."""
+        """Return the length in tokens of a prompt with images of these sizes, by encoding it with blank images."""
         images = [Image.new("RGB", (width, height)) for height, width in sizes]
         return len(self.encode_prompt(processor, text, images, history).input_ids)
 
     # -------------------------------------------------------------------------------------------- parts of the model
 
     def feature_tokens(self, config: Any) -> frozenset[int]:
-        """Return the id of the image placeholder, or an empty set if the configuration does not name the id."""
+        """Return the id of the image placeholder, or an empty set if the configuration does not contain the id."""
         token = getattr(config, "image_token_id", None)
         token = getattr(config, "image_token_index", None) if token is None else token
         return frozenset() if token is None else frozenset({int(token)})
@@ -169,7 +169,7 @@ class AnyModel(Family):
 
 
 class PaliGemma(AnyModel):
-    """PaliGemma and PaliGemma 2. A sequence consists of image, BOS, text, line break, answer and EOS.
+    """Supports PaliGemma and PaliGemma 2. A sequence consists of image, BOS, text, line break, answer and EOS.
 
     There is no chat template, and the processor adds BOS and the line break. A prompt needs an image. The prompt's
     tokens (``token_type_ids`` 0) attend to each other bidirectionally, and the answer's tokens (1) attend causally.
@@ -198,7 +198,7 @@ class PaliGemma(AnyModel):
 
 
 def _outside(module: nn.Module, text: Sequence[nn.Module]) -> list[nn.Module]:
-    """Return the largest modules with parameters that are outside the modules ``text`` and contain none of them."""
+    """Return the largest modules that have parameters, are outside ``text`` and contain no module of ``text``."""
     modules = []
     for child in module.children():
         if any(child is part for part in text):

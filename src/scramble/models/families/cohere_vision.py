@@ -9,7 +9,10 @@ from scramble.models.family import Family
 
 
 class AyaVision(Family):
-    """Aya Vision: up to 12 tiles of 364 px and a thumbnail, each with an index token followed by 169 image tokens."""
+    """Supports Aya Vision, with up to 12 tiles of 364 px and, if there are several tiles, a thumbnail.
+
+    A marker of each tile is followed by 169 image tokens.
+    """
 
     name = "aya_vision"
     model_types = ("aya_vision",)
@@ -17,8 +20,9 @@ class AyaVision(Family):
 
 
 class Cohere2Vision(AyaVision):
-    """Command A Vision: up to 12 tiles of 512 px and a thumbnail, each with 256 image tokens followed by a line
-    break.
+    """Supports Command A Vision, with up to 12 tiles of 512 px and, if there are several tiles, a thumbnail.
+
+    The 256 image tokens of each tile are followed by a line break.
     """
 
     name = "cohere2_vision"

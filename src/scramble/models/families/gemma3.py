@@ -9,7 +9,7 @@ from scramble.models.family import Family, ModelError, check_image_token
 
 
 class Gemma3(Family):
-    """Gemma 3: one view of 896 px with 256 tokens.
+    """Supports Gemma 3, with one view of 896 px and 256 tokens per image.
 
     The tokens of an image attend to each other bidirectionally. Five out of every six decoder layers have a sliding
     window, which also limits the attention to earlier tokens of the same image. Images are not divided into crops,

@@ -20,14 +20,14 @@ TOKEN_LIMITS = (70, 140, 280, 560, 1120)  # per image; transformers accepts only
 
 
 class PresentParts(ProcessorMixin):
-    """Drops missing parts, which the native class passes as None, because ``ProcessorMixin`` rejects their names."""
+    """Drops parts that the native class passes as None, because ``ProcessorMixin`` would reject their names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{name: part for name, part in kwargs.items() if part is not None})
 
 
 class Gemma4ImageProcessor(ImageOnly, Gemma4Processor, PresentParts):
-    """The native processor without its video and audio parts."""
+    """Provides the native processor without its video and audio parts."""
 
     video_processor_type = "Gemma4VideoProcessor"
 
@@ -50,11 +50,11 @@ class Gemma4ImageProcessor(ImageOnly, Gemma4Processor, PresentParts):
 
 
 class Gemma4(Family):
-    """Gemma 4: an image keeps its aspect ratio and is represented by at most 280 tokens.
+    """Supports Gemma 4, in which an image keeps its aspect ratio and has at most 280 tokens by default.
 
     In layers with a sliding window, the tokens of an image attend to each other bidirectionally, except in E2B and E4B.
     These two models have per-layer token embeddings, and their later layers use the keys and values of earlier layers.
-    Logits are bounded to (-30, 30).
+    Logits are soft-capped to (-30, 30).
     """
 
     name = "gemma4"
@@ -70,9 +70,9 @@ class Gemma4(Family):
     processor_class = choose_processor(Gemma4Config, Gemma4Processor, Gemma4ImageProcessor)
 
     def set_max_pixels(self, processor: Any, max_pixels: int) -> None:
-        """Set the maximum number of tokens per image to the largest number that needs at most ``max_pixels`` pixels.
+        """Set the maximum number of tokens per image to the largest value that needs at most ``max_pixels`` pixels.
 
-        The maximum is never raised above the released one. Raises ModelError if even the smallest number of tokens
+        The function never raises the processor's maximum. Raises ModelError if even the smallest supported value
         needs more pixels.
         """
         images = processor.image_processor
@@ -120,11 +120,11 @@ class Gemma4(Family):
         return by_prompt(per_image, [len(inputs["pixel_values"]) for inputs in images])
 
     def embed_tokens(self, model: Any, input_ids: Tensor) -> Tensor:
-        """Return the token embeddings (..., D) of ids (...). Generated placeholders are embedded as padding."""
+        """Return the token embeddings (..., D) of ids (...). Placeholders are embedded as padding."""
         return super().embed_tokens(model, without_placeholders(model.config, input_ids))
 
     def decoder_inputs(self, model: Any, input_ids: Tensor | None) -> dict[str, object]:
-        """Return the per-layer embeddings of the tokens, for models that have them."""
+        """Return the per-layer embeddings of the tokens, or an empty dictionary if there are none."""
         if input_ids is None or not model.config.get_text_config().hidden_size_per_layer_input:
             return {}
         ids = without_placeholders(model.config, input_ids)

@@ -12,13 +12,13 @@ from scramble.models.families.qwen_vl import QwenVL
 
 
 class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
-    """The native processor without its video part. GLM-4.6V's processor treats images in the same way."""
+    """Provides the native processor without its video part. GLM-4.6V's processor treats images in the same way."""
 
     video_processor_type = "Glm4vVideoProcessor"
 
 
 class Glm4v(QwenVL):
-    """GLM-4.1V and GLM-4.6V-Flash: images and positions as in Qwen-VL.
+    """Supports GLM-4.1V and GLM-4.6V-Flash, whose images and positions are encoded as in Qwen-VL.
 
     If a model can answer without thinking, prompts have the chat template's format for this mode. GLM-4.1V-Thinking
     does not have this mode. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat
@@ -44,7 +44,7 @@ class Glm4v(QwenVL):
 
 
 class Glm4vMoe(Glm4v):
-    """GLM-4.5V and GLM-4.6V, mixtures of experts.
+    """Supports GLM-4.5V and GLM-4.6V, which are mixtures of experts.
 
     LoRA adapts only the attention layers. The other linear layers belong to the shared experts and to the first layer's
     MLP. They are excluded, because PEFT interprets their names as the fused weights of the routed experts for this

@@ -13,7 +13,7 @@ from scramble.trie.backbone import ImageInputs
 
 
 class Idefics(Family):
-    """Idefics3 and SmolVLM: tiles and a global view with 64 to 169 tokens each.
+    """Supports Idefics3 and SmolVLM, which divide an image into tiles and a global view with 64 to 169 tokens each.
 
     SmolVLM's processor has a video part, which needs torchvision and num2words.
     """

@@ -11,7 +11,7 @@ from scramble.models.family import Family
 
 
 class InternVLImageProcessor(ImageOnly, InternVLProcessor):
-    """The native processor without its video part."""
+    """Provides the native processor without its video part."""
 
     video_processor_type = "InternVLVideoProcessor"
 
@@ -29,7 +29,7 @@ class InternVLImageProcessor(ImageOnly, InternVLProcessor):
 
 
 class InternVL(Family):
-    """InternVL: 1 to 12 tiles of 448 px and a thumbnail, with 256 tokens each."""
+    """Supports InternVL, with 1 tile, or 2 to 12 tiles and a thumbnail, of 448 px and 256 tokens each."""
 
     name = "internvl"
     model_types = ("internvl",)

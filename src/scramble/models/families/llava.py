@@ -21,7 +21,7 @@ SYSTEM = (
 
 
 class LlavaOnevisionImageProcessor(ImageOnly, LlavaOnevisionProcessor):
-    """The native processor of LLaVA-OneVision without its video part."""
+    """Provides the native processor of LLaVA-OneVision without its video part."""
 
     video_processor_type = "LlavaOnevisionVideoProcessor"
 
@@ -51,10 +51,10 @@ class LlavaOnevisionImageProcessor(ImageOnly, LlavaOnevisionProcessor):
 
 
 class Llava(Family):
-    """LLaVA-1.5 (336 px, 576 tokens) and LLaVA-Interleave (384 px, 729 tokens): one view per image.
+    """Supports LLaVA-1.5 (336 px, 576 tokens) and LLaVA-Interleave (384 px, 729 tokens), with one view per image.
 
     LLaVA-1.5 was trained on images padded to squares (``square_padding``). Its prompt has the format used in training:
-    BOS, system message, ``USER:``, image, a line break, text, ``ASSISTANT:``, and EOS after the answer.
+    BOS, system message, ``USER:``, image, a line break, text and ``ASSISTANT:``. EOS follows the answer.
 
     Several chat templates differ from the format used in training. Templates with Vicuna's roles omit BOS, system
     message and EOS. The template of LLaVA-v1.6-Mistral omits BOS and ends an answer with the characters ``<\\s>``. The
@@ -67,8 +67,9 @@ class Llava(Family):
     model_types = ("llava",)
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Return the conversation and the start of the assistant's turn as text. Image placeholders are not
-        expanded.
+        """Return the conversation and the start of the assistant's turn as text.
+
+        Image placeholders are not expanded.
         """
         bos = processor.tokenizer.bos_token or ""
         if not super().render_prompt(processor, text, num_images).removeprefix(bos).startswith("USER:"):
@@ -89,7 +90,7 @@ class Llava(Family):
         return rendered
 
     def render_completion(self, processor: Any, text: str) -> str:
-        """Return the text and the end of turn, or EOS if the chat template has no token for the end of a turn.
+        """Return the text and the end of turn, which is EOS if the chat template has no token for it.
 
         There is no space before the text, because the generation prompt ends with a line break or the tokenizer adds a
         prefix space itself.
@@ -103,7 +104,7 @@ class Llava(Family):
 
 
 class LlavaNext(Llava):
-    """LLaVA-NeXT (v1.6): a view of 336 px with 576 tokens, and up to 4 tiles whose padding is removed.
+    """Supports LLaVA-NeXT (v1.6), with a view of 336 px (576 tokens) and up to 4 tiles whose padding is removed.
 
     The features of the tiles form one grid with the image's aspect ratio. A learned vector, ``image_newline``, ends
     each row of the grid. The number of tokens therefore depends on the size of the image.
@@ -143,7 +144,7 @@ class LlavaNext(Llava):
 
 
 class LlavaOnevision(LlavaNext):
-    """LLaVA-OneVision: like LLaVA-NeXT, but with views of 384 px (729 tokens) and up to 36 tiles.
+    """Supports LLaVA-OneVision, which differs from LLaVA-NeXT by views of 384 px (729 tokens) and up to 36 tiles.
 
     A feature grid that is larger than 9 tiles is downscaled to the size of 9 tiles. In a prompt with several images,
     each image has one view, which is padded to a square.
@@ -154,7 +155,7 @@ class LlavaOnevision(LlavaNext):
     processor_class = choose_processor(LlavaOnevisionConfig, LlavaOnevisionProcessor, LlavaOnevisionImageProcessor)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the number of tokens of each image, including the end of each row of features."""
+        """Return the number of tokens of each image, including the tokens at the ends of rows."""
         if len(sizes) > 1:  # transformers' method supports only prompts with one image
             return [processor.num_image_tokens + 1] * len(sizes)
         return super().image_lengths(processor, sizes)

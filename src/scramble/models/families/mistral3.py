@@ -15,7 +15,7 @@ from scramble.trie.backbone import ImageInputs
 
 
 class Mistral3(Family):
-    """Mistral 3: an image keeps its aspect ratio, with one token per 28 px square and a break token after each row.
+    """Supports Mistral 3. An image keeps its aspect ratio, with one token per 28 px square and a marker after each row.
 
     A prompt consists of BOS, ``[INST]``, images, text and ``[/INST]``, and EOS follows the answer. The saved chat
     templates are not used, because they add a long system message with the current date, so the same prompt would

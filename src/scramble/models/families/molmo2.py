@@ -14,7 +14,7 @@ from scramble.trie.backbone import ImageInputs
 
 
 class Molmo2(Family):
-    """Molmo2: a low-resolution view and up to 8 overlapping crops, pooled 2 x 2.
+    """Supports Molmo2, with a low-resolution view and up to 8 overlapping crops, pooled over 2 x 2 patches.
 
     Features are added to the embeddings of ``<im_patch>``. All image tokens of a prompt (patches, columns, starts and
     ends of all its images) attend to each other bidirectionally. ``forward`` requires ``mm_token_type_ids`` in

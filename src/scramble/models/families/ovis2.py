@@ -16,11 +16,11 @@ PATCH, INDICATORS = "<IMG_ATOM>", ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<I
 
 
 class Ovis2(Family):
-    """Ovis2: a thumbnail and up to 9 tiles of 448 px, with 256 tokens each.
+    """Supports Ovis2, with 1 tile, or 2 to 9 tiles and a thumbnail, of 448 px and 256 tokens each.
 
     For each patch, the tower predicts a distribution over a visual vocabulary, and the patch's feature is the expected
     row of ``visual_embeddings_table``. The last rows of this table replace the language model's embeddings of the
-    indicator tokens (start and end of an image, end of a row, ...).
+    indicator tokens (for the start and the end of an image, the end of a row, ...).
     """
 
     name = "ovis2"
@@ -39,7 +39,7 @@ class Ovis2(Family):
             )
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """Replace ``<image>``, which need not be a token, with one patch token per image."""
+        """Replace each placeholder ``<image>``, which need not be a token, with a patch token."""
         return rendered.replace(processor.image_token, PATCH)
 
     def image_lengths(self, processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:

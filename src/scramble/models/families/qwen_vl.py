@@ -1,7 +1,7 @@
 """Supports Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and Qwen3.6 with transformers' native classes.
 
-An image keeps its aspect ratio. Its sides are resized to multiples of 28 px (32 px since Qwen3-VL), and 2 x 2 patches
-become one token. The decoder's rotary embeddings have three axes (time, row, column).
+An image keeps its aspect ratio, but its sides are rounded to multiples of 28 px (32 px since Qwen3-VL). A block of
+2 x 2 patches becomes one token. The decoder's rotary embeddings have three axes (time, row, column).
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ LONGEST_RATIO = 200  # largest ratio of an image's longer side to its shorter si
 
 
 class Qwen2VLImageProcessor(ImageOnly, Qwen2VLProcessor):
-    """The native processor without its video part."""
+    """Provides the native processor without its video part."""
 
     video_processor_type = "Qwen2VLVideoProcessor"
 
 
 class Qwen25VLImageProcessor(ImageOnly, Qwen2_5_VLProcessor):
-    """The native processor without its video part."""
+    """Provides the native processor without its video part."""
 
     video_processor_type = "Qwen2VLVideoProcessor"
 
 
 class Qwen3VLImageProcessor(ImageOnly, Qwen3VLProcessor):
-    """The native processor without its video part."""
+    """Provides the native processor without its video part."""
 
     video_processor_type = "Qwen3VLVideoProcessor"
 
 
 @dataclass(frozen=True, slots=True)
 class GridPositions:
-    """Position ids on three axes (transformers' ``get_rope_index`` for images).
+    """Computes position ids on three axes, like transformers' ``get_rope_index`` for images.
 
     Text tokens have the same position on all axes. An image token has the position of the image's first token plus
     (0, its row, its column). The text after the image continues after the largest of these positions.
@@ -86,7 +86,7 @@ class GridPositions:
 
 
 class QwenVL(Family):
-    """The common base class of all versions of Qwen-VL.
+    """Defines what all versions of Qwen-VL and GLM-V have in common.
 
     Attributes:
         counts_frames: whether the processor's pixel limits count an image as ``temporal_patch_size`` frames.
@@ -143,7 +143,7 @@ class QwenVL(Family):
 
 
 class Qwen2VL(QwenVL):
-    """Qwen2-VL."""
+    """Supports Qwen2-VL."""
 
     name = "qwen2_vl"
     model_types = ("qwen2_vl",)
@@ -151,7 +151,7 @@ class Qwen2VL(QwenVL):
 
 
 class Qwen25VL(QwenVL):
-    """Qwen2.5-VL."""
+    """Supports Qwen2.5-VL."""
 
     name = "qwen2_5_vl"
     model_types = ("qwen2_5_vl",)
@@ -159,10 +159,10 @@ class Qwen25VL(QwenVL):
 
 
 class Qwen3VL(QwenVL):
-    """Qwen3-VL, as dense models and as mixtures of experts.
+    """Supports Qwen3-VL, as dense models and as mixtures of experts.
 
-    Features of three earlier layers of the tower are added to the image tokens' hidden states after the first three
-    decoder layers (DeepStack).
+    Features of three intermediate layers of the tower are added to the image tokens' hidden states after the first
+    three decoder layers (DeepStack).
     """
 
     name = "qwen3_vl"
@@ -175,7 +175,7 @@ class Qwen3VL(QwenVL):
 
 
 class Qwen35(QwenVL):
-    """Qwen3.5 and Qwen3.6, as dense models and as mixtures of experts.
+    """Supports Qwen3.5 and Qwen3.6, as dense models and as mixtures of experts.
 
     Three out of every four decoder layers are recurrent (gated DeltaNet). The models can think before they answer. Our
     prompts contain the template's empty thinking block, after which the models answer directly.

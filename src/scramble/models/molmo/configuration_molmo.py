@@ -11,7 +11,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 @strict
 class MolmoVisionConfig(PreTrainedConfig):
-    """The vision tower (CLIP ViT-L/14 at 336 px without its last block) and the pooling after it.
+    """Configures the vision tower (CLIP ViT-L/14 at 336 px without its last block) and the pooling after it.
 
     The released checkpoints do not contain these values, because all of them use the defaults.
 
@@ -72,7 +72,7 @@ class MolmoVisionConfig(PreTrainedConfig):
 
 @strict
 class MolmoConfig(PreTrainedConfig):
-    """Decoder sizes with the names of the released ``config.json``. The defaults are the values of Molmo-7B-D-0924.
+    """Configures Molmo v1 with the names of the released ``config.json``. The defaults are those of Molmo-7B-D-0924.
 
     Args:
         vocab_size: number of tokens of the tokenizer before the special image tokens.
@@ -80,11 +80,11 @@ class MolmoConfig(PreTrainedConfig):
         additional_vocab_size: rows of the second embedding table. The ids of its rows start at ``embedding_size`` and
             are never predicted, because the head has no rows for them.
         intermediate_size: width of the fused gate and up projection, twice the input width of ``ff_out``.
-        qkv_bias: whether the fused query, key, value projection has a bias.
+        qkv_bias: whether the fused query, key and value projection has a bias.
         attention_layer_norm: whether an RMS norm is applied to all query and key channels before they are split into
             heads (7B-O).
         norm_after: whether norms are applied to the outputs of attention and MLP instead of their inputs (7B-O).
-        image_patch_token_id: id of the token that image features are added to; None means the third additional id.
+        image_patch_token_id: id of the token to whose embedding features are added; None means the third additional id.
     """
 
     model_type = "molmo"
@@ -144,7 +144,7 @@ class MolmoConfig(PreTrainedConfig):
             )
 
     def validate_architecture(self) -> None:
-        """Raise ValueError if sizes are inconsistent, or if an option differs from the released Molmo v1 models."""
+        """Raise ValueError if sizes are inconsistent, or if an option has a value that no released model uses."""
         super().validate_architecture()
         if self.embedding_size < self.vocab_size:
             raise ValueError(f"embedding_size must be at least vocab_size={self.vocab_size}, not {self.embedding_size}")

@@ -14,7 +14,10 @@ from scramble.trie.backbone import ImageInputs
 
 
 class Molmo(Family):
-    """Molmo v1: a global view and up to 12 crops with 144 features each, added to the embeddings of ``<im_patch>``."""
+    """Supports Molmo v1, which divides an image into a global view and up to 12 crops with 144 features each.
+
+    Features are added to the embeddings of ``<im_patch>`` tokens. Where crops overlap, duplicate features are dropped.
+    """
 
     name = "molmo"
     model_types = ("molmo",)
@@ -36,7 +39,7 @@ class Molmo(Family):
         return frozenset({int(config.image_patch_token_id)})
 
     def num_patches(self, config: Any, images: ImageInputs) -> int:
-        """Return the number of patches. ``images`` has the shape (..., crops, patches, values per patch)."""
+        """Return the number of patches. ``images["images"]`` has the shape (..., crops, patches, values per patch)."""
         return int(images["images"].shape[:-1].numel())
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
@@ -49,7 +52,7 @@ class Molmo(Family):
 
 
 def in_token_order(features_CFD: Tensor, image_input_idx: Tensor) -> Tensor:
-    """Sort a prompt's features (C, F, D) by their position in the text.
+    """Return the features of a prompt, given as (C, F, D), in the order of their positions in the text.
 
     Features with negative positions are dropped.
     """

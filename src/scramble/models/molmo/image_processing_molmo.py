@@ -205,27 +205,27 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     @property
     def _pool(self) -> int:
-        """Patches per feature and side, rounded up. The model pads the grid with zeros to a multiple of this number."""
+        """Return the number of patches per feature and side, rounded up. Grids are padded to a multiple of it."""
         return -(-(self.base_image_input_size[0] // self.image_patch_size) // self.image_token_length_h)
 
     @property
     def _step(self) -> tuple[int, int, int]:
-        """Number of features of a crop in its left margin, in its right margin, and between them."""
+        """Return the numbers of a crop's features in its left margin, in its right margin, and between them."""
         left, right = (margin // self._pool for margin in self.overlap_margins)
         return left, right, self.image_token_length_h - left - right
 
     @property
     def _margins(self) -> int:
-        """Sum of both margins in pixels."""
+        """Return the sum of both margins in pixels."""
         return sum(self.overlap_margins) * self.image_patch_size
 
     @property
     def _window(self) -> int:
-        """Distance between adjacent crops in pixels."""
+        """Return the distance in pixels between the starts of adjacent crops."""
         return self.base_image_input_size[0] - self._margins
 
     def tiling(self, height: int, width: int, max_crops: int | None = None) -> tuple[int, int]:
-        """Return the number of crops (rows, columns) of an upright image of ``height`` x ``width`` pixels."""
+        """Return the grid of crops (rows, columns) of an upright image of ``height`` x ``width`` pixels."""
         if min(height, width) < 1:
             raise ValueError(f"an image must have at least 1 x 1 pixels, not {height} x {width}")
         most = self.max_crops if max_crops is None else max_crops
@@ -234,7 +234,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         return select_tiling(height - self._margins, width - self._margins, self._window, most)
 
     def feature_grid(self, tiling: tuple[int, int]) -> tuple[int, int]:
-        """Return the number of features (rows, columns) of all crops together."""
+        """Return the size (rows, columns) of the grid that the features of all crops form together."""
         # Count features, not pixels, because each crop with an odd grid is padded and pooled separately.
         left, right, step = self._step
         return tiling[0] * step + left + right, tiling[1] * step + left + right
@@ -248,8 +248,9 @@ class MolmoImageProcessor(BaseImageProcessor):
     def feature_order(self, tiling: tuple[int, int]) -> np.ndarray:
         """Return the index of each feature among the image's ``<im_patch>`` tokens, int64 (C, F).
 
-        The global view comes first. The crops follow as one grid, row by row. Each position's feature is taken from the
-        crop in which the position is outside the margins. Dropped features have index -1.
+        The global view comes first. The crops follow as one grid, row by row. Where crops overlap, each
+        feature is taken from the crop in which its position is not in a margin next to another crop. All other features
+        are dropped and have index -1.
         """
         side = self.image_token_length_h
         left, right, step = self._step
@@ -297,8 +298,8 @@ class MolmoImageProcessor(BaseImageProcessor):
     def preprocess(self, images: Any, max_crops: int | None = None, **kwargs: Any) -> BatchFeature:
         """Preprocess one image or a list of images.
 
-        Images may be any input of :func:`to_rgb`, paths or URLs. :class:`MolmoProcessor` pads the crops to a batch and
-        computes the features' positions in the text.
+        An image may be any input of :func:`to_rgb`, or a path or URL as a string. :class:`MolmoProcessor` pads the
+        crops to a batch and computes the features' positions in the text.
 
         Returns:
             A batch with the lists ``images`` (float32 arrays (C, P, pixels)), ``image_masks`` (arrays (C, P)) and

@@ -25,25 +25,25 @@ from .modeling_molmo_text import MolmoPreTrainedModel, MolmoTextModel
 from .modeling_molmo_vision import MolmoVisionBackbone
 
 IMAGE_INPUTS = ("images", "image_masks", "image_input_idx")
-"""The image inputs of the model. Generation with a cache needs them only in its first step."""
+"""Names of the model's image inputs. Generation with a cache needs these inputs only in its first step."""
 
 
 @dataclass
 class MolmoModelOutputWithPast(BaseModelOutputWithPast):
-    """``image_hidden_states``: features (B, C, F, D) before they are added to embeddings; None without images."""
+    """Adds ``image_hidden_states``: features (B, C, F, D) before they are added to embeddings; None without images."""
 
     image_hidden_states: Tensor | None = None
 
 
 @dataclass
 class MolmoCausalLMOutputWithPast(CausalLMOutputWithPast):
-    """``loss``: scalar, mean cross-entropy in nats; ``logits``: (B, selected positions, V)."""
+    """Contains ``loss`` (scalar, mean cross-entropy in nats) and ``logits`` (B, selected positions, V)."""
 
     image_hidden_states: Tensor | None = None
 
 
 class MolmoModel(MolmoPreTrainedModel):
-    """Vision tower, projector and decoder, without the head."""
+    """Combines the vision tower, the projector and the decoder. Its output is not passed through the head."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
@@ -60,7 +60,8 @@ class MolmoModel(MolmoPreTrainedModel):
     def get_image_features(self, images: Tensor, image_masks: Tensor | None = None) -> Tensor:
         """Run the tower, the pooling and the projector on pixels (B, C, P, 588), and return features (B, C, F, D).
 
-        ``image_masks`` (B, C, P) is the fraction of each patch that is not padding; see :class:`MolmoVisionBackbone`.
+        ``image_masks`` (B, C, P) contains the fraction of each patch that is not padding; see
+        :class:`MolmoVisionBackbone`.
         """
         masks_NP = None if image_masks is None else image_masks.flatten(0, 1)
         return self.vision_backbone(images.flatten(0, 1), masks_NP).unflatten(0, images.shape[:2])
@@ -122,7 +123,7 @@ class MolmoModel(MolmoPreTrainedModel):
 
 
 def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_input_idx: Tensor, patch_id: int) -> None:
-    """Raise ValueError unless image features and image patch tokens correspond one to one."""
+    """Raise ValueError if a position is not in the text, or if image features do not match the image tokens."""
     length = inputs_embeds.shape[1]
     has_position = image_input_idx >= 0
     if len(image_input_idx) != len(inputs_embeds) or (image_input_idx >= length).any():
@@ -143,7 +144,7 @@ def _check_positions(input_ids: Tensor | None, inputs_embeds: Tensor, image_inpu
 
 
 class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
-    """Molmo v1 with its language-model head."""
+    """Implements Molmo v1 with its language-model head."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
@@ -236,7 +237,7 @@ class MolmoForCausalLM(MolmoPreTrainedModel, GenerationMixin):
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Pass images only in the first step.
+        """Pass images only in the first step if generation uses a cache.
 
         Without a cache, pass images in every step, because each step then processes the whole prompt.
         """

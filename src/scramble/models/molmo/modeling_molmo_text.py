@@ -24,7 +24,7 @@ from .modeling_molmo_vision import MolmoVisionBackbone, at_least_float32, eager_
 
 
 class MolmoEmbedding(nn.Module):
-    """Token embeddings in two tables: ``embedding`` (text vocabulary) and ``new_embedding`` (special tokens)."""
+    """Embeds tokens with two tables: ``embedding`` (text vocabulary) and ``new_embedding`` (special tokens)."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class MolmoEmbedding(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Return the embeddings (..., D) of ids (...).
 
-        Id -1 marks padding. Its embedding is row 0, as in the released code.
+        The id -1 marks padding. Its embedding is row 0 of ``embedding``, as in the released code.
         """
         input_ids = torch.where(input_ids == -1, 0, input_ids)
         split = len(self.embedding)
@@ -70,14 +70,14 @@ def rotary_cos_sin(position_ids: Tensor, head_dim: int, theta: float) -> tuple[T
 
 
 def rotate(states_BHLh: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary position embeddings in float32, even to states in half precision."""
+    """Apply rotary position embeddings, which are computed in float32 for states in half precision."""
     states = at_least_float32(states_BHLh)
     first, second = states.chunk(2, dim=-1)
     return (states * cos + torch.cat([-second, first], dim=-1) * sin).to(states_BHLh.dtype)
 
 
 class MolmoDecoderLayer(GradientCheckpointingLayer):
-    """One decoder block: fused query-key-value projection, grouped-query attention and fused gated MLP."""
+    """Implements a decoder block with a fused query-key-value projection, grouped-query attention and a gated MLP."""
 
     def __init__(self, config: MolmoConfig, layer_idx: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class MolmoPreTrainedModel(PreTrainedModel):
 
 
 class MolmoTextModel(MolmoPreTrainedModel):
-    """The decoder. As in the released weights, it contains the head ``ff_out``, which ``forward`` does not apply."""
+    """Implements the decoder. As in the released weights, ``ff_out`` is the head, which ``forward`` does not apply."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)

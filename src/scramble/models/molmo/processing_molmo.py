@@ -31,11 +31,11 @@ CHAT_TEMPLATE = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{ ' Assistant:' }}{%- endif %}"
 )
-"""``<bos><|image|> User: {text} Assistant:``, followed by ``{text}<eos>``. BOS is EOS in the released tokenizers."""
+"""Renders ``<bos><|image|> User: {text} Assistant: {text}<eos>``. The released tokenizers use EOS as BOS."""
 
 PADDING = {"images": -1.0, "image_masks": -1.0, "image_input_idx": -100}
 IGNORED = {"return_token_type_ids", "return_mm_token_type_ids", "return_attention_mask"}
-"""Options that have no effect. They are accepted because trainers pass them to every processor."""
+"""These options have no effect. They are accepted because trainers pass them to every processor."""
 
 
 class MolmoProcessor(ProcessorMixin):
@@ -94,8 +94,8 @@ class MolmoProcessor(ProcessorMixin):
             and masks are -1 and positions are -100.
 
         Raises:
-            ValueError: the numbers of images and placeholders differ, a text contains image tokens, or truncation is
-                requested.
+            ValueError: the numbers of images and placeholders differ, a text contains an image token other than
+                ``<|image|>``, or truncation is requested.
             TypeError: an option is unknown.
         """
         options = {key: value for key, value in kwargs.items() if key not in ("videos", "audio") or value is not None}
@@ -162,8 +162,9 @@ class MolmoProcessor(ProcessorMixin):
         return [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _row(self, text: str, images: Sequence[Any], max_crops: int | None, add_bos: bool) -> dict[str, Any]:
-        """Return the inputs for one text with its images, without padding. The ids are a list, and the crops are
-        arrays.
+        """Return the inputs for one text with its images, without padding.
+
+        The ids are a list, and the crops are arrays.
         """
         prepared = self.image_processor.preprocess(images, max_crops=max_crops) if images else {"tilings": []}
         ids, positions = self._tokenise(text, prepared["tilings"], add_bos)
@@ -176,7 +177,7 @@ class MolmoProcessor(ProcessorMixin):
     def _tokenise(
         self, text: str, tilings: Sequence[tuple[int, int]], add_bos: bool
     ) -> tuple[list[int], list[np.ndarray]]:
-        """Return the ids with expanded images, and the feature positions (C, F) of each image.
+        """Return the ids of a text with expanded placeholders, and the feature positions (C, F) of each image.
 
         Dropped features have the position -100.
         """
@@ -229,7 +230,7 @@ class MolmoProcessor(ProcessorMixin):
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Return the numbers of tokens and crops of upright images of these sizes (height, width)."""
+        """Return the numbers of tokens and crops (with the global view) of upright images of sizes (height, width)."""
         if image_sizes is None:
             return MultiModalData()
         most = kwargs.get("max_crops")
@@ -241,12 +242,12 @@ class MolmoProcessor(ProcessorMixin):
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenate the crops of several images. The array of a single image is not copied."""
+    """Concatenate the arrays of several images. The array of a single image is not copied."""
     return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def _collate(rows: Sequence[dict[str, Any]], pad_id: int, side: str) -> dict[str, np.ndarray]:
-    """Pad rows to the same length and number of crops. With padding on the left, positions of features are shifted."""
+    """Pad rows to the same length and number of crops. Padding on the left shifts the features' positions."""
     if side not in ("left", "right"):
         raise ValueError(f"padding_side must be 'left' or 'right', not {side!r}")
     if len(rows) == 1:  # a single row needs no padding, so nothing is copied

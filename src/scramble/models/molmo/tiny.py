@@ -1,4 +1,4 @@
-"""Creates a tiny random Molmo v1 in the released layout, with a tokenizer trained on given texts."""
+"""Creates a tiny random Molmo v1 in the released layout, with a tokenizer trained on the given texts."""
 
 from __future__ import annotations
 
