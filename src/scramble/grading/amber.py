@@ -49,7 +49,7 @@ class Counts:
     Attributes:
         nouns, hallucinated: number of nouns from the vocabulary, and number of these nouns that are hallucinated.
         truth, covered: number of annotated objects in the image, and number of these objects that are mentioned.
-        likely, hit: number of likely hallucinations, and number of these objects that are mentioned.
+        likely, hit: number of likely hallucinations, and number of these hallucinations that are mentioned.
     """
 
     nouns: int

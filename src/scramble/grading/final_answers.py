@@ -138,7 +138,7 @@ def boxed(text: str) -> Stated | None:
 
 
 def _closing(text: str, begin: int) -> int | None:
-    """Return the index of the brace that closes the brace before ``begin``."""
+    """Return the index of the brace that closes the brace before ``begin``, or None if there is none."""
     depth = 1
     for place in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)

@@ -35,7 +35,7 @@ def ask(question: str, template: str = ASK) -> str:
 
 
 def write(steps: Sequence[str], answer: str) -> str:
-    """Write a rationale as text."""
+    """Return a rationale as text."""
     return "\n".join([*steps, f"{MARKER} {answer}"])
 
 

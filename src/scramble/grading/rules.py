@@ -39,7 +39,10 @@ ANNOTATORS = 10  # ``auto`` treats at least this many answers as answers of diff
 
 
 class RuleError(ValueError):
-    """Raised if a rule does not exist or cannot be applied. The message names the rule and the fix."""
+    """Raised if a rule does not exist or cannot be applied.
+
+    The message names the rule and says how to fix the problem.
+    """
 
 
 class NoTruth(ValueError):

@@ -48,8 +48,8 @@ def bundles(
         path: the ``meta.json``, or its folder.
         root: the folder that the paths in ``meta.json`` are relative to; None tries several folders
             (:func:`scramble.formats.mmpr.resolve`).
-        resample: whether to draw sets with the square roots of their numbers of used rows as weights
-            (:func:`scramble.formats.mmpr.mixture`).
+        resample: whether the set of each pair is drawn at random, weighted by the square root of the set's number of
+            used rows (:func:`scramble.formats.mmpr.mixture`).
         seed: seed for drawing sets; the rows of a set are shuffled with the set's index as seed.
 
     Raises:

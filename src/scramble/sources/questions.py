@@ -132,7 +132,7 @@ def _question(row: dict[str, Any], number: int, image_ids: tuple[str, ...]) -> Q
 
 
 def _choices(row: dict[str, Any]) -> tuple[str, ...]:
-    """Return the options of a row in letter order, without missing options at the end."""
+    """Return the options of a row in letter order, without empty options at the end."""
     choices = [_text(value, "choices") for value in _list(row, "choices")]
     while choices and not choices[-1].strip():
         choices.pop()

@@ -29,7 +29,7 @@ _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
 
 class Shards:
-    """Provides the rows of WebDataset shards, which may have different fields.
+    """Provides the rows of WebDataset shards. Rows may have different fields.
 
     The columns ``image`` and ``caption`` are computed for each row: they contain the field of the row, or the value
     in its field ``json``, that has a usual name (:func:`scramble.sources.columns.usual_column`).

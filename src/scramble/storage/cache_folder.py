@@ -16,7 +16,10 @@ KEY_FILE, COMPLETE_FILE = "key.json", "complete.json"
 
 
 class CacheError(StoreError):
-    """Raised if a cache is damaged or was computed from different inputs. The message names the cache and the fix."""
+    """Raised if a cache is damaged or incomplete, or was computed from different inputs.
+
+    The message names the cache and says how to fix the problem.
+    """
 
 
 @contextmanager
