@@ -347,7 +347,7 @@ class Family:
         return model.get_input_embeddings()(input_ids)
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Compute the features (F_i, S D) of each prompt's images in token order, in one tower pass over all images."""
+        """Compute each prompt's features (F_i, S D) in token order, in one tower pass. A feature has S vectors."""
         tiles = [inputs["pixel_values"] for inputs in images]
         pooled = model.get_image_features(pixel_values=torch.cat(tiles), return_dict=True).pooler_output
         return by_prompt((tile.reshape(-1, tile.shape[-1]) for tile in pooled), [len(t) for t in tiles])

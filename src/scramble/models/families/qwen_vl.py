@@ -131,7 +131,7 @@ class QwenVL(Family):
         return len(images["pixel_values"])
 
     def features(self, model: Any, images: Sequence[ImageInputs]) -> list[Tensor]:
-        """Compute the features (F_i, S D) of each prompt's images in token order, in one tower pass over all images."""
+        """Compute each prompt's features (F_i, S D) in token order, in one tower pass. A feature has S vectors."""
         output = model.get_image_features(
             pixel_values=torch.cat([inputs["pixel_values"] for inputs in images]),
             image_grid_thw=torch.cat([inputs["image_grid_thw"] for inputs in images]),

@@ -284,7 +284,7 @@ class MolmoImageProcessor(BaseImageProcessor):
         return {"images": images_CPx, "image_masks": masks_CP, "tilings": (rows, cols)}
 
     def _normalise(self, canvas: np.ndarray) -> None:
-        """Normalise a canvas (h, w, 3) in place."""
+        """Normalise a canvas (h, w, 3) in place if ``do_normalize`` is true."""
         if not self.do_normalize:
             return
         # numpy broadcasts slowly over an inner axis of three, so repeat the constants for a whole row of pixels.
