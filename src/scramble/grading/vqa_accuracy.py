@@ -67,7 +67,7 @@ _CONTRACTIONS = _contraction_map()
 def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -> str:
     """Remove every punctuation mark that occurs next to a space anywhere in the text; replace others with spaces.
 
-    If a number in the text has a comma, all marks are removed. Full stops are removed if ``stop`` matches them.
+    If a number in the text contains a comma, all marks are removed. Full stops are removed if ``stop`` matches them.
     """
     drop_all = _COMMA_IN_NUMBER.search(text) is not None
     result = text

@@ -48,7 +48,7 @@ def read(
 
     Args:
         kind: one of :data:`SOURCES`.
-        bad: collects rejected rows; None creates a collector with the default limit.
+        bad: collects rejected rows; if None, a collector with the default limit is created.
         limit: stop after this many images.
         options: options of the source (see its ``read``), including ``embed`` and ``verify``.
 

@@ -30,7 +30,7 @@ def read(
     Args:
         path: COCO's root folder, or the ``captions_*.json`` itself.
         split: the split to read if ``path`` is a root folder.
-        images: the folder of image files; None derives it from ``path``.
+        images: the folder of image files; if None, it is derived from ``path``.
 
     Raises:
         SourceError: the file or folder is missing, or the JSON does not have COCO's layout.

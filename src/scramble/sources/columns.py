@@ -40,13 +40,13 @@ def find_columns(
     Args:
         path: the table, for messages.
         names: the columns of the table.
-        image: the configured image column; None selects one of :data:`IMAGE_COLUMNS`.
-        caption: the configured caption column; None selects one of :data:`CAPTION_COLUMNS`.
+        image: the configured image column; if None, one of :data:`IMAGE_COLUMNS` is selected.
+        caption: the configured caption column; if None, one of :data:`CAPTION_COLUMNS` is selected.
         values: a function that returns the values of a column. Only the first values are read.
 
     Raises:
-        SourceError: several columns have usual names, and none of them has the first usual name; or a column of
-            dictionaries does not contain the configured key.
+        SourceError: several columns have usual names, and none of them has the first usual name; or the
+            dictionaries of a column do not contain the configured key.
     """
     found = (
         image or usual_column(path, names, "image", values) or IMAGE_COLUMNS[0],

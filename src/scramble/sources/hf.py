@@ -62,15 +62,15 @@ def read(
     Args:
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, a folder of parquet files, or
             WebDataset shards (:func:`tar_files`).
-        image_column: the column of the image; None selects it with :func:`scramble.sources.columns.find_columns`.
-        caption_column: the column of the caption, or a key of a column of dictionaries (``json.caption``); None selects
-            it in the same way.
-        split: one of the data set's splits. In a folder of parquet files, its name is part of the names of files or
-            folders (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
+        image_column: the column of the image; if None, :func:`scramble.sources.columns.find_columns` selects it.
+        caption_column: the column of the caption, or a key of a column of dictionaries (``json.caption``); if None,
+            it is selected in the same way.
+        split: one of the data set's splits. In a folder of parquet files, the name of the split is part of the names of
+            files or folders (``data/train-00000-of-00001.parquet``, ``train/0.parquet``).
         name: the configuration of a hub data set.
         revision: the commit of a hub data set, which makes the run reproducible.
-        streaming: True reads the rows of a hub data set over the network (with ``limit``, only the first rows). False
-            first downloads the split to the cache of the ``datasets`` library.
+        streaming: whether the rows of a hub data set are read over the network (with ``limit``, only the first rows).
+            If False, the split is first downloaded to the cache of the ``datasets`` library.
         limit: stop after this many images; reading stops at the first row of the next image.
 
     Raises:

@@ -48,10 +48,10 @@ def read(
         bad: collects rejected rows.
         images: the folder that the image paths are relative to; by default the file's folder, or the only sub-folder
             that contains one of the first images.
-        image_column: the column of the image's path; None selects it with
-            :func:`scramble.sources.columns.find_columns`.
-        caption_column: the column of the caption, or a key of a column of dictionaries (``json.caption``); None selects
-            it in the same way.
+        image_column: the column of the image's path; if None,
+            :func:`scramble.sources.columns.find_columns` selects it.
+        caption_column: the column of the caption, or a key of a column of dictionaries (``json.caption``); if None,
+            it is selected in the same way.
         embed, verify: see :func:`scramble.formats.checks.load_image`.
 
     Raises:

@@ -46,7 +46,7 @@ def bundles(
 
     Args:
         path: the ``meta.json``, or its folder.
-        root: the folder that the paths in ``meta.json`` are relative to; None tries several folders
+        root: the folder that the paths in ``meta.json`` are relative to; if None, several folders are tried
             (:func:`scramble.formats.mmpr.resolve`).
         resample: whether the set of each pair is drawn at random, weighted by the square root of the set's number of
             used rows (:func:`scramble.formats.mmpr.mixture`).

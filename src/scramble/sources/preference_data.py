@@ -36,7 +36,7 @@ class PairInput:
     """Describes one input of :func:`bundles`. The fields are those of ``configs/data/pairs.yaml``.
 
     Attributes:
-        format: a name in :data:`scramble.formats.recognise.READABLE`; None detects the format from the columns.
+        format: a name in :data:`scramble.formats.recognise.READABLE`; if None, it is detected from the columns.
         columns: the file's column name for each name that the format expects.
         images: folder that image paths are relative to; None means the folder of the data file.
         root, resample: see :func:`scramble.sources.mmpr.bundles`.
@@ -316,7 +316,7 @@ def _log_format(file: DataFile, pairs: PairFile) -> None:
 
 
 def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:
-    """Set the pair's source, and set its kind to the name of the data set in the row, if any. A pair that this project
+    """Set the pair's source, and set its kind to the name of the data set if the row has one. A pair that this project
     exported keeps its source and kind.
     """
     if parsed.provenance:

@@ -35,14 +35,14 @@ def bundles(
 ) -> Iterator[Bundle]:
     """Stream each image that has a scene graph, with its questions, in the order of the graph file.
 
-    The files of graphs and questions are loaded into memory (see :mod:`scramble.scenegraphs.files`). Graphs are not
+    The graph file and the question file are loaded into memory (see :mod:`scramble.scenegraphs.files`). Graphs are not
     changed; the defects of a graph are counted when the graph is used.
 
     Args:
         path: the folder that contains the files and the images.
         graphs: file of scene graphs in the layout of GQA or Visual Genome, relative to ``path``.
         questions: file of questions in the layout of GQA (``{id: {imageId, question, answer}}``) or Visual Genome
-            (``[{id, qas: [{qa_id, question, answer}]}]``); None reads only images.
+            (``[{id, qas: [{qa_id, question, answer}]}]``); if None, only images are read.
         images: folder of images relative to ``path`` (by default ``path``). Images are looked up by id in this folder
             and its sub-folders.
 
