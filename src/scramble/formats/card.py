@@ -45,7 +45,7 @@ def dataset_card(
     """Return the card as Markdown with the hub's metadata block.
 
     Args:
-        licences: licence by source, or by the part of a source before its colon; overrides :data:`LICENCES`.
+        licences: licence by source name, or by the part of the name before its colon; overrides :data:`LICENCES`.
         own_licence: licence of sources without an entry in ``licences`` or :data:`LICENCES`.
         audit: column names and rows of the audit's table.
         is_transfer: whether the audit's classifiers were fitted on pairs of other images.

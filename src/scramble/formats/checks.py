@@ -100,9 +100,10 @@ def clean_caption(value: Any) -> str:
 
 
 def clean_captions(values: Any) -> list[str]:
-    """Return the captions of a row's value: one string, a list of strings, or a list that is stored as a string.
+    """Return the captions in a row's caption field: one string, a list of strings, or a list stored as a string.
 
-    Tables without a column type for lists store lists as strings: ``["A dog.", "A cat."]`` in JSON or Python syntax.
+    Tables without a column type for lists store a list as a string in JSON or Python syntax, for example
+    ``["A dog.", "A cat."]``.
     Raises RecordError if a caption is invalid (see :func:`clean_caption`), or if a list stored as a string cannot be
     parsed.
     """
@@ -139,9 +140,10 @@ def image_name(value: Any) -> str:
 
 
 def image_fields(value: Any) -> tuple[bytes | None, str | None]:
-    """Return the bytes and path in an image field: bytes, a path, a dictionary with both, or a list with one of these.
+    """Return the bytes and path in an image field, which may be a list with one value.
 
-    Raises RecordError if the field has neither bytes nor a path.
+    The value is bytes, a path, or a dictionary with the keys ``bytes`` and ``path``.
+    Raises RecordError if a field without bytes has no path or an invalid path.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -189,7 +191,8 @@ def _single_caption(value: Any) -> list[str]:
 def parse_list(text: str, what: str) -> Any:
     """Parse a list (or another JSON value in brackets) that is stored as a string. Return other strings stripped.
 
-    Raises RecordError, which refers to the text as ``what``, for bytes, a dictionary, and a list that cannot be parsed.
+    Raises RecordError if the string contains bytes or a dictionary in Python syntax, or a list that cannot be parsed.
+    The message refers to the string as ``what``.
     """
     text = text.strip()
     if _WRITTEN_OTHER.fullmatch(text):

@@ -33,7 +33,7 @@ class DataSetEntry:
     Attributes:
         file: the data file, or the folder with the data files.
         columns: the file's column name for each of LLaMA-Factory's column names.
-        tags: the keys of a message (``role_tag``, ``content_tag``), and the names of the roles.
+        tags: the file's names for the keys of a message (``role_tag``, ``content_tag``) and for the roles.
     """
 
     name: str

@@ -104,7 +104,7 @@ def open_local(path: Path, split: str) -> LocalTable:
 
 
 def _check_one_configuration(path: Path, files: list[Path]) -> None:
-    """Raise SourceError if several folders each contain the split.
+    """Raise SourceError if several folders contain files of the split.
 
     A data set on the hub can have several configurations, for example different captions of the same images. Each
     configuration is a separate table in its own folder.
@@ -305,9 +305,9 @@ class HubTable:
 
 
 def _check_connection(path: str) -> None:
-    """Send one request to the hub, so that a failed connection raises an error at once.
+    """Send one request to the hub, to raise the error of a failed connection early.
 
-    ``load_dataset`` would retry for half a minute. In offline mode, no request is sent.
+    ``load_dataset`` would first retry for half a minute. In offline mode, no request is sent.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError

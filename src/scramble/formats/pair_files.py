@@ -36,7 +36,7 @@ def read_pairs(
     name: str | None = None,
     revision: str | None = None,
 ) -> Iterator[PreferencePair]:
-    """Yield the pairs of a data set. The format is detected from the content. Images are not opened.
+    """Yield the pairs of a data set without opening images. The format is detected unless ``layout`` sets it.
 
     The input can be:
 
@@ -47,11 +47,11 @@ def read_pairs(
     - SugarCrepe's JSON, as a file or as a folder with one file per kind.
 
     Args:
-        on_bad: called for each row that cannot be used; the row is then skipped. By default, such a row is an error.
+        on_bad: called for each row that cannot be used; the row is then skipped. By default, FormatError is raised.
         layout: format and column names of data files. If None, the format is detected.
         names: assigns the ids of the images and records where the images are.
         split: the split of a folder or of a hub data set; it is ignored for a single file.
-        name: the entry of a ``dataset_info.json``, or the configuration of a hub data set.
+        name: the name of an entry in ``dataset_info.json``, or the configuration of a hub data set.
         revision: the commit of a hub data set.
 
     Raises:
@@ -89,7 +89,7 @@ def own_tables(path: Path, split: str) -> Path | None:
 
 
 def refuse_settings(path: Path, content: str, settings: Mapping[str, Any]) -> None:
-    """Raise FormatError if one of ``settings`` (values by key) is set, because they do not apply to ``content``."""
+    """Raise FormatError if one of ``settings`` (values by key) is set, because no setting applies to ``content``."""
     if keys := [key for key, value in settings.items() if value]:
         raise FormatError(f"{path} contains {content}: remove {' and '.join(keys)}")
 

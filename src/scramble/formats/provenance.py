@@ -16,7 +16,7 @@ PROVENANCE_COLUMN = "provenance"
 
 
 def provenance(pair: PreferencePair) -> dict[str, Any]:
-    """Return all fields of a pair except those in :data:`TEXTS`, as plain JSON."""
+    """Return all fields of a pair except those in :data:`TEXTS`, as JSON values by name."""
     values = {f.name: getattr(pair, f.name) for f in dataclasses.fields(pair) if f.name not in TEXTS}
     values["image_ids"] = list(pair.image_ids)
     values["edits"] = [[list(edit.chosen), list(edit.rejected)] for edit in pair.edits]

@@ -288,7 +288,7 @@ def from_openai(row: Row) -> ParsedRow:
     """Parse a row of OpenAI's preference data.
 
     ``input`` contains ``messages``. ``preferred_output`` and ``non_preferred_output`` contain one message each. Images
-    are parts of messages.
+    are typed parts of the messages.
     """
     given = row["input"]
     messages = messages_of(given.get("messages") if isinstance(given, Mapping) else given, "input.messages")

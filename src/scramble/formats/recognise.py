@@ -63,7 +63,7 @@ def _is_rlhf_v(row: Row) -> bool:
 
 
 def _has_prompt(row: Row) -> bool:
-    """Return whether a row with two answers has a prompt, in a column or, as in TRL, in both answers."""
+    """Return whether a row with two answers has a prompt, in the column ``prompt`` or, as in TRL, in both answers."""
     return "prompt" in row or not all(isinstance(row[name], str) for name in ("chosen", "rejected"))
 
 

@@ -1,4 +1,4 @@
-"""Converts pairs to rows of other projects' formats, with pure functions from a pair and its image paths to JSON.
+"""Converts a pair and its image paths to a row, as JSON values, in the format of another project.
 
 - TRL: ``prompt`` / ``chosen`` / ``rejected`` as messages, ``images``.
 - LLaMA-Factory: sharegpt ranking, ``conversations`` / ``chosen`` / ``rejected`` turns, ``images``.
