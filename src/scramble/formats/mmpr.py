@@ -93,7 +93,7 @@ def is_meta(content: Any) -> bool:
 
 
 def find_meta(path: str | Path) -> Path | None:
-    """Return the ``meta.json`` at a path or in a folder, or None. A file may have any name with the suffix ``.json``."""
+    """Return the ``meta.json`` at a path or in a folder, or None. A file needs only the suffix ``.json``."""
     meta = Path(path) / META if Path(path).is_dir() else Path(path)
     if meta.suffix.lower() != ".json" or not meta.is_file():
         return None
