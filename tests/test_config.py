@@ -63,7 +63,7 @@ def test_the_names_are_those_of_the_code_that_reads_them() -> None:
     assert names(sections.QuestionKind) == set(questions.QUESTION_KINDS)
     assert names(sections.AnswerRule) == set(RULES) and names(sections.AskStyle) == set(STYLES)
     assert names(sections.Intervention) == set(INTERVENTIONS)
-    assert {*data_sections.METHODS, "mix"} == set(METHODS)
+    assert {*data_sections.METHOD_SECTIONS, "mix"} == set(METHODS)
     assert names(sections.PredictionFormat) == set(export_predictions.PREDICTION_FORMATS)
     assert set(hints(trainer.Trainer)) - {"watch"} <= {field.name for field in dataclasses.fields(PreferenceConfig)}
     (engines,) = data_sections.EngineSection.__metadata__

@@ -133,6 +133,17 @@ def test_a_changed_text_file_of_the_same_size_changes_the_input(tmp_path: Path) 
     assert input_keys({"kind": "image_folder", "path": str(tmp_path)}) != before
 
 
+def test_an_image_that_is_not_embedded_can_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"damaged")
+    data = {"kind": "image_folder", "path": str(tmp_path)}
+    embedded, paths = input_keys(data | {"embed": True}), input_keys(data | {"embed": False})
+    (tmp_path / "a.jpg").write_bytes(b"a good image")
+    assert input_keys(data | {"embed": True}) != embedded
+    assert input_keys(data | {"embed": False}) == paths
+    (tmp_path / "b.jpg").write_bytes(b"a new image")
+    assert input_keys(data | {"embed": False}) != paths
+
+
 def test_text_files_and_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_images(tmp_path, "a.jpg", "b.jpg")
     for name in ("a", "b", "c", "readme"):

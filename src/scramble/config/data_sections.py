@@ -323,7 +323,7 @@ class DropoutMethod(MethodSection):
     options: DropoutOptions | None = None
 
 
-METHODS: dict[str, type[Section]] = {
+METHOD_SECTIONS: dict[str, type[Section]] = {
     "world": WorldMethod,
     "rules": RulesMethod,
     "cot": CotMethod,
@@ -340,7 +340,9 @@ class MixMethod(MethodSection):
 
     has_columns: ClassVar[bool] = True  # the columns of the parts
 
-    parts: Annotated[dict[Text, Annotated[Any, Variants("method", METHODS)]], NOT_EMPTY] = field(default_factory=dict)
+    parts: Annotated[dict[Text, Annotated[Any, Variants("method", METHOD_SECTIONS)]], NOT_EMPTY] = field(
+        default_factory=dict
+    )
     weights: dict[Text, Positive] | None = None
 
     @classmethod
@@ -355,4 +357,4 @@ class MixMethod(MethodSection):
             yield f"{at}.parts and {at}.weights must contain the same names, but only one of them contains {name}"
 
 
-Method = Annotated[Any, Variants("method", {**METHODS, "mix": MixMethod})]
+Method = Annotated[Any, Variants("method", {**METHOD_SECTIONS, "mix": MixMethod})]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scramble.formats.checks import PHOTO_SUFFIXES
 from scramble.storage.hashing import content_key, file_key
 
 
@@ -13,8 +14,9 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
     """Return the content keys of the files at ``data["path"]``, by name.
 
     In a folder, text files, and tables at the top level, are identified by their content, and all other files by name
-    and size. If the kind is ``hf`` and ``path`` names tar files, these are identified by name
-    and size.
+    and size. If the kind is ``hf`` and ``path`` names tar files, these are identified by name and size. With
+    ``embed=false``, image files are identified by name alone, so that a damaged image can be replaced: the data set
+    contains only their paths, and the reference cache detects changed images.
     """
     if data.get("kind") == "pairs":
         return _pair_keys(data)
@@ -30,14 +32,22 @@ def input_keys(data: Mapping[str, Any]) -> dict[str, str]:
         return {"path": file_key(path)}
     if not path.is_dir():  # a hub id
         return {}
-    files = [(str(file.relative_to(path)), _file_state(file)) for file in sorted(path.rglob("*")) if file.is_file()]
+    embed = bool(data.get("embed", True))
+    files = [
+        (str(file.relative_to(path)), _file_state(file, embed)) for file in sorted(path.rglob("*")) if file.is_file()
+    ]
     tables = [file for file in sorted(path.iterdir()) if file.suffix in (".jsonl", ".json", ".csv", ".tsv")]
     return {"path": content_key(files), **{f"path/{file.name}": file_key(file) for file in tables}}
 
 
-def _file_state(file: Path) -> str | int:
-    """Return the content key of a text file, which may contain captions, and the size of any other file."""
-    return file_key(file) if file.suffix == ".txt" else file.stat().st_size
+def _file_state(file: Path, embed: bool) -> str | int:
+    """Return the content key of a text file, which may contain captions, and the size of any other file.
+
+    The size of an image that is not embedded is replaced by "".
+    """
+    if file.suffix == ".txt":
+        return file_key(file)
+    return "" if not embed and file.suffix.lower() in PHOTO_SUFFIXES else file.stat().st_size
 
 
 def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
@@ -57,7 +67,7 @@ def _pair_keys(data: Mapping[str, Any]) -> dict[str, str]:
         return sets
     if files := matching_files(path):
         return {str(file): file_key(file) for file in files}
-    return input_keys({"path": path})
+    return input_keys({"path": path, "embed": data.get("embed", True)})
 
 
 def model_keys(pairs: Mapping[str, Any], folder_key: Callable[[str], str] = file_key) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Assigns pairs to micro-batches. The assignment depends only on the pairs' images, the batch sizes and the seed."""
+"""Assigns pairs to micro-batches.
+
+The assignment depends only on the images of the pairs, ``group_by_image``, the batch sizes and the seed.
+"""
 
 from __future__ import annotations
 
