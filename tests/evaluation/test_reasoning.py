@@ -177,7 +177,7 @@ def test_four_dimensions_by_hand() -> None:
     assert metrics.four_dimensions((False, True), False)["insufficient_knowledge"] == 1
     errors = {name for name in dimensions if lower_is_better(name)}
     assert errors == {name for name in dimensions if name.startswith(("in", "rote"))}
-    with pytest.raises(metrics.MetricError, match="without steps"):
+    with pytest.raises(metrics.MetricError, match="needs at least one step"):
         metrics.four_dimensions((), True)
 
 
