@@ -237,7 +237,10 @@ def shown(value: Any, *, in_files: bool = True) -> str:
 
 
 def type_text(kind: Any) -> str:
-    """Return an annotation in words. Lists come last among the alternatives, so that their elements are clear."""
+    """Return an annotation in words.
+
+    Lists come last: in "list of integers or null", null could be read as a type of the elements.
+    """
     *others, last = sorted(dict.fromkeys(_alternatives(kind)), key=lambda text: text.startswith("list of"))
     return f"{', '.join(others)} or {last}" if others else last
 

@@ -42,7 +42,7 @@ def lmms_eval_pair(text: str) -> Pair | None:
 def _pair(pair: tuple[float, ...]) -> Pair | None:
     """Return the pair, or None if a score is not finite or both scores are -1.
 
-    The original code writes -1 for both scores of a reply that it cannot parse.
+    LLaVA's code and lmms-eval return -1 for both scores of a reply that they cannot parse.
     """
     first, second = pair
     return None if not math.isfinite(first + second) or pair == (-1, -1) else (first, second)

@@ -71,7 +71,7 @@ def trl_trainer(
 def example_table(examples: Sequence[Example], split: str) -> Dataset:
     """Return the examples as a data set for TRL's trainers.
 
-    The data set contains image ids, from which the collator reads the images in the split's table.
+    The data set contains the ids of the images. The collator uses these ids to read the images from the split's table.
     """
     text = Value("string")
     names = ("example_id", "prompt", "chosen", "rejected", "history")

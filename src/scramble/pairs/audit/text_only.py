@@ -243,7 +243,10 @@ def cross_fit(classifier: Classifier, features: Any, fold: np.ndarray) -> np.nda
 
 
 def in_sample_scores(pairs: Sequence[PreferencePair], *, seed: int, count: int = FOLDS) -> dict[str, np.ndarray]:
-    """Return the out-of-fold scores (n,) of each classifier, fitted on all kinds."""
+    """Return the scores (n,) of ``pairs`` from each classifier, by cross-validation.
+
+    The score of a pair comes from a classifier that is fitted on the pairs of all kinds in the other folds.
+    """
     fold = folds([group_of(pair) for pair in pairs], count, seed)
     return {name: cross_fit(c, c.features(pairs), fold) for name, c in CLASSIFIERS.items()}
 
