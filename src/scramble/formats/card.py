@@ -116,7 +116,7 @@ def dataset_card(
 def source_licence(source: str, own_licence: str | None = None, licences: Mapping[str, str] = LICENCES) -> str:
     """Return the licence of an image source such as ``coco:train2017``.
 
-    If it is unknown, return ``own_licence``, or without ``own_licence`` a request to state the licence.
+    If the licence is unknown, return ``own_licence`` or, if that is None, a request to state the licence.
     """
     return licences.get(source) or licences.get(source.partition(":")[0]) or own_licence or UNKNOWN
 

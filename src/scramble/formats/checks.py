@@ -40,7 +40,7 @@ def load_image(path: str | Path, *, embed: bool = True, verify: bool = True) -> 
 
 
 def exists(file: Path) -> bool:
-    """Return whether the file exists. A file does not exist if the operating system rejects its name."""
+    """Return whether the file exists. If the operating system rejects the file's name, the result is False."""
     try:
         return file.exists()
     except (OSError, ValueError):

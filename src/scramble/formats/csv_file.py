@@ -179,7 +179,7 @@ def _reader(lines: list[str], number: int, delimiter: str) -> Any:
 
 
 def _strip_after_quotes(line: str, delimiter: str) -> list[str] | None:
-    """Remove white space after closing quotes, which the reader rejects, and return the fields of the line.
+    """Remove white space after closing quotes, because Python's reader rejects it, and return the fields of the line.
 
     The result is None if there is no such white space, or if the line cannot be parsed without it.
     """

@@ -190,8 +190,8 @@ def read_rows(
     Args:
         on_bad: called for rows that cannot be read.
         columns: see :class:`scramble.formats.layout.Layout`.
-        needs: sets of columns, of which a row has at least one set. The columns determine the delimiter of a CSV file,
-            and distinguish a single row in a JSON file from rows by key.
+        needs: sets of columns; a row has all columns of at least one set. The sets determine the delimiter of a CSV
+            file, and distinguish a single row in a JSON file from rows by key.
 
     Raises SourceError if the file cannot be read.
     """
@@ -285,7 +285,7 @@ def _is_message(value: Any) -> bool:
 def _holds_lines(path: Path) -> bool:
     """Return whether a JSON file has one row per line.
 
-    A ``.jsonl`` file has one row per line unless its lines together are a list. Any other file has one row per line if
+    A ``.jsonl`` file has one row per line unless the whole file is one list. Any other file has one row per line if
     its first line is a JSON object and further lines follow.
     """
     lines = json_lines(path)

@@ -125,7 +125,7 @@ def _above_split(file: Path) -> Path:
 
 
 def _log_missing_files(path: Path, files: list[Path]) -> None:
-    """Log a message if files of a numbered series (``-of-00005``) are missing, which can be intended."""
+    """Log a message if files of a numbered series (``-of-00005``) are missing. They can be missing on purpose."""
     series = Counter((file.parent, shard[1], shard[2]) for file in files if (shard := _SHARD.fullmatch(file.stem)))
     for (_, name, total), count in series.items():
         if count < int(total):
@@ -194,7 +194,8 @@ def _split_of(file: Path) -> str | None:
 def _saved(path: Path, split: str) -> LocalTable:
     """Return the table in a folder that ``save_to_disk`` wrote for a ``Dataset``.
 
-    Raises SourceError if the split in the metadata, or ``train`` without metadata, is not ``split``.
+    The metadata states the split of the table; if it does not, the split is ``train``. Raises SourceError if this split
+    is not ``split``.
     """
     state, files = _state(path)
     own = re.split(r"[\[+]", str(state.get("_split") or "train"))[0]

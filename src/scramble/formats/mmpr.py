@@ -1,5 +1,5 @@
-"""Reads and writes the ``meta.json`` of MMPR, the preference data of InternVL's MPO. It lists sets, which are JSONL
-files.
+"""Reads and writes the ``meta.json`` of MMPR, the preference data of InternVL's MPO. The file lists sets, which are
+JSONL files.
 
 A ``meta.json`` is ``{name: {root, annotation, data_augment, repeat_time, length, max_dynamic_patch}}``. A row is
 ``{image, question, chosen, rejected}``, where ``image`` is a path below ``root``, a list of paths, or missing. Source:
@@ -93,7 +93,10 @@ def is_meta(content: Any) -> bool:
 
 
 def find_meta(path: str | Path) -> Path | None:
-    """Return the ``meta.json`` at a path or in a folder, or None. A file needs only the suffix ``.json``."""
+    """Return the ``meta.json`` at a path or in a folder, or None.
+
+    If the path is a file, its name must end in ``.json``, but does not have to be ``meta.json``.
+    """
     meta = Path(path) / META if Path(path).is_dir() else Path(path)
     if meta.suffix.lower() != ".json" or not meta.is_file():
         return None
@@ -239,8 +242,8 @@ def resolve(path: str, meta: str | Path, root: str | Path | None = None) -> Path
     """Resolve a path in a ``meta.json``.
 
     If ``root`` is given, the path is looked up relative to ``root``. Otherwise it is looked up relative to the folder
-    of the ``meta.json``, the two folders above it, and the working directory. Released files have paths relative to
-    the folder that contains ``MMPR/``.
+    of the ``meta.json``, the two folders above it, and the working directory. The paths in released files are
+    relative to the folder that contains ``MMPR/``.
 
     Raises:
         FormatError: the path does not exist. The message lists the searched folders.

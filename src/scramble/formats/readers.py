@@ -211,8 +211,8 @@ def from_vlfeedback(row: Row, all_pairs: bool = False) -> list[ParsedRow]:
             paired with the worst.
 
     Raises:
-        FormatError: fewer than two answers are rated, or no answer with a lower rating than the best one has a
-            different text.
+        FormatError: fewer than two answers are rated, or no answer both has a lower rating than the best
+            answer and differs from it.
     """
     messages = messages_of(row["prompt"], "prompt")
     images = _images(row, messages)

@@ -88,8 +88,8 @@ def image_ids(paths: Iterable[str]) -> dict[str, str]:
     """Return the ids of images by path.
 
     An id is the file's name without suffix. If several files have this name, the id is the path, without suffix if it
-    is still unique. File names are unique in all releases of COCO, but not in other data sets, for example
-    ``0/image.png`` and ``1/image.png``.
+    is still unique. File names are unique in all releases of COCO, but not in all data sets (for example,
+    ``0/image.png`` and ``1/image.png``).
     """
     paths = list(dict.fromkeys(paths))
     stems = Counter(_posix(path).stem for path in paths)

@@ -158,8 +158,8 @@ class Family:
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
         """Return the conversation and the start of the assistant's turn as text. Image placeholders are not expanded.
 
-        See :meth:`messages` for the arguments. BOS is added if the tokenizer adds BOS and the template does not, as
-        ``apply_chat_template(tokenize=True)`` does.
+        See :meth:`messages` for the arguments. As in ``apply_chat_template(tokenize=True)``, BOS is added if the
+        tokenizer adds BOS and the template does not.
 
         Raises:
             ModelError: the chat template does not accept the turns of ``history``, or omits one of them.

@@ -49,7 +49,7 @@ def run_stage(
             ends.
         work: does the work in the folder and returns a summary.
         main: whether this process writes ``stage.json``, which only one process of a job may do.
-        instead: what the error message suggests to choose for another configuration.
+        instead: what to choose for another configuration, as text for the error message.
         changes: function of the recorded and the new configuration that returns the keys whose values differ. It is
             called only if the two configurations are not equal.
 
@@ -68,8 +68,9 @@ def run_stage(
 
 
 def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
-    """Return the error message for a folder that was created with different settings. The message names the keys that
-    differ, and what to choose ``instead``.
+    """Return the error message for a folder that was created with different settings.
+
+    The message names the keys that differ, and lists fixes, such as choosing ``instead``.
     """
     return (
         f"{folder} was created with different settings: {', '.join(changed)}. Choose {instead}, restore the settings, "
@@ -78,7 +79,7 @@ def other_settings(folder: Path, changed: Sequence[str], instead: str) -> str:
 
 
 def discard_if_empty(run: Path) -> None:
-    """Remove a run folder if the command that created the folder failed before it made anything.
+    """Remove a run folder that a failed command created, unless the folder contains results.
 
     Such a folder contains only the log, locks, records of failed stages and empty files. If it were kept, other scripts
     would suggest it as a run.

@@ -44,7 +44,7 @@ def mentions(graph: SceneGraph, steps: Sequence[str]) -> list[Mention]:
     """Return all mentions of objects by name, in the singular or plural, in order.
 
     At each position, the longest matching name is used. If several objects share a name, objects that have all stated
-    attributes are preferred, and among these objects, an object that was mentioned before.
+    attributes are preferred. Among these objects, an object that was mentioned before is preferred.
     """
     forms: dict[tuple[str, ...], list[tuple[Node, bool]]] = {}
     for node in graph.nodes:
@@ -122,7 +122,7 @@ def bearers(graph: SceneGraph, anchors: Sequence[str], answer: str) -> list[str]
 
 
 def variants(graph: SceneGraph, node: str) -> Iterator[SceneGraph]:
-    """Yield one graph for each attribute of an object, without this attribute.
+    """For each attribute of an object, yield the graph without this attribute.
 
     If the object has links, a graph without these links is yielded as well.
     """

@@ -71,7 +71,10 @@ def gqa_graph(entry: Any) -> dict[str, Any] | None:
 
 
 def visual_genome_graph(entry: Any) -> dict[str, Any] | None:
-    """Convert an entry of Visual Genome to the layout of image records. Return None if it contains no objects."""
+    """Convert an entry of Visual Genome to the layout of image records.
+
+    Return None if the entry contains no objects.
+    """
     if not isinstance(entry, Mapping) or not isinstance(entry.get("objects"), list):
         return None
     objects = []

@@ -195,7 +195,10 @@ class MolmoImageProjector(nn.Module):
 
 
 class MolmoVisionBackbone(nn.Module):
-    """Maps crops to features of the decoder's width with the tower, the padding embedding, pooling and projector."""
+    """Maps crops to features of the decoder's width.
+
+    The tower, the padding embedding, the attention pooling and the projector are applied in this order.
+    """
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__()
@@ -233,7 +236,7 @@ class MolmoVisionBackbone(nn.Module):
         """Pool each square of ``pooling_size``**2 patches by attention with their mean as query, and return (N, F, E).
 
         If the grid's side is not a multiple of ``pooling_size``, rows and columns of zeros are added at the bottom and
-        on the right. The mean and the attention include these zeros, as in the original (allenai/molmo at 793fa38,
+        on the right. The mean and the attention include these zeros, as in Ai2's code (allenai/molmo at 793fa38,
         olmo/model.py, MolmoVisionBackbone.forward), because weights for such grids were trained with these zeros.
         """
         patches, side, pool = self.config.patches_per_side, self.config.features_per_side, self.config.pooling_size

@@ -1,7 +1,7 @@
 """Creates a tiny LLaVA-OneVision.
 
-The model consists of a SigLIP tower and a Qwen2 decoder. Images are divided into tiles whose features form rows, and
-prompts have ChatML format.
+The model consists of a SigLIP tower and a Qwen2 decoder. Images are divided into tiles, and prompts are in ChatML
+format.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Creates a tiny Ovis2.
 
-The model consists of a tower that predicts visual words, a visual vocabulary, and a Qwen2 decoder. Prompts have ChatML
-format.
+The model consists of a tower that predicts visual words, a visual vocabulary, and a Qwen2 decoder. Prompts are in
+ChatML format.
 """
 
 from __future__ import annotations
