@@ -1,4 +1,4 @@
-"""Compute a lower bound for the time of a training step, which is the time of its matrix multiplications.
+"""Compute a lower bound for the time of a training step: the time of its matrix multiplications.
 
 The products are counted by :mod:`scramble.training.flops`, and each product is timed alone.
 """

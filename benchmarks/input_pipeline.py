@@ -13,10 +13,10 @@ JPEG file with one pair, and a batch contains two images. These steps are measur
   the upper bound for two workers on this machine,
 - 0, 1, 2 workers: as in training, ``TrieCollator`` in a ``DataLoader``.
 
-Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader``, images are
-counted after the first four batches, as in a long run. Milliseconds are the CPU time of all processes per image,
-including the start of the workers. Other work on the machine hardly changes the CPU time. "0 workers / floor" is a
-ratio of CPU times.
+Images per second are based on wall time, which is unreliable on a busy machine. With a ``DataLoader``, the first four
+batches (fewer if there are fewer than eight batches) are not counted, so that the rate is that of a long run.
+Milliseconds are the CPU time of all processes per image, including the start of the workers. Other work on the machine
+hardly changes the CPU time. "0 workers / floor" is a ratio of CPU times.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ def stub_compiled_parts() -> None:
     """Replace the compiled parts of torchvision and torchaudio with stubs, so that their Python code can be imported.
 
     The builds of both libraries on PyPI do not match the CPU build of torch. The image transforms of torchvision are
-    Python code that uses torch. When torchvision is imported, only the registration of shape functions for two
-    operators fails. LLaMA-Factory uses torchaudio only for audio data.
+    Python code that uses torch. Without the stubs, the import of torchvision would fail only at the registration of
+    shape functions for two operators. LLaMA-Factory uses torchaudio only for audio data.
     """
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):

@@ -1,9 +1,10 @@
 """Run one implementation ("side") for benchmarks/preference_step.py, which starts this script in a separate process.
 
 ``scramble`` is this project's trainer, ``trl`` is TRL's DPOTrainer, ``trl-answers`` is TRL's DPOTrainer with an output
-head that runs only at answer positions, and ``rows`` is a plain loop with one sequence per row, for families that TRL
-cannot train. The process reports when the model is loaded. For each line that it reads, it takes one optimizer step and
-reports the seconds. A step includes everything from reading the images to the updated weights.
+head that runs only at answer positions, and ``rows`` is a plain loop with one sequence per row, which can also
+train the families that TRL cannot train. The process reports when the model is loaded. For each line that it reads, it
+takes one optimizer step and reports the seconds. A step includes everything from reading the images to the updated
+weights.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ def last_line(error: SideError) -> str:
 def finish(args: argparse.Namespace, sides: dict[str, Side]) -> None:
     """Read the summary of each of this project's sides, and wait until all processes have ended.
 
-    The lower bound is measured after all other sides have ended.
+    The side ``scramble`` measures the lower bound after all other sides have ended.
     """
     ours = [side for side in sides.values() if side.name.startswith("scramble")]
     for side in ours:

@@ -41,7 +41,7 @@ PER_IMAGE = 5.0027  # COCO train2017: 591,753 captions of 118,287 images
 
 
 def endless_captions(path: Path) -> Iterator[str]:
-    """Yield the captions of a file without end. Each repetition of a caption ends in a different number."""
+    """Yield the captions of a file repeatedly, without end. Each repetition of a caption ends in a different number."""
     rows = read_json(path)["annotations"] if path.suffix == ".json" else read_jsonl(path)
     captions = [row["caption"].strip().rstrip(".") for row in rows]
     for number in count():

@@ -78,7 +78,7 @@ def common_facts(result: dict[str, Any]) -> None:
 
 
 def loss_difference(result: dict[str, Any]) -> dict[str, float]:
-    """Return, for each other side, the largest difference in any step between its loss and the loss of ``scramble``."""
+    """Return the largest loss difference over all steps between ``scramble`` and each of the other sides."""
     losses = {name: side["losses"] for name, side in result.items() if isinstance(side, dict) and "losses" in side}
     first = losses["scramble"]
     return {

@@ -3,7 +3,7 @@
     python scripts/dev/training_path.py            # in a checkout of any commit
     python scripts/dev/training_path.py --files    # print the files too, each with the reason why it is listed
 
-A short training run on the shipped tiny model goes through ``scripts/train.py`` in this process. When the first
+The program starts a short training run of the shipped tiny model through ``scripts/train.py``. When the first
 training step enters the first function of ``losses.py``, the program stops and prints three measures:
 
 1. the number of this project's files from the command line to the loss, including both ends. The count includes the

@@ -301,7 +301,7 @@ def _attributes(s: Sentence, first: int, nominal: int, lexicon: Lexicon) -> list
 
 
 def _merge_partitives(s: Sentence, phrases: list[Phrase], lexicon: Lexicon) -> list[Phrase]:
-    """Join phrases such as "a group" and "people", and remove phrases such as "a photo" and the "front" of a bus."""
+    """Join phrases such as "a group" and "people". Remove phrases such as "a photo" and "the front" (of a bus)."""
     partitives, depictions = lexicon.phrases["partitives"], lexicon.phrases["depictions"]
     locators = lexicon.phrases["locators"]
     merged: list[Phrase] = []

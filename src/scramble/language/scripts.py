@@ -26,7 +26,7 @@ MARKS = (
 """Characters within words that ``\\w`` does not match, as the content of a character class."""
 
 SPACED_WORD = rf"[^\W{UNSPACED}]+(?:[{MARKS}]+[^\W{UNSPACED}]*)*"
-"""Pattern of a word in any other script. In English texts, it matches the same words as ``\\w+``."""
+"""Pattern of a word in a script with spaces between words. In English texts, it matches the same words as ``\\w+``."""
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _WORD = re.compile(rf"[{UNSPACED}]|{SPACED_WORD}")

@@ -110,7 +110,7 @@ def plan(
 
 
 def _results(evaluation: str, overrides: Sequence[str]) -> str:
-    """Return the folder that an evaluation writes to, which depends on a ``limit`` in its overrides."""
+    """Return the folder that an evaluation writes to. A ``limit`` in the overrides changes the folder's name."""
     limits = [override.partition("=")[2] for override in overrides if override.startswith("limit=")]
     return results_folder(evaluation, int(limits[-1]) if limits and limits[-1] != "null" else None)
 

@@ -47,7 +47,7 @@ class Job:
             raise RuntimeError(f"{self.point.label} ended with exit status {code}: see {log}")
 
     def checkpoint(self) -> Any:
-        """Make the job save and stop, and let submitit requeue the same command, which resumes."""
+        """Make the job save and stop, and let submitit requeue the same command, which then resumes the job."""
         import submitit
 
         if self._process is not None:

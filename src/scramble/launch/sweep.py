@@ -100,7 +100,7 @@ def _run_here(points: Sequence[Point], launcher: Mapping[str, Any], alone: bool)
 
 
 def _shares(launcher: Mapping[str, Any]) -> list[list[str]] | None:
-    """Divide ``launcher.devices`` into groups with one GPU per process of a job, for one job at a time.
+    """Divide ``launcher.devices`` into groups. A group serves one job at a time, with one GPU per process.
 
     The result is None if ``launcher.devices`` is not set.
     """

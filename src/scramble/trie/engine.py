@@ -68,7 +68,7 @@ def logprobs(
 
     Args:
         backbone: the model's parts.
-        batch: result of :func:`scramble.trie.pack.pack`, which is moved to the model's device.
+        batch: result of :func:`scramble.trie.pack.pack`. ``logprobs`` moves the batch to the model's device.
         features: image features (F_i, S D) of each item, from :func:`encode_images` or a cache; None means that they
             are computed.
         with_statistics: also return entropy and log sum p^2, without gradients.

@@ -27,7 +27,8 @@ class TrieItem:
     Attributes:
         sequences: token ids of each prompt and its completion, including image placeholders.
         scored: for each sequence, a mask of the tokens to score.
-        images: the processor's output for the images, or None. An object shared by several items is encoded once.
+        images: the processor's output for the images, or None. If several items share an output object, its images
+            are encoded once.
         item_id: id for error messages.
     """
 

@@ -1,9 +1,9 @@
 """Runs recurrent modules of a decoder (gated DeltaNet) along the paths of a trie.
 
-The output of a recurrent module at a token depends on all earlier tokens through a convolution and a state, which no
-attention mask can describe. Each path from the first token to a leaf therefore becomes one row of the module's input.
-If several paths share a token, the output at this token is the same on all these paths and is read from one of them.
-All other layers run on the shared tokens.
+The output of a recurrent module at a token depends on all earlier tokens through a convolution and a state. No
+attention mask can describe this dependence. Each path from the first token to a leaf therefore becomes one row of the
+module's input. If several paths share a token, the output at this token is the same on all these paths and is read
+from one of them. All other layers run on the shared tokens.
 
 Shape suffixes: B rows of the batch, L tokens per row, P paths, N tokens of the longest path, D width.
 """
