@@ -59,7 +59,7 @@ def is_optional(key: str, cls: type) -> bool:
 
     Optional keys are the fields of open sections (``peft.r``), optional sections (``pairs.refine``), free mappings
     (``data.columns``), and the keys inside them. A key that only some variants of a section have is optional for all
-    variants, because the later check of the configuration reports a key of another variant.
+    variants. A later check reports a key that belongs to another variant.
     """
     if key.startswith(OPEN):
         return True

@@ -161,8 +161,8 @@ def expand_home_in_values(cfg: DictConfig | ListConfig) -> None:
 
 
 def _parsed(argument: str, is_sweep: bool) -> tuple[str | None, list[str]]:
-    """Return an error message, or None if the syntax of the argument is valid, and the overrides of all sweep
-    points.
+    """Return two values: an error message, which is None if the syntax of the argument is valid, and the overrides of
+    all sweep points.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -262,7 +262,7 @@ def _refused(text: str, error: Exception, accepted: Sequence[str], root: str, se
 
 
 def _world_fault(key: str, values: Mapping[str, Any], accepted: Sequence[str]) -> str | None:
-    """Return the error message for a key that only other data has (``data.path``) if the data is the embedded world."""
+    """Return the error message for a key of other data (``data.path``) if the embedded world is selected."""
     (data,) = DataSection.__metadata__
     section, _, name = key.partition(".")
     is_known = section == "data" and any(name in hints(cls) for cls in data.classes.values())

@@ -128,8 +128,8 @@ def choose(candidates: Sequence[Negative], count: int, seed: int, *key: object) 
 def expected_draws(candidates: Sequence[Negative], count: int) -> list[float]:
     """Return how often :func:`choose` draws each candidate on average over all seeds, in [0, 1].
 
-    The number of draws per kind is exact. Within a kind, this number is divided in proportion to the weights, which is
-    exact for one draw and approximate for several draws without replacement.
+    The number of draws per kind is exact. Within a kind, this number is divided in proportion to the weights. The
+    result is exact for one draw, and approximate for several draws without replacement.
     """
     sizes: dict[str, int] = {}
     weights: dict[str, float] = {}

@@ -68,7 +68,7 @@ def question_examples(questions: Iterable[Question]) -> Iterator[Example]:
 
 
 def rationale_examples(questions: Iterable[Question]) -> Iterator[Example]:
-    """Yield one example per question with a rationale. The chosen text contains the steps and the answer."""
+    """Yield one example per question with a rationale. The chosen text contains the rationale and the answer."""
     for question in questions:
         if question.rationale:
             text = rationales.write(question.rationale, question.answer)

@@ -1,6 +1,6 @@
 """Builds batches in ``DataLoader`` workers.
 
-Order and contents are the same as if the main process built the batches.
+The order and the contents of the batches are the same as if the main process built them.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def data_loader(
     workers: Workers,
     batch_sampler: Iterable[list[int]] | None = None,
 ) -> DataLoader[Any]:
-    """Return a loader that applies ``work`` to each element of ``dataset``, or to each batch.
+    """Return a loader that applies ``work`` to each element of ``dataset`` or, with ``batch_sampler``, to each batch.
 
     With ``workers.number`` above 0, ``work`` runs in worker processes. ``encoder`` is the encoder that ``work`` uses;
     the workers share its memory limit.
@@ -136,10 +136,11 @@ def is_package_error(error: Exception) -> bool:
 
 
 def _end_workers() -> None:
-    """When the process exits, end the workers that are left because an error still refers to their loader.
+    """Kill the workers that still run when the process exits. They run because an error still refers to their loader.
 
-    multiprocessing would send SIGTERM, which the workers ignore (:func:`scramble.interrupt.ignore_stop_signals`), and
-    would wait forever. torch's handler of SIGCHLD would report the workers as killed.
+    Otherwise, multiprocessing would send SIGTERM, which the workers ignore
+    (:func:`scramble.interrupt.ignore_stop_signals`), and would wait forever. SIGCHLD is reset to its default, because
+    torch's handler of SIGCHLD would report the workers as killed.
     """
     if left := [child for child in multiprocessing.active_children() if child.daemon]:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -178,7 +178,7 @@ def _attention(backbone: Backbone) -> tuple[int, int]:
 def _recorded(modules: Iterable[nn.Module]) -> Iterator[tuple[Counter[Product], Counter[Product], Counter[Product]]]:
     """Within the block, record the matrix products in the forward passes of ``modules``.
 
-    Yields three counters: linear layers and convolutions, attention, and the first layer that ran.
+    Yields three counters of products: in linear layers and convolutions, in attention, and in the first layer that ran.
     """
     linear: Counter[Product] = Counter()
     attention: Counter[Product] = Counter()

@@ -28,7 +28,7 @@ from torch import Tensor
 class PairLogps(NamedTuple):
     """Summed log-probabilities (nats) and lengths (tokens) of P pairs; all tensors are (P,).
 
-    For an objective without rejected answers and a reference model (``sft``), ``policy_rejected``, ``ref_chosen``,
+    If an objective needs neither rejected answers nor a reference (``sft``), ``policy_rejected``, ``ref_chosen``,
     ``ref_rejected`` and ``rejected_tokens`` are zeros. ``f_divergence_type``, one of :data:`F_DIVERGENCES`, determines
     the margin that DPO-like losses use.
     """
@@ -172,8 +172,8 @@ def bco_pair(logps: PairLogps, beta: float, shift: Tensor | float = 0.0) -> Tens
     """Return the BCO loss -log sigma(beta h_c - delta) - log sigma(-(beta h_r - delta)).
 
     Jung et al. 2024 (2404.04656). This is also L_q of MPO (Wang et al. 2024, 2411.10442). ``shift`` is delta, the
-    running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`). TRL has had no shift since version
-    0.29, which corresponds to ``shift=0``.
+    running mean of rewards (:class:`scramble.training.reward_shift.RewardShift`). Since version 0.29, TRL uses no
+    shift, which corresponds to ``shift=0``.
 
     With beta = 0.5, h_c = 2 and h_r = -2, delta = 0 gives 2 log(1 + e^-1) = 0.626523,
     and delta = 1 gives log 2 + log(1 + e^-2) = 0.820075.

@@ -136,7 +136,9 @@ def changes_since_stage(recorded: Mapping[str, Any], config: Mapping[str, Any], 
 
 
 def _sets_micro_batch(trainer: Mapping[str, Any]) -> bool:
-    """Return whether ``gradient_accumulation_steps`` determines the batch, or which pairs a loss sees together."""
+    """Return whether ``gradient_accumulation_steps`` affects the global batch size, or the value of a loss that depends
+    on which pairs share a micro-batch.
+    """
     from scramble.training.losses import depend_on_micro_batch
 
     losses = [trainer["loss_type"]] if isinstance(trainer["loss_type"], str) else trainer["loss_type"]
@@ -157,7 +159,7 @@ def _has_trie(model: Mapping[str, Any]) -> bool:
 
 @cache
 def _option_defaults() -> dict[str, Any]:
-    """Return the defaults of all options of trainer and adapter, as JSON values."""
+    """Return the defaults of all options of the trainer and of the adapter, as JSON values."""
     from peft import LoraConfig
 
     from scramble.training.config import PreferenceConfig

@@ -29,9 +29,9 @@ def num_steps(num_pairs: int, batch_size: int, epochs: float, group_by_image: bo
 
 
 def few_steps_warning(steps: int, num_examples: int, *, has_warmup: bool) -> str:
-    """Return a warning if a run whose length follows from the data has fewer than :data:`FEW_STEPS` steps, else "".
+    """Return a warning if a run has fewer than :data:`FEW_STEPS` steps, else "".
 
-    With warm-up, the first step of a run has learning rate 0.
+    With warm-up, the warning says that the first step has learning rate 0.
     """
     if steps >= FEW_STEPS:
         return ""
@@ -46,7 +46,7 @@ class MicroBatches(Sampler[list[int]]):
     """The micro-batches (lists of pair indices) of one process, for a whole run.
 
     All processes use the same global list of micro-batches. An optimizer step uses ``accumulation * world_size``
-    consecutive micro-batches, of which process r gets every ``world_size``-th, starting with the r-th. A run on one
+    consecutive micro-batches. Process r gets every ``world_size``-th of these, starting at index r. A run on one
     process with accumulation therefore uses the same micro-batches in the same order as a run on several processes.
 
     Args:

@@ -1,7 +1,7 @@
 """Defines the names, types and ranges of the trainer's settings, and the conditions on several settings.
 
-The command line and :class:`scramble.training.config.PreferenceConfig` check their values against the same class. No
-slow library is imported, so that the command line reports a wrong value immediately.
+The command line and :class:`scramble.training.config.PreferenceConfig` both use :class:`TrainerSettings` to check their
+values. This module imports no slow library, so that the command line reports a wrong value immediately.
 """
 
 from __future__ import annotations

@@ -141,8 +141,8 @@ def lora_config(vlm: VLM, peft: Mapping[str, Any], *, vision: bool = False) -> A
 
     Raises:
         ModelError: a key of ``peft`` is not a field of ``LoraConfig``, a value is unsupported, or the targets match no
-            linear layer, match the output head or, without ``vision``, the tower or the projector, or name experts that
-            are not linear layers.
+            linear layer, match the output head, match the tower or the projector without ``vision``, or name experts
+            that are not linear layers.
     """
     from peft import LoraConfig
 

@@ -1,4 +1,4 @@
-"""Defines the preference trainer on tries, which computes the loss and the metrics of a micro-batch.
+"""Defines the preference trainer that uses token tries. It computes the loss and the metrics of each micro-batch.
 
 Suffixes of tensor names: P pairs of a micro-batch, Q sequences.
 """

@@ -1,9 +1,9 @@
-"""Trains with TRL's ``DPOTrainer`` and ``SFTTrainer``, on the same pairs and in the same order as the trainer on tries.
+"""Trains with TRL's ``DPOTrainer`` and ``SFTTrainer``, on the same pairs and in the same order as with token tries.
 
 TRL provides loss, reference and metrics. :class:`RunTrainer` overrides methods that TRL's trainers inherit from
-transformers' ``Trainer``. It provides the order of batches, log rows and checkpoints, which are therefore the same as
-with tries. Each answer is one row with its own copy of the prompt and its images. Token ids and pixels come from the
-family's encoder and are the same as in a trie.
+transformers' ``Trainer``. It orders the batches and writes log rows and checkpoints in the same way as with tries. Each
+answer is one row with its own copy of the prompt and of the images. Token ids and pixels come from the family's encoder
+and are the same as in a trie.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class RowCollator:
 
     Attributes:
         encoders: the encoder of each split, because each split has its own images.
-        model: ``config``, ``dtype`` and ``device`` of the model, without its weights, so that it can be pickled.
+        model: ``config``, ``dtype`` and ``device`` of the model, but not its weights: the collator must be picklable.
         with_rejected: whether to include rejected answers.
         pad_to_multiple_of: pad the rows to a multiple of this length.
     """
@@ -141,7 +141,10 @@ class RowCollator:
 
 
 def described(vlm: VLM) -> SimpleNamespace:
-    """Return the attributes of a model that :meth:`Family.generation_inputs` reads. Batches are built on the CPU."""
+    """Return the attributes of a model that :meth:`Family.generation_inputs` reads.
+
+    The device is the CPU, because batches are built on the CPU.
+    """
     model = vlm.backbone.model
     return SimpleNamespace(config=model.config, dtype=vlm.backbone.head.weight.dtype, device=torch.device("cpu"))
 
@@ -203,7 +206,7 @@ class TRLBackend(RunTrainer):
         return batch
 
     def evaluate_pairs(self) -> dict[str, float]:
-        """Return the loss of the held-out pairs; ``log`` adds TRL's metrics to the row."""
+        """Return the loss of the held-out pairs; ``log`` adds TRL's metrics to the log row."""
         output = self.evaluation_loop(self.get_eval_dataloader(), "Evaluation", prediction_loss_only=True)
         return dict(output.metrics or {})
 

@@ -1,8 +1,8 @@
 """Create correctness pairs: sample several answers to a question, and prefer correct answers to incorrect ones.
 
-A response is correct if its final answer is correct, and incorrect if its final answer is incorrect or missing. A
-response with an answer but without the requested form is neither correct nor incorrect, and can be the rejected side of
-a *format pair*.
+A response in the requested form is correct if its final answer is correct, and otherwise incorrect. A response without
+a final answer is incorrect. A response with an answer but without the requested form is neither correct nor incorrect,
+and can be the rejected side of a *format pair*.
 Source: MPO, arXiv 2411.10442. docs/mpo_data.md lists the differences from the paper.
 """
 
