@@ -1,4 +1,4 @@
-"""Yields items with the replies to their requests, in order, while requests of later items are already sent."""
+"""Yields items with the replies to their requests, in order. The requests of later items are sent in advance."""
 
 from __future__ import annotations
 

@@ -356,7 +356,7 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 def _transport_errors() -> tuple[type[BaseException], ...]:
-    """Return the errors of the client's HTTP library, which is httpx2 from openai 3 on and httpx before."""
+    """Return the errors of the client's HTTP library: httpx2 for openai 3 or later, otherwise httpx."""
     try:
         import httpx2
 

@@ -73,6 +73,6 @@ class Gate:
         self._open_at = max(self._open_at, time.monotonic() + seconds)
 
     async def wait(self) -> None:
-        """Wait until the gate is open, plus a random delay, so that requests do not all continue at the same time."""
+        """Wait until the gate is open and then for a random delay, so that requests do not all continue at once."""
         while (left := self._open_at - time.monotonic()) > 0:
             await asyncio.sleep(left + random.uniform(0, 0.1 * min(left, 10)))

@@ -2,8 +2,8 @@
 
 For model families that support the token trie, all requests about the same image form one row of
 :func:`scramble.models.generation.generate_ids`, so the vision tower and the projector run once per image, and a prompt
-runs once for any number of samples. Without an image, the samples of one question form a row. Models of other families
-answer each request separately, with ``model.generate``.
+is processed once for any number of samples. Without an image, the samples of one question form a row. Models of other
+families answer each request separately, with ``model.generate``.
 
 Shape suffixes: B rows (image sets), Q requests of a row, N requests, V vocabulary.
 """

@@ -161,7 +161,7 @@ def _read(
 
 
 def _read_wanted(read: Callable[[OnBadRow], Iterator[PreferencePair]], names: ImageNames) -> None:
-    """Read the rows again for the images in ``names.wanted``, because the images of all rows may exceed the memory."""
+    """Read the rows again for the images in ``names.wanted``, because the images of all rows may not fit in memory."""
     rows = read(lambda *_: None)
     while len(names.contents) < len(names.wanted) and next(rows, None) is not None:
         pass

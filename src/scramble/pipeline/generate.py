@@ -103,7 +103,10 @@ def _make_data_set(
 
 
 def _models(settings: Mapping[str, Any], key: str) -> Iterator[tuple[str, str | None, str]]:
-    """Yield the path, the revision and the key of each model that makes or scores pairs in the calling process."""
+    """Yield the path and the revision of each model that makes or scores pairs in the calling process.
+
+    The third value is the key of the setting that contains the path.
+    """
     for name, value in settings.items():
         if not isinstance(value, Mapping):
             continue
@@ -374,7 +377,10 @@ def _parts(counts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _is_refined(counts: Mapping[str, Any]) -> bool:
-    """Return whether any pairs of a split were refined. Only pairs in a family with enough pairs are refined."""
+    """Return whether any pairs of a split were refined.
+
+    Only the pairs of families of kinds with enough pairs are refined.
+    """
     return any(
         numbers.get("pairs_before_refinement", 0) > sum(numbers.get("not_refined", {}).values())
         for numbers in _parts(counts).values()

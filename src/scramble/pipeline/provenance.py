@@ -38,7 +38,7 @@ def write_command(folder: Path) -> None:
 
 
 def remember_command(argv: Sequence[str]) -> None:
-    """Keep a script's command line, without access tokens, for the records of stages and for cards."""
+    """Keep a script's command line, without access tokens, for stage records and for model and data set cards."""
     words = ["python", f"scripts/{Path(argv[0]).name}", *argv[1:]]
     os.environ[COMMAND] = re.sub(r"(hub_token=)\S+", r"\1...", shlex.join(words))
 

@@ -86,9 +86,9 @@ class TextOnlyOdds:
     For each family and each kind with enough pairs, n-gram classifiers are fitted on its candidates, weighted by their
     expected draws. A language model is fitted on the chosen texts. Images are divided into folds by a hash, so that new
     images also have a fold. A pair is scored by the classifiers that were not fitted on its fold. A linear classifier
-    per family combines the scores into calibrated log-odds. No classifier is fitted on selected pairs, because it would
-    learn the patterns that earlier classifiers missed in this particular selection, and these patterns do not transfer
-    to other images.
+    per family combines the scores into calibrated log-odds. No classifier is fitted on selected pairs. Such a
+    classifier would learn the patterns that earlier classifiers missed in this particular selection, and these patterns
+    do not transfer to other images.
 
     Args:
         pairs: all candidates of the images on which the classifiers are fitted.

@@ -256,7 +256,7 @@ def transfer_scores(pairs: Sequence[PreferencePair], held_out: Sequence[Preferen
 
     The images of ``held_out`` must not occur in ``pairs``. A classifier with ``per_kind`` is fitted separately on each
     kind that is :func:`judgeable` in ``held_out``. The pairs of the remaining kinds are scored by the classifier that
-    is fitted on all kinds.
+    is fitted on the pairs of all kinds.
     """
     import numpy as np
 
@@ -306,7 +306,10 @@ def text_only_accuracy(
 def transfer_accuracies(
     pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair], *, seed: int = 0
 ) -> dict[str, TextOnlyResult]:
-    """Return the accuracies on ``pairs`` of all classifiers, fitted on ``held_out`` as in :func:`transfer_scores`."""
+    """Return the accuracy on ``pairs`` of each classifier.
+
+    The classifiers are fitted on ``held_out`` as in :func:`transfer_scores`.
+    """
     groups = [group_of(pair) for pair in pairs]
     scores = transfer_scores(pairs, held_out)
     return {name: measured(name, values, groups, seed=seed) for name, values in scores.items()}

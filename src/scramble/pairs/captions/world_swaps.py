@@ -67,7 +67,7 @@ class WorldNegatives:
 
 
 def candidates(text: str) -> list[Negative]:
-    """Return all negatives of a caption, which differ from it in meaning.
+    """Return all negatives of a caption. Each negative differs from the caption in meaning.
 
     Raises GrammarError if the caption does not parse.
     """

@@ -24,7 +24,7 @@ class Interventions(Protocol):
     settings: Settings
 
     def prepare(self, case: RationaleCase) -> Any:
-        """Prepare a case for :meth:`perturb`. Raises NotPossible with a reason that can be counted."""
+        """Prepare a case for :meth:`perturb`. Raises NotPossible if the case cannot be perturbed."""
         ...
 
     def perturb(self, prepared: Any, kind: str, rng: random.Random) -> Perturbed:

@@ -133,7 +133,7 @@ class Perturbed:
 
 
 class NotPossible(Exception):
-    """Raised if an intervention is not possible for a case. The message is a reason that can be counted."""
+    """Raised if an intervention is not possible for a case. The message is the reason."""
 
 
 @dataclass
@@ -202,7 +202,7 @@ class PreparedCase:
 
 
 def draw_omitted(places: Sequence[int], count: int, rng: random.Random) -> list[int]:
-    """Draw ``count`` of the indices ``places``: the steps to omit.
+    """Draw ``count`` indices from ``places``: the indices of the steps to omit.
 
     Raises NotPossible if there are fewer than ``count`` indices in ``places``.
     """

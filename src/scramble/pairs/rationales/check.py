@@ -91,7 +91,7 @@ def _shortened(graph: Graph, question: str, pair: PreferencePair, needed: tuple[
 def _with_details(
     graph: Graph, question: str, pair: PreferencePair, needed: tuple[str, ...], follow: bool
 ) -> list[str]:
-    """Check overthink: without the recorded words, the steps equal the needed steps."""
+    """Check an overthink pair: without the words that the record lists, the rejected steps equal the needed steps."""
     record, rejected = pair.details, rationales.read(pair.rejected)
     places, problems = set(record["false_steps"]), []
     if len(places) != len(record["changes"]) or len(rejected.steps) != len(needed):

@@ -46,8 +46,9 @@ def spellings_in(s: Sentence) -> set[str]:
 class SelectionalTables:
     """Counts of nouns by their places in captions.
 
-    A distribution over nouns backs off from the whole relation ("sit on") to its nearest word ("sit" on the left, "on"
-    on the right), and from the noun to its category in the lexicon.
+    A distribution over nouns backs off from the whole relation ("sit on") to the word of the relation that is nearest
+    to the noun ("sit" for a noun on the left, "on" for a noun on the right), and from the noun to its category in the
+    lexicon.
     """
 
     def __init__(self, sentences: Iterable[Sentence] = ()) -> None:

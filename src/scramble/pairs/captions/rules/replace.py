@@ -2,9 +2,10 @@
 
 Nouns are replaced with co-hyponyms, adjectives with adjectives of the same class, and verbs and spatial relations with
 mutually exclusive verbs and relations. A word is never replaced with a synonym, a hypernym, or a word with a similar
-meaning. Words that are rare in this context in the user's captions, or much rarer there than the old word, are not used
-either. Number words are not replaced, because "two dogs" is true of three dogs, and larger numbers can be recognised
-without the image. The weight of a candidate is the frequency of its new word (:mod:`scramble.language.lexicon`).
+meaning. A new word is not used either if, in the user's captions, it is rare in the context of the old word or much
+rarer in this context than the old word. Number words are not replaced, because "two dogs" is true of three dogs, and
+larger numbers can be recognised without the image. The weight of a candidate is the frequency of its new word
+(:mod:`scramble.language.lexicon`).
 """
 
 from __future__ import annotations

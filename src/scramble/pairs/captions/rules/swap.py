@@ -116,7 +116,7 @@ class _AttributePlausibility:
     min_odds: float
 
     def can_move(self, attribute: Attribute, giver: Phrase, receiver: Phrase) -> bool:
-        """Return whether an attribute is frequent enough at its new noun that text alone hardly reveals the swap."""
+        """Return whether an attribute is frequent enough with its new noun that text alone hardly reveals the swap."""
         word = attribute.adjective.word
         return self.tables is None or self.tables.move_odds(self.s, word, giver, receiver) >= self.min_odds
 
@@ -162,7 +162,10 @@ def _swap_attributes(
 
 
 def _can_have(phrase: Phrase, attribute: Attribute) -> bool:
-    """Return whether a noun can have an attribute. Colours of people are excluded, because they have other meanings."""
+    """Return whether a noun can have an attribute.
+
+    Colours of people are excluded, because colour words for people are ambiguous.
+    """
     if (
         phrase.noun is None
         or phrase.noun.category in ("scene", "sport")
@@ -222,7 +225,7 @@ def _move_attribute(
 
 
 def _has_known_modifiers(s: Sentence, phrase: Phrase) -> bool:
-    """Return whether every modifier of a phrase is in the lexicon, so that no modifier moves to a wrong position."""
+    """Return whether every modifier of a phrase is in the lexicon. Other modifiers could be misplaced by a swap."""
     in_lexicon = {i for a in phrase.attributes for i in range(a.first, a.last + 1)} | {phrase.number}
     return all(i in in_lexicon or s.lower[i] == phrase.opener for i in range(phrase.first, phrase.nominal))
 

@@ -85,7 +85,10 @@ class WordInterventions:
         }
 
     def prepare(self, case: RationaleCase) -> AlignedCase:
-        """Align the question and the rationale with the graph. Raises NotPossible with a reason that can be counted."""
+        """Align the question and the rationale with the graph.
+
+        Raises NotPossible if the case cannot be perturbed.
+        """
         graph, answer = case.graph, " ".join(case.question.answer.lower().split())
         anchors = list(dict.fromkeys(m.node for m in mentions(graph, [case.question.question])))
         if not answer or answer_support(graph, anchors, answer) is None:

@@ -31,7 +31,7 @@ TRIES = 40  # number of changes that are tried before a kind counts as impossibl
 
 
 def label(node: Node) -> str:
-    """Return the colour and shape of an object, which are counted in :class:`Cooccurrence`."""
+    """Return the label that :class:`Cooccurrence` counts for an object: its colour and shape."""
     return f"{_value(node, 'colour')} {node.name}"
 
 
@@ -57,7 +57,7 @@ class WorldInterventions:
         }
 
     def prepare(self, case: RationaleCase) -> _DerivedCase:
-        """Derive the rationale of a case from its graph. Raises NotPossible with a reason that can be counted."""
+        """Derive the rationale of a case from its graph. Raises NotPossible if the case cannot be perturbed."""
         if not case.question.rationale:
             raise NotPossible("question without a rationale")
         graph, question = case.graph.to_json(), case.question.question
@@ -348,9 +348,10 @@ def _with_noun(clause: Exists | Relation, position: int, noun: Noun) -> Exists |
 def _detail(
     graph: Graph, clause: Exists | Relation, position: int, kind: str, rng: random.Random
 ) -> tuple[Clause, Clause, str, tuple[str, str]] | None:
-    """Return the clause with a true word and the clause with a false word for one noun, the object's id, and the words.
+    """Return a true and a false version of a clause, the id of the object, and the words in which the versions differ.
 
-    Return None if there is not exactly one true word, or if there is no false word.
+    The versions differ in one attribute (``kind``) of one noun. Return None if there is not exactly one true word,
+    or if there is no false word.
     """
     noun = _nouns(clause)[position]
     options = [(word, _with_noun(clause, position, replace(noun, **{kind: word}))) for word in WORDS[kind]]
