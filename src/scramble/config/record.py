@@ -224,7 +224,7 @@ def _read(folder: Path, name: str = RECORD_FILE) -> dict[str, Any]:
 
 
 def _objectives(run: Path) -> list[Any]:
-    """Return the objectives of all arms of the run whose training has not failed."""
+    """Return the objectives of the run's arms whose training has not failed."""
     stages = [_read(file.parent, STAGE_FILE) for file in sorted(run.glob(f"train/*/{STAGE_FILE}"))]
     configs = [stage["config"] for stage in stages if stage.get("status") in ("running", "stopped", "finished")]
     return [_objective(config["objective"], config["trainer"]) for config in configs]

@@ -1,4 +1,4 @@
-"""Checks what a command needs on this machine before its work starts: API keys and language pipelines."""
+"""Checks what a command needs on this machine before its work starts, such as API keys and spaCy pipelines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scramble.storage.files import STAGE_FILE
 
 
 def key_faults(value: Any, at: str) -> Iterator[str]:
-    """Yield an error message for each engine in a section whose API key is missing from the environment."""
+    """Yield an error message for each ``api_key_env`` that names an environment variable without a value."""
     for name, item in value.items() if isinstance(value, Mapping) else ():
         if name == "api_key_env" and item is not None and not os.environ.get(str(item)):
             yield f"{join(at, name)}={item}: this environment variable has no value: set it to the API key"
@@ -44,7 +44,7 @@ def data_faults(folder: Path, pairs: Mapping[str, Any]) -> Iterator[str]:
 
 
 def wandb_faults(report_to: str | Sequence[str]) -> Iterator[str]:
-    """Yield an error message if Weights & Biases has no API key.
+    """Yield an error message if a run reports to Weights & Biases online and no API key is configured.
 
     Without this check, wandb would ask for the key, or fail only after the data has been prepared.
     """

@@ -138,7 +138,7 @@ def _trainer_faults(trainer: Mapping[str, Any], peft: Any) -> Iterator[str]:
     """Yield the error messages of :class:`PreferenceConfig`.
 
     Importing this class takes seconds. The check is therefore skipped unless the configuration sets a field that
-    configs/ does not list, or a schedule other than ``cosine``, whose options transformers checks.
+    configs/ does not list, or a schedule other than ``cosine``. Transformers checks the options of these schedules.
     """
     if not set(trainer) - set(hints(Trainer)) and trainer["lr_scheduler_type"] == "cosine":
         return

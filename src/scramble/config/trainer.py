@@ -79,7 +79,9 @@ class Trainer(TrainerSettings):
 
     @classmethod
     def renamed(cls) -> Mapping[str, str]:
-        """Return a mapping from names in other versions to the keys to use instead."""
+        """Return a mapping from names of fields in other versions of TRL, transformers and this project to the keys to
+        use instead.
+        """
         return {**RENAMED, "peft": PEFT_SECTION}
 
     def faults(self, at: str) -> Iterator[str]:

@@ -20,9 +20,10 @@ from scramble.trie.score import default_batch_tokens
 class LocalBackend:
     """Answers queries with one loaded model.
 
-    ``batch_tokens`` is the number of positions in one forward pass (default: 1,024 on a CPU, 8,192 on a GPU). With
-    ``token_logprobs``, replies to queries with candidates contain the log-probability of each token. All queries use
-    the same prompt encoder, so that the position of the images in a prompt is determined only once.
+    ``batch_tokens`` is the maximum number of positions in one forward pass (default: 1,024 on a CPU, 8,192 on a GPU).
+    A longer row is processed alone. With ``token_logprobs``, replies to queries with candidates contain the
+    log-probability of each token. All queries use the same prompt encoder, so that the position of the images in a
+    prompt is determined only once.
     """
 
     def __init__(self, vlm: VLM, batch_tokens: int | None = None, *, token_logprobs: bool = False) -> None:

@@ -57,8 +57,8 @@ class EngineBackend:
             yield replies
 
     def chunk_size(self, group: Sequence[Query], images: Mapping[str, ImageFile]) -> int:
-        """Return a large number of groups, because each chunk has to wait for its slowest request. An interrupted chunk
-        loses no reply that has arrived, because the engine stores each reply itself.
+        """Return a large number of groups per chunk: every chunk waits for its slowest request, so there should be few
+        chunks. An interrupted chunk loses no reply that has arrived, because the engine stores each reply itself.
         """
         return 4 * self.engine.window
 

@@ -25,7 +25,7 @@ searches the reply for these words. ``accuracy_macro`` is the mean accuracy over
 VLMEvalKit. ``amber_score`` is (100 - CHAIR + F1) / 2. This formula appears only in a figure of the paper and has not
 been checked.
 
-Tests compare all scores with those of the original code on recorded nouns, similarities and replies.
+Tests compare all scores with those of the authors' code on recorded nouns, similarities and replies.
 """
 
 from __future__ import annotations

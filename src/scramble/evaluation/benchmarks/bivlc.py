@@ -6,7 +6,7 @@ Paper: Miranda et al., NeurIPS 2024 (arXiv 2406.09952). Data: ``imirandam/BiVLC`
 figure. The kind of an item combines its type and subtype, and its tag is the type. ``text`` is the paper's I2T, and
 ``image`` is the paper's T2I.
 
-Tests compare all seven outcomes with those of the original code on recorded scores.
+Tests compare all seven outcomes with those of the authors' code on recorded scores.
 """
 
 from __future__ import annotations

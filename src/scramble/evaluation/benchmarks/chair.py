@@ -9,8 +9,8 @@ that are hallucinated (lower is better for both). ``recall``, which is not in th
 categories that are mentioned. An object is in the image if COCO annotates it or one of the reference captions mentions
 it.
 
-Tests compare the extracted words, both scores and recall with those of the original code on recorded captions. The
-errors of the original code are reproduced ("bus" and "glass" are never counted in the singular). lmms-eval finds
+Tests compare the extracted words, both scores and recall with those of the authors' code on recorded captions. The
+errors of the authors' code are reproduced ("bus" and "glass" are never counted in the singular). lmms-eval finds
 different words, because it uses WordNet's lemmas.
 """
 
@@ -70,7 +70,9 @@ def load(
 
 
 def _selected(path: Path) -> dict[int, str]:
-    """Return a dictionary from the ids of the selected images to the rows that name them, for messages."""
+    """Return a dictionary from the ids of the selected images to descriptions of their rows for error
+    messages ("row 3 of <path>").
+    """
     if not path.is_file():
         raise EvaluationError(f"chair: {path} is not a file: check benchmark.chair.selection")
     content = load_json("chair", find_file("chair", path))

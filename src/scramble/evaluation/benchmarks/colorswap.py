@@ -5,8 +5,8 @@ Counts: 300 items. Chance: text 25, image 25, group 16.67, group matching 50. Hu
 are the sources of its captions and images.
 
 ``protocol=colorswap`` asks the paper's two questions (which caption fits the image, which image fits the caption) and
-parses the replies by the paper's rule. Tests compare the parsed replies with those of the original code on recorded
-replies of three models. All items are scored, whereas the original code skips items that raise an error, separately for
+parses the replies by the paper's rule. Tests compare the parsed replies with those of the authors' code on recorded
+replies of three models. All items are scored, whereas the authors' code skips items that raise an error, separately for
 each task.
 """
 

@@ -14,7 +14,8 @@ object. ``accuracy`` is computed over rows.
 ``rule`` selects how replies are parsed. ``official`` (the default) accepts only the letter. ``lmms_eval`` and
 ``vlmevalkit`` are the rules of lmms-eval and VLMEvalKit. VLMEvalKit's rule accepts almost every reply that is longer
 than a letter. lmms-eval reports ``accuracy``, and VLMEvalKit reports the circular accuracy over all categories. Tests
-compare the results of all three rules and the official scores with those of the original code on recorded replies.
+compare the results of all three rules and the official scores with those of the original implementations on recorded
+replies.
 """
 
 from __future__ import annotations

@@ -319,7 +319,7 @@ def ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
 
 def whole_ids(name: str, row: Mapping[str, Any], where: str, *keys: str) -> list[str]:
     """Return the values of :func:`ids`, but write a float without a fraction as an integer ("3" for 3.0), because tools
-    that write tables turn a column of integers with gaps into floats.
+    that write tables turn a column of integers with missing values into floats.
     """
     numbers = {key: row.get(key) for key in keys}
     integers = {key: int(n) for key, n in numbers.items() if isinstance(n, float) and n.is_integer()}

@@ -18,7 +18,7 @@ The three accuracies are also computed by category (VD, VS), by subcategory, for
 common knowledge (hard), and for all other figures (easy). The authors call ``q_acc/easy`` "easy aAcc". The causes of
 errors are not computed with a judge, because the judge would have to compare two replies.
 
-In the original code, GPT-4 compares a reply with the answer (``grading=judge``). An unclear reply then counts as right
+In the authors' code, GPT-4 compares a reply with the answer (``grading=judge``). An unclear reply then counts as right
 for the 178 questions of VS without an image. The default ``grading=rule`` searches the reply for the words yes and no,
 as VLMEvalKit does. ``without_image=false`` omits the questions without an image, as VLMEvalKit does. The questions are
 asked unchanged, without a request to answer yes or no.

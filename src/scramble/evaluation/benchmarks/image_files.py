@@ -26,7 +26,7 @@ def folder_images(name: str, folder: str | Path, names: Iterable[str], setting: 
         name: name of the benchmark.
         folder: folder with the images.
         names: paths or base names, as written in the benchmark's file.
-        setting: configuration key of the benchmark for this folder, which error messages name.
+        setting: the benchmark's configuration key for this folder. Error messages name this key.
 
     Raises:
         EvaluationError: the folder or an image is missing, a name matches several files, or a file matches several
@@ -121,7 +121,7 @@ def table_images(name: str, folder: str | Path, items: Sequence[Item]) -> ImageT
 
 
 class CroppedImages(Mapping[str, ImageFile]):
-    """Maps ids to images and to crops of these images, which are made when they are read.
+    """Maps ids to images and to crops of these images. An image is cropped when its crop is accessed.
 
     ``crops`` maps the id of a crop to the id of its image and its box (x, y, width, height) in pixels.
     """

@@ -11,8 +11,8 @@ references, as percentages of 10 points. Pairs of scores that cannot be parsed a
 includes them and counts both scores as -1, as the authors' script does. ``reader`` selects the rule that parses the
 judge's reply: ``llava`` (which VLMEvalKit also uses) or ``lmms_eval``. Without a judge, there is no score.
 
-Tests compare the results of both rules and the official scores with those of the original code on recorded replies of a
-judge.
+Tests compare the results of both rules and the official scores with those of the original implementations on recorded
+replies of a judge.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ the percentage of ratings below 3 (lower is better). Ratings that cannot be pars
 and ``official_hallucination_rate`` include them and count them as 0, as the authors' script does. Without a judge,
 there is no score.
 
-Tests compare the parsed ratings and the official scores with those of the original code on recorded replies of a judge.
+Tests compare the parsed ratings and the official scores with those of the authors' code on recorded replies of a judge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from scramble.records import Question
 
 
 def load(root: str | Path, *, images: str | Path | None = None, partial: bool = False) -> Benchmark:
-    """Load the 96 questions. ``images`` is the folder of the images (default: the file's folder)."""
+    """Load the 96 questions from a JSON or JSON lines file. ``images`` is the folder of the images (default: the file's
+    folder).
+    """
     path = find_file("mmhal", root, "response_template.json", "*mmhal*.json", "*mmhal*.jsonl")
     pictures, rows = RowImages(), enumerate(json_rows("mmhal", path))
     items = read_items("mmhal", path, rows, lambda number, row: _item(number, row, pictures), partial)

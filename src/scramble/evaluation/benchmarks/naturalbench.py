@@ -3,7 +3,7 @@
 Paper: Li et al., NeurIPS 2024 (arXiv 2410.14669). Data: ``BaiqiL/NaturalBench``, split train. Counts: 1,900 groups of
 two images and two questions, 7,600 answers. Chance: Acc 50, Q_Acc 25, I_Acc 25, G_Acc 6.25. Human: not published.
 
-Tests compare the extracted answers with those of the original code on recorded examples, and the metrics with values
+Tests compare the extracted answers with those of the authors' code on recorded examples, and the metrics with values
 computed by hand. This module joins a question and its suffix with a space, as evaluation harnesses do, whereas the
 official example joins them without a space.
 """

@@ -4,10 +4,10 @@ Paper: Yu et al., CVPR 2024 (RLHF-V, arXiv 2312.00849). Data: ``obj_halbench_300
 (image_id, question, image in base64), and COCO 2014's ``instances_*.json`` and ``captions_*.json`` for train and val.
 Counts: 300 questions. Chance: none. Human: not published.
 
-A language model lists the objects that a response says are in the image (the original code uses gpt-3.5-turbo-0613).
+A language model lists the objects that a response says are in the image (the authors' code uses gpt-3.5-turbo-0613).
 Responses of up to three words count as responses without objects. A spaCy pipeline reduces the names of the objects to
-lemmas (the original code uses en_core_web_trf). Each object counts once per response. ``extraction=plain`` needs no
-judge. It counts every occurrence of an object word in the response, as the original code does without its judge.
+lemmas (the authors' code uses en_core_web_trf). Each object counts once per response. ``extraction=plain`` needs no
+judge. It counts every occurrence of an object word in the response, as the authors' code does without its judge.
 
 | score | meaning |
 |---|---|
@@ -18,7 +18,7 @@ judge. It counts every occurrence of an object word in the response, as the orig
 
 Lower values are better, except for ``recall``.
 
-Tests compare all scores with those of the original code on recorded responses and object lists, without the judge and
+Tests compare all scores with those of the authors' code on recorded responses and object lists, without the judge and
 without spaCy.
 """
 
@@ -54,7 +54,7 @@ def load(
     """Load the 300 questions.
 
     Args:
-        root: the file, or its folder.
+        root: the JSON lines file of the questions, or its folder.
         annotations: folder of COCO's annotations (default: the file's folder).
         images: folder of images, if the file contains paths instead of images.
         extraction: ``judge``, or ``plain`` for extraction by rule.

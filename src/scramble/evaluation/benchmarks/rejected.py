@@ -27,7 +27,7 @@ class RejectedRows(BadRows):
 
     @contextmanager
     def row(self, row: int | str) -> Iterator[None]:
-        """Reject the row if the block raises EvaluationError."""
+        """Reject the row if the ``with`` block raises EvaluationError."""
         try:
             yield
         except EvaluationError as error:

@@ -4,10 +4,10 @@ Paper: Dumpala et al., NeurIPS 2024 (arXiv 2406.11171). Data: ``Aman-J/SugarCrep
 ``data/<split>.json`` with COCO val2017 images. Counts: swap_obj 245, swap_att 666, replace_obj 1,652, replace_att 788,
 replace_rel 1,406. Chance: 33.33 for both captions, 50 for each caption. Human: not published.
 
-``itt`` (image-to-text) is 1 if both true captions score above the false caption. ``first_caption`` and
-``second_caption`` are 1 if the first or the second true caption scores above the false caption. The paper's text-only
-task is not computed, because it compares sentence embeddings, which generative models do not provide. Tests compare the
-three outcomes with those of the original code on recorded scores.
+``itt`` (image-to-text) is 1 if both true captions score above the false caption. ``first_caption`` is 1 if the first
+true caption scores above the false caption, and ``second_caption`` is 1 if the second true caption does. The paper's
+text-only task is not computed, because it compares sentence embeddings, which generative models do not provide.
+Tests compare the three outcomes with those of the authors' code on recorded scores.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 The benchmark ``tsv`` reads any file in this format, and its results are named after the file (``tsv-MyBench`` for
 ``MyBench.tsv``). ``benchmark.tsv.kind`` is ``choice``, ``yes_no``, ``open`` or ``free`` (graded by a judge). If this
 key is not set, the kind is ``choice`` for a file with the columns A and B, ``yes_no`` for a file whose answers are all
-yes or no, and ``open`` for any other file. The following files have separate benchmark names, so that their scores can
-be compared with published scores:
+yes or no, and ``open`` for any other file. The following files have separate benchmark names:
 
 | name | Paper | file | scores |
 |---|---|---|---|
@@ -25,7 +24,7 @@ items and a hash of the file. Chance: computed from the numbers of options (for 
 guesses). Human: not checked. The kind of an item is its category. Its tags are ``l2:<l2-category>``,
 ``cycle:<cycle_category>`` and, if the file has several splits, ``split:<split>``.
 
-Tests compare the prompts, the images and the scores by exact matching with those of VLMEvalKit on recorded examples.
+Tests compare the prompts, the images and the exact-matching scores with those of VLMEvalKit on recorded examples.
 There are three differences from VLMEvalKit:
 
 * Texts such as ``NA`` and ``None`` remain options, and numbers are not reformatted. ``cells=pandas`` reads cells as

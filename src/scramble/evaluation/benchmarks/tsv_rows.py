@@ -139,7 +139,8 @@ def _resolve(rows: list[TsvRow], pointers: list[tuple[TsvRow, str]], images: Tsv
 
 def as_pandas(rows: list[TsvRow]) -> None:
     """Change cells as ``pandas.read_csv`` does, so that prompts equal VLMEvalKit's. ``NA``, ``None``, ``null`` and
-    similar values become empty. The numbers in a column with gaps or fractions become floats (``1`` becomes ``1.0``).
+    similar values become empty. The numbers in a column with missing values or fractions become floats (``1`` becomes
+    ``1.0``).
     """
     for column in rows[0].cells if rows else ():
         values = [row.cells[column] for row in rows]

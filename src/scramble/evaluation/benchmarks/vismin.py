@@ -6,8 +6,8 @@ Paper: Awal et al., NeurIPS 2024 (arXiv 2407.16772). Data: ``mair-lab/vismin-ben
 ``HUMAN`` (project page). The kind of an item is its split.
 
 ``protocol=vismin`` asks the paper's questions for multimodal language models and parses the replies by the paper's
-rule. As in the original code, the reply "not first but second" counts as a choice of both images. Tests compare the
-three scores on recorded matrices and the parsed recorded replies with those of the original code.
+rule. As in the authors' code, the reply "not first but second" counts as a choice of both images. Tests compare the
+three scores of recorded matrices, and the answers parsed from recorded replies, with those of the authors' code.
 """
 
 from __future__ import annotations

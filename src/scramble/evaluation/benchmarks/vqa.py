@@ -172,8 +172,8 @@ def _annotated_item(name: str, row: dict[str, Any], details: dict[str, Any], sco
 
 
 def _answers(name: str, row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Return the annotators' answers. In the row, each answer is a string, a number, or an object that contains one. An
-    answer may be empty ("").
+    """Return the annotators' answers. In the row, each answer is a string, a number, or an object with a string or
+    number as ``answer``. An answer may be empty ("").
     """
     annotations = row.get("answers") or []
     if not isinstance(annotations, list):
@@ -220,7 +220,7 @@ def load_gqa(root: str | Path | None = None, *, images: str | Path | None = None
 
 
 def _part(root: str | Path | None, part: str) -> Path | None:
-    """Return the sub-folder of ``root`` with one configuration of the hub data set, or None without a local copy."""
+    """Return the sub-folder of ``root`` with one configuration of the hub data set, or None if ``root`` is None."""
     if root is None:
         return None
     folder = Path(root)

@@ -7,7 +7,7 @@ random split and 51.5 in the zero-shot split). Human: 95.4. The kind of an item 
 relation's category.
 
 VSR contains only statements, so the wording of the questions was chosen for this project. Tests compare the accuracies
-by relation and category with those of the original code on recorded predictions, and the parsed replies with those of
+by relation and category with those of the authors' code on recorded predictions, and the parsed replies with those of
 VLMEvalKit.
 """
 

@@ -11,7 +11,7 @@ back, and ``labels=original`` keeps the error.
 The kind of an item is its set, and its tag consists of the set and the preposition. In A and B, ``pair_accuracy`` is
 the share of pairs of opposite prepositions (left and right; on and under, or in front and behind) with both items
 right, and ``set_accuracy`` is the share of sets of four with all items right. Tests compare all scores with those of
-the original code on recorded matrices under ``protocol=whatsup``. This protocol counts a tie with the true caption as
+the authors' code on recorded matrices under ``protocol=whatsup``. This protocol counts a tie with the true caption as
 right, whereas ``protocol=standard`` counts it as wrong.
 """
 

@@ -5,7 +5,7 @@ a mirror (``examples.jsonl`` and ``images/``). Counts: 400 items. Chance: text 2
 50. Human: text 89.5, image 88.5, group 85.5 (paper, table 3).
 
 The three scores are defined as on the data card. The scores have not been compared with published scores of models,
-which are gated and were not available.
+because the published scores are gated and were not available.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def _facts(gold: SceneGraph, step: Parsed) -> dict[str, list[bool]]:
 
 
 def _alike(gold: SceneGraph, name: str) -> list[str]:
-    """Return the ids of the objects to which ``name`` may refer: objects whose name, or its last word, is ``name`` or a
-    synonym of ``name``.
+    """Return the ids of the objects to which ``name`` may refer. An object matches if its name, or the last word of its
+    name, is ``name`` or a synonym of ``name``.
     """
     return [
         node.id for node in gold.nodes if _name(node.name) == _name(name) or _name(node.name.split()[-1]) == _name(name)

@@ -32,7 +32,7 @@ class Units:
 
 UNGRADED = ("judge", "unscored")
 """Statuses of outcomes that are excluded from all scores, because the answer needs a judge, the correct answer is not
-public, or the model cannot be asked.
+public, or the model's chat template does not accept the conversation.
 """
 
 
