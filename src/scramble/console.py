@@ -107,7 +107,7 @@ def log_to_terminal() -> None:
 
 
 def log_to_run(folder: str | Path | None) -> None:
-    """Write records to ``log.txt`` in ``folder``, and no longer to the file of an earlier run.
+    """Write records to ``log.txt`` in ``folder``, and stop writing to the file of an earlier run.
 
     If ``folder`` is None, records are not written to a file.
     """

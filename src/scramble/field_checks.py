@@ -126,7 +126,7 @@ def as_override(value: Any) -> str:
 def near(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
     """Return the valid names that the user probably meant by ``name``. Case is ignored.
 
-    The first of these groups that is not empty is returned: names with the initials ``name``; names that start with
+    The first of these groups that is not empty is returned: names whose initials are ``name``; names that start with
     ``name``, in the order of ``valid`` (``adamw_torch`` for ``adamw``); names whose words are all in ``name``
     (``cosine`` for ``cosine_schedule_with_warmup``); the most similar names.
     """
@@ -166,9 +166,7 @@ def key_in_section_hint(name: str, valid: Iterable[str], at: str) -> str:
 
 
 def one_or_list(value: Any, kind: Any) -> Any:
-    """Return a list of ``value`` if the annotation requires a list instead of this single value, else ``value``
-    itself.
-    """
+    """Return ``[value]`` if the annotation requires a list and ``value`` is a single element, else ``value`` itself."""
     is_single = isinstance(value, str | int | float) and value != MISSING
     return [value] if is_single and accepts_list(kind) and check(value, kind, "") else value
 

@@ -57,8 +57,8 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def is_plain(image: Image.Image) -> bool:
-    """Return whether an image has 8 bits per channel and no transparency, so that all decoders return the same
-    pixels.
+    """Return whether an image has 8 bits per channel and no transparency. For such an image, all decoders return the
+    same pixels.
     """
     if is_deep_grey(image):
         return False

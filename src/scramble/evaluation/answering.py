@@ -1,4 +1,4 @@
-"""Send the queries without a stored reply to the model, and store every reply.
+"""Let the model answer all queries that have no stored reply, and store every reply.
 
 Replies are written chunk by chunk, so an interrupted run can resume. The chunks, and therefore the scores, do not
 depend on the number of processes.
@@ -115,7 +115,7 @@ class Answerer:
         benchmark: Benchmark,
         folder: Path,
     ) -> None:
-        """Store the reasons why the model cannot be asked some of the queries, so that their items have no score."""
+        """Store why the model cannot answer some of the queries. The items of these queries get no score."""
         first, reason = next(iter(refusals.items()))
         log.warning(
             f"{benchmark.name}: {len(refusals)} of {len(unique)} queries are not scored (first: {first}): {reason}"

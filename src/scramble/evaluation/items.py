@@ -166,8 +166,8 @@ class Query:
     candidates, the model generates an answer.
 
     ``score_end`` is true if the end-of-turn token counts as part of an answer. ``image_px`` is the side length in
-    pixels of the square to which images are resized first. If it is None, images are not resized. ``history`` contains
-    the turns before the prompt. Images that are not in ``history`` precede the prompt.
+    pixels of the square to which images are resized. If it is None, images are not resized. ``history`` contains the
+    turns before the prompt. Images that are not in ``history`` precede the prompt.
     """
 
     query_id: str
@@ -184,7 +184,7 @@ class Query:
 class QueryReply:
     """The model's reply to a query: the log-probability (nats, summed over tokens) and token count of each candidate,
     or the generated text. ``token_logprobs`` contains the (token, log-probability) pairs of each candidate, if they
-    were requested. ``refusal`` is the reason why the model cannot be asked.
+    were requested. ``refusal`` is the reason why the model cannot answer the query.
     """
 
     logprobs: tuple[float, ...] = ()
@@ -202,7 +202,7 @@ class ModelBackend(Protocol):
     """
 
     def check(self, queries: Iterable[Query]) -> Mapping[str, str]:
-        """Return the reasons why the model cannot be asked some of the queries, by query id. This method is called
+        """Return, by query id, the reasons why the model cannot answer some of the queries. This method is called
         before :meth:`reply`.
 
         Raises EvaluationError, which names the item, if the backend rejects a query.

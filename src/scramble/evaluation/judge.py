@@ -2,10 +2,10 @@
 
 Every reply is stored, so an interrupted grading run can resume.
 
-MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1. SCRAMBLe's paper repeats the grading five
-times and reports the mean ± 1.96 standard errors over the repetitions. For MathVista, MathVerse and LogicVista, the
-judge extracts the final answer from the response (:mod:`scramble.evaluation.judge_extraction`). The faithfulness of a
-chain of thought is the share of its statements that the judge, which sees the image, calls true.
+MM-Vet's free answers (Yu et al. 2024) are graded from 0 to 1 in steps of 0.1. In SCRAMBLe's paper, the grading was
+repeated five times, and the mean ± 1.96 standard errors over the repetitions was reported. For MathVista, MathVerse and
+LogicVista, the judge extracts the final answer from the response (:mod:`scramble.evaluation.judge_extraction`). The
+faithfulness of a chain of thought is the share of its statements that the judge, which sees the image, calls true.
 :mod:`scramble.evaluation.judge_tasks` handles all other benchmarks that need a judge.
 
 The default prompts were written for this project. To compute scores that are comparable with published scores, use the

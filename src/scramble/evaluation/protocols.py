@@ -173,8 +173,8 @@ def queries(item: Item, protocol: Protocol, benchmark: Benchmark) -> list[Query]
 
 
 def ignored_conversations(benchmark: Benchmark, protocol: Protocol) -> int:
-    """Return the number of items with earlier turns, several images or no image, if the protocol asks its own question
-    about each answer.
+    """If the protocol asks its own question about each answer, return the number of items with earlier turns, several
+    images or no image. Otherwise, return 0.
     """
     if protocol.caption_score not in ("yes", "yes_minus_no", "two_choice"):
         return 0

@@ -24,8 +24,8 @@ def quick_scores(
     protocol: str = "default",
     batch_tokens: int | None = None,
 ) -> dict[str, float]:
-    """Return the scores of a benchmark that are means over items, pairs or groups, in percent. Only the first ``limit``
-    items and the other items of their groups are scored.
+    """Return, in percent, those scores of a benchmark that are means over items, pairs or groups. Only the first
+    ``limit`` items and the other items of their groups are scored.
     """
     items, resolved = limit_items(benchmark.items, limit), resolve(protocol, benchmark)
     queries_of = {item.item_id: queries(item, resolved, benchmark) for item in items}

@@ -1,4 +1,4 @@
-"""Reads the status of the arms of a run, and composes the notes on arms that are shown with the results."""
+"""Reads the status of a run's arms, and composes notes on the arms, to be shown with the results."""
 
 from __future__ import annotations
 

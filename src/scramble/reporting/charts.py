@@ -1,4 +1,4 @@
-"""Computes line charts as plain numbers for an SVG template, so that the page's own colours apply."""
+"""Computes the coordinates of line charts. A template draws the charts as SVG with the colours of the page."""
 
 from __future__ import annotations
 

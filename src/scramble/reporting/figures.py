@@ -88,7 +88,7 @@ def _draw(axis: Axes, points: Sequence[tuple[float, float]], method: str, number
 
 def _is_watched(key: str) -> bool:
     """Return whether a metric is a main score (``group`` or ``accuracy``) of a benchmark that is scored during
-    training, either overall or for one kind of swap.
+    training. The score can be overall or for one kind of swap.
     """
     _, *parts = key.split("/")  # eval_<benchmark>, score, kind
     if not charts.is_benchmark_score(key) or parts[0] not in ("group", "accuracy"):

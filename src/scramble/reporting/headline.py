@@ -216,8 +216,8 @@ def _against(baseline: str) -> str:
 
 def _fit(shown: Sequence[ScoreRow], baselines: Sequence[str], count: int) -> tuple[list[ScoreRow], int]:
     """Select the baselines and the best of the other methods, and count the omitted rows. If there are more than
-    max(``count``, 3) rows, max(``count`` - 1, 3) of them are selected, because a note reports the number of omitted
-    rows.
+    max(``count``, 3) rows, max(``count`` - 1, 3) of them are selected, because the note on the omitted rows takes one
+    line.
     """
     if len(shown) <= max(count, 3):
         return list(shown), 0

@@ -84,9 +84,9 @@ def compare_with_paper(
 
     Args:
         columns: columns of the table, each with a measured or a published score.
-        methods: two labels for each measured method. The first label names the row of the method and the published
-            model. The second label names the published model with which the method is compared. If the labels
-            are equal, the row has no differences.
+        methods: two labels for each measured method. The first label is the name of the method's row and of the
+            published model. The published gain is relative to the published model that the second label names. If the
+            labels are equal, the row has no differences.
         measured: for each evaluation folder, the rows of measured scores, whose ``method`` is a key of ``methods`` and
             whose ``differences`` include ``baseline``.
         baseline: name of the baseline in :attr:`ScoreRow.differences`.

@@ -1,4 +1,4 @@
-"""Defines the table that all reports use, which is written as Markdown, as LaTeX or to the terminal."""
+"""Defines the table that all reports use, and renders it as Markdown, as LaTeX or for the terminal."""
 
 from __future__ import annotations
 

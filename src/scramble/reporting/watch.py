@@ -330,7 +330,7 @@ def _with_change(values: Sequence[float]) -> str:
 
 
 def _num_averaged(values: Sequence[float]) -> int:
-    """Return the number of rows in the mean of the last rows.
+    """Return how many of the last rows are averaged.
 
     The number is at most half of all rows, so that the means of the first and of the last rows have no row in common.
     For a single row, it is 1.

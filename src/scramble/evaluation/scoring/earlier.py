@@ -56,7 +56,9 @@ def _other_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
 
 
 def _replaceable(protocol: Mapping[str, Any]) -> set[str]:
-    """Return the entries of the protocol that say who graded the answers, unless a judge graded them."""
+    """Return the entries of the protocol that may change: ``grading`` unless a judge graded the answers, and
+    ``faithfulness`` if it was not measured.
+    """
     grading = protocol.get("grading", NOT_GRADED_YET)
     by_rule = grading == NOT_GRADED_YET or grading.endswith("no judge")
     entries = {"grading": by_rule, "faithfulness": "faithfulness" not in protocol}

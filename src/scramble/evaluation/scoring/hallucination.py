@@ -127,8 +127,8 @@ def _quotient(top: Array, bottom: Array) -> Array:
 
 
 def amber(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Compute AMBER's scores: CHAIR, Cover and Cog of the descriptions, precision, recall and F1 of the answer "no" to
-    the questions, and the AMBER score (100 - CHAIR + F1) / 2. An answer that cannot be parsed does not count as "no".
+    """Compute AMBER's scores: CHAIR, Cover and Cog of the descriptions; precision, recall and F1 of the answer "no" to
+    the questions; and the AMBER score (100 - CHAIR + F1) / 2. An answer that cannot be parsed does not count as "no".
     """
     nouns = [o.details.get("amber", (0,) * 6) for o in outcomes]
     described = any("amber" in o.details for o in outcomes)
@@ -311,7 +311,9 @@ def _share_of_groups(
 
 
 def crpe(outcomes: Outcomes) -> dict[str, Ratio]:
-    """Compute the published score ``overall``, the mean of the circular accuracies of subject, predicate and object."""
+    """Compute the published score ``overall``, the mean of the circular accuracies of the kinds ``subject``,
+    ``predicate`` and ``object``.
+    """
     kinds = [kind for kind in ("subject", "predicate", "object") if any(o.kind == kind for o in outcomes)]
     if not kinds:
         return {}

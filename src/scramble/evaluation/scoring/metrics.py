@@ -181,8 +181,8 @@ def all_right(correct: Sequence[float], groups: Sequence[Hashable]) -> NDArray[n
 
 def four_dimensions(steps: Sequence[bool], problem: bool) -> dict[str, float]:
     """Return for each of We-Math's dimensions (arXiv 2407.01284) whether it applies to a problem (1 or 0), given the
-    outcomes of the steps and of the problem itself. The returned ``score_*`` are 1 for mastery, 0.5 for inadequate
-    generalization, and 0 for all other problems.
+    outcomes of the steps and of the problem itself. The returned values ``score_*`` are 1 for mastery, 0.5 for
+    inadequate generalization, and 0 for all other problems.
 
     Strict mastery requires right answers to the problem and to all of its steps. Loose mastery requires right answers
     to the problem and to at least one step. All other problems with a right answer count as rote memorization.

@@ -52,8 +52,8 @@ def compare(run: str | Path, baseline: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def compare_seeds(runs: Sequence[str | Path], baselines: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
-    """Compare runs with baselines like :func:`compare`, pooled over seeds. ``runs[s]`` is paired with ``baselines[s]``,
-    or all runs are paired with a single baseline.
+    """Compare runs with baselines as :func:`compare` does, and pool the differences over seeds. ``runs[s]`` is paired
+    with ``baselines[s]``, or all runs are paired with a single baseline.
     """
     if len(baselines) not in (1, len(runs)):
         raise EvaluationError(

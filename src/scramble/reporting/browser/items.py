@@ -49,7 +49,8 @@ class ItemTable:
     """The rows of one benchmark.
 
     Attributes:
-        arms: name and method of the arm of each entry of ``results``. Each seed of a method is a separate arm.
+        arms: for each entry of ``results``, the name and the method of its arm. Each seed of a method is a separate
+            arm.
         total: number of items of the benchmark that were evaluated.
         tokens: for each item id, a list with one entry per arm, which contains the log-probabilities of the tokens by
             query id. Empty if the runs did not store log-probabilities.
@@ -172,8 +173,8 @@ def marked_captions(captions: Sequence[str], true: int) -> list[list[str]]:
     """Mark the words in which captions differ.
 
     In the true caption, the words that differ from the first false caption are marked. In every other caption, the
-    words that differ from the true caption are marked. Every diff starts from the true caption, because the two
-    directions can mark different parts of swapped phrases.
+    words that differ from the true caption are marked. Every diff starts from the true caption, because a diff in the
+    opposite direction can mark different parts of swapped phrases.
     """
     edits = [word_edits(captions[true], caption) for caption in captions]
     other = edits[1 if true == 0 else 0]

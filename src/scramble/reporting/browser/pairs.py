@@ -48,7 +48,7 @@ class PairTable:
 
 
 def pair_tables(name: str, folder: Path, images: SiteImages, limit: int | None) -> list[PairTable]:
-    """Return the rows of all splits of a data set that contain pairs.
+    """Return one table per split of a data set. Splits without pairs are omitted.
 
     Args:
         name: name of the data set on the page.

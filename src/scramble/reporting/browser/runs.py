@@ -1,4 +1,6 @@
-"""Prepares the page of runs, which shows their data sets, protocols and environments and how their settings differ."""
+"""Prepares the page of runs. The page shows the data sets, protocols and environments of the runs, and the differences
+between their settings.
+"""
 
 from __future__ import annotations
 

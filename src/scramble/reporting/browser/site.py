@@ -1,4 +1,4 @@
-"""Writes the site: pages, styles and scripts, the data that the page loads on demand, and images."""
+"""Writes the website of the results browser: pages, styles, scripts, images, and data that a page loads on demand."""
 
 from __future__ import annotations
 

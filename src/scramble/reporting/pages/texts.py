@@ -1,4 +1,4 @@
-"""Marks the changed words in a text, which are given as character offsets."""
+"""Marks the changed words in a text. The positions of these words are given as character offsets."""
 
 from __future__ import annotations
 
