@@ -140,7 +140,7 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def chartqa_relaxed(response: str, answer: str) -> float:
-    """Compute ChartQA's relaxed accuracy as in its original code.
+    """Compute ChartQA's relaxed accuracy as VLMEvalKit does.
 
     A number may differ from the ground truth by at most 5 %. All other answers must equal the ground truth,
     regardless of case. Unlike :func:`scramble.grading.rules.relaxed`, this function compares numbers with a thousands
@@ -181,7 +181,10 @@ VLMEVALKIT_RULES: dict[str, Callable[[str, str], float]] = {
     "anls": vlmevalkit_anls,
     "accuracy": equal_texts,
 }
-"""VLMEvalKit's rules, which compare a response with one accepted answer. The highest score of all answers counts."""
+"""VLMEvalKit's rules, which compare a response with one accepted answer.
+
+The highest score over all accepted answers counts.
+"""
 
 
 # ------------------------------------------------------------------------------------------------- without a judge

@@ -70,7 +70,10 @@ def rule_of(question: Question, rule: str = "auto", by_kind: Mapping[str, str] |
 
 
 def truths(question: Question) -> tuple[str, ...]:
-    """Return all accepted answers, unchanged and without wrappings such as quotes. Raises NoTruth if there are none."""
+    """Return the accepted answers, first unchanged and then without wrappings such as quotes.
+
+    Raises NoTruth if there are none.
+    """
     stated = [a for a in (question.answer, *question.answers) if a.strip()]
     accepted = tuple(dict.fromkeys([*stated, *filter(None, map(final_answers.unwrap, stated))]))
     if not accepted:

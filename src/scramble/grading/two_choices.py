@@ -74,7 +74,7 @@ def _names_caption(text: str, labels: Labels, captions: tuple[str, str]) -> bool
 def _without_little_words(text: str) -> str:
     """Return the text in lower case without articles, "with" and "and".
 
-    Only words that are written in lower case are removed. The words are removed one after another, because the order
+    Only words that are written in lower case are removed. The words are removed in a fixed order, because the order
     affects the result.
     """
     for word in ("a", "an", "the", "with", "and"):

@@ -65,7 +65,7 @@ _CONTRACTIONS = _contraction_map()
 
 
 def strip_punctuation(text: str, stop: re.Pattern[str] = _STOP_NO_DIGIT_AFTER) -> str:
-    """Remove every punctuation mark that occurs next to a space anywhere in the text; replace others with spaces.
+    """Remove each punctuation mark that occurs next to a space anywhere in the text; replace the others with spaces.
 
     If a number in the text contains a comma, all marks are removed. Full stops are removed if ``stop`` matches them.
     """

@@ -56,8 +56,9 @@ def read(
 
     The caption column contains a string or a list of strings. The image column contains a ``datasets`` image, encoded
     bytes, or a path. Rows belong to the same image if they have the same id in ``id_column``. Without ``id_column``,
-    they must have the same bytes or path, and the image's id is the number of its first row. Captions are loaded into
-    memory, but images are read one at a time, so the data set is read twice (a streamed data set over the network).
+    the bytes or the path of their images must be the same, and the id of the image is the number of its first row.
+    Captions are loaded into memory, but images are read one at a time, so the data set is read twice (a streamed data
+    set over the network).
 
     Args:
         path: hub id, folder written by ``save_to_disk``, parquet or arrow file, a folder of parquet files, or

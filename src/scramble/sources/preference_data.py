@@ -316,7 +316,7 @@ def _log_format(file: DataFile, pairs: PairFile) -> None:
 
 
 def _described(pair: PreferencePair, parsed: ParsedRow, row: Row, source: str) -> PreferencePair:
-    """Set the pair's source, and set its kind to the name of the data set if the row has one. A pair that this project
+    """Set the pair's source. If the row names its data set, set the pair's kind to this name. A pair that this project
     exported keeps its source and kind.
     """
     if parsed.provenance:

@@ -98,7 +98,7 @@ def _image_values(row: dict[str, Any]) -> list[Any]:
 
 
 def _image_id(data: bytes | None, name: str | None) -> str:
-    """Return the path of an image, or a hash of its bytes if it is embedded. Embedded images may have equal names."""
+    """Return an image's path, or a hash of its bytes if it is embedded, because embedded images may share a name."""
     return str(name) if data is None else hashlib.sha256(data).hexdigest()[:16]
 
 

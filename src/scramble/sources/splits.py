@@ -105,7 +105,7 @@ class Groups:
 
 
 def _place(key: str, seed: int) -> float:
-    """Return a number from 0 to 1 that depends only on key and seed."""
+    """Return a number from 0 to 1 that depends only on ``key`` and ``seed``."""
     digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

@@ -1,4 +1,4 @@
-"""Writes files atomically, and reads files. Faults of files and folders raise StoreError."""
+"""Writes files atomically, and reads files. StoreError is raised if a file or folder cannot be used."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def read_text(path: str | Path) -> str:
 
     A byte-order mark selects the encoding; the default is UTF-8.
 
-    Raises StoreError, which names the file, if the file is missing or has another encoding.
+    Raises StoreError, which names the file, if the file cannot be read or decoded.
     """
     try:
         return decode_text(Path(path).read_bytes())

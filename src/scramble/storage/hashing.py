@@ -11,7 +11,7 @@ from typing import Any
 
 
 def content_key(*parts: Any) -> str:
-    """Return a hex digest (16 digits) of JSON-like values, which is the same on every machine."""
+    """Return a hex digest (16 digits) of JSON-like values. Equal values have the same digest on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=json_value)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -31,9 +31,9 @@ def file_key(path: str | Path) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """Convert a value for JSON (the ``default`` of ``json.dumps``).
+    """Convert a value that JSON does not support to one that it supports (the ``default`` of ``json.dumps``).
 
-    Raises TypeError for a type that is not supported.
+    Raises TypeError if the value is not a path, a set or an instance of a dataclass.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

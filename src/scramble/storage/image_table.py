@@ -94,7 +94,7 @@ class ImageTable(Mapping[str, ImageFile]):
 
 
 def replace_image(images: Mapping[str, ImageFile], image_id: str) -> str:
-    """Return how to replace an image that cannot be decoded, for the end of an error message."""
+    """Return the end of an error message, which says how to replace an image that cannot be decoded."""
     with suppress(RecordError):  # a crop of a damaged image
         if images[image_id].bytes is None:
             return "replace the file and repeat the command"

@@ -65,7 +65,7 @@ class JsonLines:
 
 
 def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSONL file. An incomplete last line is skipped. A missing file has no rows.
+    """Yield the rows of a JSONL file. An incomplete last line is skipped. A missing file counts as empty.
 
     Raises StoreError if the file cannot be read or a line is not a JSON object; the message names the line.
     """

@@ -38,7 +38,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 def is_locked(folder: str | Path) -> bool | None:
     """Return whether a job holds the lock on ``folder``, or None if this cannot be determined.
 
-    The function does not wait. It briefly holds a shared lock, for which the lock file need not be writable.
+    The function does not wait. It briefly holds a shared lock, which does not require a writable lock file.
     """
     try:
         with (Path(folder) / LOCK_FILE).open("r") as handle:

@@ -91,7 +91,10 @@ def _from_row(record_type: type, row: dict[str, Any]) -> Any:
 
 
 class TableWriter:
-    """Writes records one by one to a parquet table; see :func:`open_table`. ``count`` is the number written so far."""
+    """Writes records one by one to a parquet table; see :func:`open_table`.
+
+    ``count`` is the number of records that were written.
+    """
 
     def __init__(self, path: Path, record_type: type) -> None:
         import pyarrow.parquet as pq
@@ -145,7 +148,7 @@ def write_table(folder: str | Path, record_type: type[Record], records: Iterable
 
 
 def read_table(folder: str | Path, record_type: type[Record], *, missing_ok: bool = False) -> Iterator[Record]:
-    """Iterate over the records of ``folder/<table>.parquet``. With ``missing_ok``, a missing table has no records.
+    """Iterate over the records of ``folder/<table>.parquet``. With ``missing_ok``, a missing table counts as empty.
 
     Raises StoreError if the table is missing or damaged.
     """

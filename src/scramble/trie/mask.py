@@ -2,7 +2,7 @@
 
 The rule also separates the tries of a row, and padding attends only to itself. For models with bidirectional image
 blocks, the tokens of a block also attend to each other. In a layer with a sliding window, token k must also be fewer
-than ``window`` tokens before q on the path. This distance is the difference between the depths of the two tokens.
+than ``window`` tokens before q on q's path. This distance is the difference between the depths of the two tokens.
 The window also limits attention within blocks, as in Gemma 3.
 
 Shape suffixes: B rows, L tokens per row, N blocks per row.

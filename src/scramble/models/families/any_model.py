@@ -1,7 +1,7 @@
 """Supports models without a family of their own, with transformers' image-text-to-text classes.
 
-A token trie needs facts about a model that only a family provides. Each sequence is therefore a separate row in a batch
-for the model's own ``forward`` (:mod:`scramble.models.rows`). The module paths are read from the model.
+A token trie needs properties of a model that only its own family defines. Each sequence is therefore a separate row in
+a batch for the model's own ``forward`` (:mod:`scramble.models.rows`). The module paths are read from the model.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class AnyModel(Family):
     def find_parts(self, model: nn.Module) -> None:
         """Set the module paths from the model's own accessors. ``model`` may be on the meta device.
 
-        ``vision`` becomes the paths of all modules outside the language model and the head (towers, projectors), and of
-        an image tower inside the language model. ``lora_targets`` matches the layers that PEFT's ``all-linear``
+        ``vision`` is set to the paths of all modules outside the language model and the head (towers, projectors), and
+        of an image tower inside the language model. ``lora_targets`` matches the layers that PEFT's ``all-linear``
         matches, but only inside the language model.
 
         Raises:

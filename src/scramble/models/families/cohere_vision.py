@@ -11,7 +11,7 @@ from scramble.models.family import Family
 class AyaVision(Family):
     """Supports Aya Vision, with up to 12 tiles of 364 px and, if there are several tiles, a thumbnail.
 
-    A marker of each tile is followed by 169 image tokens.
+    Each tile is represented by a marker and 169 image tokens.
     """
 
     name = "aya_vision"

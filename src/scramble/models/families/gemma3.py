@@ -30,7 +30,7 @@ class Gemma3(Family):
             )
 
     def mark_images(self, processor: Any, rendered: str) -> str:
-        """Return the prompt with a placeholder for each image, between the line breaks that the processor adds."""
+        """Return the prompt with each image's placeholder between the line breaks that the processor adds."""
         start, image, end = (getattr(processor.tokenizer, name) for name in ("boi_token", "image_token", "eoi_token"))
         return rendered.replace(start, f"\n\n{start}{image}{end}\n\n")
 

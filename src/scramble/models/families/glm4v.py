@@ -20,9 +20,9 @@ class Glm4vImageProcessor(ImageOnly, Glm4vProcessor):
 class Glm4v(QwenVL):
     """Supports GLM-4.1V and GLM-4.6V-Flash, whose images and positions are encoded as in Qwen-VL.
 
-    If a model can answer without thinking, prompts have the chat template's format for such answers. GLM-4.1V-Thinking
-    always thinks. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat
-    template itself adds no token after a finished turn.
+    If the chat template has a format for answers without thinking, prompts have this format. GLM-4.1V-Thinking always
+    thinks. An answer ends with ``<|user|>``, which the models generate at the end of a turn. The chat template itself
+    adds no token after a finished turn.
     """
 
     name = "glm4v"

@@ -59,7 +59,7 @@ class Molmo2(Family):
             )
 
     def render_prompt(self, processor: Any, text: str, num_images: int, history: Sequence[Turn] = ()) -> str:
-        """Render the chat template, preceded by BOS (in Molmo2: EOS), which the processor would add."""
+        """Return the prompt as text. It starts with BOS (with EOS for Molmo2, whose tokenizer has no BOS)."""
         tokenizer = processor.tokenizer
         start = tokenizer.bos_token or tokenizer.eos_token
         rendered = super().render_prompt(processor, text, num_images, history)

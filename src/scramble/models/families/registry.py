@@ -43,7 +43,7 @@ WITHOUT_TRIE: tuple[type[AnyModel], ...] = (PaliGemma,)
 
 
 def family_of(model_type: str) -> Family:
-    """Return the family of a config's ``model_type``, or ``AnyModel`` for other image-text-to-text classes.
+    """Return the family of a config's ``model_type``, or ``AnyModel`` for other image-text-to-text models.
 
     Raises ModelError if transformers has no image-text-to-text class for the type.
     """

@@ -27,8 +27,8 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
 
     The best tiling requires the least upscaling of the area, or the least downscaling if all tilings require
     downscaling. Among equally good tilings, the function selects the one with the fewest windows and then the one with
-    the fewest rows. For images smaller than the crops' margins, the area is empty or negative. This function reproduces
-    the float32 arithmetic of the released processor, even for these areas.
+    the fewest rows. For images smaller than the crops' margins, ``height`` or ``width`` is zero or negative. The
+    function reproduces the float32 arithmetic of the released processor, even for these values.
     """
     tilings = [(rows, cols) for rows in range(1, max_crops + 1) for cols in range(1, max_crops // rows + 1)]
     tilings.sort(key=lambda tiling: (tiling[0] * tiling[1], tiling[0]))
@@ -41,9 +41,9 @@ def select_tiling(height: int, width: int, window: int, max_crops: int) -> tuple
 
 
 def resize(image: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Resize an image (h, w, 3), uint8 or float32 in [0, 1], to float32 in [0, 1], bilinearly with antialiasing.
+    """Resize an image (h, w, 3), uint8 or float32 in [0, 1], bilinearly with antialiasing.
 
-    If ``out`` (height, width, 3) is given, the result is written to this array.
+    The result is float32 (height, width, 3) in [0, 1]. If ``out`` is given, the result is written to this array.
 
     For downscaling, the triangle filter is widened by the scale, as in ``tf.image.resize(..., antialias=True)``.
     """
@@ -205,7 +205,10 @@ class MolmoImageProcessor(BaseImageProcessor):
 
     @property
     def _pool(self) -> int:
-        """Return the number of patches per feature and side, rounded up. Grids are padded to a multiple of it."""
+        """Return the number of patches per feature along each side, rounded up.
+
+        The sides of grids are padded to a multiple of this number.
+        """
         return -(-(self.base_image_input_size[0] // self.image_patch_size) // self.image_token_length_h)
 
     @property

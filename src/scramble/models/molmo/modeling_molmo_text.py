@@ -177,7 +177,7 @@ class MolmoPreTrainedModel(PreTrainedModel):
 
 
 class MolmoTextModel(MolmoPreTrainedModel):
-    """Implements the decoder. As in the released weights, ``ff_out`` is the head, which ``forward`` does not apply."""
+    """Implements the decoder. It contains the head, ``ff_out``, as in the released weights, but does not apply it."""
 
     def __init__(self, config: MolmoConfig) -> None:
         super().__init__(config)
