@@ -132,7 +132,7 @@ def _few_answers(pairs: Mapping[str, Any]) -> dict[str, Any]:
 def _check_models(pairs: Mapping[str, Any], new_path: str | None = None) -> None:
     """Raise ModelError if the configuration of a model other than the new model cannot be read.
 
-    The check runs before the images are generated, which takes longer.
+    The check runs before the images are generated or imported, which takes much longer than the check.
     """
     for path, revision, key in _models(pairs, "pairs"):
         if path != new_path:
