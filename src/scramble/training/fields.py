@@ -328,7 +328,12 @@ INSTALLATION = {
 def optimizer_fault(name: str) -> str | None:
     """Return a message if the package that an optimizer needs is not installed, otherwise None."""
     package = next((package for pattern, package in OPTIMIZER_PACKAGES.items() if pattern in name), None)
-    if package is None or importlib.util.find_spec(package) is not None:
+    return None if package is None else package_fault(name, package)
+
+
+def package_fault(name: str, package: str) -> str | None:
+    """Return a message if the package that ``name`` needs is not installed, otherwise None."""
+    if importlib.util.find_spec(package) is not None:
         return None
     source = INSTALLATION.get(package, f"run `pip install {package.replace('_', '-')}`")
     return f"{name} needs the package {package}, which is not installed: {source}"

@@ -166,6 +166,11 @@ def _option_defaults() -> dict[str, Any]:
 
     options = {"trainer": PreferenceConfig, "peft": LoraConfig}
     values = {key: {f.name: default_of(cls, f.name) for f in dataclasses.fields(cls)} for key, cls in options.items()}
+    return _as_json(values)
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as they are read back from a JSON file."""
     plain: dict[str, Any] = json.loads(json.dumps(plain_value(values), default=str))
     return plain
 
@@ -212,8 +217,7 @@ def _compared_values(values: Mapping[str, Any], free: frozenset[str]) -> dict[st
 
     free |= (REFUSED_FIELDS.keys() - TRL_OPTIONS) | {"gradient_accumulation_steps"}
     names = [field.name for field in dataclasses.fields(PreferenceConfig) if field.init and field.name not in free]
-    plain: dict[str, Any] = json.loads(json.dumps(plain_value({name: values[name] for name in names}), default=str))
-    return plain
+    return _as_json({name: values[name] for name in names})
 
 
 @cache

@@ -6,7 +6,6 @@ values. This module imports no slow library, so that the command line reports a 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from scramble.field_checks import (
     between,
     hint,
 )
-from scramble.training.fields import TrlLoss, optimizer_fault, trl_faults
+from scramble.training.fields import TrlLoss, optimizer_fault, package_fault, trl_faults
 
 # A test compares these names with the names in the code that reads them (tests/test_config.py).
 Loss = TrlLoss  # a loss that TRL lacks is added here: Literal[TrlLoss, "mine"]
@@ -172,8 +171,8 @@ class TrainerSettings(Section):
             package = REPORTERS.get(name)
             if package is None and name not in ("none", "all"):
                 yield f"{at}.report_to={name}: there is no such choice; {hint(name, [*REPORTERS, 'none', 'all'])}"
-            elif package is not None and importlib.util.find_spec(package) is None:
-                yield f"{at}.report_to={name} needs a package that is not installed: run `pip install {package}`"
+            elif package is not None and (fault := package_fault(f"{at}.report_to={name}", package)):
+                yield fault
 
     def _loss_faults(self, at: str) -> Iterator[str]:
         losses, weights, smoothing = self.loss_type, self.loss_weights, self.label_smoothing
